@@ -1,0 +1,12 @@
+pub mod backend;
+pub mod changeset;
+pub mod error;
+pub mod id;
+pub mod mount;
+pub mod snapshotter;
+pub mod store;
+mod sys;
+pub mod tree;
+
+pub use error::{Error, ErrorKind, Result};
+pub use snapshotter::Snapshotter;

@@ -1,0 +1,456 @@
+//! A directory by descriptor, and what can be done to one name in it.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::{Device, FileType, MODE_MASK, Meta, Node, Stat, Timestamp, Xattrs, xattr_is_portable};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// `getdents64` buffer: large enough that a directory of a thousand names takes one or two calls.
+const READ_DIR_BYTES: usize = 64 * 1024;
+
+/// A name in a directory, with its type as the directory entry says it (`None` where the file system does not).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    /// The last component, never `.` or `..`.
+    pub name: OsString,
+    /// The entry's type.
+    pub file_type: Option<FileType>,
+}
+
+/// An open directory. Operations take one name and never follow a link.
+///
+/// It remembers the path under which it was reached, for error messages only.
+#[derive(Debug)]
+pub struct Dir {
+    fd: OwnedFd,
+    shown: PathBuf,
+}
+
+impl AsFd for Dir {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+/// What a single-name operation needs: the name as the kernel takes it.
+fn c_name(name: &OsStr) -> std::result::Result<CString, Errno> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
+}
+
+impl Dir {
+    /// Opens the directory at `path`, a path of the machine and not of a tree: links on the way are followed.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io` with `ENOTDIR` if it is no directory.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+            .at("open directory", path)?;
+        Ok(Self::from_fd(fd, path))
+    }
+
+    /// Takes over a descriptor; `shown` stands for it in error messages.
+    pub fn from_fd(fd: OwnedFd, shown: impl Into<PathBuf>) -> Self {
+        Self { fd, shown: shown.into() }
+    }
+
+    /// A second descriptor of the same directory.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when the process may open no more.
+    pub fn try_clone(&self) -> Result<Self> {
+        let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).at("duplicate descriptor of", &self.shown)?;
+        Ok(Self { fd, shown: self.shown.clone() })
+    }
+
+    /// The path by which the directory was reached, for messages.
+    pub fn shown(&self) -> &Path {
+        &self.shown
+    }
+
+    /// The path of `name` here, for messages.
+    pub fn shown_at(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        if name.as_ref().is_empty() { self.shown.clone() } else { self.shown.join(name.as_ref()) }
+    }
+
+    /// Opens the directory `name`.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io` with `ENOTDIR` if it is anything but a directory, a link to one included.
+    pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
+            .map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
+            .at("open directory", self.shown_at(name))?;
+        Ok(Self { fd, shown: self.shown.join(name) })
+    }
+
+    /// Opens the regular file `name` for reading. A fifo or device in its place is not waited for.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io` with `ELOOP` for a link.
+    pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).at("open", self.shown_at(name))?;
+        Ok(File::from(fd))
+    }
+
+    /// All names, sorted by their bytes.
+    ///
+    /// # Errors
+    /// What `getdents64` reports.
+    pub fn names(&self) -> Result<Vec<Name>> {
+        // A descriptor of its own: reading a directory moves the offset that duplicates share.
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).at("open directory", &self.shown)?;
+        let mut buffer = Vec::with_capacity(READ_DIR_BYTES);
+        let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
+        let mut names = Vec::new();
+        while let Some(entry) = entries.next() {
+            let entry = entry.at("read directory", &self.shown)?;
+            let name = entry.file_name().to_bytes();
+            if name == b"." || name == b".." {
+                continue;
+            }
+            let file_type = FileType::of_mode(entry.file_type().as_raw_mode());
+            names.push(Name { name: OsString::from_vec(name.to_vec()), file_type });
+        }
+        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        Ok(names)
+    }
+
+    /// `statx` of `name`, or of the directory itself if the name is empty.
+    ///
+    /// # Errors
+    /// `NotFound`; what else `statx` reports.
+    pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Stat> {
+        let name = name.as_ref();
+        self.try_stat(name).at("stat", self.shown_at(name))
+    }
+
+    /// Like [`Self::stat`]; `None` where there is no such name.
+    ///
+    /// # Errors
+    /// What `statx` reports, but for `ENOENT`.
+    pub fn stat_if_any(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>> {
+        let name = name.as_ref();
+        match self.try_stat(name) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno).at("stat", self.shown_at(name)),
+        }
+    }
+
+    fn try_stat(&self, name: &OsStr) -> std::result::Result<Stat, Errno> {
+        let statx = rustix::fs::statx(&self.fd, name, no_follow(name), StatxFlags::BASIC_STATS)?;
+        stat_of(&statx)
+    }
+
+    /// Where the symbolic link `name` points.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io` with `EINVAL` if it is no link.
+    pub fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
+        let name = name.as_ref();
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).at("read link", self.shown_at(name))?;
+        Ok(target.into_bytes())
+    }
+
+    /// The portable extended attributes of `name`, or of the directory itself if the name is empty. A file system
+    /// without attributes has none.
+    ///
+    /// # Errors
+    /// What the system calls report.
+    pub fn xattrs(&self, name: impl AsRef<OsStr>) -> Result<Xattrs> {
+        let name = name.as_ref();
+        let mut all = Xattrs::new();
+        for attribute in self.xattr_names(name)? {
+            if !xattr_is_portable(attribute.to_bytes()) {
+                continue;
+            }
+            if let Some(value) = self.xattr(name, &attribute)? {
+                all.insert(attribute.into_bytes(), value);
+            }
+        }
+        Ok(all)
+    }
+
+    /// The names of all extended attributes of `name`, those that are not portable included.
+    ///
+    /// # Errors
+    /// What the system calls report.
+    pub fn xattr_names(&self, name: impl AsRef<OsStr>) -> Result<Vec<CString>> {
+        let name = name.as_ref();
+        let listed = c_name(name).and_then(|name| sys::xattr::list(self.as_fd(), &name));
+        let listed = match listed {
+            Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+            listed => listed.at("list extended attributes of", self.shown_at(name))?,
+        };
+        Ok(listed
+            .split_inclusive(|byte| *byte == 0)
+            .filter_map(|raw| CStr::from_bytes_with_nul(raw).ok())
+            .map(CStr::to_owned)
+            .collect())
+    }
+
+    /// The value of one extended attribute of `name`, if it has it.
+    ///
+    /// # Errors
+    /// What the system call reports, but for `ENODATA`.
+    pub fn xattr(&self, name: impl AsRef<OsStr>, attribute: &CStr) -> Result<Option<Vec<u8>>> {
+        let name = name.as_ref();
+        match c_name(name).and_then(|name| sys::xattr::get(self.as_fd(), &name, attribute)) {
+            Ok(value) => Ok(Some(value)),
+            Err(Errno::NODATA) => Ok(None),
+            Err(errno) => Err(errno).at("get an extended attribute of", self.shown_at(name)),
+        }
+    }
+
+    /// Everything the tree says of `name` (of the directory itself if it is empty), given its `stat`.
+    ///
+    /// # Errors
+    /// What the system calls report.
+    pub fn meta(&self, name: impl AsRef<OsStr>, stat: &Stat) -> Result<Meta> {
+        let name = name.as_ref();
+        let node = match stat.file_type {
+            FileType::File => Node::File { size: stat.size },
+            FileType::Dir => Node::Dir,
+            FileType::Symlink => Node::Symlink { target: self.read_link(name)? },
+            FileType::Char => Node::Char(stat.device),
+            FileType::Block => Node::Block(stat.device),
+            FileType::Fifo => Node::Fifo,
+            FileType::Socket => Node::Socket,
+        };
+        let xattrs = self.xattrs(name)?;
+        Ok(Meta { node, mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs })
+    }
+
+    /// Makes the directory `name`, mode 0700 until its attributes are set.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; what else `mkdirat` reports.
+    pub fn make_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).at("make directory", self.shown_at(name))
+    }
+
+    /// Makes the empty file `name`, mode 0600 until its attributes are set, open for reading and writing.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; what else `openat` reports.
+    pub fn create_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
+        let name = name.as_ref();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd =
+            rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).at("create", self.shown_at(name))?;
+        Ok(File::from(fd))
+    }
+
+    /// Makes the symbolic link `name`.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; what else `symlinkat` reports.
+    pub fn make_symlink(&self, target: &[u8], name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name).at("make link", self.shown_at(name))
+    }
+
+    /// Makes `name` another name of the inode `source_name` in `source`; a symbolic link is linked, not followed.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `ResourceExhausted` at the file system's limit of names; what else `linkat` reports.
+    pub fn make_link(&self, source: &Self, source_name: impl AsRef<OsStr>, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::linkat(&source.fd, source_name.as_ref(), &self.fd, name, AtFlags::empty())
+            .at("make hard link", self.shown_at(name))
+    }
+
+    /// Makes the device, fifo or socket `name`, mode 0600 until its attributes are set.
+    ///
+    /// # Errors
+    /// `AlreadyExists`; `PermissionDenied` for a device in a user namespace; what else `mknodat` reports.
+    pub fn make_node(&self, file_type: FileType, device: Device, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        let (raw_type, device) = match file_type {
+            FileType::Char => (rustix::fs::FileType::CharacterDevice, device),
+            FileType::Block => (rustix::fs::FileType::BlockDevice, device),
+            FileType::Fifo => (rustix::fs::FileType::Fifo, Device::default()),
+            FileType::Socket => (rustix::fs::FileType::Socket, Device::default()),
+            FileType::File | FileType::Dir | FileType::Symlink => {
+                return Err(Error::invalid(format!("a {file_type} is not made by mknod")));
+            }
+        };
+        let number = rustix::fs::makedev(device.major, device.minor);
+        rustix::fs::mknodat(&self.fd, name, raw_type, Mode::RUSR | Mode::WUSR, number)
+            .at("make node", self.shown_at(name))
+    }
+
+    /// Removes the name of anything but a directory.
+    ///
+    /// # Errors
+    /// `NotFound`; what else `unlinkat` reports.
+    pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).at("unlink", self.shown_at(name))
+    }
+
+    /// Removes the empty directory `name`.
+    ///
+    /// # Errors
+    /// `NotFound`; what else `unlinkat` reports.
+    pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
+        let name = name.as_ref();
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).at("remove directory", self.shown_at(name))
+    }
+
+    /// Sets owner, mode, extended attributes and mtime of `name` (of the directory itself if it is empty), in the
+    /// order in which none undoes another: owner, attributes, mode, times. Attributes that it has and `meta` has not
+    /// are removed if they are portable. The atime becomes the mtime.
+    ///
+    /// # Errors
+    /// `PermissionDenied`, `Unsupported`, `ResourceExhausted` (an attribute that the file system has no room for).
+    pub fn set_meta(&self, name: impl AsRef<OsStr>, meta: &Meta) -> Result<()> {
+        let name = name.as_ref();
+        self.set_owner(name, meta.uid, meta.gid)?;
+        self.set_xattrs(name, &meta.xattrs)?;
+        if meta.node.file_type() != FileType::Symlink {
+            self.set_mode(name, meta.mode)?;
+        }
+        self.set_mtime(name, meta.mtime)
+    }
+
+    /// Sets the owner of `name`. An id outside the caller's user namespace is an error that names it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an id that is not mapped; `PermissionDenied`.
+    pub fn set_owner(&self, name: impl AsRef<OsStr>, uid: u32, gid: u32) -> Result<()> {
+        let name = name.as_ref();
+        if uid == u32::MAX || gid == u32::MAX {
+            return Err(Error::invalid(format!("{}: {uid}:{gid} is no owner", self.shown_at(name).display())));
+        }
+        let owner = rustix::fs::Uid::from_raw(uid);
+        let group = rustix::fs::Gid::from_raw(gid);
+        match rustix::fs::chownat(&self.fd, name, Some(owner), Some(group), no_follow(name)) {
+            Err(Errno::INVAL) => Err(Error::invalid(format!(
+                "{}: the owner {uid}:{gid} is not mapped in this user namespace: map more ids (unshare --map-auto)",
+                self.shown_at(name).display()
+            ))
+            .with_source(Errno::INVAL)),
+            answer => answer.at("chown", self.shown_at(name)),
+        }
+    }
+
+    /// Makes the portable extended attributes of `name` exactly `wanted`.
+    ///
+    /// # Errors
+    /// What the system calls report; the message names the attribute.
+    pub fn set_xattrs(&self, name: impl AsRef<OsStr>, wanted: &Xattrs) -> Result<()> {
+        let name = name.as_ref();
+        for attribute in self.xattr_names(name)? {
+            if xattr_is_portable(attribute.to_bytes()) && !wanted.contains_key(attribute.to_bytes()) {
+                self.remove_xattr(name, &attribute)?;
+            }
+        }
+        wanted.iter().try_for_each(|(attribute, value)| self.set_xattr(name, attribute, value))
+    }
+
+    /// Sets one extended attribute of `name`.
+    ///
+    /// # Errors
+    /// What the system call reports; the message names the attribute.
+    pub fn set_xattr(&self, name: impl AsRef<OsStr>, attribute: &[u8], value: &[u8]) -> Result<()> {
+        let name = name.as_ref();
+        c_name(name)
+            .and_then(|name| sys::xattr::set(self.as_fd(), &name, &c_name(OsStr::from_bytes(attribute))?, value))
+            .at(&format!("set the attribute {} of", String::from_utf8_lossy(attribute)), self.shown_at(name))
+    }
+
+    fn remove_xattr(&self, name: &OsStr, attribute: &CStr) -> Result<()> {
+        match c_name(name).and_then(|name| sys::xattr::remove(self.as_fd(), &name, attribute)) {
+            Err(Errno::NODATA) => Ok(()),
+            answer => {
+                answer.at(&format!("remove the attribute {} of", attribute.to_string_lossy()), self.shown_at(name))
+            }
+        }
+    }
+
+    /// Sets the mode of `name`, which must not be a symbolic link.
+    ///
+    /// # Errors
+    /// `Unsupported` for a link; `PermissionDenied`.
+    pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
+        let name = name.as_ref();
+        self.try_set_mode(name, mode & MODE_MASK).at("chmod", self.shown_at(name))
+    }
+
+    fn try_set_mode(&self, name: &OsStr, mode: u32) -> std::result::Result<(), Errno> {
+        if name.is_empty() {
+            return rustix::fs::fchmod(&self.fd, Mode::from_raw_mode(mode));
+        }
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())?;
+        match sys::chmod_fd(fd.as_fd(), mode) {
+            Err(Errno::NOSYS) => chmod_through_proc(&fd, mode),
+            answer => answer,
+        }
+    }
+
+    /// Sets the mtime of `name`, and the atime to the same.
+    ///
+    /// # Errors
+    /// What `utimensat` reports.
+    pub fn set_mtime(&self, name: impl AsRef<OsStr>, mtime: Timestamp) -> Result<()> {
+        let name = name.as_ref();
+        let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
+        let times = Timestamps { last_access: time, last_modification: time };
+        let done = if name.is_empty() {
+            rustix::fs::futimens(&self.fd, &times)
+        } else {
+            rustix::fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+        };
+        done.at("set the times of", self.shown_at(name))
+    }
+}
+
+/// Before Linux 6.6: the magic link of an `O_PATH` descriptor leads to exactly that inode, unless it is a link itself.
+fn chmod_through_proc(fd: &OwnedFd, mode: u32) -> std::result::Result<(), Errno> {
+    let statx = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
+    if FileType::of_mode(statx.stx_mode.into()) == Some(FileType::Symlink) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    use std::os::fd::AsRawFd;
+    rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+fn no_follow(name: &OsStr) -> AtFlags {
+    if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW }
+}
+
+/// What `statx` said, in the crate's own words.
+pub(crate) fn stat_of(statx: &rustix::fs::Statx) -> std::result::Result<Stat, Errno> {
+    let mode = u32::from(statx.stx_mode);
+    Ok(Stat {
+        file_type: FileType::of_mode(mode).ok_or(Errno::INVAL)?,
+        mode: mode & MODE_MASK,
+        uid: statx.stx_uid,
+        gid: statx.stx_gid,
+        size: statx.stx_size,
+        allocated: statx.stx_blocks * 512,
+        mtime: Timestamp { seconds: statx.stx_mtime.tv_sec, nanos: statx.stx_mtime.tv_nsec },
+        ctime: Timestamp { seconds: statx.stx_ctime.tv_sec, nanos: statx.stx_ctime.tv_nsec },
+        device: Device { major: statx.stx_rdev_major, minor: statx.stx_rdev_minor },
+        dev: (statx.stx_dev_major, statx.stx_dev_minor),
+        ino: statx.stx_ino,
+        nlink: statx.stx_nlink,
+    })
+}

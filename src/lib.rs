@@ -8,5 +8,11 @@ pub mod store;
 mod sys;
 pub mod tree;
 
+#[cfg(test)]
+extern crate self as strata;
+#[cfg(test)]
+#[path = "../tests/support/mod.rs"]
+mod testing;
+
 pub use error::{Error, ErrorKind, Result};
 pub use snapshotter::Snapshotter;

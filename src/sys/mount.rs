@@ -1,1 +1,48 @@
+//! Loop devices.
+//!
+//! # References
+//! `loop(4)`.
 
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use linux_raw_sys::loop_device::{LOOP_CONFIGURE, LOOP_CTL_GET_FREE, loop_config, loop_info64};
+use rustix::io::Errno;
+
+use super::check;
+
+/// `LO_FLAGS_AUTOCLEAR`: the device lets go of its file when its last user closes it.
+const LOOP_AUTOCLEAR: u32 = 4;
+
+/// The number of a loop device that is free at the moment; the kernel makes one if there is none.
+pub(crate) fn loop_free_number(control: BorrowedFd<'_>) -> Result<usize, Errno> {
+    // SAFETY: the request takes no argument, and the descriptor is borrowed for the whole call.
+    check(libc::c_long::from(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE.into()) }))
+}
+
+/// Makes `device` show the bytes of `image` until its last user closes it; `EBUSY` if somebody took the device first.
+pub(crate) fn loop_configure(device: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<(), Errno> {
+    let config = loop_config {
+        // A borrowed descriptor is never negative.
+        fd: image.as_raw_fd().unsigned_abs(),
+        block_size: 0,
+        info: loop_info64 {
+            lo_device: 0,
+            lo_inode: 0,
+            lo_rdevice: 0,
+            lo_offset: 0,
+            lo_sizelimit: 0,
+            lo_number: 0,
+            lo_encrypt_type: 0,
+            lo_encrypt_key_size: 0,
+            lo_flags: LOOP_AUTOCLEAR,
+            lo_file_name: [0; 64],
+            lo_crypt_name: [0; 64],
+            lo_encrypt_key: [0; 32],
+            lo_init: [0; 2],
+        },
+        __reserved: [0; 8],
+    };
+    // SAFETY: the kernel only reads the `loop_config`, which lives through the call; both descriptors are borrowed.
+    let returned = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE.into(), &raw const config) };
+    check(libc::c_long::from(returned)).map(drop)
+}

@@ -1,5 +1,6 @@
 //! A directory by descriptor, and what can be done to one name in it.
 
+use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,7 +11,7 @@ use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps
 use rustix::io::Errno;
 
 use super::{Device, FileType, MODE_MASK, Meta, Node, Stat, Timestamp, Xattrs, xattr_is_portable};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
 /// `getdents64` buffer: large enough that a directory of a thousand names takes one or two calls.
@@ -37,6 +38,20 @@ pub struct Dir {
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
+    }
+}
+
+/// Where an operation failed, if it fails: the join costs nothing until then.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    dir: &'a Path,
+    name: &'a OsStr,
+    joined: OnceCell<PathBuf>,
+}
+
+impl AsRef<Path> for Place<'_> {
+    fn as_ref(&self) -> &Path {
+        self.joined.get_or_init(|| if self.name.is_empty() { self.dir.to_path_buf() } else { self.dir.join(self.name) })
     }
 }
 
@@ -90,8 +105,26 @@ impl Dir {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty())
             .map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
-            .at("open directory", self.shown_at(name))?;
+            .at("open directory", self.place(name))?;
         Ok(Self { fd, shown: self.shown.join(name) })
+    }
+
+    /// Opens the directory above this one, which must still be `expected` (device and inode): so a walk may close what
+    /// it comes back to.
+    ///
+    /// # Errors
+    /// `Unavailable` if the directory was moved since.
+    pub(super) fn open_parent(&self, expected: ((u32, u32), u64)) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.fd, c"..", flags, Mode::empty()).at("open the parent of", &self.shown)?;
+        let parent = Self { fd, shown: self.shown.parent().unwrap_or(&self.shown).to_path_buf() };
+        let found = parent.stat("")?;
+        if (found.dev, found.ino) == expected {
+            Ok(parent)
+        } else {
+            let message = format!("{} was moved while its tree was walked", self.shown.display());
+            Err(Error::new(ErrorKind::Unavailable, message))
+        }
     }
 
     /// Opens the regular file `name` for reading. A fifo or device in its place is not waited for.
@@ -101,7 +134,7 @@ impl Dir {
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).at("open", self.shown_at(name))?;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).at("open", self.place(name))?;
         Ok(File::from(fd))
     }
 
@@ -135,7 +168,7 @@ impl Dir {
     /// `NotFound`; what else `statx` reports.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Stat> {
         let name = name.as_ref();
-        self.try_stat(name).at("stat", self.shown_at(name))
+        self.try_stat(name).at("stat", self.place(name))
     }
 
     /// Like [`Self::stat`]; `None` where there is no such name.
@@ -147,8 +180,13 @@ impl Dir {
         match self.try_stat(name) {
             Ok(stat) => Ok(Some(stat)),
             Err(Errno::NOENT) => Ok(None),
-            Err(errno) => Err(errno).at("stat", self.shown_at(name)),
+            Err(errno) => Err(errno).at("stat", self.place(name)),
         }
+    }
+
+    /// The path of `name` here for [`Context::at`], joined only if something fails.
+    pub(crate) fn place<'a>(&'a self, name: &'a OsStr) -> Place<'a> {
+        Place { dir: &self.shown, name, joined: OnceCell::new() }
     }
 
     fn try_stat(&self, name: &OsStr) -> std::result::Result<Stat, Errno> {
@@ -162,7 +200,7 @@ impl Dir {
     /// `NotFound`; `Io` with `EINVAL` if it is no link.
     pub fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
         let name = name.as_ref();
-        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).at("read link", self.shown_at(name))?;
+        let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).at("read link", self.place(name))?;
         Ok(target.into_bytes())
     }
 
@@ -194,7 +232,7 @@ impl Dir {
         let listed = c_name(name).and_then(|name| sys::xattr::list(self.as_fd(), &name));
         let listed = match listed {
             Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
-            listed => listed.at("list extended attributes of", self.shown_at(name))?,
+            listed => listed.at("list extended attributes of", self.place(name))?,
         };
         Ok(listed
             .split_inclusive(|byte| *byte == 0)
@@ -212,7 +250,7 @@ impl Dir {
         match c_name(name).and_then(|name| sys::xattr::get(self.as_fd(), &name, attribute)) {
             Ok(value) => Ok(Some(value)),
             Err(Errno::NODATA) => Ok(None),
-            Err(errno) => Err(errno).at("get an extended attribute of", self.shown_at(name)),
+            Err(errno) => Err(errno).at("get an extended attribute of", self.place(name)),
         }
     }
 
@@ -241,7 +279,7 @@ impl Dir {
     /// `AlreadyExists`; what else `mkdirat` reports.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).at("make directory", self.shown_at(name))
+        rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).at("make directory", self.place(name))
     }
 
     /// Makes the empty file `name`, mode 0600 until its attributes are set, open for reading and writing.
@@ -251,8 +289,7 @@ impl Dir {
     pub fn create_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let fd =
-            rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).at("create", self.shown_at(name))?;
+        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::RUSR | Mode::WUSR).at("create", self.place(name))?;
         Ok(File::from(fd))
     }
 
@@ -262,7 +299,7 @@ impl Dir {
     /// `AlreadyExists`; what else `symlinkat` reports.
     pub fn make_symlink(&self, target: &[u8], name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name).at("make link", self.shown_at(name))
+        rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name).at("make link", self.place(name))
     }
 
     /// Makes `name` another name of the inode `source_name` in `source`; a symbolic link is linked, not followed.
@@ -272,7 +309,7 @@ impl Dir {
     pub fn make_link(&self, source: &Self, source_name: impl AsRef<OsStr>, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::linkat(&source.fd, source_name.as_ref(), &self.fd, name, AtFlags::empty())
-            .at("make hard link", self.shown_at(name))
+            .at("make hard link", self.place(name))
     }
 
     /// Makes the device, fifo or socket `name`, mode 0600 until its attributes are set.
@@ -291,8 +328,7 @@ impl Dir {
             }
         };
         let number = rustix::fs::makedev(device.major, device.minor);
-        rustix::fs::mknodat(&self.fd, name, raw_type, Mode::RUSR | Mode::WUSR, number)
-            .at("make node", self.shown_at(name))
+        rustix::fs::mknodat(&self.fd, name, raw_type, Mode::RUSR | Mode::WUSR, number).at("make node", self.place(name))
     }
 
     /// Removes the name of anything but a directory.
@@ -301,7 +337,7 @@ impl Dir {
     /// `NotFound`; what else `unlinkat` reports.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).at("unlink", self.shown_at(name))
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).at("unlink", self.place(name))
     }
 
     /// Removes the empty directory `name`.
@@ -310,7 +346,7 @@ impl Dir {
     /// `NotFound`; what else `unlinkat` reports.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
-        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).at("remove directory", self.shown_at(name))
+        rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).at("remove directory", self.place(name))
     }
 
     /// Sets owner, mode, extended attributes and mtime of `name` (of the directory itself if it is empty), in the
@@ -346,7 +382,7 @@ impl Dir {
                 self.shown_at(name).display()
             ))
             .with_source(Errno::INVAL)),
-            answer => answer.at("chown", self.shown_at(name)),
+            answer => answer.at("chown", self.place(name)),
         }
     }
 
@@ -372,15 +408,13 @@ impl Dir {
         let name = name.as_ref();
         c_name(name)
             .and_then(|name| sys::xattr::set(self.as_fd(), &name, &c_name(OsStr::from_bytes(attribute))?, value))
-            .at(&format!("set the attribute {} of", String::from_utf8_lossy(attribute)), self.shown_at(name))
+            .at(&format!("set the attribute {} of", String::from_utf8_lossy(attribute)), self.place(name))
     }
 
     fn remove_xattr(&self, name: &OsStr, attribute: &CStr) -> Result<()> {
         match c_name(name).and_then(|name| sys::xattr::remove(self.as_fd(), &name, attribute)) {
             Err(Errno::NODATA) => Ok(()),
-            answer => {
-                answer.at(&format!("remove the attribute {} of", attribute.to_string_lossy()), self.shown_at(name))
-            }
+            answer => answer.at(&format!("remove the attribute {} of", attribute.to_string_lossy()), self.place(name)),
         }
     }
 
@@ -390,7 +424,7 @@ impl Dir {
     /// `Unsupported` for a link; `PermissionDenied`.
     pub fn set_mode(&self, name: impl AsRef<OsStr>, mode: u32) -> Result<()> {
         let name = name.as_ref();
-        self.try_set_mode(name, mode & MODE_MASK).at("chmod", self.shown_at(name))
+        self.try_set_mode(name, mode & MODE_MASK).at("chmod", self.place(name))
     }
 
     fn try_set_mode(&self, name: &OsStr, mode: u32) -> std::result::Result<(), Errno> {
@@ -418,7 +452,7 @@ impl Dir {
         } else {
             rustix::fs::utimensat(&self.fd, name, &times, AtFlags::SYMLINK_NOFOLLOW)
         };
-        done.at("set the times of", self.shown_at(name))
+        done.at("set the times of", self.place(name))
     }
 }
 

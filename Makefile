@@ -1,0 +1,38 @@
+# What people do with a checkout; `make` alone lists it. test, compare and bench need nothing but
+# Debian or Ubuntu: vagrant/provision.sh brings the rest.
+
+SHELL := /bin/bash
+# Where rustup puts cargo, and where Debian keeps mkfs for those who are not root.
+export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
+SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh)
+
+.DEFAULT_GOAL := help
+.PHONY: help test test-long compare bench lint ci provision
+
+help: ## list these targets
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+
+test: provision ## run every test that this machine can run (as root: all of them)
+	@mkdir -p target && set -o pipefail && cargo test --locked --no-fail-fast 2>&1 | tee target/test.log
+	@awk '/^test result:/ { passed += $$4 } /skipped: / { skips++ } \
+	  END { printf "%d tests passed; %d times something was skipped\n", passed, skips }' target/test.log
+
+test-long: provision ## the same, with 20,000 random scripts and no time budget (hours)
+	env -u STRATA_BUDGET_S STRATA_SCRIPTS=20000 cargo test --locked --release
+
+compare: provision ## compare the strategies on this machine; ARGS="..." go to `strata compare`
+	cargo run --locked --release -- compare $(ARGS)
+
+bench: provision ## measure against the raw system calls
+	cargo bench --locked
+
+lint: ## check formatting, clippy and the shell scripts
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	shellcheck $(SCRIPTS)
+
+ci: ## what CI runs
+	.ci/run
+
+provision: ## install what is missing
+	@vagrant/provision.sh

@@ -1,1 +1,185 @@
+//! Making mounts from [`Mount`] values: detached from every tree first, then attached where the caller says.
+//!
+//! Every mount is made by the mount API of Linux 5.2 and later; [`legacy`] holds what kernels before 6.8 (stacks of
+//! more than a few layers) need instead. What the kernel objects to mostly goes to its log only, so [`explain`] looks
+//! for the reason.
+//!
+//! Invariant: a call that fails leaves nothing mounted.
 
+mod explain;
+mod legacy;
+mod options;
+mod overlay;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
+use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
+};
+
+use self::options::{Attributes, Plan};
+use self::overlay::Overlay;
+use super::{Access, Mount};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// Mounts `mounts` at the directory `target`, in order, each over the one before. They stay when the process ends.
+///
+/// # Errors
+/// `NotFound` if `target` or a directory of a mount is missing; `InvalidArgument` for a mount that can never be made
+/// (the message names what is wrong with which directory); `FailedPrecondition` if a directory's state forbids it, or if
+/// what should be writable is not; `PermissionDenied` without root and outside a user namespace; `Unsupported` where the
+/// kernel or the file system cannot do it.
+pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
+    check_target(target)?;
+    check_any(mounts)?;
+    for (done, mount) in mounts.iter().enumerate() {
+        let placed = make(mount).and_then(|made| place(&made, target));
+        if let Err(error) = placed {
+            for _ in 0..done {
+                // The error to report is the first one.
+                let _ = unmount(target);
+            }
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// Makes `mounts` without attaching them anywhere, and answers with the directory that one would see: the last, since
+/// it covers the others. It goes away with its last descriptor, however the process ends.
+///
+/// # Errors
+/// As [`attach`].
+pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
+    let (top, covered) = mounts.split_last().ok_or_else(nothing_to_mount)?;
+    for mount in covered {
+        make(mount)?;
+    }
+    make(top)
+}
+
+/// Unmounts what is mounted at `target`, the topmost if there are several.
+///
+/// # Errors
+/// `NotFound`; `FailedPrecondition` if nothing is mounted there, or if it is in use; `PermissionDenied`.
+pub fn unmount(target: &Path) -> Result<()> {
+    let shown = target.display();
+    match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+        Err(Errno::INVAL) => Err(Error::precondition(format!(
+            "{shown} is not a mount point of this mount namespace, or cannot be unmounted in it"
+        ))
+        .with_source(Errno::INVAL)),
+        Err(Errno::BUSY) => Err(Error::precondition(format!(
+            "{shown} is busy: end the processes that work in it (fuser -vm {shown}) and unmount what is mounted below"
+        ))
+        .with_source(Errno::BUSY)),
+        Err(Errno::PERM) => {
+            Err(Errno::PERM).at("unmount (root is needed, or the user namespace that mounted it)", target)
+        }
+        answer => answer.at("unmount", target),
+    }
+}
+
+fn nothing_to_mount() -> Error {
+    Error::invalid("there is nothing to mount: the list of mounts is empty")
+}
+
+fn check_any(mounts: &[Mount]) -> Result<()> {
+    if mounts.is_empty() { Err(nothing_to_mount()) } else { Ok(()) }
+}
+
+fn check_target(target: &Path) -> Result<()> {
+    let stat = rustix::fs::stat(target).at("mount at", target)?;
+    if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!("mount at {}: it is not a directory", target.display())))
+    }
+}
+
+pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<()> {
+    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount at", target)
+}
+
+/// Makes one mount, detached.
+fn make(mount: &Mount) -> Result<OwnedFd> {
+    match mount {
+        Mount::Bind { source, access } => bind(source, true, &Attributes::of(*access)),
+        Mount::Overlay { lower, upper, userxattr } => {
+            overlay::make(&Overlay::own(lower, upper.as_ref(), *userxattr), &Attributes::default())
+        }
+        Mount::Other { fstype, source, options } => match options::parse(fstype, source, options)? {
+            Plan::Bind { source, recursive, attributes } => bind(&source, recursive, &attributes),
+            Plan::Overlay { overlay, attributes } => overlay::make(&overlay, &attributes),
+            Plan::New { options, attributes } => {
+                let options: Vec<_> = options.iter().map(|(key, value)| (key.as_str(), value.as_deref())).collect();
+                let mount = new(fstype, &options)?;
+                change(&mount, &attributes, Path::new(source))?;
+                Ok(mount)
+            }
+        },
+    }
+}
+
+/// A second view of the directory `source`, which mounts and unmounts nothing in the first.
+fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> Result<OwnedFd> {
+    let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    if recursive {
+        flags |= OpenTreeFlags::AT_RECURSIVE;
+    }
+    let mount = match open_tree(CWD, source, flags) {
+        Err(Errno::PERM) => Err(Errno::PERM).at("bind (root is needed, or a user namespace: unshare -rm)", source)?,
+        mount => mount.at("bind", source)?,
+    };
+    change(&mount, attributes, source)?;
+    if attributes.access == Access::ReadWrite {
+        check_writable(&mount, || format!("bind {}: its file system is mounted read-only", source.display()))?;
+    }
+    Ok(mount)
+}
+
+/// Gives a detached mount its attributes, and no peers: what is mounted in it later appears nowhere else.
+fn change(mount: &OwnedFd, attributes: &Attributes, shown: &Path) -> Result<()> {
+    let read_only = if attributes.access == Access::ReadOnly { MOUNT_ATTR_RDONLY } else { 0 };
+    sys::mount::set_attributes(mount.as_fd(), attributes.set | read_only, attributes.clear)
+        .at("set the attributes of the mount of", shown)
+}
+
+/// The kernel mounts some things read-only instead of refusing them.
+fn check_writable(mount: &OwnedFd, why: impl FnOnce() -> String) -> Result<()> {
+    let flags = fstatvfs(mount).at("stat", "a new mount")?.f_flag;
+    if flags.contains(StatVfsMountFlags::RDONLY) { Err(Error::precondition(why())) } else { Ok(()) }
+}
+
+/// A mount of a new instance of the file system `fs`, detached. An option without a value is a flag.
+pub(super) fn new(fs: &str, options: &[(&str, Option<&str>)]) -> Result<OwnedFd> {
+    let context = context(fs)?;
+    for (key, value) in options {
+        let set = match value {
+            Some(value) => fsconfig_set_string(&context, *key, *value),
+            None => fsconfig_set_flag(&context, *key),
+        };
+        set.or_else(|errno| {
+            Err(errno).at(&explain::logged(&context, &format!("set the option {key:?} of a new")), fs)
+        })?;
+    }
+    fsconfig_create(&context).or_else(|errno| Err(errno).at(&explain::logged(&context, "mount a new"), fs))?;
+    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at("mount a new", fs)
+}
+
+fn context(fs: &str) -> Result<OwnedFd> {
+    match fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC) {
+        Err(Errno::NODEV) => Err(Error::unsupported(format!("this kernel has no {fs}: modprobe {fs}"))),
+        Err(Errno::PERM) => Err(Errno::PERM).at("mount (root is needed, or a user namespace: unshare -rm) a new", fs),
+        context => context.at("mount a new", fs),
+    }
+}
+
+#[cfg(test)]
+mod tests;

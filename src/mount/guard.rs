@@ -1,1 +1,105 @@
+//! Mounts that last as long as a value.
 
+use std::path::{Path, PathBuf};
+
+use super::{Mount, attach, unmount};
+use crate::error::Result;
+
+/// Something mounted at a directory until this is dropped.
+///
+/// Dropping does what it can and says nothing; who must know calls [`Self::unmount`]. What is busy at that moment stays
+/// mounted: a lazy unmount would hide a writer that goes on.
+#[derive(Debug)]
+#[must_use = "dropping it unmounts"]
+pub struct Mounted {
+    target: PathBuf,
+    /// How many mounts lie one over another at the target.
+    layers: usize,
+}
+
+impl Mounted {
+    /// Mounts `mounts` at the directory `target`, in order.
+    ///
+    /// # Errors
+    /// As [`attach`].
+    pub fn new(mounts: &[Mount], target: impl Into<PathBuf>) -> Result<Self> {
+        let target = target.into();
+        attach(mounts, &target)?;
+        Ok(Self { target, layers: mounts.len() })
+    }
+
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.target
+    }
+
+    /// Unmounts it.
+    ///
+    /// # Errors
+    /// As [`unmount`]; what could not be unmounted stays.
+    pub fn unmount(mut self) -> Result<()> {
+        self.take_down()
+    }
+
+    fn take_down(&mut self) -> Result<()> {
+        while self.layers > 0 {
+            // First, so that dropping after a failure does not try again.
+            let left = std::mem::take(&mut self.layers) - 1;
+            unmount(&self.target)?;
+            self.layers = left;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = self.take_down();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::ErrorKind;
+    use crate::mount::Access;
+    use crate::mount::scratch::FsType;
+    use crate::testing;
+
+    #[test]
+    fn lasts_as_long_as_the_value() {
+        let Some(scratch) = testing::scratch(FsType::Tmpfs) else { return };
+        let [one, two, target] = ["one", "two", "target"].map(|name| scratch.path().join(name));
+        for dir in [&one, &two, &target] {
+            fs::create_dir(dir).expect("mkdir");
+        }
+        let bind = |source: &PathBuf| Mount::Bind { source: source.clone(), access: Access::ReadWrite };
+        let mounted = Mounted::new(&[bind(&one), bind(&two)], &target).expect("mount");
+        fs::write(mounted.path().join("f"), "x").expect("write");
+        assert!(two.join("f").exists(), "the last mount covers the others");
+        drop(mounted);
+        assert_eq!(fs::read_dir(&target).expect("read").count(), 0);
+        assert_eq!(unmount(&target).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    }
+
+    #[test]
+    fn busy_is_an_error_and_stays_mounted() {
+        let Some(scratch) = testing::scratch(FsType::Tmpfs) else { return };
+        let [one, target] = ["one", "target"].map(|name| scratch.path().join(name));
+        for dir in [&one, &target] {
+            fs::create_dir(dir).expect("mkdir");
+        }
+        let mounts = [Mount::Bind { source: one, access: Access::ReadWrite }];
+        let mounted = Mounted::new(&mounts, &target).expect("mount");
+        let file = fs::File::create(target.join("f")).expect("create");
+        let error = mounted.unmount().unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        assert!(error.to_string().contains(&*target.to_string_lossy()), "{error}");
+        assert!(target.join("f").exists());
+        drop(file);
+        unmount(&target).expect("nobody uses it any more");
+        assert!(!target.join("f").exists());
+    }
+}

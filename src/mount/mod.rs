@@ -16,6 +16,9 @@ pub mod probe;
 pub mod scratch;
 pub mod table;
 
+pub use attach::{attach, detached, unmount};
+pub use guard::Mounted;
+
 use std::path::PathBuf;
 
 /// Overlay options that every overlay mount of strata has, whatever a kernel's build-time defaults are: the index and

@@ -24,13 +24,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sched::CloneFlags;
-use rustix::fs::{CWD, MemfdFlags, Mode, OFlags};
+use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags, fsconfig_create,
-    fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, unmount,
-};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 
+use super::attach;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -111,14 +109,14 @@ impl Scratch {
                 let image = image(size_bytes)?;
                 make_file_system(program, options, package, &image)?;
                 let (device, device_path) = loop_device(&image)?;
-                let mount = new_mount(fs.as_str(), &[("source", &device_path)])?;
+                let mount = attach::new(fs.as_str(), &[("source", Some(&device_path))])?;
                 // From here on the mount keeps the device, and the device the image.
                 drop(device);
                 mount
             }
         };
         let path = mount_point()?;
-        let attached = attach_at(&mount, &path).map(|()| Self { fs, path: path.clone() });
+        let attached = attach::place(&mount, &path).map(|()| Self { fs, path: path.clone() });
         if attached.is_err() {
             // The directory is in a tmpfs of our own; the error to report is the other one.
             let _ = rustix::fs::rmdir(&path);
@@ -167,13 +165,13 @@ pub fn private_namespace() -> Result<()> {
         return Ok(());
     }
     let base = base()?;
-    let places = new_mount("tmpfs", &[("source", "strata-scratch"), ("mode", "0755")])?;
+    let places = attach::new("tmpfs", &[("source", Some("strata-scratch")), ("mode", Some("0755"))])?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
         .at("make a mount namespace (root is needed, or a user namespace: unshare -rm) for", "/")?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .at("make private the mounts of the new namespace at", "/")?;
-    attach_at(&places, base)
+    attach::place(&places, base)
 }
 
 /// The directory of which the private namespaces of this process have their own version.
@@ -199,24 +197,8 @@ fn mount_point() -> Result<PathBuf> {
 }
 
 fn tmpfs(size_bytes: u64) -> Result<OwnedFd> {
-    new_mount("tmpfs", &[("source", "strata-scratch"), ("size", &size_bytes.to_string()), ("mode", "0755")])
-}
-
-/// A mount of a new instance of the file system `fs`, attached nowhere.
-fn new_mount(fs: &str, options: &[(&str, &str)]) -> Result<OwnedFd> {
-    let context = match fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC) {
-        Err(Errno::NODEV) => return Err(Error::unsupported(format!("this kernel has no {fs}"))),
-        context => context.at("open file system type", fs)?,
-    };
-    for (key, value) in options {
-        fsconfig_set_string(&context, *key, *value).at("set a mount option of", fs)?;
-    }
-    fsconfig_create(&context).at("mount a new", fs)?;
-    fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at("mount a new", fs)
-}
-
-fn attach_at(mount: &OwnedFd, path: &Path) -> Result<()> {
-    move_mount(mount, "", CWD, path, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount at", path)
+    let size = size_bytes.to_string();
+    attach::new("tmpfs", &[("source", Some("strata-scratch")), ("size", Some(&size)), ("mode", Some("0755"))])
 }
 
 /// An empty sparse file in memory, without a name.

@@ -1,10 +1,11 @@
-//! Loop devices.
+//! Loop devices, and the attributes of mounts.
 //!
 //! # References
-//! `loop(4)`.
+//! `loop(4)`; `mount_setattr(2)`, Linux 5.12.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
 
+use linux_raw_sys::general::mount_attr;
 use linux_raw_sys::loop_device::{LOOP_CONFIGURE, LOOP_CTL_GET_FREE, loop_config, loop_info64};
 use rustix::io::Errno;
 
@@ -45,4 +46,23 @@ pub(crate) fn loop_configure(device: BorrowedFd<'_>, image: BorrowedFd<'_>) -> R
     // SAFETY: the kernel only reads the `loop_config`, which lives through the call; both descriptors are borrowed.
     let returned = unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE.into(), &raw const config) };
     check(libc::c_long::from(returned)).map(drop)
+}
+
+/// Sets the attributes `set` and takes away `clear` (`MOUNT_ATTR_*`) on the mount `mount` and everything mounted below,
+/// and makes all of it private.
+pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: u32, clear: u32) -> Result<(), Errno> {
+    let attributes =
+        mount_attr { attr_set: set.into(), attr_clr: clear.into(), propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: the path is a static NUL-terminated string, and the kernel only reads the `mount_attr` of the size given.
+    let returned = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
+            &raw const attributes,
+            size_of::<mount_attr>(),
+        )
+    };
+    check(returned).map(drop)
 }

@@ -1,0 +1,143 @@
+//! Why the kernel refused a mount.
+//!
+//! overlayfs answers with a few error numbers and writes the reason into the kernel's log, which most users cannot read
+//! and nobody looks into. So after a failure the conditions that it checks are looked at again, in its order.
+//!
+//! # References
+//! Kernel document `filesystems/overlayfs.rst`; `fs/overlayfs/super.c` and `params.c` (which conditions there are).
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
+
+use super::overlay::Overlay;
+use crate::error::{Context, Error, Result};
+use crate::mount::Upper;
+
+/// One message of a file system context at most.
+const LOG_BYTES: usize = 1024;
+
+/// `OVERLAYFS_SUPER_MAGIC`, which no crate at hand names.
+const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
+
+/// What the kernel logged into the context, its messages joined; empty where it logged nothing.
+fn log(context: &OwnedFd) -> String {
+    let mut messages = Vec::new();
+    let mut buffer = [0; LOG_BYTES];
+    while let Ok(length @ 1..) = rustix::io::read(context, &mut buffer) {
+        let message = String::from_utf8_lossy(&buffer[..length]);
+        // A letter for the severity stands in front.
+        messages.push(message.get(2..).unwrap_or(&message).trim_end().to_owned());
+    }
+    messages.join("; ")
+}
+
+/// `operation`, and in brackets what the kernel logged about it.
+pub(super) fn logged(context: &OwnedFd, operation: &str) -> String {
+    match log(context) {
+        said if said.is_empty() => operation.to_owned(),
+        said => format!("({said}) {operation}"),
+    }
+}
+
+/// The error for a refused overlay.
+pub(super) fn overlay(overlay: &Overlay, errno: Errno, context: &OwnedFd) -> Error {
+    overlay_errno(overlay, errno, &log(context))
+}
+
+/// The error for a refused overlay of which the kernel said `said`.
+pub(super) fn overlay_errno(overlay: &Overlay, errno: Errno, said: &str) -> Error {
+    match find(overlay, errno) {
+        Err(reason) => reason.with_source(errno),
+        Ok(()) => {
+            let doing = match said {
+                "" => "mount the overlay (the kernel's log says why: dmesg) of".to_owned(),
+                said => format!("mount the overlay ({said}) of"),
+            };
+            match Err::<(), _>(errno).at(&doing, overlay.shown()) {
+                Err(error) => error,
+                Ok(()) => Error::unsupported(doing),
+            }
+        }
+    }
+}
+
+/// The first condition that does not hold, as an error.
+fn find(overlay: &Overlay, errno: Errno) -> Result<()> {
+    for (role, dir) in overlay.dirs() {
+        match fs::metadata(dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(Error::not_found(format!("the {role} directory {} does not exist", dir.display())));
+            }
+            Err(error) => return Err(error).at(&format!("look at the {role} directory"), dir),
+            Ok(metadata) if !metadata.is_dir() => {
+                return Err(Error::invalid(format!("the {role} directory {} is not a directory", dir.display())));
+            }
+            Ok(_) => {}
+        }
+    }
+    if errno == Errno::LOOP {
+        overlaps(overlay)?;
+    }
+    match &overlay.upper {
+        Some(upper) => writable_part(upper, errno),
+        None => Ok(()),
+    }
+}
+
+fn overlaps(overlay: &Overlay) -> Result<()> {
+    let real: Vec<(&Path, PathBuf)> = overlay
+        .dirs()
+        .filter(|(role, _)| *role != "work")
+        .filter_map(|(_, dir)| Some((dir, fs::canonicalize(dir).ok()?)))
+        .collect();
+    for (number, (dir, one)) in real.iter().enumerate() {
+        for (other_dir, other) in &real[number + 1..] {
+            if one.starts_with(other) || other.starts_with(one) {
+                return Err(Error::invalid(format!(
+                    "the layers {} and {} of an overlay overlap: one is, or is inside, the other",
+                    dir.display(),
+                    other_dir.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn writable_part(Upper { dir, work }: &Upper, errno: Errno) -> Result<()> {
+    let (shown, work_shown) = (dir.display(), work.display());
+    if errno == Errno::BUSY {
+        return Err(Error::precondition(format!("the upper directory {shown} is in use by another overlay mount")));
+    }
+    let device = fs::metadata(dir).at("stat", dir)?.dev();
+    if device != fs::metadata(work).at("stat", work)?.dev() {
+        return Err(Error::invalid(format!(
+            "the upper {shown} and the work directory {work_shown} lie on different file systems"
+        )));
+    }
+    let real = fs::canonicalize(dir).at("resolve", dir)?;
+    let real_work = fs::canonicalize(work).at("resolve", work)?;
+    if real.starts_with(&real_work) || real_work.starts_with(&real) {
+        return Err(Error::invalid(format!(
+            "of the upper {shown} and the work directory {work_shown} one is, or is inside, the other"
+        )));
+    }
+    if work.join("work/incompat/volatile").exists() {
+        return Err(Error::precondition(format!(
+            "{shown} was mounted volatile before, and may have lost data: check it, then remove {work_shown}/work/incompat"
+        )));
+    }
+    let magic = rustix::fs::statfs(dir).at("stat", dir)?.f_type;
+    if magic == OVERLAYFS_MAGIC {
+        return Err(Error::unsupported(format!(
+            "the upper directory {shown} lies on an overlay, which cannot hold one: put it on another file system, in a \
+             container on a volume or a tmpfs"
+        )));
+    }
+    Ok(())
+}

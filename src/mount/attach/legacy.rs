@@ -1,0 +1,95 @@
+//! Overlay mounts for kernels that do not take layers one by one: one option string for `mount(2)`.
+//!
+//! A thread with a mount namespace of its own mounts the overlay there and takes a detached copy of it; the namespace
+//! ends with the thread. Since the kernel silently cuts an option string at a page, layers whose paths are too long
+//! together are given by short symbolic links.
+//!
+//! # References
+//! `mount(2)`; kernel document `filesystems/overlayfs.rst`, "Multiple lower layers" (escapes).
+
+use std::ffi::CString;
+use std::fmt::Write as _;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::sched::CloneFlags;
+use rustix::fs::CWD;
+use rustix::io::Errno;
+use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, mount, mount_change, open_tree};
+
+use super::overlay::Overlay;
+use super::{explain, new, place};
+use crate::error::{Context, Error, Result};
+
+/// The longest option string, in bytes: a page, less the final NUL.
+const OPTIONS_BYTES_MAX: usize = 4095;
+
+/// Where the thread mounts: there is one on every machine, and no layer lies in it.
+const PLACE: &str = "/proc";
+
+/// Makes an overlay mount, detached.
+pub(super) fn make(overlay: &Overlay) -> Result<OwnedFd> {
+    std::thread::scope(|scope| scope.spawn(|| in_own_namespace(overlay)).join())
+        .unwrap_or_else(|_| Err(Error::invalid("the thread that mounts an overlay stopped")))
+}
+
+/// Must run on a thread that does nothing else: it changes its mounts and its working directory.
+fn in_own_namespace(overlay: &Overlay) -> Result<OwnedFd> {
+    let links = new("tmpfs", &[("source", Some("strata-layers"))])?;
+    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+        .at("make a mount namespace for", overlay.shown())?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at("make private", "/")?;
+    place(&links, Path::new(PLACE))?;
+    rustix::process::chdir(PLACE).at("change directory to", PLACE)?;
+    rustix::fs::mkdir("merged", rustix::fs::Mode::RWXU).at("make directory", PLACE)?;
+
+    let mut options = option_string(overlay, overlay.lower.iter().map(|dir| escaped(dir, b":,\\")));
+    if options.len() > OPTIONS_BYTES_MAX {
+        for (number, dir) in overlay.lower.iter().enumerate() {
+            rustix::fs::symlink(dir, number.to_string()).at("make link to", dir)?;
+        }
+        options = option_string(overlay, (0..overlay.lower.len()).map(|number| number.to_string().into_bytes()));
+    }
+    if options.len() > OPTIONS_BYTES_MAX {
+        return Err(Error::unsupported(format!(
+            "the options of the overlay of {} take {} bytes, and this kernel takes {OPTIONS_BYTES_MAX}: use shorter paths",
+            overlay.shown().display(),
+            options.len()
+        )));
+    }
+    let options = CString::new(options).map_err(|_| Error::invalid("the path of a layer contains a NUL byte"))?;
+    mount("overlay", "merged", "overlay", MountFlags::empty(), options.as_c_str())
+        .map_err(|errno| explain::overlay_errno(overlay, errno, ""))?;
+    open_tree(CWD, "merged", OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC)
+        .at("take a copy of the overlay of", overlay.shown())
+}
+
+fn option_string(overlay: &Overlay, lower: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut options = b"lowerdir=".to_vec();
+    options.extend(lower.collect::<Vec<_>>().join(&b':'));
+    if let Some(upper) = &overlay.upper {
+        for (key, dir) in [("upperdir", &upper.dir), ("workdir", &upper.work)] {
+            options.extend(format!(",{key}=").into_bytes());
+            options.extend(escaped(dir, b",\\"));
+        }
+    }
+    let mut rest = String::new();
+    for option in &overlay.options {
+        let _ = write!(rest, ",{option}");
+    }
+    options.extend(rest.into_bytes());
+    options
+}
+
+fn escaped(path: &Path, special: &[u8]) -> Vec<u8> {
+    let mut text = Vec::with_capacity(path.as_os_str().len());
+    for byte in path.as_os_str().as_bytes() {
+        if special.contains(byte) {
+            text.push(b'\\');
+        }
+        text.push(*byte);
+    }
+    text
+}

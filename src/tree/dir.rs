@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Mode, OFlags, RawDir, StatxFlags, Timespec, Timestamps};
+use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, StatxFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
 use super::{Device, FileType, MODE_MASK, Meta, Node, Stat, Timestamp, Xattrs, xattr_is_portable};
@@ -16,6 +16,9 @@ use crate::sys;
 
 /// `getdents64` buffer: large enough that a directory of a thousand names takes one or two calls.
 const READ_DIR_BYTES: usize = 64 * 1024;
+
+/// The longest path that one system call takes: `PATH_MAX` without its final NUL.
+const PATH_BYTES_MAX: usize = 4095;
 
 /// A name in a directory, with its type as the directory entry says it (`None` where the file system does not).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +110,28 @@ impl Dir {
             .map_err(|errno| if errno == Errno::LOOP { Errno::NOTDIR } else { errno })
             .at("open directory", self.place(name))?;
         Ok(Self { fd, shown: self.shown.join(name) })
+    }
+
+    /// Opens the directory at `path` below this one, however long the path is. No component may be a link.
+    ///
+    /// # Errors
+    /// `NotFound`; `Io` with `ENOTDIR` or `ELOOP` if a component is no directory.
+    pub fn open_beneath(&self, path: &Path) -> Result<Self> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let mut at: Option<OwnedFd> = None;
+        let mut rest = path.as_os_str().as_bytes();
+        while !rest.is_empty() {
+            let (part, after) = split_path(rest);
+            let from = at.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+            let opened = rustix::fs::openat2(from, OsStr::from_bytes(part), flags, Mode::empty(), resolve);
+            at = Some(opened.at("open directory", self.place(path.as_os_str()))?);
+            rest = after;
+        }
+        match at {
+            Some(fd) => Ok(Self { fd, shown: self.shown.join(path) }),
+            None => self.try_clone(),
+        }
     }
 
     /// Opens the directory above this one, which must still be `expected` (device and inode): so a walk may close what
@@ -464,6 +489,17 @@ fn chmod_through_proc(fd: &OwnedFd, mode: u32) -> std::result::Result<(), Errno>
     }
     use std::os::fd::AsRawFd;
     rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+/// Cuts a relative path in two at a slash where it is longer than a system call takes.
+fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
+    if path.len() <= PATH_BYTES_MAX {
+        return (path, &[]);
+    }
+    match path[..=PATH_BYTES_MAX].iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (path, &[]),
+    }
 }
 
 fn no_follow(name: &OsStr) -> AtFlags {

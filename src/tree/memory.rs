@@ -1,1 +1,357 @@
-//! placeholder
+//! A tree as a value: what its canonical text prints, what models edit and tests compare.
+//!
+//! Invariants: the root is a directory; every path is clean and its parent is a directory of the tree; a regular file
+//! has the digest of its content and nothing else has; only names that were put or linked make a hard-link group, never
+//! a link count. Two trees are equal if their texts are.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, StatxFlags};
+use rustix::io::Errno;
+use sha2::{Digest as _, Sha256};
+
+use super::dir::stat_of;
+use super::text::{COLUMNS, columns, print_path};
+use super::walk::{Entry, walk};
+use super::{Dir, FileType, MODE_MASK, Meta, Node, Stat};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Digest;
+
+/// How much of a file is read at a time: where larger buffers stop being faster.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// How often a file that changes while it is read is read again.
+const READ_ATTEMPTS_MAX: u32 = 3;
+
+/// What a tree knows of one inode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inode {
+    /// Its type and attributes.
+    pub meta: Meta,
+    /// The digest of its bytes, for a regular file.
+    pub content: Option<Digest>,
+}
+
+/// A file tree. The default is an empty root as [`Meta::implied_dir`] has it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    names: BTreeMap<PathBuf, usize>,
+    inodes: BTreeMap<usize, Held>,
+    next: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    inode: Inode,
+    names: BTreeSet<PathBuf>,
+}
+
+/// One name of a tree, as [`Tree::iter`] yields it.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// The name's path.
+    pub path: &'a Path,
+    /// What it names.
+    pub inode: &'a Inode,
+    /// All names of that inode, this one included, in canonical order.
+    pub names: &'a BTreeSet<PathBuf>,
+}
+
+impl Named<'_> {
+    /// Whether this is the inode's first name in canonical order.
+    pub fn is_first(&self) -> bool {
+        self.names.first().is_some_and(|first| first == self.path)
+    }
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        let mut tree = Self { names: BTreeMap::new(), inodes: BTreeMap::new(), next: 0 };
+        tree.hold(PathBuf::new(), Inode { meta: Meta::implied_dir(), content: None });
+        tree
+    }
+}
+
+impl PartialEq for Tree {
+    fn eq(&self, other: &Self) -> bool {
+        let same = |a: Named<'_>, b: Named<'_>| {
+            a.path == b.path && a.names.first() == b.names.first() && (!a.is_first() || a.inode == b.inode)
+        };
+        self.names.len() == other.names.len() && self.iter().zip(other.iter()).all(|(a, b)| same(a, b))
+    }
+}
+
+impl Eq for Tree {}
+
+impl Tree {
+    /// Reads the tree at `dir`: portable extended attributes only, every file's bytes. Names that vanish meanwhile are
+    /// left out.
+    ///
+    /// # Errors
+    /// `Unavailable` for a file that goes on changing while it is read; what the system calls report.
+    pub fn read(dir: &Dir) -> Result<Self> {
+        let mut tree = Self::default();
+        let mut first_names = HashMap::new();
+        let mut buffer = vec![0; BUFFER_BYTES];
+        walk(dir, |entry| {
+            let key = (entry.stat.dev, entry.stat.ino);
+            if entry.stat.file_type != FileType::Dir {
+                if let Some(first) = first_names.get(&key) {
+                    return tree.link(entry.path, first);
+                }
+                first_names.insert(key, entry.path.to_path_buf());
+            }
+            tree.put(entry.path, read_inode(entry, &mut buffer)?)
+        })?;
+        Ok(tree)
+    }
+
+    /// What is at `path`.
+    pub fn get(&self, path: impl AsRef<Path>) -> Option<Named<'_>> {
+        let (path, number) = self.names.get_key_value(path.as_ref())?;
+        self.named(path, *number)
+    }
+
+    /// All names in canonical order, the root first.
+    pub fn iter(&self) -> impl Iterator<Item = Named<'_>> {
+        self.names.iter().filter_map(|(path, number)| self.named(path, *number))
+    }
+
+    fn named<'a>(&'a self, path: &'a Path, number: usize) -> Option<Named<'a>> {
+        self.inodes.get(&number).map(|held| Named { path, inode: &held.inode, names: &held.names })
+    }
+
+    /// Puts a new inode at `path`. A directory put on a directory changes its attributes and keeps what is in it;
+    /// anything else that was there is removed, with everything below.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a path that is not clean, a root that is no directory, or an inode that cannot be;
+    /// `NotFound` if the parent is no directory of the tree.
+    pub fn put(&mut self, path: impl AsRef<Path>, inode: Inode) -> Result<()> {
+        let path = path.as_ref();
+        check_inode(path, &inode)?;
+        let directory = inode.meta.node == Node::Dir;
+        if path.as_os_str().is_empty() && !directory {
+            return Err(Error::invalid("the root of a tree is a directory"));
+        }
+        self.check_parent(path)?;
+        let old = self.names.get(path).and_then(|number| self.inodes.get_mut(number));
+        match old {
+            Some(old) if directory && old.inode.meta.node == Node::Dir => old.inode = inode,
+            _ => {
+                self.remove(path);
+                self.hold(path.to_path_buf(), inode);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes `path` another name of the inode at `target`. What was at `path` is removed, unless it is that inode.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nothing at `target` or the parent of `path` is no directory; `InvalidArgument` for a
+    /// directory and for a path that is not clean.
+    pub fn link(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
+        let (path, target) = (path.as_ref(), target.as_ref());
+        self.check_parent(path)?;
+        let number = *self.names.get(target).ok_or_else(|| absent(target))?;
+        if self.names.get(path) == Some(&number) {
+            return Ok(());
+        }
+        if target.starts_with(path) {
+            return Err(Error::invalid(format!("{} would replace what it is linked to", path.display())));
+        }
+        match self.inodes.get(&number) {
+            Some(held) if held.inode.meta.node != Node::Dir => {}
+            _ => return Err(Error::invalid(format!("{} is a directory: it has one name", target.display()))),
+        }
+        self.remove(path);
+        self.names.insert(path.to_path_buf(), number);
+        if let Some(held) = self.inodes.get_mut(&number) {
+            held.names.insert(path.to_path_buf());
+        }
+        Ok(())
+    }
+
+    /// Removes `path` and everything below it; false if there was nothing. Of the root only what is below goes.
+    pub fn remove(&mut self, path: impl AsRef<Path>) -> bool {
+        let path = path.as_ref();
+        let below = self.names.range::<Path, _>((Bound::Included(path), Bound::Unbounded)).map(|(path, _)| path);
+        let gone: Vec<PathBuf> = below
+            .take_while(|found| found.starts_with(path))
+            .filter(|found| !found.as_os_str().is_empty())
+            .cloned()
+            .collect();
+        for path in &gone {
+            let Some(number) = self.names.remove(path) else { continue };
+            let Some(held) = self.inodes.get_mut(&number) else { continue };
+            held.names.remove(path);
+            if held.names.is_empty() {
+                self.inodes.remove(&number);
+            }
+        }
+        !gone.is_empty()
+    }
+
+    fn hold(&mut self, path: PathBuf, inode: Inode) {
+        self.names.insert(path.clone(), self.next);
+        self.inodes.insert(self.next, Held { inode, names: BTreeSet::from([path]) });
+        self.next += 1;
+    }
+
+    fn check_parent(&self, path: &Path) -> Result<()> {
+        if path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let clean = |name: &[u8]| !name.is_empty() && name != b"." && name != b".." && !name.contains(&0);
+        if !path.as_os_str().as_bytes().split(|byte| *byte == b'/').all(clean) {
+            return Err(Error::invalid(format!("{path:?} is no clean relative path")));
+        }
+        let parent = path.parent().unwrap_or(Path::new(""));
+        match self.get(parent) {
+            Some(parent) if parent.inode.meta.node == Node::Dir => Ok(()),
+            _ => Err(absent(parent)),
+        }
+    }
+
+    /// What tells this tree from `other`, in canonical order; nothing if they are equal.
+    pub fn differences(&self, other: &Self) -> Vec<Difference> {
+        let mut all = Vec::new();
+        let paths: BTreeSet<&PathBuf> = self.names.keys().chain(other.names.keys()).collect();
+        for path in paths {
+            match (self.get(path), other.get(path)) {
+                (Some(left), Some(right)) => compare(left, right, &mut all),
+                (left, right) => {
+                    let shown =
+                        |side: Option<Named<'_>>| side.map(|named| named.inode.meta.node.file_type().to_string());
+                    all.push(Difference {
+                        path: path.clone(),
+                        aspect: "entry",
+                        left: shown(left),
+                        right: shown(right),
+                    });
+                }
+            }
+        }
+        all
+    }
+}
+
+fn absent(path: &Path) -> Error {
+    Error::not_found(format!("the tree has nothing fitting at {:?}", path))
+}
+
+fn check_inode(path: &Path, Inode { meta, content }: &Inode) -> Result<()> {
+    let broken = match &meta.node {
+        Node::File { .. } if content.is_none() => "a regular file without the digest of its content",
+        Node::File { .. } => "",
+        _ if content.is_some() => "content that is not a regular file's",
+        Node::Symlink { target } if target.is_empty() || target.contains(&0) => {
+            "a link target that is empty or holds NUL"
+        }
+        _ => "",
+    };
+    let broken = match broken {
+        "" if meta.mode & !MODE_MASK != 0 => "a mode of more than 12 bits",
+        "" if meta.mtime.nanos >= 1_000_000_000 => "a second of more than 999,999,999 nanoseconds",
+        "" if meta.xattrs.keys().any(|name| name.is_empty() || name.contains(&0)) => "an attribute name that cannot be",
+        "" => return Ok(()),
+        broken => broken,
+    };
+    Err(Error::invalid(format!("{path:?}: {broken}")))
+}
+
+fn read_inode(entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Inode> {
+    let Entry { dir, name, stat, .. } = entry;
+    if stat.file_type != FileType::File {
+        return Ok(Inode { meta: dir.meta(name, stat)?, content: None });
+    }
+    for _ in 0..READ_ATTEMPTS_MAX {
+        let mut file = dir.open_file(name)?;
+        let before = stat_file(&file).at("stat", dir.place(name))?;
+        if before.file_type != FileType::File {
+            break;
+        }
+        let (content, size) = digest(&mut file, buffer).at("read", dir.place(name))?;
+        let meta = dir.meta(name, &before)?;
+        let after = stat_file(&file).at("stat", dir.place(name))?;
+        if meta.node == (Node::File { size })
+            && (after.ctime, after.mtime, after.size) == (before.ctime, before.mtime, size)
+        {
+            return Ok(Inode { meta, content: Some(content) });
+        }
+    }
+    let path = dir.shown_at(name);
+    Err(Error::new(ErrorKind::Unavailable, format!("{} changes while it is read", path.display())))
+}
+
+fn stat_file(file: &File) -> std::result::Result<Stat, Errno> {
+    rustix::fs::statx(file, c"", AtFlags::EMPTY_PATH, StatxFlags::BASIC_STATS).and_then(|statx| stat_of(&statx))
+}
+
+fn digest(file: &mut File, buffer: &mut [u8]) -> io::Result<(Digest, u64)> {
+    let mut hasher = Sha256::new();
+    let mut size = 0;
+    loop {
+        match file.read(buffer) {
+            Ok(0) => return Ok((Digest::finish(hasher), size)),
+            Ok(length) => {
+                hasher.update(&buffer[..length]);
+                size += length as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One thing in which two trees differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// Where.
+    pub path: PathBuf,
+    /// In what: one of [`COLUMNS`], or `entry` if only one tree has it.
+    pub aspect: &'static str,
+    /// What the first tree says.
+    pub left: Option<String>,
+    /// What the second tree says.
+    pub right: Option<String>,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = print_path(&self.path);
+        let Self { aspect, .. } = self;
+        match (&self.left, &self.right) {
+            (Some(left), None) => write!(f, "{path}: {aspect}: {left}, only in the first"),
+            (None, Some(right)) => write!(f, "{path}: {aspect}: {right}, only in the second"),
+            (Some(left), Some(right)) => write!(f, "{path}: {aspect}: {left} in the first, {right} in the second"),
+            (None, None) => write!(f, "{path}: {aspect}"),
+        }
+    }
+}
+
+/// Everything that differs between two inodes of one path: once for an inode that has the same names in both.
+fn compare(left: Named<'_>, right: Named<'_>, all: &mut Vec<Difference>) {
+    if !left.is_first() && !right.is_first() {
+        return;
+    }
+    for (aspect, (left_says, right_says)) in COLUMNS.iter().zip(columns(&left).into_iter().zip(columns(&right))) {
+        if left_says != right_says {
+            let path = left.path.to_path_buf();
+            all.push(Difference { path, aspect, left: Some(left_says), right: Some(right_says) });
+            if *aspect == "type" {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -9,6 +9,8 @@
 pub mod copy;
 mod dir;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod sample;
 pub mod text;
 pub mod walk;
 

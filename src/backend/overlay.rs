@@ -1,1 +1,208 @@
+//! overlayfs: a snapshot is the upper directory in which the kernel collects what was written, over those of its
+//! parents.
+//!
+//! ```text
+//! s/<id>/fs     the upper directory: a layer as soon as the snapshot is committed
+//! s/<id>/work   overlayfs's own, empty while nothing is mounted but for a directory of the kernel's
+//! s/<id>.new/   the same, not finished
+//! ```
+//!
+//! Nothing moves when a snapshot is sealed, so the path of a layer is the same for ever.
+//!
+//! # Invariants
+//! - `s/<id>` is complete if it is there: it is made under another name and renamed. (A power cut can take it back, never
+//!   a half of it: the file systems that can hold an upper journal these steps in their order.)
+//! - The root of `fs` has the mode, owner, times and attributes of the parent's: overlayfs shows those of the topmost
+//!   layer as those of the mount.
+//!
+//! # References
+//! Kernel document `filesystems/overlayfs.rst`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, RenameFlags};
+use rustix::io::Errno;
+
+use super::{Backend, Capabilities, Chain, Usage};
+use crate::changeset::{Format, Layer};
+use crate::error::{Context, Error, Result};
+use crate::id::Id;
+use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
+use crate::tree::{Dir, Meta, walk};
+
+/// The directory of the snapshots in the root.
+const SNAPSHOTS: &str = "s";
+
+/// A snapshot's upper directory.
+const UPPER: &str = "fs";
+
+/// A snapshot's work directory.
+const WORK: &str = "work";
+
+/// What an unfinished snapshot has behind its id.
+const UNFINISHED: &str = ".new";
+
+/// Bytes that a path in an option string of overlayfs cannot have, as containerd and others split it.
+const UNPRINTABLE: &[u8] = b",:\\\n";
+
+/// Snapshots as the upper directories of overlay mounts.
+#[derive(Debug)]
+pub struct Overlay {
+    /// `<root>/s`, by its path.
+    path: PathBuf,
+    /// The same, open.
+    snapshots: Dir,
+    /// Whether overlayfs keeps its state in `user.overlay.*`: inside a user namespace.
+    userxattr: bool,
+}
+
+impl Overlay {
+    /// Opens the snapshots below `root`, an absolute path; makes their directory if it is missing, after a try whether
+    /// the file system can hold the upper directory of an overlay.
+    ///
+    /// # Errors
+    /// `Unsupported` if it cannot, or if mount options cannot carry the path of `root`; `PermissionDenied` where the user
+    /// may not mount; `InvalidArgument` for a relative path; `NotFound` if there is no `root`.
+    pub fn new(root: &Path) -> Result<Self> {
+        check_root(root)?;
+        let dir = Dir::open(root)?;
+        if dir.stat_if_any(SNAPSHOTS)?.is_none() {
+            probe::upper(root)?;
+            match rustix::fs::mkdirat(&dir, SNAPSHOTS, Mode::RWXU) {
+                Ok(()) | Err(Errno::EXIST) => {}
+                Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
+            }
+        }
+        let snapshots = dir.open_dir(SNAPSHOTS)?;
+        Ok(Self { path: root.join(SNAPSHOTS), snapshots, userxattr: probe::in_user_namespace()? })
+    }
+
+    fn dir(&self, id: Id, name: &str) -> PathBuf {
+        let mut path = self.path.join(id.to_string());
+        path.push(name);
+        path
+    }
+
+    /// The upper directory of `id`, open.
+    fn upper(&self, id: Id) -> Result<Dir> {
+        self.snapshots.open_dir(id.to_string())?.open_dir(UPPER)
+    }
+
+    /// Fills `name` with what makes an empty snapshot, whose root directory gets `meta`.
+    fn fill(&self, name: &OsString, meta: &Meta) -> Result<()> {
+        let dir = self.snapshots.open_dir(name)?;
+        dir.make_dir(WORK)?;
+        dir.make_dir(UPPER)?;
+        dir.open_dir(UPPER)?.set_meta("", meta)
+    }
+}
+
+/// Refuses a root whose path would mean something else in a list of mount options.
+fn check_root(root: &Path) -> Result<()> {
+    if !root.is_absolute() {
+        return Err(Error::invalid(format!("the root {:?} is not an absolute path", root.display())));
+    }
+    let bytes = root.as_os_str().as_bytes();
+    if root.to_str().is_some() && !bytes.iter().any(|byte| UNPRINTABLE.contains(byte)) {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "mount options cannot carry the path {:?}, which has a comma, colon, backslash, newline or a byte that is not \
+         UTF-8 in it: choose another root, or the copy backend",
+        root.display()
+    )))
+}
+
+impl Backend for Overlay {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "overlay",
+            seals_to_fresh_id: false,
+            seal_is_durable: false,
+            create_needs_sync: false,
+            parents_max: Some(LOWER_MAX),
+        }
+    }
+
+    fn create(&self, id: Id, parents: &Chain) -> Result<()> {
+        let meta = match parents.first() {
+            None => Meta::implied_dir(),
+            Some(parent) => {
+                let dir = self.upper(*parent)?;
+                dir.meta("", &dir.stat("")?)?
+            }
+        };
+        let name = OsString::from(id.to_string());
+        if self.snapshots.stat_if_any(&name)?.is_some() {
+            return Err(Error::already_exists(format!(
+                "{} is there already",
+                self.snapshots.shown_at(&name).display()
+            )));
+        }
+        let unfinished = OsString::from(format!("{id}{UNFINISHED}"));
+        self.snapshots.make_dir(&unfinished)?;
+        self.fill(&unfinished, &meta)?;
+        rustix::fs::renameat_with(&self.snapshots, &unfinished, &self.snapshots, &name, RenameFlags::NOREPLACE)
+            .at("make", self.snapshots.shown_at(&name))
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
+        let (top, parents) = stack.split_first().ok_or_else(|| Error::invalid("the stack to mount is empty"))?;
+        let lower_ids = if access == Access::ReadWrite { parents } else { stack };
+        if lower_ids.len() > LOWER_MAX {
+            return Err(Error::precondition(format!(
+                "a stack of {} layers is higher than the {LOWER_MAX} that overlayfs can mount: build on fewer layers",
+                lower_ids.len()
+            )));
+        }
+        let lower: Vec<PathBuf> = lower_ids.iter().map(|id| self.dir(*id, UPPER)).collect();
+        Ok(vec![match (access, parents) {
+            // One directory is not merged with anything, and overlayfs does not take it alone.
+            (_, []) => Mount::Bind { source: self.dir(*top, UPPER), access },
+            (Access::ReadOnly, _) => Mount::Overlay { lower, upper: None, userxattr: self.userxattr },
+            (Access::ReadWrite, _) => {
+                let upper = Upper { dir: self.dir(*top, UPPER), work: self.dir(*top, WORK) };
+                Mount::Overlay { lower, upper: Some(upper), userxattr: self.userxattr }
+            }
+        }])
+    }
+
+    fn seal(&self, active: Id, sealed: Id) -> Result<()> {
+        if active != sealed {
+            return Err(Error::invalid(format!("overlay seals {active} in place, not as {sealed}")));
+        }
+        self.upper(active).map(drop)
+    }
+
+    fn remove(&self, id: Id) -> Result<()> {
+        walk::remove_all(&self.snapshots, format!("{id}{UNFINISHED}"))?;
+        walk::remove_all(&self.snapshots, id.to_string())
+    }
+
+    fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
+        let walk::Space { size_bytes, inodes } = walk::usage(&self.upper(id)?)?;
+        Ok(Usage { size_bytes, inodes })
+    }
+
+    fn inventory(&self) -> Result<Vec<Id>> {
+        let names = self.snapshots.names()?;
+        let mut ids: Vec<Id> = names
+            .iter()
+            .filter_map(|entry| entry.name.to_str())
+            .filter_map(|name| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        let format = if self.userxattr { Format::OverlayUserXattr } else { Format::Overlay };
+        Some(Layer { dir: self.dir(id, UPPER), format })
+    }
+}
+
+#[cfg(test)]
+mod tests;

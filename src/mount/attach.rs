@@ -12,7 +12,7 @@ mod options;
 mod overlay;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
 use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs};
@@ -24,7 +24,8 @@ use rustix::mount::{
 
 use self::options::{Attributes, Plan};
 use self::overlay::Overlay;
-use super::{Access, Mount};
+pub(super) use self::overlay::layers_one_by_one;
+use super::{Access, Mount, Upper};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -62,6 +63,13 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
         make(mount)?;
     }
     make(top)
+}
+
+/// An overlay of which nothing needs to survive, detached: unmounting it does not wait for the disk.
+pub(super) fn trial(lower: &[PathBuf], upper: &Upper, userxattr: bool) -> Result<OwnedFd> {
+    let mut overlay = Overlay::own(lower, Some(upper), userxattr);
+    overlay.options.push("volatile".to_owned());
+    overlay::make(&overlay, &Attributes::default())
 }
 
 /// Unmounts what is mounted at `target`, the topmost if there are several.
@@ -173,7 +181,7 @@ pub(super) fn new(fs: &str, options: &[(&str, Option<&str>)]) -> Result<OwnedFd>
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).at("mount a new", fs)
 }
 
-fn context(fs: &str) -> Result<OwnedFd> {
+pub(super) fn context(fs: &str) -> Result<OwnedFd> {
     match fsopen(fs, FsOpenFlags::FSOPEN_CLOEXEC) {
         Err(Errno::NODEV) => Err(Error::unsupported(format!("this kernel has no {fs}: modprobe {fs}"))),
         Err(Errno::PERM) => Err(Errno::PERM).at("mount (root is needed, or a user namespace: unshare -rm) a new", fs),

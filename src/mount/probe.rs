@@ -1,1 +1,341 @@
+//! What this kernel, this user and this file system can do, found out by doing it.
+//!
+//! Version numbers say little (distributions port features back, containers and security modules take them away), so
+//! every answer here comes from a try. Answers about the kernel are kept for the life of the process; those about a
+//! directory are not.
 
+use std::ffi::OsString;
+use std::fs;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use linux_raw_sys::general::BTRFS_SUPER_MAGIC;
+use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use super::{Upper, attach};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys;
+
+/// What a whole user namespace looks like to its first process: every id is itself.
+const INITIAL_MAP: [&str; 3] = ["0", "0", "4294967295"];
+
+/// How much of a file is shared to see whether it can be: a block of any file system.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// Whether something can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Available {
+    /// It was tried and works.
+    Yes,
+    /// It was tried and does not work, for this reason.
+    No(String),
+}
+
+/// One thing that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Feature {
+    /// A short stable name.
+    pub name: &'static str,
+    /// What it is, in one line.
+    pub meaning: &'static str,
+    /// What is worse or impossible without it.
+    pub matters_to: &'static str,
+    /// Whether it is there.
+    pub available: Available,
+}
+
+/// Everything that was tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In the order in which they are worth reading.
+    pub features: Vec<Feature>,
+}
+
+impl Report {
+    /// The feature of that name.
+    pub fn get(&self, name: &str) -> Option<&Feature> {
+        self.features.iter().find(|feature| feature.name == name)
+    }
+}
+
+/// Tries everything that strata depends on; what depends on the file system is tried in `root`, a directory, which is
+/// left as it was.
+pub fn probe(root: &Path) -> Report {
+    let feature = |name, meaning, matters_to, tried: Result<()>| {
+        let available = tried.map_or_else(|error| Available::No(error.chain()), |()| Available::Yes);
+        Feature { name, meaning, matters_to, available }
+    };
+    let mut features: Vec<_> = kernel()
+        .iter()
+        .map(|(name, meaning, matters_to, available)| Feature {
+            name,
+            meaning,
+            matters_to,
+            available: available.clone(),
+        })
+        .collect();
+    features.extend([
+        feature(
+            "upper",
+            "the root's file system can hold the writable part of an overlay",
+            "the overlay backend",
+            upper(root),
+        ),
+        feature("reflink", "files of the root can share their blocks", "the speed of the copy backend", reflink(root)),
+        feature("btrfs", "the root is on btrfs", "the btrfs backend", btrfs(root)),
+    ]);
+    Report { features }
+}
+
+type Kernel = (&'static str, &'static str, &'static str, Available);
+
+/// What does not depend on a directory.
+fn kernel() -> &'static [Kernel] {
+    static ANSWERS: OnceLock<Vec<Kernel>> = OnceLock::new();
+    ANSWERS.get_or_init(|| {
+        let answer = |tried: Result<()>| tried.map_or_else(|error| Available::No(error.chain()), |()| Available::Yes);
+        vec![
+            (
+                "initial-user-namespace",
+                "this process is in the machine's first user namespace",
+                "btrfs, device nodes and trusted attributes; elsewhere overlays use userxattr",
+                answer(initial_user_namespace()),
+            ),
+            ("overlay", "the kernel and this user can mount overlays", "the overlay backend", answer(overlay())),
+            (
+                "lowerdir-add",
+                "overlayfs takes layers one by one (Linux 6.8)",
+                "nothing: without it stacks are mounted by short links",
+                answer(if attach::layers_one_by_one() { Ok(()) } else { Err(Error::unsupported("it does not")) }),
+            ),
+            (
+                "mount-setattr",
+                "mounts can be made read-only with all below (Linux 5.12)",
+                "views and read-only mounts",
+                answer(mount_attributes()),
+            ),
+            (
+                "fchmodat2",
+                "modes can be set without opening (Linux 6.6)",
+                "nothing: without it /proc is used",
+                answer(mode_by_descriptor()),
+            ),
+            (
+                "xattrat",
+                "extended attributes are reached by directory and name (Linux 6.13)",
+                "speed: without it /proc is used",
+                answer(sys::xattr::has_at_calls().at("call", "listxattrat")),
+            ),
+            (
+                "loop",
+                "files can be block devices",
+                "compare and conformance on file systems of their own",
+                answer(loop_devices()),
+            ),
+        ]
+    })
+}
+
+/// Whether the caller is in a user namespace other than the machine's first.
+///
+/// # Errors
+/// `Io` if `/proc` is not mounted.
+pub fn in_user_namespace() -> Result<bool> {
+    let path = "/proc/self/uid_map";
+    let map = fs::read_to_string(path).at("read", path)?;
+    Ok(!map.split_whitespace().eq(INITIAL_MAP))
+}
+
+/// Tries whether the file system of `dir` can hold the writable part of an overlay: mounts one there, detached, deletes
+/// through it and looks at what that left in the upper.
+///
+/// # Errors
+/// `Unsupported` with the reason and the cure; `PermissionDenied` where the user may not mount; what the file system
+/// reports.
+pub fn upper(dir: &Path) -> Result<()> {
+    let userxattr = in_user_namespace()?;
+    let trial = Trial::new(dir)?;
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| trial.path.join(name));
+    for made in [&lower, &upper, &work, &lower.join("gone"), &lower.join("replaced")] {
+        fs::create_dir(made).at("make directory", made)?;
+    }
+    if !tells_types(&trial.path)? {
+        return Err(no_upper(dir, "does not tell the types of directory entries (d_type; on xfs: ftype=1)"));
+    }
+    let layers = Upper { dir: upper.clone(), work };
+    let mount = attach::trial(&[lower], &layers, userxattr).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied | ErrorKind::ResourceExhausted => error,
+        _ => no_upper(dir, "is refused by overlayfs").with_source(error),
+    })?;
+    let merged = PathBuf::from(format!("/proc/thread-self/fd/{}", mount.as_raw_fd()));
+    let [gone, replaced] = ["gone", "replaced"].map(|name| merged.join(name));
+    fs::remove_dir(&gone).map_err(|error| no_upper(dir, "cannot hold a whiteout").with_source(error))?;
+    fs::remove_dir(&replaced).map_err(|error| no_upper(dir, "cannot hold a whiteout").with_source(error))?;
+    fs::create_dir(&replaced).map_err(|error| no_upper(dir, "cannot hold an opaque directory").with_source(error))?;
+    drop(mount);
+
+    let whiteout = fs::symlink_metadata(upper.join("gone")).at("stat", upper.join("gone"))?;
+    if !(whiteout.file_type().is_char_device() && whiteout.rdev() == 0) {
+        return Err(no_upper(dir, "does not keep whiteouts (character devices 0:0)"));
+    }
+    let opaque = if userxattr { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" };
+    let mut value = [0; 1];
+    match rustix::fs::lgetxattr(upper.join("replaced"), opaque, &mut value) {
+        Ok(1) if value == *b"y" => Ok(()),
+        _ => Err(no_upper(dir, "does not keep overlayfs's extended attributes")),
+    }
+}
+
+fn no_upper(dir: &Path, why: &str) -> Error {
+    Error::unsupported(format!(
+        "the file system of {} {why}, so it cannot hold the writable part of an overlay: use one on ext4, xfs, btrfs or \
+         tmpfs (in a container: a volume), or the copy backend",
+        dir.display()
+    ))
+}
+
+/// Tries whether files in `dir` can share blocks.
+///
+/// # Errors
+/// `Unsupported`; what the file system reports.
+pub fn reflink(dir: &Path) -> Result<()> {
+    let trial = Trial::new(dir)?;
+    let [from, to] = ["from", "to"].map(|name| trial.path.join(name));
+    fs::write(&from, vec![1; BLOCK_BYTES]).at("write", &from)?;
+    let source = fs::File::open(&from).at("open", &from)?;
+    let target = fs::File::create_new(&to).at("create", &to)?;
+    match rustix::fs::ioctl_ficlone(&target, &source) {
+        Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::NOTTY | Errno::XDEV) => Err(Error::unsupported(format!(
+            "the file system of {} cannot share blocks between files: btrfs, and xfs with reflink=1, can",
+            dir.display()
+        ))),
+        answer => answer.at("share blocks in", dir),
+    }
+}
+
+/// Whether `dir` is on btrfs.
+///
+/// # Errors
+/// `Unsupported` if it is not; what `statfs` reports.
+pub fn btrfs(dir: &Path) -> Result<()> {
+    let magic = rustix::fs::statfs(dir).at("stat", dir)?.f_type;
+    if magic == i64::from(BTRFS_SUPER_MAGIC) {
+        Ok(())
+    } else {
+        Err(Error::unsupported(format!("{} is not on btrfs", dir.display())))
+    }
+}
+
+fn initial_user_namespace() -> Result<()> {
+    if in_user_namespace()? { Err(Error::unsupported("it is in another one")) } else { Ok(()) }
+}
+
+fn overlay() -> Result<()> {
+    attach::context("overlay").map(drop)
+}
+
+fn mount_attributes() -> Result<()> {
+    let mount = attach::new("tmpfs", &[])?;
+    sys::mount::set_attributes(mount.as_fd(), linux_raw_sys::general::MOUNT_ATTR_RDONLY, 0)
+        .at("make read-only", "a mount")
+}
+
+fn mode_by_descriptor() -> Result<()> {
+    let file = rustix::fs::memfd_create("strata-probe", MemfdFlags::CLOEXEC).at("make", "a file in memory")?;
+    sys::chmod_fd(file.as_fd(), 0o600).at("set the mode of", "a file in memory")
+}
+
+fn loop_devices() -> Result<()> {
+    let path = "/dev/loop-control";
+    rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", path).map(drop)
+}
+
+/// Whether the names in `dir`, of which there are some, come with their types.
+fn tells_types(dir: &Path) -> Result<bool> {
+    let fd =
+        rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
+    for entry in rustix::fs::Dir::new(fd).at("read directory", dir)? {
+        if entry.at("read directory", dir)?.file_type() == FileType::Unknown {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// A directory to try things in, removed when dropped. Its name begins with a dot and says what it is: only a kill in
+/// the milliseconds of a try leaves it behind.
+struct Trial {
+    path: PathBuf,
+}
+
+impl Trial {
+    fn new(dir: &Path) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = OsString::from(format!(".strata-probe-{}-{number}", std::process::id()));
+        let path = dir.join(name);
+        fs::create_dir(&path).at("make directory", &path)?;
+        Ok(Self { path })
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        // What cannot be removed now has a name that tells what it is.
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mount::scratch::FsType;
+    use crate::mount::{Mount, Mounted};
+    use crate::testing;
+
+    #[test]
+    fn each_file_system_as_it_is() {
+        for fs_type in FsType::ALL {
+            let Some(scratch) = testing::scratch(fs_type) else { continue };
+            let before = fs::read_dir(scratch.path()).expect("read").count();
+            let report = probe(scratch.path());
+            let is_there = |name: &str| report.get(name).map(|feature| feature.available.clone() == Available::Yes);
+            assert_eq!(is_there("overlay"), Some(true), "{report:?}");
+            assert_eq!(is_there("upper"), Some(true), "{report:?}");
+            let shares = matches!(fs_type, FsType::Xfs | FsType::Btrfs);
+            assert_eq!(is_there("reflink"), Some(shares), "{fs_type} {report:?}");
+            assert_eq!(is_there("btrfs"), Some(fs_type == FsType::Btrfs), "{fs_type} {report:?}");
+            assert_eq!(fs::read_dir(scratch.path()).expect("read").count(), before, "{fs_type}");
+        }
+    }
+
+    #[test]
+    fn no_upper_on_an_overlay() {
+        let Some(scratch) = testing::scratch(FsType::Ext4) else { return };
+        let at = |name: &str| {
+            let dir = scratch.path().join(name);
+            fs::create_dir(&dir).expect("mkdir");
+            dir
+        };
+        let mount = Mount::Overlay {
+            lower: vec![at("lower")],
+            upper: Some(Upper { dir: at("upper"), work: at("work") }),
+            userxattr: false,
+        };
+        let mounted = Mounted::new(&[mount], at("merged")).expect("mount");
+        let error = upper(mounted.path()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
+        assert!(error.to_string().contains("copy backend"), "{error}");
+        assert_eq!(fs::read_dir(mounted.path()).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn nothing_on_proc() {
+        assert!(upper(Path::new("/proc")).is_err());
+        assert!(reflink(Path::new("/proc")).is_err());
+    }
+}

@@ -49,6 +49,11 @@ fn grow(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
     }
 }
 
+/// Whether the kernel has the calls by directory and name; `ENOSYS` if not.
+pub(crate) fn has_at_calls() -> Result<(), Errno> {
+    list_at(rustix::fs::CWD, c".", &mut []).map(drop)
+}
+
 /// The names of the attributes of `name` in `dir` (of `dir` itself if it is empty), NUL-terminated one after another.
 pub(crate) fn list(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
     grow(|buffer| match list_at(dir, name, buffer) {

@@ -1,0 +1,207 @@
+//! The first pass: walks both trees side by side and notes what differs.
+//!
+//! Invariants: directories are entered by descriptor, in the order of their names; what is kept in memory grows with
+//! the differences and with the names of hard-linked inodes, not with the trees.
+//!
+//! A hint about which names can differ belongs into [`pairs`], the only place that decides what is looked
+//! at.
+
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+use std::vec;
+
+use super::plan::{Findings, Mark, Step};
+use super::same::{Entry, same};
+use super::trail::{Trail, inode};
+use crate::error::{Error, Result};
+use crate::tree::{Device, Dir, FileType, Name, Stat};
+
+/// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
+const WHITEOUT_NAME_MAX: usize = 251;
+
+/// Notes how `new` differs from `old`; everything does if there is no old tree.
+pub(super) fn compare(old: Option<&Dir>, new: &Dir) -> Result<Findings> {
+    let mut comparison = Comparison {
+        old: old.map(Trail::new),
+        new: Trail::new(new),
+        path: PathBuf::new(),
+        frames: Vec::new(),
+        found: Findings { steps: Vec::new(), retimed: Vec::new(), groups: HashMap::new() },
+    };
+    comparison.run()?;
+    Ok(comparison.found)
+}
+
+/// `stat` of `name` as a layer sees it: a socket is nothing, and a whiteout of overlayfs is an error.
+pub(super) fn look(dir: &Dir, name: &OsStr) -> Result<Option<Stat>> {
+    let Some(stat) = dir.stat_if_any(name)? else { return Ok(None) };
+    if stat.file_type == FileType::Char && stat.device == Device::default() {
+        return Err(Error::invalid(format!(
+            "{}: a character device 0:0 is overlayfs's mark of a deleted name and cannot be in a layer: remove it",
+            dir.shown_at(name).display()
+        )));
+    }
+    Ok(Some(stat).filter(|stat| stat.file_type != FileType::Socket))
+}
+
+struct Comparison<'a> {
+    old: Option<Trail<'a>>,
+    new: Trail<'a>,
+    path: PathBuf,
+    frames: Vec<Frame>,
+    found: Findings,
+}
+
+/// A directory of the new tree whose names are being visited.
+struct Frame {
+    names: vec::IntoIter<Pair>,
+    /// Whether the old tree has a directory here and is walked along. Otherwise all that is below is emitted, and only
+    /// hard links are still to be noted.
+    compared: bool,
+}
+
+/// A name, and which trees have it.
+struct Pair {
+    name: OsString,
+    in_old: bool,
+    in_new: bool,
+}
+
+impl Comparison<'_> {
+    fn run(&mut self) -> Result<()> {
+        let root = OsStr::new("");
+        let before = self.old.as_ref().map(|old| old.dir().stat(root)).transpose()?;
+        let now = self.new.dir().stat(root)?;
+        self.directory(root, before, &now, true)?;
+        while let Some(frame) = self.frames.last_mut() {
+            let compared = frame.compared;
+            match frame.names.next() {
+                Some(pair) => self.visit(&pair, compared)?,
+                None => self.leave(compared)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn leave(&mut self, compared: bool) -> Result<()> {
+        self.frames.pop();
+        self.path.pop();
+        self.new.leave()?;
+        match &mut self.old {
+            Some(old) if compared => old.leave(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks at one name of the directory that the walk stands in.
+    fn visit(&mut self, pair: &Pair, compared: bool) -> Result<()> {
+        let name = pair.name.as_os_str();
+        let before = match &self.old {
+            Some(old) if pair.in_old => look(old.dir(), name)?,
+            _ => None,
+        };
+        let now = if pair.in_new { look(self.new.dir(), name)? } else { None };
+        match (before, now) {
+            (None, None) => Ok(()),
+            (Some(_), None) => {
+                self.mark(name, Mark::Remove);
+                Ok(())
+            }
+            (before, Some(now)) if now.file_type == FileType::Dir => self.directory(name, before, &now, compared),
+            (before, Some(now)) => self.leaf(name, before, now, compared),
+        }
+    }
+
+    fn mark(&mut self, name: &OsStr, mark: Mark) {
+        self.found.steps.push(Step { path: self.path.join(name), mark });
+    }
+
+    /// Anything but a directory of the new tree.
+    fn leaf(&mut self, name: &OsStr, before: Option<Stat>, now: Stat, compared: bool) -> Result<()> {
+        let unchanged = match (&self.old, before) {
+            (Some(old), Some(before)) => {
+                same(&Entry { dir: old.dir(), name, stat: before }, &Entry { dir: self.new.dir(), name, stat: now })?
+            }
+            _ => false,
+        };
+        if compared && !unchanged {
+            self.mark(name, Mark::Put { existed: before.is_some() });
+        }
+        if now.nlink > 1 {
+            let group = self.found.groups.entry(inode(&now)).or_default();
+            if unchanged {
+                group.unchanged.push(self.path.join(name));
+            } else {
+                group.emitted = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// A directory of the new tree: notes what it is itself, and enters it.
+    fn directory(&mut self, name: &OsStr, before: Option<Stat>, now: &Stat, compared: bool) -> Result<()> {
+        self.new.enter(name)?;
+        self.path.push(name);
+        let (mark, frame) = match before {
+            Some(before) if before.file_type == FileType::Dir => self.both(name, before, *now)?,
+            before => {
+                let names = pairs(None, self.new.dir())?.into_iter();
+                (Some(Mark::Whole { existed: before.is_some() }), Frame { names, compared: false })
+            }
+        };
+        self.frames.push(frame);
+        if let Some(mark) = mark
+            && compared
+        {
+            self.found.steps.push(Step { path: self.path.clone(), mark });
+        }
+        Ok(())
+    }
+
+    /// A directory that both trees have; the walk stands in the new one.
+    fn both(&mut self, name: &OsStr, before: Stat, now: Stat) -> Result<(Option<Mark>, Frame)> {
+        let Some(trail) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
+        trail.enter(name)?;
+        let (old, new, itself) = (trail.dir(), self.new.dir(), OsStr::new(""));
+        let pairs = pairs(Some(old), new)?;
+        if unspellable(old, new, &pairs)? {
+            trail.leave()?;
+            let names = pairs.into_iter().map(|pair| Pair { in_old: false, ..pair }).collect::<Vec<_>>().into_iter();
+            return Ok((Some(Mark::Opaque), Frame { names, compared: false }));
+        }
+        let equal =
+            same(&Entry { dir: old, name: itself, stat: before }, &Entry { dir: new, name: itself, stat: now })?;
+        if equal && before.mtime != now.mtime {
+            self.found.retimed.push(self.path.clone());
+        }
+        Ok(((!equal).then_some(Mark::Put { existed: true }), Frame { names: pairs.into_iter(), compared: true }))
+    }
+}
+
+/// The names to visit in a directory, sorted: those of both trees.
+fn pairs(old: Option<&Dir>, new: &Dir) -> Result<Vec<Pair>> {
+    let old = old.map(Dir::names).transpose()?.unwrap_or_default();
+    let mut before = old.into_iter().map(|entry| entry.name).peekable();
+    let mut pairs = Vec::new();
+    for Name { name, .. } in new.names()? {
+        while let Some(gone) = before.next_if(|gone| *gone < name) {
+            pairs.push(Pair { name: gone, in_old: true, in_new: false });
+        }
+        let in_old = before.next_if(|kept| *kept == name).is_some();
+        pairs.push(Pair { name, in_old, in_new: true });
+    }
+    pairs.extend(before.map(|name| Pair { name, in_old: true, in_new: false }));
+    Ok(pairs)
+}
+
+/// Whether a name vanished that is too long to be spelled as a whiteout.
+fn unspellable(old: &Dir, new: &Dir, pairs: &[Pair]) -> Result<bool> {
+    for Pair { name, in_old, in_new } in pairs {
+        let long = *in_old && name.len() > WHITEOUT_NAME_MAX;
+        if long && look(old, name)?.is_some() && (!in_new || look(new, name)?.is_none()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

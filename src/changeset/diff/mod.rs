@@ -1,0 +1,82 @@
+//! Compares two trees and emits what changed: the generic walk, which reads both.
+//!
+//! Two passes: `compare` notes what differs, `emit` sends it in canonical order. `same` alone decides what a change is.
+//! The trees must be at rest; one that changes meanwhile gives an error or a stream that describes no moment of it,
+//! never a path outside.
+//!
+//! # Sockets
+//! A layer cannot hold a socket, so a socket counts as nothing on both sides: what became a socket is removed, what
+//! stands where a socket stood is added (`existed` is false), and a socket that came or went is no change.
+//!
+//! # Names of 252 to 255 bytes
+//! A whiteout prefixes the name with four bytes, so such a name cannot be spelled once it has vanished. Then, and only
+//! then, its directory is emitted as `Put`, `Opaque`, and all that is below it, whether it changed or not.
+//!
+//! # Names that begin with `.wh.`
+//! They pass as they are: it is the encoder that cannot spell them.
+
+mod compare;
+mod emit;
+mod plan;
+mod same;
+mod trail;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use rustix::io::Errno;
+
+use self::trail::Trail;
+use super::Sink;
+use crate::error::Result;
+use crate::tree::{Dir, Meta};
+
+/// Sends what changed from `old` to `new` to `sink`, by the rules and in the order of [`crate::changeset`]. Without an
+/// old tree everything is new, the root too.
+///
+/// The bytes of a file are read from the new tree when the sink asks for them.
+///
+/// # Errors
+/// `InvalidArgument` naming a character device 0:0; `FailedPrecondition` naming a file that became shorter or a
+/// directory that was moved meanwhile; what reading the trees reports; what the sink returns.
+pub fn diff(old: Option<&Dir>, new: &Dir, sink: &mut dyn Sink) -> Result<()> {
+    let steps = compare::compare(old, new)?.settle();
+    emit::emit(old, new, steps, sink)
+}
+
+/// What a reader that does not look below a layer has to know of directories that are not in the stream.
+///
+/// Cheapest if asked in stream order: it stays in the directory that it was asked for last.
+#[derive(Debug)]
+pub struct Ancestors<'a> {
+    old: Option<Trail<'a>>,
+    new: Trail<'a>,
+}
+
+impl<'a> Ancestors<'a> {
+    /// For the stream that [`diff`] makes of the same two trees.
+    pub fn new(old: Option<&'a Dir>, new: &'a Dir) -> Self {
+        Self { old: old.map(Trail::new), new: Trail::new(new) }
+    }
+
+    /// The directory at `path` as the stream leaves it: the new tree's mode, owner and attributes, and the old tree's
+    /// mtime, or the new one's if the old tree has no such directory.
+    ///
+    /// # Errors
+    /// `NotFound` or `Io` with `ENOTDIR` if the new tree has no directory there; what reading it reports.
+    pub fn meta(&mut self, path: &Path) -> Result<Meta> {
+        self.new.seek(path)?;
+        let dir = self.new.dir();
+        let mut meta = dir.meta("", &dir.stat("")?)?;
+        if let Some(old) = &mut self.old {
+            match old.seek(path) {
+                Ok(()) => meta.mtime = old.dir().stat("")?.mtime,
+                Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(meta)
+    }
+}

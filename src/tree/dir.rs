@@ -139,7 +139,7 @@ impl Dir {
     ///
     /// # Errors
     /// `Unavailable` if the directory was moved since.
-    pub(super) fn open_parent(&self, expected: ((u32, u32), u64)) -> Result<Self> {
+    pub(crate) fn open_parent(&self, expected: ((u32, u32), u64)) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = rustix::fs::openat(&self.fd, c"..", flags, Mode::empty()).at("open the parent of", &self.shown)?;
         let parent = Self { fd, shown: self.shown.parent().unwrap_or(&self.shown).to_path_buf() };

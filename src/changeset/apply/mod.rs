@@ -1,1 +1,261 @@
-//! x
+//! Writes a stream of changes into a tree, by the rules of the image specification and whatever the stream holds.
+//!
+//! # What a layer can reach
+//! The parents of a path are resolved below the root, through links of lower layers and of the layer itself
+//! (`lib -> usr/lib`), as if the root were `/`; the last component is never followed. Every name is used beneath the
+//! descriptor of its directory, and that was opened from the root without following a link. Nothing outside the root
+//! is written, even if somebody swaps directories for links meanwhile.
+//!
+//! # What is remembered
+//! Removals apply to what lay below before this layer, in whatever order the stream gives them. So the paths of the
+//! layer are remembered as hashes ([`ledger`]), 16 bytes each; directories that were touched, by path, with what they
+//! get at the end; and links to entries that are still to come.
+//!
+//! # Decisions
+//! Numbers are those of the checklist of layer semantics, as the tests are named.
+//! * 4, 5, 7: a path that the layer has both as an entry and as a removal is the entry, fresh: of a directory nothing of
+//!   the lower tree is left, its attributes included.
+//! * 6: a removal below something that does not exist removes nothing, and makes no parents.
+//! * 8: `Opaque` makes its directory where there is none, replaces what is no directory, and follows a link to one.
+//! * 18: missing parents are 0755, owner 0:0, mtime 0; existing ones keep their attributes and get their mtime back.
+//! * 19: a parent component that is neither a directory nor a link to one is replaced by a directory.
+//! * 20: a path through more than 40 links is an error.
+//! * 21: a directory replaces a link.
+//! * 27: the later entry wins.
+//! * 30: a link to a later entry is made at the end. A link to an entry of the lower tree takes the inode that is there
+//!   when it comes: a removal of its target that follows does not undo it.
+//! * 32: at the file system's limit of names a link is an error, never a copy: `apply(changes(x)) == x`.
+//! * 36: `user.*` attributes of links and special files, and the attributes that do not travel, are dropped and counted;
+//!   39: those of overlayfs are an error, and so is any other that cannot be set.
+//! * 42: a time beyond the file system's range becomes the nearest it has, and is counted.
+//!
+//! # References
+//! OCI image specification, `layer.md`, "Applying Changesets"; `openat2(2)`, `path_resolution(7)`.
+
+mod create;
+mod ledger;
+mod link;
+mod remove;
+mod resolve;
+
+#[cfg(test)]
+mod round_trip;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use self::create::Creation;
+use self::ledger::{Due, Ledger};
+use self::resolve::{Found, Parent, Resolver};
+use super::{Change, Sink};
+use crate::error::{Error, Result};
+use crate::tree::{Dir, FileType, Meta, Timestamp};
+
+/// Times within this many seconds of 1970 exist on every file system: others are looked at after they were set.
+const TIME_CERTAIN_S: i64 = i32::MAX as i64;
+
+/// What an applied stream came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Changes that were taken.
+    pub entries: u64,
+    /// Devices that were left out because the caller may not make them, and links to such.
+    pub skipped_devices: u64,
+    /// Times that the file system cannot hold.
+    pub clamped_times: u64,
+    /// Extended attributes that were left out because they cannot be where the layer has them.
+    pub dropped_xattrs: u64,
+}
+
+/// A [`Sink`] which writes into a tree: a plain directory, or a merged view of overlayfs.
+///
+/// After an error the tree is in no defined state and is to be thrown away. Nothing is synced.
+#[derive(Debug)]
+#[must_use = "directories get their attributes, and late links are made, by `finish`"]
+pub struct Applier {
+    resolver: Resolver,
+    ledger: Ledger,
+    creation: Creation,
+    /// Links to entries that did not exist yet: where, and to what.
+    deferred: BTreeMap<PathBuf, PathBuf>,
+    /// Where a device would be that could not be made.
+    skipped: HashSet<PathBuf>,
+    applied: Applied,
+}
+
+/// A name of the tree: the directory that holds it, and where that is without any link.
+struct Place {
+    parent: Arc<Parent>,
+    name: OsString,
+    /// The path without links.
+    path: PathBuf,
+}
+
+impl Applier {
+    /// Writes below `root`. Nobody else should change the tree meanwhile, nor the process its umask.
+    ///
+    pub fn new(root: Dir) -> Self {
+        Self {
+            resolver: Resolver::new(root),
+            ledger: Ledger::default(),
+            creation: Creation::default(),
+            deferred: BTreeMap::new(),
+            skipped: HashSet::new(),
+            applied: Applied::default(),
+        }
+    }
+
+    /// Makes the links to entries that came later, and gives all directories that were touched their attributes and
+    /// times.
+    ///
+    /// # Errors
+    /// `InvalidArgument` naming a link whose target never came; what the system calls report.
+    pub fn finish(mut self) -> Result<Applied> {
+        self.make_deferred()?;
+        for (path, due) in self.ledger.take_due() {
+            let dir = self.resolver.open(&path)?;
+            match due {
+                Due::Time(mtime) => dir.set_mtime("", mtime)?,
+                Due::Meta(meta) => {
+                    dir.set_meta("", &meta)?;
+                    self.check_time(&dir, OsStr::new(""), meta.mtime)?;
+                }
+            }
+        }
+        Ok(self.applied)
+    }
+
+    /// The directory `path` of the layer, made where it does not exist.
+    fn dir(&mut self, path: &Path) -> Result<Arc<Parent>> {
+        let parent = match self.resolver.find(path)? {
+            Found::Dir(parent) => parent,
+            Found::Gap { above, missing } => {
+                let mut parent = above;
+                for name in missing {
+                    parent = self.implied_dir(&parent, &name)?;
+                }
+                self.resolver.remember(path, &parent);
+                parent
+            }
+        };
+        self.ledger.occupy(&parent.path);
+        Ok(parent)
+    }
+
+    /// Makes a directory that the layer does not describe, in place of whatever is there.
+    fn implied_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<Arc<Parent>> {
+        let path = parent.path.join(name);
+        self.clear(parent, name, &path)?;
+        self.make_dir(parent, name)?;
+        self.ledger.owe(path.clone(), Meta::implied_dir());
+        Ok(Arc::new(Parent::new(parent.dir.open_dir(name)?, path)?))
+    }
+
+    /// The place of an entry of the layer, which has to be below the root; its parents are made.
+    fn place(&mut self, path: &Path) -> Result<Place> {
+        let (above, name) = split(path)?;
+        let parent = self.dir(above)?;
+        let path = parent.path.join(name);
+        Ok(Place { parent, name: name.to_owned(), path })
+    }
+
+    /// The place of a path whose parents may be missing: then there is none.
+    fn existing_place(&mut self, path: &Path) -> Result<Option<Place>> {
+        let (above, name) = split(path)?;
+        Ok(match self.resolver.find(above)? {
+            Found::Dir(parent) => {
+                let path = parent.path.join(name);
+                Some(Place { parent, name: name.to_owned(), path })
+            }
+            Found::Gap { .. } => None,
+        })
+    }
+
+    fn put(&mut self, path: &Path, meta: &Meta, data: &mut dyn Read) -> Result<()> {
+        let meta = self.acceptable(path, meta)?;
+        if path.as_os_str().is_empty() {
+            if meta.node.file_type() != FileType::Dir {
+                let message = format!("the root of a layer is a {}: it has to be a directory", meta.node.file_type());
+                return Err(Error::invalid(message));
+            }
+            self.ledger.describe(path);
+            self.ledger.owe(PathBuf::new(), meta);
+            return Ok(());
+        }
+        let place = self.place(path)?;
+        self.ledger.describe(&place.path);
+        self.deferred.remove(&place.path);
+        self.skipped.remove(&place.path);
+        if meta.node.file_type() == FileType::Dir {
+            return self.put_dir(place, meta);
+        }
+        self.touch(&place.parent);
+        self.create(&place, &meta, data)?;
+        self.check_time(&place.parent.dir, &place.name, meta.mtime)
+    }
+
+    /// A directory keeps what it holds; anything else is replaced by one.
+    fn put_dir(&mut self, place: Place, meta: Meta) -> Result<()> {
+        let Place { parent, name, path } = place;
+        let is_dir = |stat: crate::tree::Stat| stat.file_type == FileType::Dir;
+        if !parent.dir.stat_if_any(&name)?.is_some_and(is_dir) {
+            self.clear(&parent, &name, &path)?;
+            self.make_dir(&parent, &name)?;
+        }
+        self.ledger.owe(path, meta);
+        Ok(())
+    }
+
+    /// Notes that the content of a directory changes, and hence its mtime.
+    fn touch(&mut self, parent: &Parent) {
+        if parent.touched() {
+            self.ledger.restore(&parent.path, parent.mtime);
+        }
+    }
+
+    /// Counts a time that the file system does not hold as it was set.
+    fn check_time(&mut self, dir: &Dir, name: &OsStr, mtime: Timestamp) -> Result<()> {
+        let certain = -TIME_CERTAIN_S..=TIME_CERTAIN_S;
+        if !certain.contains(&mtime.seconds)
+            && dir.stat_if_any(name)?.is_some_and(|stat| stat.mtime.seconds != mtime.seconds)
+        {
+            self.applied.clamped_times += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Sink for Applier {
+    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
+        check_path(change.path())?;
+        match change {
+            Change::Put { path, meta, .. } => self.put(path, meta, data)?,
+            Change::Link { path, target, .. } => self.link(path, target)?,
+            Change::Remove { path } => self.remove(path)?,
+            Change::Opaque { path } => self.hide(path)?,
+        }
+        self.applied.entries += 1;
+        Ok(())
+    }
+}
+
+/// Whether a path is one of a tree: relative, without `.` and `..`.
+fn check_path(path: &Path) -> Result<()> {
+    if path.components().all(|component| matches!(component, Component::Normal(_))) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("{}: a path in a layer is relative and has no \"..\"", path.display())))
+}
+
+/// The directory and the name of a path; the root has neither.
+fn split(path: &Path) -> Result<(&Path, &OsStr)> {
+    match (path.parent(), path.file_name()) {
+        (Some(above), Some(name)) => Ok((above, name)),
+        _ => Err(Error::invalid("the root of a layer can only be put, and made opaque")),
+    }
+}

@@ -36,7 +36,9 @@ pub(super) fn same(old: &Entry<'_>, new: &Entry<'_>) -> Result<bool> {
     }
     let alike = match now.file_type {
         FileType::Dir => before.mode == now.mode,
-        FileType::Symlink => before.mtime == now.mtime && old.dir.read_link(old.name)? == new.dir.read_link(new.name)?,
+        FileType::Symlink => {
+            before.mtime == now.mtime && old.dir.read_link(old.name)? == new.dir.read_link(new.name)?
+        }
         FileType::Char | FileType::Block => times_and_modes(before, now) && before.device == now.device,
         FileType::File => times_and_modes(before, now) && before.size == now.size,
         FileType::Fifo | FileType::Socket => times_and_modes(before, now),

@@ -8,9 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path};
 
-use rustix::fs::{Mode, OFlags};
-
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::tree::{Dir, Stat};
 
 /// Deeper than real trees go, and few enough for several walks within the usual limit of 1024 descriptors.
@@ -70,7 +68,7 @@ impl<'a> Trail<'a> {
         if self.open.is_empty()
             && let Some(known) = self.closed.pop()
         {
-            self.open.push_back(parent_of(&below, known)?);
+            self.open.push_back(below.open_parent(known)?);
         }
         Ok(())
     }
@@ -84,17 +82,4 @@ impl<'a> Trail<'a> {
         }
         wanted[common..].iter().try_for_each(|name| self.enter(name))
     }
-}
-
-/// Opens the parent of `dir`, which has to be the inode `known`.
-fn parent_of(dir: &Dir, known: Inode) -> Result<Dir> {
-    let shown = dir.shown().parent().unwrap_or(Path::new("")).to_path_buf();
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = rustix::fs::openat(dir, c"..", flags, Mode::empty()).at("open directory", &shown)?;
-    let parent = Dir::from_fd(fd, shown);
-    if inode(&parent.stat("")?) != known {
-        let message = format!("{} was moved while it was read", dir.shown().display());
-        return Err(Error::new(ErrorKind::FailedPrecondition, message));
-    }
-    Ok(parent)
 }

@@ -1,0 +1,221 @@
+//! Making inodes: few system calls for an ordinary file, and nothing inherited from the directory or the process.
+//!
+//! What is made in a set-gid directory, or below a default ACL, is given other attributes by the kernel than it would
+//! have elsewhere. Such a parent is not *plain*, and everything made in it gets all its attributes set.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
+use rustix::io::Errno;
+
+use super::resolve::Parent;
+use super::{Applier, Place};
+use crate::error::{Context, Error, Result};
+use crate::tree::{Device, MODE_MASK, Meta, Node, Xattrs, xattr_is_portable};
+
+/// What one read takes of a file's data.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// An aligned block of this many zero bytes becomes a hole: the largest block size of the file systems in use, so that
+/// no hole is smaller than what it saves.
+const HOLE_BYTES: usize = 64 * 1024;
+
+/// The mode bits that `open` sets; the others need a `chmod`.
+const OPEN_MODE_MASK: u32 = 0o777;
+
+/// Above these the kernel's device numbers end.
+const MAJOR_MAX: u32 = (1 << 12) - 1;
+const MINOR_MAX: u32 = (1 << 20) - 1;
+
+/// What files are like when they have just been made in a plain directory.
+#[derive(Debug, Default)]
+pub(super) struct Creation {
+    /// Their owner, once one was looked at.
+    owner: Option<(u32, u32)>,
+    /// Which mode comes out, by the mode that was asked for: the umask takes its part.
+    modes: BTreeMap<u32, u32>,
+    buffer: Vec<u8>,
+}
+
+impl Creation {
+    /// Whether a new inode in `parent` belongs to `uid`:`gid` already.
+    fn owns(&self, parent: &Parent, meta: &Meta) -> bool {
+        parent.plain && self.owner == Some((meta.uid, meta.gid))
+    }
+}
+
+impl Applier {
+    /// Checks what an entry of a layer wants to be, and takes away the attributes that it cannot have.
+    pub(super) fn acceptable(&mut self, path: &Path, meta: &Meta) -> Result<Meta> {
+        let refuse = |why: &str| Err(Error::invalid(format!("{}: {why}", path.display())));
+        match meta.node {
+            Node::Char(device) if device == Device::default() => {
+                return refuse("a character device 0:0 in a layer would hide a file: it is refused");
+            }
+            Node::Char(Device { major, minor }) | Node::Block(Device { major, minor })
+                if major > MAJOR_MAX || minor > MINOR_MAX =>
+            {
+                return refuse(&format!("{major}:{minor} is no device number"));
+            }
+            Node::Socket => return refuse("a layer cannot hold a socket"),
+            _ => {}
+        }
+        if meta.mtime.nanos >= 1_000_000_000 {
+            return refuse("the mtime has more than a second of nanoseconds");
+        }
+        let keeps_user = matches!(meta.node, Node::File { .. } | Node::Dir);
+        let mut xattrs = Xattrs::new();
+        for (name, value) in &meta.xattrs {
+            if name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.") {
+                return refuse(&format!(
+                    "the attribute {} in a layer would forge the state of overlayfs: it is refused",
+                    String::from_utf8_lossy(name)
+                ));
+            }
+            if !xattr_is_portable(name) || (name.starts_with(b"user.") && !keeps_user) {
+                self.applied.dropped_xattrs += 1;
+            } else {
+                xattrs.insert(name.clone(), value.clone());
+            }
+        }
+        Ok(Meta { node: meta.node.clone(), mode: meta.mode & MODE_MASK, xattrs, ..*meta })
+    }
+
+    /// Makes anything but a directory, in place of whatever is there.
+    pub(super) fn create(&mut self, place: &Place, meta: &Meta, data: &mut dyn Read) -> Result<()> {
+        let made = self.try_create(place, meta, data);
+        match made {
+            Err(error) if error.errno() == Some(Errno::EXIST) => {
+                self.clear(&place.parent, &place.name, &place.path)?;
+                self.try_create(place, meta, data)
+            }
+            made => made,
+        }
+    }
+
+    fn try_create(&mut self, place: &Place, meta: &Meta, data: &mut dyn Read) -> Result<()> {
+        let Place { parent, name, .. } = place;
+        match &meta.node {
+            Node::File { size } => self.create_file(parent, name, meta, *size, data),
+            Node::Symlink { target } => {
+                parent.dir.make_symlink(target, name)?;
+                self.give(parent, name, meta)?;
+                parent.dir.set_mtime(name, meta.mtime)
+            }
+            Node::Char(device) | Node::Block(device) => self.create_device(place, *device, meta),
+            node => {
+                parent.dir.make_node(node.file_type(), Device::default(), name)?;
+                parent.dir.set_meta(name, meta)
+            }
+        }
+    }
+
+    /// A device that the caller may not make is left out: so it is in every user namespace.
+    fn create_device(&mut self, place: &Place, device: Device, meta: &Meta) -> Result<()> {
+        let Place { parent, name, path } = place;
+        match parent.dir.make_node(meta.node.file_type(), device, name) {
+            Err(error) if error.errno() == Some(Errno::PERM) => {
+                // `EPERM` comes before `EEXIST`.
+                self.clear(parent, name, path)?;
+                self.skipped.insert(path.clone());
+                self.applied.skipped_devices += 1;
+                Ok(())
+            }
+            made => made.and_then(|()| parent.dir.set_meta(name, meta)),
+        }
+    }
+
+    /// Sets the owner and the extended attributes of a new inode.
+    fn give(&self, parent: &Parent, name: &OsStr, meta: &Meta) -> Result<()> {
+        if !self.creation.owns(parent, meta) {
+            parent.dir.set_owner(name, meta.uid, meta.gid)?;
+        }
+        if parent.plain {
+            meta.xattrs.iter().try_for_each(|(attribute, value)| parent.dir.set_xattr(name, attribute, value))
+        } else {
+            parent.dir.set_xattrs(name, &meta.xattrs)
+        }
+    }
+
+    fn create_file(
+        &mut self,
+        parent: &Parent,
+        name: &OsStr,
+        meta: &Meta,
+        size: u64,
+        data: &mut dyn Read,
+    ) -> Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let asked = meta.mode & OPEN_MODE_MASK;
+        let fd = rustix::fs::openat(&parent.dir, name, flags, Mode::from_raw_mode(asked))
+            .at("create", parent.dir.place(name))?;
+        let file = File::from(fd);
+        self.creation.buffer.resize(BUFFER_BYTES, 0);
+        write(&file, size, data, &mut self.creation.buffer).at("write", parent.dir.place(name))?;
+        let mode = self.mode_of_new(parent, name, asked)?;
+        self.give(parent, name, meta)?;
+        // An owner or an ACL may have changed the mode.
+        if mode != Some(meta.mode) || !self.creation.owns(parent, meta) || !meta.xattrs.is_empty() {
+            rustix::fs::fchmod(&file, Mode::from_raw_mode(meta.mode)).at("chmod", parent.dir.place(name))?;
+        }
+        let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };
+        rustix::fs::futimens(&file, &Timestamps { last_access: time, last_modification: time })
+            .at("set the times of", parent.dir.place(name))
+    }
+
+    /// The mode of the new file `name`, for which `asked` was asked, if it is known without looking. Looks once for each
+    /// mode, at the owner too.
+    fn mode_of_new(&mut self, parent: &Parent, name: &OsStr, asked: u32) -> Result<Option<u32>> {
+        if !parent.plain {
+            return Ok(None);
+        }
+        if let Some(known) = self.creation.modes.get(&asked) {
+            return Ok(Some(*known));
+        }
+        let stat = parent.dir.stat(name)?;
+        self.creation.owner = Some((stat.uid, stat.gid));
+        self.creation.modes.insert(asked, stat.mode);
+        Ok(Some(stat.mode))
+    }
+
+    /// Makes an empty directory that only its maker can enter, with nothing inherited.
+    pub(super) fn make_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<()> {
+        self.touch(parent);
+        parent.dir.make_dir(name)?;
+        if parent.plain {
+            return Ok(());
+        }
+        parent.dir.set_xattrs(name, &Xattrs::new())?;
+        parent.dir.set_mode(name, libc::S_IRWXU)
+    }
+}
+
+/// Writes `size` bytes of `data` to an empty file, zeros as holes.
+fn write(file: &File, size: u64, data: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
+    let (mut offset, mut written) = (0, 0);
+    while offset < size {
+        let wanted = usize::try_from(size - offset).unwrap_or(buffer.len()).min(buffer.len());
+        let piece = &mut buffer[..wanted];
+        data.read_exact(piece)?;
+        let mut blocks = piece.chunks(HOLE_BYTES).peekable();
+        let mut start = 0;
+        while start < piece.len() {
+            let is_zero = |block: &&[u8]| block.iter().all(|byte| *byte == 0);
+            let skip: usize = std::iter::from_fn(|| blocks.next_if(is_zero)).map(<[u8]>::len).sum();
+            start += skip;
+            let length: usize = std::iter::from_fn(|| blocks.next_if(|block| !is_zero(block))).map(<[u8]>::len).sum();
+            if length > 0 {
+                file.write_all_at(&piece[start..start + length], offset + start as u64)?;
+                written = offset + (start + length) as u64;
+            }
+            start += length;
+        }
+        offset += wanted as u64;
+    }
+    if written < size { file.set_len(size) } else { Ok(()) }
+}

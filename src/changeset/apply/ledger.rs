@@ -1,0 +1,101 @@
+//! What an applier remembers of the layer that it writes: which paths are the layer's, and what directories get at the
+//! end.
+//!
+//! Paths are without links here, so that one place has one path. The sets hold 128 bits of keyed hash for each: a layer
+//! cannot aim at a collision, and none happens by chance.
+
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeMap, HashSet};
+use std::hash::BuildHasher;
+use std::ops::Bound;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use crate::tree::{Meta, Timestamp};
+
+/// What a directory gets when everything below it is done.
+#[derive(Debug)]
+pub(super) enum Due {
+    /// The mtime that it had before.
+    Time(Timestamp),
+    /// All its attributes.
+    Meta(Box<Meta>),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    keys: [RandomState; 2],
+    /// Paths with an entry of the layer.
+    described: HashSet<u128>,
+    /// Directories with an entry of the layer somewhere below. With a directory its ancestors are here, too.
+    occupied: HashSet<u128>,
+    /// Directories that hold nothing of the lower tree any more.
+    purged: HashSet<u128>,
+    due: BTreeMap<PathBuf, Due>,
+}
+
+impl Ledger {
+    fn key(&self, path: &Path) -> u128 {
+        let [high, low] = [&self.keys[0], &self.keys[1]].map(|key| key.hash_one(path.as_os_str().as_bytes()));
+        u128::from(high) << 64 | u128::from(low)
+    }
+
+    /// The layer has an entry at `path`.
+    pub(super) fn describe(&mut self, path: &Path) {
+        self.described.insert(self.key(path));
+    }
+
+    /// Whether the layer has an entry at `path`.
+    pub(super) fn describes(&self, path: &Path) -> bool {
+        self.described.contains(&self.key(path))
+    }
+
+    /// The layer has an entry in the directory `path`.
+    pub(super) fn occupy(&mut self, path: &Path) {
+        for dir in path.ancestors() {
+            if !self.occupied.insert(self.key(dir)) {
+                return;
+            }
+        }
+    }
+
+    /// Whether the layer has an entry at `path` or below it: then it outlives a removal.
+    pub(super) fn holds(&self, path: &Path) -> bool {
+        let key = self.key(path);
+        self.described.contains(&key) || self.occupied.contains(&key)
+    }
+
+    /// Notes that nothing of the lower tree is left in the directory `path`; false if that is known.
+    pub(super) fn purge(&mut self, path: &Path) -> bool {
+        self.purged.insert(self.key(path))
+    }
+
+    /// The directory `path` gets `meta` at the end.
+    pub(super) fn owe(&mut self, path: PathBuf, meta: Meta) {
+        self.due.insert(path, Due::Meta(Box::new(meta)));
+    }
+
+    /// The directory `path` gets back its mtime at the end, unless more is due.
+    pub(super) fn restore(&mut self, path: &Path, mtime: Timestamp) {
+        self.due.entry(path.to_owned()).or_insert(Due::Time(mtime));
+    }
+
+    /// The directory `path` is gone, with everything below it.
+    pub(super) fn forget_below(&mut self, path: &Path) {
+        remove_below(&mut self.due, path);
+    }
+
+    /// What is due, in the order of the paths.
+    pub(super) fn take_due(&mut self) -> BTreeMap<PathBuf, Due> {
+        std::mem::take(&mut self.due)
+    }
+}
+
+/// Removes `path` and everything below it from a map.
+pub(super) fn remove_below<T>(map: &mut BTreeMap<PathBuf, T>, path: &Path) {
+    let from = (Bound::Included(path), Bound::Unbounded);
+    let below = map.range::<Path, _>(from).map(|(found, _)| found).take_while(|found| found.starts_with(path));
+    for gone in below.cloned().collect::<Vec<_>>() {
+        map.remove(&gone);
+    }
+}

@@ -23,6 +23,8 @@
 pub mod apply;
 pub mod blob;
 pub mod diff;
+#[cfg(test)]
+mod notation;
 pub mod tar;
 
 use std::io::Read;

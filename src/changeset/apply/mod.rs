@@ -39,8 +39,6 @@ mod remove;
 mod resolve;
 
 #[cfg(test)]
-mod round_trip;
-#[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, HashSet};

@@ -1,1 +1,456 @@
+//! Reading a layer: an archive from anybody becomes a stream of changes, or one error.
+//!
+//! The reader trusts nothing: every number is checked before it is used, memory is bounded by [`Limits`] whatever the
+//! archive says, and where readers of tar are known to disagree with each other (two names for one entry, a header
+//! behind a single zero block) the layer is refused rather than read one way. Whatever the sink leaves of a file is
+//! read past, and the stream is read to its very end, so that a digest computed below covers all of it.
+//!
+//! # What is read how
+//! - ustar, pre-POSIX and GNU headers, GNU long names (`L`, `K`), PAX (`x`), all four spellings of sparse files.
+//! - An entry whose type has no content (links, directories, devices, fifos) is followed by none, whatever its size
+//!   field says: POSIX for all but hard links, and what Go's reader, hence most container engines, do for these too.
+//! - A hard link's own attributes are not read: they are those of its target.
+//! - A name that ends in `/` on a regular file's entry makes it a directory; content is skipped.
+//!
+//! # References
+//! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; GNU tar manual, "Extensions".
 
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use super::blocks::{Blocks, Next};
+use super::header::{BLOCK_BYTES, Header, Kind, sparse_extension};
+use super::names::{self, Meaning};
+use super::pax::{Pax, PaxSparse, decimal};
+use super::sparse::{Body, Data, Segment};
+use crate::changeset::{Change, Sink};
+use crate::error::{Error, ErrorKind, Result};
+use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, xattr_is_portable};
+
+/// What a layer may ask for. Everything beyond is `ResourceExhausted`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Entries, whatever becomes of them.
+    pub entries: u64,
+    /// Bytes of the archive, and bytes of all its files with their holes.
+    pub total_bytes: u64,
+    /// Bytes of one PAX header.
+    pub pax_bytes: usize,
+    /// Bytes of the extended attributes of one entry, names and values.
+    pub xattr_bytes: usize,
+    /// Bytes of a path or link target.
+    pub path_bytes: usize,
+    /// Names in a path.
+    pub path_depth: usize,
+    /// Stretches of data in one sparse file.
+    pub sparse_segments: usize,
+    /// Bytes behind the end of the archive.
+    pub trailing_bytes: u64,
+}
+
+/// [`Limits::entries`]: about forty times the largest layer seen in practice (113,000).
+pub const ENTRIES_MAX: u64 = 4 << 20;
+/// [`Limits::total_bytes`]: more than a single machine's image; a bomb of zeros stops here at the latest.
+pub const TOTAL_BYTES_MAX: u64 = 1 << 40;
+/// [`Limits::pax_bytes`]: what Go's reader accepts, hence what any registry's content respects. The encoder keeps to it.
+pub const PAX_BYTES_MAX: usize = 1 << 20;
+/// [`Limits::xattr_bytes`]: eight attributes of the kernel's largest size.
+pub const XATTR_BYTES_MAX: usize = 512 << 10;
+/// [`Limits::path_bytes`]: four times what one system call can name; deeper trees are built step by step.
+pub const PATH_BYTES_MAX: usize = 16 << 10;
+/// [`Limits::path_depth`]: the names that one system call's 4,096 bytes can hold at most.
+pub const PATH_DEPTH_MAX: usize = 2048;
+/// [`Limits::sparse_segments`]: 16 MiB of memory.
+pub const SPARSE_SEGMENTS_MAX: usize = 1 << 20;
+/// [`Limits::trailing_bytes`]: the largest record that tar programs pad to.
+pub const TRAILING_BYTES_MAX: u64 = 1 << 20;
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            entries: ENTRIES_MAX,
+            total_bytes: TOTAL_BYTES_MAX,
+            pax_bytes: PAX_BYTES_MAX,
+            xattr_bytes: XATTR_BYTES_MAX,
+            path_bytes: PATH_BYTES_MAX,
+            path_depth: PATH_DEPTH_MAX,
+            sparse_segments: SPARSE_SEGMENTS_MAX,
+            trailing_bytes: TRAILING_BYTES_MAX,
+        }
+    }
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Decoded {
+    /// Entries, including whiteouts and those that mean nothing.
+    pub entries: u64,
+    /// Bytes of the archive, to the very end.
+    pub bytes: u64,
+    /// How many of them stand behind the two zero blocks.
+    pub trailing_bytes: u64,
+}
+
+/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order.
+///
+/// Every [`Change::Put`] and [`Change::Link`] has `existed: false`. Extended attributes that are not portable
+/// ([`xattr_is_portable`]) are dropped, except overlayfs's own: a layer which has those is refused, on any strategy.
+///
+/// # Errors
+/// The message names the entry and the byte offset of its header; the cause says what is wrong. `DataLoss` for what is
+/// damaged or cut short, and for an empty stream; `InvalidArgument` for what is well-formed but no layer's; what went
+/// beyond `limits` is `ResourceExhausted`; whatever `reader` and `sink` report.
+pub fn decode(reader: &mut dyn Read, limits: &Limits, sink: &mut dyn Sink) -> Result<Decoded> {
+    let blocks = Blocks::new(reader, limits.total_bytes);
+    let mut decoder = Decoder { blocks, limits, sink, ahead: Ahead::default(), entries: 0, file_bytes: 0 };
+    let trailing_bytes = decoder.run()?;
+    Ok(Decoded { entries: decoder.entries, bytes: decoder.blocks.offset(), trailing_bytes })
+}
+
+struct Decoder<'a, 'r> {
+    blocks: Blocks<'r>,
+    limits: &'a Limits,
+    sink: &'a mut dyn Sink,
+    ahead: Ahead,
+    entries: u64,
+    file_bytes: u64,
+}
+
+/// What was said ahead of an entry's own header.
+#[derive(Debug, Default)]
+struct Ahead {
+    pax: Option<Pax>,
+    long_name: Option<Vec<u8>>,
+    long_link: Option<Vec<u8>>,
+}
+
+impl Ahead {
+    fn is_empty(&self) -> bool {
+        self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
+    }
+
+    fn pax(&self) -> Option<&Pax> {
+        self.pax.as_ref()
+    }
+
+    /// The path as written.
+    fn name(&self, header: &Header) -> Result<Vec<u8>> {
+        let real = |pax: &Pax| pax.sparse.as_ref().and_then(|sparse| sparse.name.clone());
+        let pax = self.pax().and_then(|pax| real(pax).or_else(|| pax.path.clone()));
+        one_of(pax, self.long_name.clone(), "path").map(|name| name.unwrap_or_else(|| header.name()))
+    }
+
+    /// The link target as written.
+    fn link_name(&self, header: &Header) -> Result<Vec<u8>> {
+        let pax = self.pax().and_then(|pax| pax.linkpath.clone());
+        let name = one_of(pax, self.long_link.clone(), "link target")?;
+        Ok(name.unwrap_or_else(|| header.link_name().to_vec()))
+    }
+}
+
+/// PAX and GNU each have a way to say a long name, and readers differ in which they believe.
+fn one_of(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, what: &str) -> Result<Option<Vec<u8>>> {
+    match (pax, gnu) {
+        (Some(pax), Some(gnu)) if pax != gnu => {
+            Err(Error::invalid(format!("PAX and GNU headers give it a different {what} each")))
+        }
+        (pax, gnu) => Ok(pax.or(gnu)),
+    }
+}
+
+impl Decoder<'_, '_> {
+    /// Reads all of it; answers how many bytes trail.
+    fn run(&mut self) -> Result<u64> {
+        loop {
+            let at = self.blocks.offset();
+            let next = self.blocks.header()?;
+            if !matches!(next, Next::Header(_)) && !self.ahead.is_empty() {
+                return Err(Error::data_loss(format!("the archive ends at byte {at}, inside an entry")));
+            }
+            match next {
+                Next::Header(block) => self.header(&block, at)?,
+                Next::Zeros => return self.blocks.trailer(self.limits.trailing_bytes),
+                Next::Nothing if at == 0 => return Err(Error::data_loss("an empty stream is no tar archive")),
+                Next::Nothing => return Ok(0),
+            }
+        }
+    }
+
+    fn header(&mut self, block: &[u8; BLOCK_BYTES], at: u64) -> Result<()> {
+        let place = |error: Error| error.context(format!("header at byte {at}"));
+        let header = Header::parse(block).map_err(place)?;
+        let kind = header.kind().map_err(|error| {
+            error.context(format!("entry {:?} at byte {at}", String::from_utf8_lossy(&header.name())))
+        })?;
+        match kind {
+            Kind::Pax | Kind::LongName | Kind::LongLink => self.read_ahead(&header, kind).map_err(place),
+            Kind::Skipped => {
+                let size = header.size().map_err(place)?;
+                self.skip_body(size).map_err(place)
+            }
+            kind => {
+                let ahead = std::mem::take(&mut self.ahead);
+                let name = ahead.name(&header).map_err(place)?;
+                self.entry(&header, kind, &ahead, &name)
+                    .map_err(|error| error.context(format!("entry {:?} at byte {at}", String::from_utf8_lossy(&name))))
+            }
+        }
+    }
+
+    /// Keeps a PAX header or a GNU long name for the entry that follows.
+    fn read_ahead(&mut self, header: &Header, kind: Kind) -> Result<()> {
+        let taken = match kind {
+            Kind::Pax => self.ahead.pax.is_some(),
+            Kind::LongName => self.ahead.long_name.is_some(),
+            _ => self.ahead.long_link.is_some(),
+        };
+        if taken {
+            return Err(Error::invalid("two extended headers of one type for one entry"));
+        }
+        // A long name ends with a NUL that is part of its size.
+        let bytes_max = if kind == Kind::Pax { self.limits.pax_bytes } else { self.limits.path_bytes + 1 };
+        let size = header.size()?;
+        let Some(length) = usize::try_from(size).ok().filter(|length| *length <= bytes_max) else {
+            let message = format!("an extended header of {size} bytes: the limit is {bytes_max}");
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        };
+        let mut body = self.blocks.bytes(length)?;
+        if kind == Kind::Pax {
+            self.ahead.pax = Some(Pax::parse(&body, self.limits)?);
+            return Ok(());
+        }
+        body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+        match kind {
+            Kind::LongName => self.ahead.long_name = Some(body),
+            _ => self.ahead.long_link = Some(body),
+        }
+        Ok(())
+    }
+
+    fn entry(&mut self, header: &Header, kind: Kind, ahead: &Ahead, name: &[u8]) -> Result<()> {
+        self.entries += 1;
+        if self.entries > self.limits.entries {
+            let message = format!("more than {} entries", self.limits.entries);
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        refuse_overlay_xattrs(ahead)?;
+        let path = names::clean(name, self.limits)?;
+        let body = self.body(header, kind, ahead)?;
+        let change = match names::meaning(path)? {
+            Meaning::Inode(path) => {
+                let kind = if name.ends_with(b"/") && is_file(kind) { Kind::Dir } else { kind };
+                self.inode(header, kind, ahead, path, body.size)?
+            }
+            Meaning::Whiteout(path) => Change::Remove { path },
+            Meaning::Opaque(path) => Change::Opaque { path },
+            Meaning::Private => return self.skip_body(body.stored),
+        };
+        if !matches!(&change, Change::Put { meta: Meta { node: Node::File { .. }, .. }, .. }) {
+            self.sink.change(&change, &mut io::empty())?;
+            return self.skip_body(body.stored);
+        }
+        self.file_bytes = self.file_bytes.saturating_add(body.size);
+        if self.file_bytes > self.limits.total_bytes {
+            let message = format!("the files of the layer are longer than {} bytes", self.limits.total_bytes);
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        let mut data = Data::new(&mut self.blocks, body);
+        self.sink.change(&change, &mut data)?;
+        data.drain()
+    }
+
+    fn inode(&self, header: &Header, kind: Kind, ahead: &Ahead, path: PathBuf, size: u64) -> Result<Change> {
+        if kind != Kind::Dir && path.as_os_str().is_empty() {
+            return Err(Error::invalid("the root can only be a directory"));
+        }
+        let node = match kind {
+            Kind::Link => {
+                let target = names::link_target(&ahead.link_name(header)?, self.limits)?;
+                if target == path {
+                    return Err(Error::invalid("a hard link to itself"));
+                }
+                return Ok(Change::Link { path, target, existed: false });
+            }
+            Kind::Symlink => Node::Symlink { target: self.symlink_target(ahead.link_name(header)?)? },
+            Kind::Char => Node::Char(device(header)?),
+            Kind::Block => Node::Block(device(header)?),
+            Kind::Fifo => Node::Fifo,
+            Kind::Dir => Node::Dir,
+            _ => Node::File { size },
+        };
+        Ok(Change::Put { path, existed: false, meta: meta(header, ahead.pax(), node)? })
+    }
+
+    fn symlink_target(&self, target: Vec<u8>) -> Result<Vec<u8>> {
+        if target.is_empty() || target.contains(&0) {
+            return Err(Error::invalid("a symbolic link to an empty path, or one with a NUL byte"));
+        }
+        if target.len() > self.limits.path_bytes {
+            let message = format!("a link target of {} bytes: the limit is {}", target.len(), self.limits.path_bytes);
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        Ok(target)
+    }
+
+    /// What follows the header; reads what stands before the content itself.
+    fn body(&mut self, header: &Header, kind: Kind, ahead: &Ahead) -> Result<Body> {
+        if !is_file(kind) {
+            return Ok(Body::dense(0));
+        }
+        let stored = match ahead.pax().and_then(|pax| pax.size) {
+            Some(size) => size,
+            None => header.size()?,
+        };
+        match (kind, ahead.pax().and_then(|pax| pax.sparse.as_ref())) {
+            (Kind::Sparse, Some(_)) => Err(Error::invalid("two sparse maps for one entry")),
+            (Kind::Sparse, None) => self.gnu_sparse(header, stored),
+            (_, Some(sparse)) => self.pax_sparse(sparse, stored),
+            (_, None) => Ok(Body::dense(stored)),
+        }
+    }
+
+    fn gnu_sparse(&mut self, header: &Header, stored: u64) -> Result<Body> {
+        let start = header.sparse()?;
+        let (mut segments, mut extended) = (start.segments, start.extended);
+        while extended {
+            extended = sparse_extension(&self.blocks.block()?, &mut segments)?;
+            self.check_segments(segments.len())?;
+        }
+        Body::sparse(start.size, stored, segments)
+    }
+
+    fn pax_sparse(&mut self, sparse: &PaxSparse, stored: u64) -> Result<Body> {
+        let size = sparse.size.ok_or_else(|| Error::data_loss("a sparse file without its real size"))?;
+        match (sparse.major, sparse.minor) {
+            (0, 0 | 1) => {
+                self.check_segments(sparse.segments.len())?;
+                Body::sparse(size, stored, sparse.segments.clone())
+            }
+            (1, 0) => {
+                let (segments, map_bytes) = self.leading_map(stored)?;
+                Body::sparse(size, stored - map_bytes, segments)
+            }
+            (major, minor) => Err(Error::invalid(format!("sparse format {major}.{minor} is unknown"))),
+        }
+    }
+
+    /// The map of GNU.sparse 1.0: decimal numbers, one a line, padded to a block; the first says how many pairs follow.
+    fn leading_map(&mut self, stored: u64) -> Result<(Vec<Segment>, u64)> {
+        let mut lines = Lines { blocks: &mut self.blocks, block: [0; BLOCK_BYTES], at: BLOCK_BYTES, bytes: 0, stored };
+        let count = lines.number()?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        check_segments(count, self.limits)?;
+        let mut segments = Vec::new();
+        for _ in 0..count {
+            segments.push(Segment { offset: lines.number()?, length: lines.number()? });
+        }
+        let bytes = lines.bytes;
+        Ok((segments, bytes))
+    }
+
+    fn check_segments(&self, count: usize) -> Result<()> {
+        check_segments(count, self.limits)
+    }
+
+    fn skip_body(&mut self, stored: u64) -> Result<()> {
+        self.blocks.skip(stored)?;
+        self.blocks.align()
+    }
+}
+
+fn check_segments(count: usize, limits: &Limits) -> Result<()> {
+    if count <= limits.sparse_segments {
+        return Ok(());
+    }
+    let message = format!("a sparse file of more than {} stretches", limits.sparse_segments);
+    Err(Error::new(ErrorKind::ResourceExhausted, message))
+}
+
+/// The numbers at the start of the content of a GNU.sparse 1.0 file.
+struct Lines<'a, 'r> {
+    blocks: &'a mut Blocks<'r>,
+    block: [u8; BLOCK_BYTES],
+    at: usize,
+    bytes: u64,
+    stored: u64,
+}
+
+impl Lines<'_, '_> {
+    fn number(&mut self) -> Result<u64> {
+        /// The digits of the greatest 64-bit number.
+        const DIGITS_MAX: usize = 20;
+        let mut digits = Vec::new();
+        loop {
+            if self.at == BLOCK_BYTES {
+                self.bytes += BLOCK_BYTES as u64;
+                if self.bytes > self.stored {
+                    return Err(Error::data_loss("the map of a sparse file is longer than its entry"));
+                }
+                self.block = self.blocks.block()?;
+                self.at = 0;
+            }
+            let byte = self.block[self.at];
+            self.at += 1;
+            match byte {
+                b'\n' => return decimal(&digits, "map of a sparse file"),
+                _ if digits.len() == DIGITS_MAX => return Err(Error::data_loss("the map of a sparse file is no map")),
+                digit => digits.push(digit),
+            }
+        }
+    }
+}
+
+fn is_file(kind: Kind) -> bool {
+    matches!(kind, Kind::File | Kind::Sparse)
+}
+
+/// An image that could say "opaque" or "redirect" to overlayfs would be read differently on each strategy.
+fn refuse_overlay_xattrs(ahead: &Ahead) -> Result<()> {
+    let overlays = |name: &&Vec<u8>| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
+    match ahead.pax().and_then(|pax| pax.xattrs.keys().find(overlays)) {
+        Some(name) => Err(Error::invalid(format!("the attribute \"{}\" belongs to overlayfs", name.escape_ascii()))),
+        None => Ok(()),
+    }
+}
+
+fn meta(header: &Header, pax: Option<&Pax>, node: Node) -> Result<Meta> {
+    let mtime = match pax.and_then(|pax| pax.mtime) {
+        Some(mtime) => mtime,
+        None => Timestamp { seconds: header.mtime()?, nanos: 0 },
+    };
+    let uid = pax.and_then(|pax| pax.uid).map_or_else(|| header.uid(), Ok)?;
+    let gid = pax.and_then(|pax| pax.gid).map_or_else(|| header.gid(), Ok)?;
+    let xattrs = pax.into_iter().flat_map(|pax| &pax.xattrs).filter(|(name, _)| xattr_is_portable(name));
+    Ok(Meta {
+        node,
+        mode: u32::try_from(header.mode()? & i64::from(MODE_MASK)).unwrap_or(0),
+        uid: owner(uid, "uid")?,
+        gid: owner(gid, "gid")?,
+        mtime,
+        xattrs: xattrs.map(|(name, value)| (name.clone(), value.clone())).collect(),
+    })
+}
+
+/// The greatest 32-bit number means "leave it" to `chown`, greater ones would wrap around: to root, in the worst case.
+fn owner(id: u64, what: &str) -> Result<u32> {
+    match u32::try_from(id) {
+        Ok(id) if id != u32::MAX => Ok(id),
+        _ => Err(Error::invalid(format!("the {what} {id} is out of range"))),
+    }
+}
+
+/// The greatest major number on Linux: 12 bits.
+pub(super) const DEVICE_MAJOR_MAX: u32 = 0xfff;
+
+/// The greatest minor number on Linux: 20 bits.
+pub(super) const DEVICE_MINOR_MAX: u32 = 0xf_ffff;
+
+fn device(header: &Header) -> Result<Device> {
+    let (major, minor) = header.device()?;
+    let part = |value, most| u32::try_from(value).ok().filter(|value| *value <= most);
+    match (part(major, DEVICE_MAJOR_MAX), part(minor, DEVICE_MINOR_MAX)) {
+        (Some(0), Some(0)) => Err(Error::invalid("device 0:0 is overlayfs's whiteout, not a device")),
+        (Some(major), Some(minor)) => Ok(Device { major, minor }),
+        _ => Err(Error::invalid(format!("the device {major}:{minor} is out of range"))),
+    }
+}

@@ -1,8 +1,23 @@
 //! The layer format: tar as image layers use it.
 //!
+//! [`decode`] reads any archive into a stream of changes; [`Encoder`] writes such a stream, in one spelling.
+//!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; GNU tar manual, "Extensions".
 
+mod base64;
+mod blocks;
 mod decode;
 mod encode;
+mod header;
+mod names;
 mod pax;
+mod sparse;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{
+    Decoded, ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
+    TRAILING_BYTES_MAX, XATTR_BYTES_MAX, decode,
+};
+pub use encode::{Describe, Encoder, MtimePrecision};

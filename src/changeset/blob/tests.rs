@@ -1,0 +1,227 @@
+use std::io::{Cursor, Read, Write};
+
+use super::*;
+
+const BOTH: [Compression; 2] = [Compression::Gzip, Compression::Zstd];
+
+fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
+    let mut writer = Compress::new(Vec::new(), compression, None).expect("the default level");
+    writer.write_all(bytes).expect("memory");
+    writer.finish().expect("memory")
+}
+
+fn decompress(blob: &[u8], compression: Compression, limits: Expansion) -> Result<Vec<u8>> {
+    let mut plain = Vec::new();
+    Decompress::new(blob, compression, limits, "layer x")?.read_to_end(&mut plain).at("read", "layer x")?;
+    Ok(plain)
+}
+
+/// Compressible, yet not trivially so.
+fn sample(length: usize) -> Vec<u8> {
+    let mut state = 1_u32;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        b"snapshot"[(state >> 28) as usize & 7]
+    })
+    .take(length)
+    .collect()
+}
+
+#[test]
+fn round_trip_and_detection() {
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        for length in [0, 1, 511, BUFFER_BYTES, BUFFER_BYTES * 5 + 3] {
+            let plain = sample(length);
+            let blob = compress(&plain, compression);
+            assert_eq!(blob, compress(&plain, compression), "the same bytes each time");
+            assert_eq!(Compression::detect(&blob), compression);
+            assert_eq!(decompress(&blob, compression, Expansion::default()).expect("intact"), plain);
+        }
+    }
+    assert_eq!(compress(b"", Compression::Gzip)[3..8], [0; 5], "no name, no time");
+    for short in [&b""[..], b"\x1f", b"\x28\xb5\x2f", b"not compressed"] {
+        assert_eq!(Compression::detect(short), Compression::None);
+    }
+}
+
+#[test]
+fn media_types() {
+    for (media_type, expected) in [
+        ("application/vnd.oci.image.layer.v1.tar", Some(Compression::None)),
+        ("application/vnd.oci.image.layer.v1.tar+gzip", Some(Compression::Gzip)),
+        ("application/vnd.oci.image.layer.v1.tar+zstd", Some(Compression::Zstd)),
+        ("application/vnd.oci.image.layer.nondistributable.v1.tar+gzip", Some(Compression::Gzip)),
+        ("application/vnd.docker.image.rootfs.diff.tar", Some(Compression::None)),
+        ("application/vnd.docker.image.rootfs.diff.tar.gzip", Some(Compression::Gzip)),
+        ("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Some(Compression::Gzip)),
+        ("application/vnd.docker.image.rootfs.diff.tar.zstd", Some(Compression::Zstd)),
+        ("application/vnd.oci.image.layer.v1.tar+encrypted", None),
+        ("application/vnd.oci.image.layer.v1.tar+bzip2", None),
+        ("application/vnd.oci.image.config.v1+json", None),
+        ("text/plain; charset=tar", None),
+        ("", None),
+    ] {
+        let found = Compression::of_media_type(media_type);
+        assert_eq!(found.as_ref().ok(), expected.as_ref(), "{media_type}");
+        if let Err(error) = found {
+            assert_eq!(error.kind(), ErrorKind::Unsupported);
+        }
+    }
+}
+
+#[test]
+fn case_29_members_and_frames() {
+    for compression in BOTH {
+        let mut blob = [compress(b"one ", compression), compress(b"", compression)].concat();
+        if compression == Compression::Zstd {
+            blob.extend_from_slice(b"\x5a\x2a\x4d\x18\x03\0\0\0abc");
+            blob.splice(..0, *b"\x50\x2a\x4d\x18\0\0\0\0");
+            assert_eq!(Compression::detect(&blob), Compression::Zstd);
+        }
+        blob.extend(compress(b"two", compression));
+        assert_eq!(decompress(&blob, compression, Expansion::default()).expect("intact"), b"one two");
+        blob.extend_from_slice(b"garbage");
+        let error = decompress(&blob, compression, Expansion::default()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss);
+        assert!(error.chain().contains("layer x: the"), "{}", error.chain());
+    }
+}
+
+#[test]
+fn cut_anywhere_is_an_error() {
+    for compression in BOTH {
+        let blob = compress(&sample(600), compression);
+        for end in 0..blob.len() {
+            let error = decompress(&blob[..end], compression, Expansion::default()).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::DataLoss, "{compression:?} cut at {end}: {}", error.chain());
+        }
+    }
+}
+
+#[test]
+fn damage_is_an_error_or_without_effect() {
+    for compression in BOTH {
+        let plain = sample(600);
+        let blob = compress(&plain, compression);
+        for at in 0..blob.len() {
+            let mut damaged = blob.clone();
+            damaged[at] ^= 0x10;
+            match decompress(&damaged, compression, Expansion::default()) {
+                Ok(read) => assert_eq!(read, plain, "{compression:?} damaged at {at}"),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::DataLoss, "{}", error.chain()),
+            }
+        }
+    }
+}
+
+#[test]
+fn no_read_succeeds_after_an_error() {
+    let mut blob = compress(&sample(600), Compression::Gzip);
+    let length = blob.len();
+    blob[length - 6] ^= 1;
+    let mut reader = Decompress::new(&blob[..], Compression::Gzip, Expansion::default(), "layer x").expect("set up");
+    reader.read_to_end(&mut Vec::new()).unwrap_err();
+    reader.read(&mut [0; 8]).unwrap_err();
+}
+
+#[test]
+fn zstd_window_limit() {
+    let window = |log: u32| {
+        let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("set up");
+        encoder.window_log(log).expect("known parameter");
+        encoder.write_all(&[7; 1000]).expect("memory");
+        encoder.finish().expect("memory")
+    };
+    decompress(&window(ZSTD_WINDOW_LOG_MAX), Compression::Zstd, Expansion::default()).expect("within the limit");
+    decompress(&window(ZSTD_WINDOW_LOG_MAX + 1), Compression::Zstd, Expansion::default()).unwrap_err();
+}
+
+#[test]
+fn expansion_limits() {
+    let plain = sample(100_000);
+    for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
+        let blob = compress(&plain, compression);
+        let limits = |bytes| Expansion { bytes, ..Expansion::default() };
+        decompress(&blob, compression, limits(100_000)).expect("exactly the limit");
+        let error = decompress(&blob, compression, limits(99_999)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+        assert!(error.chain().contains("layer x"), "{}", error.chain());
+    }
+}
+
+/// A bomb is noticed soon after the free bytes, not at its end.
+#[test]
+fn ratio_limit() {
+    const FREE: u64 = 8 << 20;
+    let limits = Expansion { ratio_free_bytes: FREE, ..Expansion::default() };
+    let zeros = compress(&vec![0; FREE as usize], Compression::Zstd);
+    decompress(&zeros, Compression::Zstd, limits).expect("exactly what is free");
+    let bomb = zeros.repeat(1000);
+    let mut reader = Decompress::new(&bomb[..], Compression::Zstd, limits, "layer x").expect("set up");
+    let error = io::copy(&mut reader, &mut io::sink()).at("read", "layer x").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    assert!(reader.plain_bytes() < 2 * FREE, "{}", reader.plain_bytes());
+}
+
+#[test]
+fn failures_below_pass_unchanged() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::from_raw_os_error(libc::EIO))
+        }
+    }
+    for compression in BOTH {
+        let half = compress(&sample(600), compression);
+        let broken = Cursor::new(half[..half.len() / 2].to_vec()).chain(Broken);
+        let mut reader = Decompress::new(broken, compression, Expansion::default(), "layer x").expect("set up");
+        let error = reader.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    }
+}
+
+#[test]
+fn levels() {
+    for (compression, level) in
+        [(Compression::Gzip, -1), (Compression::Gzip, 10), (Compression::Zstd, 23), (Compression::Zstd, i32::MIN)]
+    {
+        let error = Compress::new(Vec::new(), compression, Some(level)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+}
+
+#[test]
+fn digests_and_counts() {
+    let mut reader = DigestReader::new(&b"abcdef"[..]);
+    reader.read_exact(&mut [0; 3]).expect("three bytes");
+    assert_eq!(reader.finish(), (Digest::of(b"abc"), 3));
+    let mut writer = DigestWriter::new(Vec::new());
+    writer.write_all(b"abc").expect("memory");
+    assert_eq!(writer.finish(), (b"abc".to_vec(), Digest::of(b"abc"), 3));
+}
+
+#[test]
+fn verified_names_both_values() {
+    let verify = |bytes: &[u8], size| {
+        let mut read = Vec::new();
+        let mut reader = Verified::new(bytes, Digest::of(b"abc"), size, "layer x");
+        reader.read_to_end(&mut read).at("read", "layer x").map(|_| read)
+    };
+    assert_eq!(verify(b"abc", Some(3)).expect("as promised"), b"abc");
+    assert_eq!(verify(b"abc", None).expect("as promised"), b"abc");
+    for (bytes, size, expected) in [
+        (&b"abd"[..], Some(3), Digest::of(b"abd").to_string()),
+        (b"abd", None, Digest::of(b"abc").to_string()),
+        (b"ab", Some(3), "should have 3 bytes and has 2".to_owned()),
+        (b"abcd", Some(3), "should have 3 bytes and has at least 4".to_owned()),
+        (b"", Some(3), "should have 3 bytes and has 0".to_owned()),
+    ] {
+        let error = verify(bytes, size).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::DataLoss);
+        assert!(error.chain().contains(&expected), "{}", error.chain());
+    }
+    let mut unread = Verified::new(&b"abc"[..], Digest::of(b"abc"), Some(3), "layer x");
+    unread.read_exact(&mut [0]).expect("a byte");
+    assert_eq!(unread.finish().expect("as promised"), 3);
+    Verified::new(&b"abd"[..], Digest::of(b"abc"), Some(3), "layer x").finish().unwrap_err();
+}

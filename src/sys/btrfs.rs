@@ -1,1 +1,378 @@
+//! btrfs's own ioctls: subvolumes, snapshots, and the search in its trees.
+//!
+//! Every function takes descriptors and gives values. What the kernel writes into a buffer is parsed with checked bounds;
+//! an answer that does not parse is `EPROTO`. Items are little-endian as on disk, search headers are native.
+//!
+//! Invariant: no path of more than one component is ever resolved. A directory inside a subvolume is reached by its
+//! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
+//!
+//! # References
+//! `linux/btrfs.h`, `linux/btrfs_tree.h`; `ioctl-btrfs(2)`. `GET_SUBVOL_INFO` needs Linux 4.18, `SNAP_DESTROY_V2` 5.7.
 
+use std::ffi::{CStr, OsStr, OsString, c_char};
+use std::mem::offset_of;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::PathBuf;
+
+use linux_raw_sys::btrfs as raw;
+use linux_raw_sys::ioctl as op;
+use rustix::io::Errno;
+use rustix::ioctl::{Getter, Setter, Updater, ioctl};
+
+use super::check;
+
+/// The inode number of the root directory of every subvolume, and the first that a file can have.
+pub(crate) const ROOT_INODE: u64 = raw::BTRFS_FIRST_FREE_OBJECTID as u64;
+/// The last inode number that a file can have; above lie the file system's own objects.
+pub(crate) const LAST_INODE: u64 = raw::BTRFS_LAST_FREE_OBJECTID as i64 as u64;
+/// The tree of trees.
+const ROOT_TREE: u64 = raw::BTRFS_ROOT_TREE_OBJECTID as u64;
+/// The type of the item that says what an inode is.
+pub(crate) const INODE_ITEM: u8 = raw::BTRFS_INODE_ITEM_KEY as u8;
+/// The type of the item that says where a part of a file lies.
+pub(crate) const EXTENT_DATA: u8 = raw::BTRFS_EXTENT_DATA_KEY as u8;
+/// The type of the item by which a subvolume knows those inside it.
+const ROOT_REF: u8 = raw::BTRFS_ROOT_REF_KEY as u8;
+
+/// `FILEID_BTRFS_WITHOUT_PARENT`: how a file handle of btrfs without the parent directory is marked.
+const HANDLE_TYPE: libc::c_int = 0x4d;
+
+/// Buffer of one search: an item is smaller than a tree node, of which the largest has 64 KiB.
+const SEARCH_BYTES: usize = 64 * 1024;
+/// Objectid, offset and transid of 8 bytes, type and length of 4.
+const HEADER_BYTES: usize = size_of::<raw::btrfs_ioctl_search_header>();
+
+/// The argument of the subvolume ioctls. A name that does not fit is `ENAMETOOLONG`.
+fn volume_args(name: &OsStr, source: i64, flags: u32) -> Result<raw::btrfs_ioctl_vol_args_v2, Errno> {
+    const NAME_BYTES: usize = raw::BTRFS_SUBVOL_NAME_MAX as usize + 1;
+    let bytes = name.as_bytes();
+    if bytes.len() >= NAME_BYTES {
+        return Err(Errno::NAMETOOLONG);
+    }
+    let mut field: [c_char; NAME_BYTES] = [0; NAME_BYTES];
+    for (to, from) in field.iter_mut().zip(bytes) {
+        *to = from.cast_signed() as c_char;
+    }
+    Ok(raw::btrfs_ioctl_vol_args_v2 {
+        fd: source,
+        transid: 0,
+        flags: flags.into(),
+        __bindgen_anon_1: raw::btrfs_ioctl_vol_args_v2__bindgen_ty_1 { unused: [0; 4] },
+        __bindgen_anon_2: raw::btrfs_ioctl_vol_args_v2__bindgen_ty_2 { name: field },
+    })
+}
+
+/// Makes the empty subvolume `name` in `dir`. It is on disk with the next commit of the file system.
+pub(crate) fn create_subvolume(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let args = volume_args(name, 0, 0)?;
+    // SAFETY: the opcode takes this structure, only reads it, and no flag says that it holds a pointer.
+    unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SUBVOL_CREATE_V2 }, _>::new(args)) }
+}
+
+/// Makes `name` in `dir` a snapshot of the subvolume `source`: what it is at this moment, on disk when the call returns.
+pub(crate) fn snapshot(dir: BorrowedFd<'_>, name: &OsStr, source: BorrowedFd<'_>, frozen: bool) -> Result<(), Errno> {
+    let flags = if frozen { raw::BTRFS_SUBVOL_RDONLY } else { 0 };
+    let args = volume_args(name, source.as_raw_fd().into(), flags)?;
+    // SAFETY: the opcode takes this structure, only reads it, and no flag says that it holds a pointer; the descriptor
+    // in it is borrowed for the whole call.
+    unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SNAP_CREATE_V2 }, _>::new(args)) }
+}
+
+/// Destroys the subvolume `name` in `dir`, read-only or in use. `ENOTEMPTY` if subvolumes lie inside it, `EINVAL` for a
+/// plain directory, `ENOTDIR` for anything else, `EROFS` in a read-only subvolume.
+pub(crate) fn destroy(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
+    let args = volume_args(name, 0, 0)?;
+    // SAFETY: the opcode takes this structure, only reads it, and no flag says that it holds a pointer.
+    unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SNAP_DESTROY_V2 }, _>::new(args)) }
+}
+
+/// Whether the subvolume that `root` is the root directory of is read-only.
+pub(crate) fn is_read_only(root: BorrowedFd<'_>) -> Result<bool, Errno> {
+    // SAFETY: the opcode writes one 64-bit word.
+    let flags: u64 = unsafe { ioctl(root, Getter::<{ op::BTRFS_IOC_SUBVOL_GETFLAGS }, u64>::new()) }?;
+    Ok(flags & u64::from(raw::BTRFS_SUBVOL_RDONLY) != 0)
+}
+
+/// Makes the subvolume that `root` is the root directory of writable.
+pub(crate) fn make_writable(root: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: the opcode reads one 64-bit word.
+    unsafe { ioctl(root, Setter::<{ op::BTRFS_IOC_SUBVOL_SETFLAGS }, u64>::new(0)) }
+}
+
+/// What a subvolume is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Subvolume {
+    /// The number of its tree; never used twice.
+    pub(crate) id: u64,
+    /// The transaction that made it. Nothing in a read-only snapshot is newer.
+    pub(crate) made_in: u64,
+}
+
+/// The subvolume in which `inside` lies.
+pub(crate) fn subvolume(inside: BorrowedFd<'_>) -> Result<Subvolume, Errno> {
+    type Info = raw::btrfs_ioctl_get_subvol_info_args;
+    // SAFETY: the opcode writes the whole structure, in which every bit pattern is valid.
+    let info: Info = unsafe { ioctl(inside, Getter::<{ op::BTRFS_IOC_GET_SUBVOL_INFO }, Info>::new()) }?;
+    Ok(Subvolume { id: info.treeid, made_in: info.otransid })
+}
+
+/// The path of the directory `inode` from the root of the subvolume `tree`, for messages. `ENAMETOOLONG` beyond 4 KiB.
+pub(crate) fn dir_path(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<PathBuf, Errno> {
+    let mut args = raw::btrfs_ioctl_ino_lookup_args { treeid: tree, objectid: inode, name: [0; 4080] };
+    // SAFETY: the opcode reads and writes this structure, in which every bit pattern is valid.
+    unsafe { ioctl(any, Updater::<{ op::BTRFS_IOC_INO_LOOKUP }, _>::new(&mut args)) }?;
+    let bytes = args.name.map(|c| c as u8);
+    let path = CStr::from_bytes_until_nul(&bytes).map_err(|_| Errno::PROTO)?;
+    Ok(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+}
+
+/// Opens the directory `inode` of the subvolume `tree`, of the file system of `any`. Needs `CAP_DAC_READ_SEARCH`.
+pub(crate) fn open_dir(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<OwnedFd, Errno> {
+    /// `struct file_handle` and `struct btrfs_fid` up to its `gen`, of which the latter is packed.
+    #[repr(C)]
+    struct Handle {
+        bytes: u32,
+        kind: libc::c_int,
+        fid: [u8; FID_BYTES],
+    }
+    const FID_BYTES: usize = 20;
+    let generation = inode_generation(any, tree, inode)? as u32;
+    let mut fid = [0; FID_BYTES];
+    fid[..8].copy_from_slice(&inode.to_ne_bytes());
+    fid[8..16].copy_from_slice(&tree.to_ne_bytes());
+    fid[16..].copy_from_slice(&generation.to_ne_bytes());
+    let handle = Handle { bytes: FID_BYTES as u32, kind: HANDLE_TYPE, fid };
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
+    // SAFETY: the handle lives through the call, and its first word says how many bytes follow the second.
+    let fd = check(unsafe {
+        libc::syscall(libc::SYS_open_by_handle_at, any.as_raw_fd(), &raw const handle, flags)
+    })?;
+    let fd = i32::try_from(fd).map_err(|_| Errno::PROTO)?;
+    // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The transaction that made `inode`, which is part of its handle.
+fn inode_generation(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<u64, Errno> {
+    let key = Key { object: inode, kind: INODE_ITEM, offset: 0 };
+    let mut search = Search::new(any, tree, key..=key, 0);
+    match search.next_item()? {
+        Some(item) => item.inode_generation(),
+        None => Err(Errno::NOENT),
+    }
+}
+
+/// A subvolume that lies inside another: the directory and the name by which it is reached there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Nested {
+    /// The subvolume it lies in.
+    pub(crate) outer: u64,
+    /// The number of its own tree.
+    pub(crate) id: u64,
+    /// The inode of the directory that holds it.
+    pub(crate) dir: u64,
+    /// Its name there.
+    pub(crate) name: OsString,
+}
+
+/// The subvolumes directly inside the subvolume `outer`, by their root references.
+pub(crate) fn nested(any: BorrowedFd<'_>, outer: u64) -> Result<Vec<Nested>, Errno> {
+    let first = Key { object: outer, kind: ROOT_REF, offset: 0 };
+    let last = Key { offset: u64::MAX, ..first };
+    let mut search = Search::new(any, ROOT_TREE, first..=last, 0);
+    let mut found = Vec::new();
+    while let Some(item) = search.next_item()? {
+        let length = item.bytes_at(offset_of!(raw::btrfs_root_ref, name_len))?;
+        let name = item.slice(size_of::<raw::btrfs_root_ref>(), u16::from_le_bytes(length).into())?;
+        found.push(Nested {
+            outer,
+            id: item.key.offset,
+            dir: item.u64_at(offset_of!(raw::btrfs_root_ref, dirid))?,
+            name: OsString::from_vec(name.to_vec()),
+        });
+    }
+    Ok(found)
+}
+
+/// Where an item stands in its tree; keys are ordered field by field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    /// What it is about: an inode, a tree.
+    pub(crate) object: u64,
+    /// The type of the item.
+    pub(crate) kind: u8,
+    /// Whatever the type makes of it.
+    pub(crate) offset: u64,
+}
+
+impl Key {
+    /// The least key after this one.
+    fn successor(self) -> Option<Self> {
+        if let Some(offset) = self.offset.checked_add(1) {
+            return Some(Self { offset, ..self });
+        }
+        if let Some(kind) = self.kind.checked_add(1) {
+            return Some(Self { kind, offset: 0, ..self });
+        }
+        self.object.checked_add(1).map(|object| Self { object, kind: 0, offset: 0 })
+    }
+}
+
+/// One item that a [`Search`] found.
+#[derive(Debug)]
+pub(crate) struct Item<'a> {
+    /// Its key.
+    pub(crate) key: Key,
+    content: &'a [u8],
+}
+
+/// Where a part of a file lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// In the tree itself, this many bytes.
+    Inline {
+        /// Stored length, compressed if it is.
+        stored: u64,
+    },
+    /// In an extent of its own, which other parts of this or other files can refer to as well.
+    Regular {
+        /// Its address on the file system.
+        address: u64,
+        /// Allocated length, compressed if it is.
+        allocated: u64,
+    },
+    /// Nowhere.
+    Hole,
+}
+
+impl Item<'_> {
+    fn slice(&self, at: usize, length: usize) -> Result<&[u8], Errno> {
+        at.checked_add(length).and_then(|end| self.content.get(at..end)).ok_or(Errno::PROTO)
+    }
+
+    fn bytes_at<const N: usize>(&self, at: usize) -> Result<[u8; N], Errno> {
+        self.slice(at, N)?.try_into().map_err(|_| Errno::PROTO)
+    }
+
+    fn u64_at(&self, at: usize) -> Result<u64, Errno> {
+        self.bytes_at(at).map(u64::from_le_bytes)
+    }
+
+    /// Of an [`INODE_ITEM`]: the transaction that made the inode.
+    pub(crate) fn inode_generation(&self) -> Result<u64, Errno> {
+        self.u64_at(offset_of!(raw::btrfs_inode_item, generation))
+    }
+
+    /// Of an [`EXTENT_DATA`]: the transaction that wrote it, and where it lies.
+    pub(crate) fn extent(&self) -> Result<(u64, Extent), Errno> {
+        type Layout = raw::btrfs_file_extent_item;
+        let generation = self.u64_at(offset_of!(Layout, generation))?;
+        let [kind] = self.bytes_at(offset_of!(Layout, type_))?;
+        if u32::from(kind) == raw::BTRFS_FILE_EXTENT_INLINE as u32 {
+            let stored = self.content.len().saturating_sub(offset_of!(Layout, disk_bytenr)) as u64;
+            return Ok((generation, Extent::Inline { stored }));
+        }
+        let address = self.u64_at(offset_of!(Layout, disk_bytenr))?;
+        let allocated = self.u64_at(offset_of!(Layout, disk_num_bytes))?;
+        let extent = if address == 0 { Extent::Hole } else { Extent::Regular { address, allocated } };
+        Ok((generation, extent))
+    }
+}
+
+/// The argument of `TREE_SEARCH_V2` with its buffer.
+#[repr(C)]
+struct SearchArgs {
+    key: raw::btrfs_ioctl_search_key,
+    buffer_bytes: u64,
+    buffer: [u8; SEARCH_BYTES],
+}
+
+/// The items of one tree between two keys, in order. Needs `CAP_SYS_ADMIN` in the first user namespace.
+///
+/// Keys are compared as a whole, as the kernel does it: between (256, inode item, 0) and (300, inode item, 0) lie all
+/// items of the inodes in between, whatever their type. What is still in memory only (data not yet allocated, delayed
+/// directory entries and inode updates) is not found; in a snapshot nothing is.
+pub(crate) struct Search<'a> {
+    any: BorrowedFd<'a>,
+    args: Box<SearchArgs>,
+    last: Key,
+    /// Where the next call of the kernel starts; `None` when there is nothing left to ask for.
+    next: Option<Key>,
+    /// Items in the buffer that were not handed out yet, and where the first of them begins.
+    left: u32,
+    at: usize,
+}
+
+impl<'a> Search<'a> {
+    /// Searches `tree`, on the file system of `any`, for `keys`; parts of the tree that no transaction from `since` on
+    /// has touched are skipped without being read.
+    pub(crate) fn new(any: BorrowedFd<'a>, tree: u64, keys: std::ops::RangeInclusive<Key>, since: u64) -> Self {
+        let (first, last) = keys.into_inner();
+        let key = raw::btrfs_ioctl_search_key {
+            tree_id: tree,
+            min_objectid: first.object,
+            max_objectid: last.object,
+            min_offset: first.offset,
+            max_offset: last.offset,
+            min_transid: since,
+            max_transid: u64::MAX,
+            min_type: first.kind.into(),
+            max_type: last.kind.into(),
+            nr_items: 0,
+            unused: 0,
+            unused1: 0,
+            unused2: 0,
+            unused3: 0,
+            unused4: 0,
+        };
+        let args = Box::new(SearchArgs { key, buffer_bytes: SEARCH_BYTES as u64, buffer: [0; SEARCH_BYTES] });
+        Self { any, args, last, next: Some(first), left: 0, at: 0 }
+    }
+
+    /// The next item, or `None` after the last.
+    pub(crate) fn next_item(&mut self) -> Result<Option<Item<'_>>, Errno> {
+        while self.left == 0 {
+            match self.next {
+                Some(first) => self.read(first)?,
+                None => return Ok(None),
+            }
+        }
+        let (key, length) = self.header()?;
+        let from = self.at + HEADER_BYTES;
+        self.at = from.checked_add(length).ok_or(Errno::PROTO)?;
+        self.left -= 1;
+        self.next = if key < self.last { key.successor() } else { None };
+        let content = self.args.buffer.get(from..self.at).ok_or(Errno::PROTO)?;
+        Ok(Some(Item { key, content }))
+    }
+
+    /// Fills the buffer with items from `first` on.
+    fn read(&mut self, first: Key) -> Result<(), Errno> {
+        self.args.key.min_objectid = first.object;
+        self.args.key.min_type = first.kind.into();
+        self.args.key.min_offset = first.offset;
+        self.args.key.nr_items = u32::MAX;
+        // SAFETY: the opcode reads and writes this structure; the kernel writes at most `buffer_bytes` behind its fixed
+        // part, and that many bytes are there.
+        unsafe { ioctl(self.any, Updater::<{ op::BTRFS_IOC_TREE_SEARCH_V2 }, _>::new(&mut *self.args)) }?;
+        self.left = self.args.key.nr_items;
+        self.at = 0;
+        // A full buffer ends a call, and so does the end of the range: only an answer without items tells.
+        self.next = None;
+        Ok(())
+    }
+
+    /// The key of the item at `at`, and the length of its content.
+    fn header(&self) -> Result<(Key, usize), Errno> {
+        type Layout = raw::btrfs_ioctl_search_header;
+        let header = self.at.checked_add(HEADER_BYTES).and_then(|end| self.args.buffer.get(self.at..end));
+        let header = header.ok_or(Errno::PROTO)?;
+        let word = |at: usize| header[at..].first_chunk().map(|bytes| u64::from_ne_bytes(*bytes)).ok_or(Errno::PROTO);
+        let half = |at: usize| header[at..].first_chunk().map(|bytes| u32::from_ne_bytes(*bytes)).ok_or(Errno::PROTO);
+        let kind = u8::try_from(half(offset_of!(Layout, type_))?).map_err(|_| Errno::PROTO)?;
+        let length = usize::try_from(half(offset_of!(Layout, len))?).map_err(|_| Errno::PROTO)?;
+        let object = word(offset_of!(Layout, objectid))?;
+        Ok((Key { object, kind, offset: word(offset_of!(Layout, offset))? }, length))
+    }
+}

@@ -1,1 +1,276 @@
+//! btrfs: every snapshot is a subvolume, and the kernel's snapshots do the work.
+//!
+//! `s/<id>` is the subvolume itself, so the root may be any directory on btrfs. Making, sealing and removing cost the
+//! same whatever the size of the tree; only what changed is ever looked at.
+//!
+//! # Sealing
+//! A committed snapshot is a read-only snapshot of the active one under a fresh id: the state of one moment, on disk when
+//! the call returns. Setting the read-only flag instead would be neither: whoever has a file open goes on writing, and
+//! nothing is flushed.
+//!
+//! # Subvolumes inside a snapshot
+//! Who may write in an active snapshot may make subvolumes in it. A snapshot of it has empty placeholders in their
+//! stead, which are not quite directories; so sealing makes plain directories of empty ones and refuses others, and
+//! removal destroys them first. See [`nested`].
+//!
+//! # What a crash leaves
+//! Beside `<id>` there can be `<id>.flat` (sealing in progress) and `<id>.now` (usage in progress): they are listed by
+//! [`Backend::inventory`] under their id and go with it.
+//!
+//! # References
+//! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
 
+mod nested;
+mod usage;
+
+use std::ffi::OsString;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
+use super::{Backend, Capabilities, Chain, Usage};
+use crate::changeset::{Format, Layer};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::mount::{Access, Mount};
+use crate::sys::btrfs as sys;
+use crate::tree::{Dir, Meta, walk};
+
+/// The directory of the snapshots in the root.
+const SNAPSHOTS: &str = "s";
+
+/// What a snapshot can have beside it while a call is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beside {
+    /// A writable copy in which placeholders become directories before it is sealed.
+    Flat,
+    /// A read-only copy of an active snapshot, of which the usage is taken.
+    Now,
+}
+
+impl Beside {
+    const ALL: [Self; 2] = [Self::Flat, Self::Now];
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Flat => ".flat",
+            Self::Now => ".now",
+        }
+    }
+
+    fn of(self, id: Id) -> OsString {
+        format!("{id}{}", self.suffix()).into()
+    }
+}
+
+/// Snapshots as subvolumes of one btrfs.
+#[derive(Debug)]
+pub struct Btrfs {
+    /// `<root>/s`, by its path.
+    path: PathBuf,
+    /// The same, open.
+    snapshots: Dir,
+}
+
+impl Btrfs {
+    /// Opens the snapshots below `root`, an absolute path of a directory on btrfs; makes their directory if it is
+    /// missing.
+    ///
+    /// # Errors
+    /// `Unsupported` if `root` is not on btrfs; `PermissionDenied` without `CAP_SYS_ADMIN` in the first user namespace,
+    /// which btrfs demands for searching its trees and destroying subvolumes; `NotFound` if there is no `root`.
+    pub fn new(root: &Path) -> Result<Self> {
+        let dir = Dir::open(root)?;
+        require_btrfs(&dir)?;
+        require_privilege(&dir)?;
+        match rustix::fs::mkdirat(&dir, SNAPSHOTS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
+        }
+        Ok(Self { path: root.join(SNAPSHOTS), snapshots: dir.open_dir(SNAPSHOTS)? })
+    }
+
+    /// Opens the subvolume of `id`.
+    fn open(&self, id: Id) -> Result<Dir> {
+        let dir = self.snapshots.open_dir(id.to_string())?;
+        // Older kernels take a plain directory for the subvolume around it.
+        if dir.stat("")?.ino != sys::ROOT_INODE {
+            return Err(Error::data_loss(format!("{} is no subvolume", dir.shown().display())));
+        }
+        Ok(dir)
+    }
+
+    /// Makes `name` a snapshot of `source`.
+    fn snapshot(&self, source: &Dir, name: &OsString, frozen: bool) -> Result<()> {
+        sys::snapshot(self.snapshots.as_fd(), name, source.as_fd(), frozen)
+            .at("make the snapshot", self.snapshots.shown_at(name))
+    }
+
+    /// Removes whatever is called `name`.
+    fn clear(&self, name: &OsString) -> Result<()> {
+        match sys::destroy(self.snapshots.as_fd(), name) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
+            Err(Errno::NOTEMPTY | Errno::PERM) => nested::destroy(&self.snapshots, name),
+            Err(Errno::INVAL | Errno::NOTDIR) => walk::remove_all(&self.snapshots, name),
+            Err(errno) => Err(errno).at("destroy the subvolume", self.snapshots.shown_at(name)),
+        }
+    }
+
+    /// The transaction after which whatever `parents` do not hold came into being.
+    fn origin(&self, parents: &Chain) -> Result<u64> {
+        let Some(parent) = parents.first() else { return Ok(0) };
+        let dir = self.open(*parent)?;
+        Ok(sys::subvolume(dir.as_fd()).at("get the generation of", dir.shown())?.made_in)
+    }
+
+    /// The usage of an active snapshot: that of a read-only snapshot of it, in which nothing is in memory only.
+    fn usage_now(&self, id: Id, active: &Dir, since: u64) -> Result<Usage> {
+        let name = Beside::Now.of(id);
+        self.clear(&name)?;
+        self.snapshot(active, &name, true)?;
+        let usage = self.snapshots.open_dir(&name).and_then(|dir| usage::since(&dir, since));
+        self.clear(&name)?;
+        usage
+    }
+
+    /// Seals a snapshot that has subvolumes inside: a copy of it gets directories in their stead, and is sealed.
+    fn seal_flat(&self, active: &Dir, inside: &[sys::Nested], sealed: Id) -> Result<()> {
+        nested::require_empty(active, inside)?;
+        let name = Beside::Flat.of(sealed);
+        self.snapshot(active, &name, false)?;
+        let flat = self.snapshots.open_dir(&name)?;
+        // Once more: what was put into them before the copy was made must not be lost in silence.
+        nested::require_empty(active, inside)?;
+        nested::flatten(&flat, inside)?;
+        self.snapshot(&flat, &sealed.to_string().into(), true)?;
+        self.clear(&name)
+    }
+}
+
+impl Backend for Btrfs {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "btrfs",
+            seals_to_fresh_id: true,
+            seal_is_durable: true,
+            create_needs_sync: false,
+            parents_max: None,
+        }
+    }
+
+    fn create(&self, id: Id, parents: &Chain) -> Result<()> {
+        let name = OsString::from(id.to_string());
+        match parents.first() {
+            Some(parent) => self.snapshot(&self.open(*parent)?, &name, false),
+            None => {
+                sys::create_subvolume(self.snapshots.as_fd(), &name)
+                    .at("make the subvolume", self.snapshots.shown_at(&name))?;
+                // The kernel applied the umask. Attributes stay: they are properties inherited from the directory around.
+                let (dir, meta) = (self.open(id)?, Meta::implied_dir());
+                dir.set_owner("", meta.uid, meta.gid)?;
+                dir.set_mode("", meta.mode)?;
+                dir.set_mtime("", meta.mtime)
+            }
+        }
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
+        let top = stack.first().ok_or_else(|| Error::invalid("nothing to mount: no snapshot was named"))?;
+        Ok(vec![Mount::Bind { source: self.path.join(top.to_string()), access }])
+    }
+
+    /// Point in time and durable. An empty subvolume inside becomes a plain directory with its attributes.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a subvolume inside that is not empty; `Unavailable` if subvolumes inside come or go
+    /// meanwhile; `AlreadyExists` if something is at `sealed`.
+    fn seal(&self, active: Id, sealed: Id) -> Result<()> {
+        let dir = self.open(active)?;
+        let inside = nested::list(&dir)?;
+        if inside.is_empty() {
+            self.snapshot(&dir, &sealed.to_string().into(), true)?;
+        } else {
+            self.seal_flat(&dir, &inside, sealed)?;
+        }
+        if nested::list(&dir)? == inside {
+            return Ok(());
+        }
+        self.remove(sealed)?;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("{}: subvolumes inside came or went while it was committed: try again", dir.shown().display()),
+        ))
+    }
+
+    fn remove(&self, id: Id) -> Result<()> {
+        for beside in Beside::ALL {
+            self.clear(&beside.of(id))?;
+        }
+        self.clear(&id.to_string().into())
+    }
+
+    /// Exact at the moment of the call, in time proportional to what changed. See [`usage`] for what is counted. For an
+    /// active snapshot a read-only one is made and destroyed, which flushes its data and commits a transaction.
+    fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
+        let since = self.origin(parents)?;
+        let dir = self.open(id)?;
+        if sys::is_read_only(dir.as_fd()).at("get the flags of", dir.shown())? {
+            usage::since(&dir, since)
+        } else {
+            self.usage_now(id, &dir, since)
+        }
+    }
+
+    fn inventory(&self) -> Result<Vec<Id>> {
+        let mut ids: Vec<Id> = self.snapshots.names()?.iter().filter_map(|entry| id_of(entry.name.to_str()?)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        Some(Layer { dir: self.path.join(id.to_string()), format: Format::Tree })
+    }
+}
+
+/// The snapshot to which the directory entry `name` belongs.
+fn id_of(name: &str) -> Option<Id> {
+    let stem = Beside::ALL.iter().find_map(|beside| name.strip_suffix(beside.suffix())).unwrap_or(name);
+    stem.parse().ok()
+}
+
+fn require_btrfs(root: &Dir) -> Result<()> {
+    let magic = rustix::fs::fstatfs(root).at("stat the file system of", root.shown())?.f_type;
+    if magic == libc::BTRFS_SUPER_MAGIC {
+        return Ok(());
+    }
+    let found = match magic {
+        libc::EXT4_SUPER_MAGIC => "ext4".to_owned(),
+        libc::XFS_SUPER_MAGIC => "xfs".to_owned(),
+        libc::TMPFS_MAGIC => "tmpfs".to_owned(),
+        libc::OVERLAYFS_SUPER_MAGIC => "overlay".to_owned(),
+        other => format!("a file system of type {other:#x}"),
+    };
+    Err(Error::unsupported(format!(
+        "{} is on {found}, not on btrfs: put the root on a btrfs file system, or choose the overlay or copy backend",
+        root.shown().display()
+    )))
+}
+
+/// Searching is what needs the most; the kernel says no before it looks at anything.
+fn require_privilege(root: &Dir) -> Result<()> {
+    match sys::nested(root.as_fd(), sys::ROOT_INODE) {
+        Err(Errno::PERM) => Err(Error::new(
+            ErrorKind::PermissionDenied,
+            "btrfs needs CAP_SYS_ADMIN in the first user namespace to search its trees: run as root, or choose the \
+             overlay or copy backend, which work in a user namespace",
+        )
+        .with_source(Errno::PERM)),
+        answer => answer.at("search the trees of", root.shown()).map(drop),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -145,9 +145,7 @@ pub(crate) fn open_dir(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<Own
     let handle = Handle { bytes: FID_BYTES as u32, kind: HANDLE_TYPE, fid };
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW | libc::O_CLOEXEC;
     // SAFETY: the handle lives through the call, and its first word says how many bytes follow the second.
-    let fd = check(unsafe {
-        libc::syscall(libc::SYS_open_by_handle_at, any.as_raw_fd(), &raw const handle, flags)
-    })?;
+    let fd = check(unsafe { libc::syscall(libc::SYS_open_by_handle_at, any.as_raw_fd(), &raw const handle, flags) })?;
     let fd = i32::try_from(fd).map_err(|_| Errno::PROTO)?;
     // SAFETY: the kernel has just made this descriptor, and nobody else knows it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
@@ -374,5 +372,40 @@ impl<'a> Search<'a> {
         let length = usize::try_from(half(offset_of!(Layout, len))?).map_err(|_| Errno::PROTO)?;
         let object = word(offset_of!(Layout, objectid))?;
         Ok((Key { object, kind, offset: word(offset_of!(Layout, offset))? }, length))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn successors_carry() {
+        let key = |object, kind, offset| Key { object, kind, offset };
+        assert_eq!(key(1, 2, 3).successor(), Some(key(1, 2, 4)));
+        assert_eq!(key(1, 2, u64::MAX).successor(), Some(key(1, 3, 0)));
+        assert_eq!(key(1, u8::MAX, u64::MAX).successor(), Some(key(2, 0, 0)));
+        assert_eq!(key(u64::MAX, u8::MAX, u64::MAX).successor(), None);
+    }
+
+    #[test]
+    fn short_items_are_errors() {
+        let key = Key { object: ROOT_INODE, kind: EXTENT_DATA, offset: 0 };
+        let mut content = [0; size_of::<raw::btrfs_file_extent_item>()];
+        content[offset_of!(raw::btrfs_file_extent_item, type_)] = raw::BTRFS_FILE_EXTENT_REG as u8;
+        assert_eq!(Item { key, content: &content }.extent(), Ok((0, Extent::Hole)));
+        for length in 0..offset_of!(raw::btrfs_file_extent_item, offset) {
+            assert_eq!(Item { key, content: &content[..length] }.extent(), Err(Errno::PROTO), "{length}");
+        }
+        let item = Item { key, content: &[0; 7] };
+        assert_eq!(item.inode_generation(), Err(Errno::PROTO));
+        assert_eq!(item.slice(usize::MAX, 2), Err(Errno::PROTO));
+    }
+
+    #[test]
+    fn names_have_to_fit() {
+        let name = |length: usize| OsString::from("n".repeat(length));
+        assert!(volume_args(&name(raw::BTRFS_SUBVOL_NAME_MAX as usize), 0, 0).is_ok());
+        assert!(volume_args(&name(raw::BTRFS_SUBVOL_NAME_MAX as usize + 1), 0, 0).is_err());
     }
 }

@@ -1,0 +1,148 @@
+//! Subvolumes that a user made inside a snapshot: found by their root references, never by walking.
+//!
+//! Each is known by the number of its tree, the inode of the directory that holds it, and its name there. Directories are
+//! opened by inode number, so a path that is too long, or that somebody changes meanwhile, does no harm.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::IFlags;
+use rustix::io::Errno;
+
+use crate::error::{Context, Error, Result};
+use crate::sys::btrfs::{self as sys, Nested};
+use crate::tree::Dir;
+
+/// How often one subvolume may turn out to hold others again after these were destroyed.
+const ATTEMPTS_MAX: u32 = 16;
+
+/// What `chattr` can set to forbid that a directory is changed or a subvolume destroyed.
+const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
+
+/// The subvolumes directly inside the one with the root directory `root`.
+pub(super) fn list(root: &Dir) -> Result<Vec<Nested>> {
+    let id = tree_id(root)?;
+    sys::nested(root.as_fd(), id).at("look for subvolumes in", root.shown())
+}
+
+fn tree_id(root: &Dir) -> Result<u64> {
+    Ok(sys::subvolume(root.as_fd()).at("get the number of", root.shown())?.id)
+}
+
+/// Where `nested` lies, from the root of the subvolume around it. For messages only, so a directory whose path the
+/// kernel cannot say is called by its inode number.
+fn place(root: &Dir, nested: &Nested) -> PathBuf {
+    match sys::dir_path(root.as_fd(), nested.outer, nested.dir) {
+        Ok(dir) => dir.join(&nested.name),
+        Err(_) => PathBuf::from(format!("(inode {})", nested.dir)).join(&nested.name),
+    }
+}
+
+fn open(root: &Dir, tree: u64, inode: u64, shown: PathBuf) -> Result<Dir> {
+    let fd = sys::open_dir(root.as_fd(), tree, inode).at("open directory", &shown)?;
+    Ok(Dir::from_fd(fd, shown))
+}
+
+/// Makes sure that a layer can hold the subvolumes `inside` as what they are: empty directories.
+///
+/// # Errors
+/// `FailedPrecondition` that names the first which is not empty, and the command that removes it.
+pub(super) fn require_empty(root: &Dir, inside: &[Nested]) -> Result<()> {
+    for nested in inside {
+        let place = place(root, nested);
+        let shown = root.shown().join(&place);
+        if !open(root, nested.id, sys::ROOT_INODE, shown.clone())?.names()?.is_empty() {
+            return Err(Error::precondition(format!(
+                "{place:?} is a subvolume with content, which a layer cannot hold: copy it to a directory, or remove \
+                 it with: btrfs subvolume delete {shown:?}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Makes plain directories, with the attributes of the subvolumes `inside`, of their placeholders in `copy`, a writable
+/// snapshot of the subvolume in which they lie. The directories which hold them keep their times.
+pub(super) fn flatten(copy: &Dir, inside: &[Nested]) -> Result<()> {
+    let tree = tree_id(copy)?;
+    for nested in inside {
+        let shown = copy.shown().join(place(copy, nested));
+        let subvolume = open(copy, nested.id, sys::ROOT_INODE, shown.clone())?;
+        let meta = subvolume.meta("", &subvolume.stat("")?)?;
+        let holder = open(copy, tree, nested.dir, shown.parent().unwrap_or(copy.shown()).to_owned())?;
+        let mtime = holder.stat("")?.mtime;
+        holder.remove_dir(&nested.name)?;
+        holder.make_dir(&nested.name)?;
+        holder.set_meta(&nested.name, &meta)?;
+        holder.set_mtime("", mtime)?;
+    }
+    Ok(())
+}
+
+/// Destroys the subvolume `name` in `snapshots` with all that lie inside it at any depth, the innermost first, and
+/// whatever a user did to forbid it.
+pub(super) fn destroy(snapshots: &Dir, name: &OsStr) -> Result<()> {
+    let top = snapshots.open_dir(name)?;
+    unlock(top.as_fd(), top.as_fd()).at("lift the immutable flag of", top.shown())?;
+    for _ in 0..ATTEMPTS_MAX {
+        destroy_inside(&top)?;
+        match sys::destroy(snapshots.as_fd(), name) {
+            Err(Errno::NOTEMPTY) => {}
+            Ok(()) | Err(Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno).at("destroy the subvolume", top.shown()),
+        }
+    }
+    Err(filled_again(top.shown()))
+}
+
+fn destroy_inside(top: &Dir) -> Result<()> {
+    let mut waiting: Vec<(Nested, u32)> = list(top)?.into_iter().map(|nested| (nested, 0)).collect();
+    while let Some((nested, attempts)) = waiting.pop() {
+        let shown = || top.shown().join(place(top, &nested));
+        match destroy_one(top, &nested) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY) if attempts < ATTEMPTS_MAX => {
+                let inside = sys::nested(top.as_fd(), nested.id).at("look for subvolumes in", shown())?;
+                waiting.push((nested, attempts + 1));
+                waiting.extend(inside.into_iter().map(|nested| (nested, 0)));
+            }
+            Err(Errno::NOTEMPTY) => return Err(filled_again(shown())),
+            Err(errno) => return Err(errno).at("destroy the subvolume", shown()),
+        }
+    }
+    Ok(())
+}
+
+fn destroy_one(top: &Dir, nested: &Nested) -> Result<(), Errno> {
+    let holder = sys::open_dir(top.as_fd(), nested.outer, nested.dir)?;
+    match sys::destroy(holder.as_fd(), &nested.name) {
+        Err(Errno::ROFS | Errno::PERM) => {
+            // The subvolume around it, which forbids the change, is about to go as well.
+            let outer = sys::open_dir(top.as_fd(), nested.outer, sys::ROOT_INODE)?;
+            let root = sys::open_dir(top.as_fd(), nested.id, sys::ROOT_INODE)?;
+            sys::make_writable(outer.as_fd())?;
+            unlock(outer.as_fd(), holder.as_fd())?;
+            unlock(root.as_fd(), root.as_fd())?;
+            sys::destroy(holder.as_fd(), &nested.name)
+        }
+        answer => answer,
+    }
+}
+
+/// Takes the immutable and append-only flags from `dir`, a directory of the subvolume with the root directory `root`.
+fn unlock(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Errno> {
+    let flags = rustix::fs::ioctl_getflags(dir)?;
+    if !flags.intersects(LOCKS) {
+        return Ok(());
+    }
+    sys::make_writable(root)?;
+    rustix::fs::ioctl_setflags(dir, flags - LOCKS)
+}
+
+fn filled_again(path: impl AsRef<Path>) -> Error {
+    Error::precondition(format!(
+        "{}: somebody goes on making subvolumes inside: stop whoever uses it",
+        path.as_ref().display()
+    ))
+}

@@ -1,0 +1,416 @@
+use std::fs::{self, File};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt, symlink};
+use std::process::Command;
+use std::thread;
+
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+
+use super::*;
+use crate::mount::scratch::{FsType, Scratch};
+use crate::testing;
+use crate::tree::Timestamp;
+
+struct Fixture {
+    backend: Btrfs,
+    root: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Fixture {
+    fn new() -> Option<Self> {
+        let scratch = testing::scratch(FsType::Btrfs)?;
+        let root = scratch.path().to_owned();
+        Some(Self { backend: Btrfs::new(&root).unwrap(), root, _scratch: scratch })
+    }
+
+    fn path(&self, id: u64) -> PathBuf {
+        self.root.join(SNAPSHOTS).join(id.to_string())
+    }
+
+    /// Makes the active snapshot `id`, lets `edit` work in it, and seals it to `id + 1`.
+    fn layer(&self, id: u64, parents: &Chain, edit: impl FnOnce(&Path)) {
+        self.backend.create(Id(id), parents).unwrap();
+        edit(&self.path(id));
+        self.backend.seal(Id(id), Id(id + 1)).unwrap();
+    }
+
+    /// What is in the directory of the snapshots, whoever may own it.
+    fn names(&self) -> Vec<OsString> {
+        self.backend.snapshots.names().unwrap().into_iter().map(|entry| entry.name).collect()
+    }
+}
+
+fn make_subvolume(at: &Path) -> Dir {
+    let dir = Dir::open(at.parent().unwrap()).unwrap();
+    sys::create_subvolume(dir.as_fd(), at.file_name().unwrap()).unwrap();
+    Dir::open(at).unwrap()
+}
+
+/// A directory so deep that no path reaches it.
+fn deep_dir(top: &Path) -> Dir {
+    let mut dir = Dir::open(top).unwrap();
+    for _ in 0..30 {
+        let name = "d".repeat(200);
+        dir.make_dir(&name).unwrap();
+        dir = dir.open_dir(&name).unwrap();
+    }
+    dir
+}
+
+#[test]
+fn lifecycle() {
+    let Some(at) = Fixture::new() else { return };
+    // The thread's own, since its namespace is its own.
+    rustix::process::umask(Mode::from_raw_mode(0o077));
+    at.backend.create(Id(1), &[]).unwrap();
+    let meta = fs::metadata(at.path(1)).unwrap();
+    assert_eq!((meta.mode(), meta.uid(), meta.gid(), meta.mtime()), (0o40755, 0, 0, 0));
+    assert_eq!(at.backend.create(Id(1), &[]).unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+    fs::write(at.path(1).join("f"), "one").unwrap();
+    let root = Dir::open(at.path(1)).unwrap();
+    root.set_xattr("", b"user.a", b"x").unwrap();
+    root.set_owner("", 5, 6).unwrap();
+    root.set_mode("", 0o1711).unwrap();
+    root.set_mtime("", Timestamp { seconds: -7, nanos: 8 }).unwrap();
+    at.backend.seal(Id(1), Id(2)).unwrap();
+    assert_eq!(at.backend.seal(Id(1), Id(2)).unwrap_err().kind(), ErrorKind::AlreadyExists);
+
+    at.backend.create(Id(3), &[Id(2)]).unwrap();
+    let child = Dir::open(at.path(3)).unwrap();
+    assert_eq!(child.meta("", &child.stat("").unwrap()).unwrap(), root.meta("", &root.stat("").unwrap()).unwrap());
+    fs::write(at.path(3).join("f"), "two").unwrap();
+    assert_eq!(fs::read(at.path(2).join("f")).unwrap(), b"one");
+    assert_eq!(fs::write(at.path(2).join("f"), "x").unwrap_err().kind(), std::io::ErrorKind::ReadOnlyFilesystem);
+
+    assert_eq!(at.backend.inventory().unwrap(), [Id(1), Id(2), Id(3)]);
+    for id in [1, 2, 3, 3, 4] {
+        at.backend.remove(Id(id)).unwrap();
+    }
+    assert_eq!(at.names(), [""; 0]);
+    assert_eq!(at.backend.create(Id(5), &[Id(2)]).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
+fn mounts_are_binds_of_the_top() {
+    let Some(at) = Fixture::new() else { return };
+    let mounts = at.backend.mounts(&[Id(3), Id(2)], Access::ReadOnly).unwrap();
+    assert_eq!(mounts, [Mount::Bind { source: at.path(3), access: Access::ReadOnly }]);
+    assert_eq!(at.backend.layer(Id(3)).unwrap(), Layer { dir: at.path(3), format: Format::Tree });
+    assert_eq!(at.backend.mounts(&[], Access::ReadWrite).unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
+#[test]
+fn a_writer_that_is_still_there_changes_nothing_sealed() {
+    let Some(at) = Fixture::new() else { return };
+    at.backend.create(Id(1), &[]).unwrap();
+    let mut file = File::create_new(at.path(1).join("f")).unwrap();
+    file.write_all(b"before").unwrap();
+    at.backend.seal(Id(1), Id(2)).unwrap();
+    file.write_all(b" after").unwrap();
+    file.write_all_at(b"B", 0).unwrap();
+    file.sync_all().unwrap();
+    assert_eq!(fs::read(at.path(2).join("f")).unwrap(), b"before");
+    at.backend.remove(Id(1)).unwrap();
+    file.rewind().unwrap();
+    let mut text = String::new();
+    file.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "Before after", "the open file outlives the name of its subvolume");
+    assert_eq!(at.backend.inventory().unwrap(), [Id(2)]);
+}
+
+#[test]
+fn an_empty_subvolume_inside_becomes_a_directory() {
+    let Some(at) = Fixture::new() else { return };
+    at.backend.create(Id(1), &[]).unwrap();
+    let holder = at.path(1).join("var/lib");
+    fs::create_dir_all(&holder).unwrap();
+    let holder = Dir::open(&holder).unwrap();
+    let inside = make_subvolume(&at.path(1).join("var/lib/vols"));
+    inside.set_xattr("", b"user.a", b"x").unwrap();
+    inside.set_owner("", 7, 8).unwrap();
+    inside.set_mode("", 0o2750).unwrap();
+    inside.set_mtime("", Timestamp { seconds: 9, nanos: 10 }).unwrap();
+    let deep = deep_dir(&at.path(1));
+    sys::create_subvolume(deep.as_fd(), "v".as_ref()).unwrap();
+    deep.set_mtime("", Timestamp { seconds: 11, nanos: 12 }).unwrap();
+    holder.set_mtime("", Timestamp { seconds: 13, nanos: 14 }).unwrap();
+
+    at.backend.seal(Id(1), Id(2)).unwrap();
+
+    assert_eq!(at.names(), ["1", "2"]);
+    let sealed = Dir::open(at.path(2)).unwrap();
+    assert!(sys::is_read_only(sealed.as_fd()).unwrap());
+    let lib = Dir::open(at.path(2).join("var/lib")).unwrap();
+    assert_eq!(lib.stat("").unwrap().mtime, Timestamp { seconds: 13, nanos: 14 });
+    let stat = lib.stat("vols").unwrap();
+    assert!(stat.ino > sys::ROOT_INODE, "a directory of its own: {stat:?}");
+    assert_eq!(lib.meta("vols", &stat).unwrap(), inside.meta("", &inside.stat("").unwrap()).unwrap());
+
+    // No placeholder is left that a child could inherit, not even where no path leads.
+    at.backend.create(Id(3), &[Id(2)]).unwrap();
+    fs::write(at.path(3).join("var/lib/vols/f"), "x").unwrap();
+    let mut dir = Dir::open(at.path(3)).unwrap();
+    for _ in 0..30 {
+        dir = dir.open_dir("d".repeat(200)).unwrap();
+    }
+    assert_eq!(dir.stat("").unwrap().mtime, Timestamp { seconds: 11, nanos: 12 });
+    assert!(dir.stat("v").unwrap().ino > sys::ROOT_INODE);
+    assert!(inside.names().unwrap().is_empty(), "the active one keeps its subvolume");
+}
+
+#[test]
+fn a_subvolume_with_content_refuses_the_seal() {
+    let Some(at) = Fixture::new() else { return };
+    at.backend.create(Id(1), &[]).unwrap();
+    make_subvolume(&at.path(1).join("empty"));
+    let full = at.path(1).join("full");
+    make_subvolume(&full);
+    fs::write(full.join("f"), "x").unwrap();
+
+    let error = at.backend.seal(Id(1), Id(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    let text = error.to_string();
+    assert!(text.starts_with("\"full\" is a subvolume with content"), "{text}");
+    assert!(text.ends_with(&format!("btrfs subvolume delete {full:?}")), "{text}");
+    at.backend.remove(Id(2)).unwrap();
+    assert_eq!(at.names(), ["1"]);
+
+    // A subvolume whose only content is another is not empty either.
+    fs::remove_file(full.join("f")).unwrap();
+    make_subvolume(&full.join("inner"));
+    assert_eq!(at.backend.seal(Id(1), Id(2)).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    sys::destroy(Dir::open(&full).unwrap().as_fd(), "inner".as_ref()).unwrap();
+    at.backend.seal(Id(1), Id(2)).unwrap();
+    assert_eq!(at.names(), ["1", "2"]);
+}
+
+#[test]
+fn removal_takes_everything_inside() {
+    let Some(at) = Fixture::new() else { return };
+    at.backend.create(Id(1), &[]).unwrap();
+    // In each other, beside each other, where no path leads, in a read-only one, and in use.
+    let mut path = at.path(1);
+    for _ in 0..10 {
+        path.push("n");
+        make_subvolume(&path);
+        make_subvolume(&path.with_file_name("m"));
+        fs::write(path.join("f"), "x").unwrap();
+    }
+    sys::create_subvolume(deep_dir(&at.path(1)).as_fd(), "v".as_ref()).unwrap();
+    let open = File::open(path.join("f")).unwrap();
+    for locked in [path.as_path(), path.parent().unwrap(), &at.path(1)] {
+        rustix::fs::ioctl_setflags(File::open(locked).unwrap(), rustix::fs::IFlags::IMMUTABLE).unwrap();
+    }
+    for frozen in [path.parent().unwrap(), &at.path(1)] {
+        let done = Command::new("btrfs").args(["property", "set"]).arg(frozen).args(["ro", "true"]).status().unwrap();
+        assert!(done.success());
+    }
+
+    at.backend.remove(Id(1)).unwrap();
+
+    assert_eq!(at.names(), [""; 0]);
+    assert_eq!(open.metadata().unwrap().len(), 1);
+    at.backend.create(Id(1), &[]).unwrap();
+}
+
+#[test]
+fn debris_is_listed_and_goes() {
+    let Some(at) = Fixture::new() else { return };
+    let snapshots = at.root.join(SNAPSHOTS);
+    fs::create_dir_all(snapshots.join("5/a/b")).unwrap();
+    fs::write(snapshots.join("6"), "x").unwrap();
+    symlink("5", snapshots.join("7")).unwrap();
+    make_subvolume(&snapshots.join("8.flat"));
+    make_subvolume(&snapshots.join("8.flat/inside"));
+    make_subvolume(&snapshots.join("9.now"));
+    make_subvolume(&snapshots.join("9"));
+    for stranger in ["x", "05", "9.other", ".now"] {
+        fs::create_dir(snapshots.join(stranger)).unwrap();
+    }
+    let ids = [5, 6, 7, 8, 9].map(Id);
+    assert_eq!(at.backend.inventory().unwrap(), ids);
+    assert_eq!(at.backend.create(Id(10), &[Id(5)]).unwrap_err().kind(), ErrorKind::DataLoss);
+    ids.iter().for_each(|id| at.backend.remove(*id).unwrap());
+    assert_eq!(at.backend.inventory().unwrap(), []);
+    assert_eq!(at.names(), [".now", "05", "9.other", "x"]);
+}
+
+#[test]
+fn a_long_chain() {
+    let Some(at) = Fixture::new() else { return };
+    let mut parents: Vec<Id> = Vec::new();
+    for id in (1..200).step_by(2) {
+        at.layer(id, &parents, |dir| fs::write(dir.join(format!("f{id}")), "x").unwrap());
+        at.backend.remove(Id(id)).unwrap();
+        parents.insert(0, Id(id + 1));
+    }
+    assert_eq!(at.backend.inventory().unwrap().len(), 100);
+    assert_eq!(fs::read_dir(at.path(200)).unwrap().count(), 100);
+    for (depth, id) in parents.iter().enumerate() {
+        let usage = at.backend.usage(*id, &parents[depth + 1..]).unwrap();
+        let root_too = u64::from(depth == 99);
+        assert_eq!(usage, Usage { size_bytes: 1, inodes: 1 + root_too }, "{id}");
+    }
+    parents.iter().for_each(|id| at.backend.remove(*id).unwrap());
+    assert_eq!(at.names(), [""; 0]);
+}
+
+#[test]
+fn usage_is_what_was_written_since() {
+    let Some(at) = Fixture::new() else { return };
+    at.layer(1, &[], |dir| {
+        for number in 0..5_000 {
+            fs::write(dir.join(format!("f{number}")), "small").unwrap();
+        }
+        fs::write(dir.join("big"), vec![1; 1 << 20]).unwrap();
+    });
+    let base = at.backend.usage(Id(2), &[]).unwrap();
+    assert_eq!(base, Usage { size_bytes: 5_000 * 5 + (1 << 20), inodes: 5_002 });
+
+    for writer in 0..20 {
+        let id = 10 + 2 * writer;
+        at.layer(id, &[Id(2)], |dir| fs::write(dir.join("new"), vec![2; 100_000]).unwrap());
+        let expected = Usage { size_bytes: 25 * 4096, inodes: 1 };
+        assert_eq!(at.backend.usage(Id(id + 1), &[Id(2)]).unwrap(), expected);
+        assert_eq!(at.backend.usage(Id(id), &[Id(2)]).unwrap(), expected, "active and sealed agree");
+        let (_, items) =
+            usage::count(&Dir::open(at.path(id + 1)).unwrap(), at.backend.origin(&[Id(2)]).unwrap()).unwrap();
+        assert!(items < 1_000, "{items} items searched for one new file beside 5,000 old ones");
+    }
+    at.backend.create(Id(90), &[Id(2)]).unwrap();
+    assert_eq!(at.backend.usage(Id(90), &[Id(2)]).unwrap(), Usage::default());
+    assert!(!at.names().contains(&"90.now".into()));
+}
+
+/// Each edit on top of one file of 1 MiB, and what it takes.
+#[test]
+fn usage_counts_extents_once_and_the_parents_never() {
+    let Some(at) = Fixture::new() else { return };
+    at.layer(1, &[], |dir| fs::write(dir.join("big"), vec![1; 1 << 20]).unwrap());
+    let clone = |from: PathBuf, to: PathBuf| {
+        rustix::fs::ioctl_ficlone(File::create(to).unwrap(), File::open(from).unwrap()).unwrap();
+    };
+    type Edit<'a> = (&'a str, u64, u64, &'a dyn Fn(&Path));
+    let edits: [Edit<'_>; 9] = [
+        ("nothing", 0, 0, &|_| {}),
+        ("chmod", 0, 0, &|dir| fs::set_permissions(dir.join("big"), PermissionsExt::from_mode(0o600)).unwrap()),
+        ("rename", 0, 0, &|dir| fs::rename(dir.join("big"), dir.join("moved")).unwrap()),
+        ("unlink", 0, 0, &|dir| fs::remove_file(dir.join("big")).unwrap()),
+        ("clone of the parent's", 0, 1, &|dir| clone(dir.join("big"), dir.join("c"))),
+        ("one block inside", 4096, 0, &|dir| {
+            File::options().write(true).open(dir.join("big")).unwrap().write_all_at(&[2; 100], 8192).unwrap();
+        }),
+        ("new, linked and cloned", 65536, 2, &|dir| {
+            fs::write(dir.join("n"), vec![3; 65536]).unwrap();
+            fs::hard_link(dir.join("n"), dir.join("l")).unwrap();
+            clone(dir.join("n"), dir.join("c"));
+        }),
+        ("a hole, a link, a directory", 3, 3, &|dir| {
+            File::create(dir.join("h")).unwrap().set_len(1 << 30).unwrap();
+            symlink("big", dir.join("s")).unwrap();
+            fs::create_dir(dir.join("d")).unwrap();
+        }),
+        ("written and gone again", 0, 0, &|dir| {
+            fs::write(dir.join("n"), vec![3; 65536]).unwrap();
+            fs::remove_file(dir.join("n")).unwrap();
+        }),
+    ];
+    for (number, (what, size_bytes, inodes, edit)) in (0..).zip(edits) {
+        let id = 10 + 2 * number;
+        at.layer(id, &[Id(2)], edit);
+        let expected = Usage { size_bytes, inodes };
+        assert_eq!(at.backend.usage(Id(id + 1), &[Id(2)]).unwrap(), expected, "{what}");
+        assert_eq!(at.backend.usage(Id(id), &[Id(2)]).unwrap(), expected, "{what}, active");
+    }
+}
+
+#[test]
+fn any_directory_can_be_the_root() {
+    let Some(at) = Fixture::new() else { return };
+    make_subvolume(&at.root.join("sub"));
+    let root = at.root.join("sub/a/b");
+    fs::create_dir_all(&root).unwrap();
+    let backend = Btrfs::new(&root).unwrap();
+    backend.create(Id(1), &[]).unwrap();
+    make_subvolume(&root.join("s/1/v"));
+    backend.seal(Id(1), Id(2)).unwrap();
+    backend.create(Id(3), &[Id(2)]).unwrap();
+    assert_eq!(backend.usage(Id(3), &[Id(2)]).unwrap(), Usage::default());
+    assert_eq!(backend.inventory().unwrap(), [1, 2, 3].map(Id));
+    for id in 1..=3 {
+        backend.remove(Id(id)).unwrap();
+    }
+    assert_eq!(backend.inventory().unwrap(), []);
+    assert_eq!(at.backend.inventory().unwrap(), []);
+}
+
+#[test]
+fn two_file_systems_do_not_mix() {
+    let (Some(one), Some(two)) = (Fixture::new(), Fixture::new()) else { return };
+    one.layer(1, &[], |dir| fs::write(dir.join("f"), "one").unwrap());
+    two.layer(1, &[], |dir| fs::write(dir.join("f"), "two").unwrap());
+    make_subvolume(&one.path(1).join("v"));
+    one.backend.remove(Id(1)).unwrap();
+    assert_eq!(two.backend.inventory().unwrap(), [1, 2].map(Id));
+    assert_eq!(fs::read(one.path(2).join("f")).unwrap(), b"one");
+    assert_eq!(fs::read(two.path(2).join("f")).unwrap(), b"two");
+}
+
+#[test]
+fn threads_do_not_disturb_each_other() {
+    let Some(at) = Fixture::new() else { return };
+    at.layer(1, &[], |dir| fs::write(dir.join("f"), "base").unwrap());
+    thread::scope(|scope| {
+        for worker in 1..=4_u64 {
+            let at = &at;
+            scope.spawn(move || {
+                for round in 0..10 {
+                    let id = worker * 1_000 + round * 2;
+                    at.layer(id, &[Id(2)], |dir| {
+                        fs::write(dir.join("f"), id.to_string()).unwrap();
+                        if round % 3 == 0 {
+                            make_subvolume(&dir.join("v"));
+                        }
+                    });
+                    assert_eq!(fs::read_to_string(at.path(id + 1).join("f")).unwrap(), id.to_string());
+                    let usage = at.backend.usage(Id(id), &[Id(2)]).unwrap();
+                    assert_eq!(usage.size_bytes, 4);
+                    at.backend.remove(Id(id)).unwrap();
+                    if round % 2 == 0 {
+                        at.backend.remove(Id(id + 1)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert_eq!(at.backend.inventory().unwrap().len(), 2 + 4 * 5);
+    assert_eq!(at.names().len(), 2 + 4 * 5);
+}
+
+#[test]
+fn other_file_systems_are_refused_by_name() {
+    let Some(scratch) = testing::scratch(FsType::Tmpfs) else { return };
+    let error = Btrfs::new(scratch.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unsupported);
+    assert!(error.to_string().contains("is on tmpfs, not on btrfs"), "{error}");
+    assert!(error.to_string().contains("overlay or copy"), "{error}");
+    assert_eq!(Btrfs::new(&scratch.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "a refusal makes nothing");
+}
+
+#[test]
+fn without_privilege_the_reason_is_said() {
+    let Some(scratch) = testing::scratch(FsType::Btrfs) else { return };
+    // Of this thread only, and for good.
+    let mut sets = capabilities(None).unwrap();
+    sets.effective.remove(CapabilitySet::SYS_ADMIN);
+    set_capabilities(None, sets).unwrap();
+    let error = Btrfs::new(scratch.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
+    assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "a refusal makes nothing");
+    sets.effective.insert(CapabilitySet::SYS_ADMIN);
+    set_capabilities(None, sets).unwrap();
+}

@@ -1,1 +1,144 @@
+//! A backend that fails or dies at the n-th call: for tests of whatever stands on a backend.
+//!
+//! [`Faulty`] passes every method on to another backend, counts the calls, and at the chosen one does what a full disk, a
+//! broken disk or a power cut would do. Run a script once with [`Fault::NONE`] to learn how many calls it makes, then
+//! once for each call, before and after it, and look at what was left.
+//!
+//! Every method of [`Backend`] that can fail is one call. Calls are numbered from 1 in the order in which they begin, over
+//! all threads.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Backend, Capabilities, Chain, Usage};
+use crate::changeset::{Candidates, Layer};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::mount::{Access, Mount};
+
+/// On which side of the work a [`Fault`] strikes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum When {
+    /// Nothing was done.
+    Before,
+    /// All was done, and nobody is told. Strikes also if it was done in vain.
+    After,
+}
+
+/// What a [`Fault`] does.
+#[derive(Clone, Copy, Debug)]
+pub enum Action {
+    /// The call answers an error of kind `Io`.
+    Fail,
+    /// The function is called, and should end the process: `std::process::abort` in a child that the test started. If it
+    /// returns, the call goes on as if there were no fault.
+    Die(fn()),
+}
+
+/// The call at which it happens, and what.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// Which call, from 1 on; 0 is none.
+    pub at_call: u64,
+    /// On which side of it.
+    pub when: When,
+    /// What happens.
+    pub action: Action,
+}
+
+impl Fault {
+    /// Never.
+    pub const NONE: Self = Self { at_call: 0, when: When::Before, action: Action::Fail };
+}
+
+/// A backend with one fault.
+#[derive(Debug)]
+pub struct Faulty {
+    inner: Box<dyn Backend>,
+    fault: Fault,
+    calls: Arc<AtomicU64>,
+}
+
+impl Faulty {
+    /// Puts `fault` in front of `inner`.
+    pub fn new(inner: Box<dyn Backend>, fault: Fault) -> Self {
+        Self { inner, fault, calls: Arc::default() }
+    }
+
+    /// How many calls began so far; goes on counting when the backend was given away.
+    pub fn calls(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.calls)
+    }
+
+    fn call<T>(&self, method: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+        let number = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+        if number != self.fault.at_call {
+            return work();
+        }
+        if self.fault.when == When::Before {
+            self.strike(method)?;
+            return work();
+        }
+        let answer = work();
+        self.strike(method)?;
+        answer
+    }
+
+    fn strike(&self, method: &str) -> Result<()> {
+        let Fault { at_call, when, action } = self.fault;
+        match action {
+            Action::Fail => {
+                let side = if when == When::Before { "before" } else { "after" };
+                Err(Error::new(
+                    ErrorKind::Io,
+                    format!("a fault was put {side} call {at_call} of the backend, {method}"),
+                ))
+            }
+            Action::Die(die) => {
+                die();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Backend for Faulty {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    fn create(&self, id: Id, parents: &Chain) -> Result<()> {
+        self.call("create", || self.inner.create(id, parents))
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
+        self.call("mounts", || self.inner.mounts(stack, access))
+    }
+
+    fn seal(&self, active: Id, sealed: Id) -> Result<()> {
+        self.call("seal", || self.inner.seal(active, sealed))
+    }
+
+    fn remove(&self, id: Id) -> Result<()> {
+        self.call("remove", || self.inner.remove(id))
+    }
+
+    fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
+        self.call("usage", || self.inner.usage(id, parents))
+    }
+
+    fn inventory(&self) -> Result<Vec<Id>> {
+        self.call("inventory", || self.inner.inventory())
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        self.inner.layer(id)
+    }
+
+    fn candidates(&self, id: Id, parent: Option<Id>) -> Result<Candidates> {
+        self.call("candidates", || self.inner.candidates(id, parent))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -97,18 +97,19 @@ pub(super) fn destroy(snapshots: &Dir, name: &OsStr) -> Result<()> {
 }
 
 fn destroy_inside(top: &Dir) -> Result<()> {
-    let mut waiting: Vec<(Nested, u32)> = list(top)?.into_iter().map(|nested| (nested, 0)).collect();
-    while let Some((nested, attempts)) = waiting.pop() {
-        let shown = || top.shown().join(place(top, &nested));
+    let shown_in = |outer: &Path, nested: Nested| (outer.join(place(top, &nested)), nested, 0);
+    let mut waiting: Vec<_> = list(top)?.into_iter().map(|nested| shown_in(top.shown(), nested)).collect();
+    while let Some((shown, nested, attempts)) = waiting.pop() {
         match destroy_one(top, &nested) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(Errno::NOTEMPTY) if attempts < ATTEMPTS_MAX => {
-                let inside = sys::nested(top.as_fd(), nested.id).at("look for subvolumes in", shown())?;
-                waiting.push((nested, attempts + 1));
-                waiting.extend(inside.into_iter().map(|nested| (nested, 0)));
+                let inside = sys::nested(top.as_fd(), nested.id).at("look for subvolumes in", &shown)?;
+                let inside: Vec<_> = inside.into_iter().map(|nested| shown_in(&shown, nested)).collect();
+                waiting.push((shown, nested, attempts + 1));
+                waiting.extend(inside);
             }
-            Err(Errno::NOTEMPTY) => return Err(filled_again(shown())),
-            Err(errno) => return Err(errno).at("destroy the subvolume", shown()),
+            Err(Errno::NOTEMPTY) => return Err(filled_again(&shown)),
+            Err(errno) => return Err(errno).at("destroy the subvolume", shown),
         }
     }
     Ok(())
@@ -140,9 +141,6 @@ fn unlock(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Errno> {
     rustix::fs::ioctl_setflags(dir, flags - LOCKS)
 }
 
-fn filled_again(path: impl AsRef<Path>) -> Error {
-    Error::precondition(format!(
-        "{}: somebody goes on making subvolumes inside: stop whoever uses it",
-        path.as_ref().display()
-    ))
+fn filled_again(path: &Path) -> Error {
+    Error::precondition(format!("{}: somebody goes on making subvolumes inside: stop whoever uses it", path.display()))
 }

@@ -187,6 +187,34 @@ fn a_subvolume_with_content_refuses_the_seal() {
     assert_eq!(at.names(), ["1", "2"]);
 }
 
+/// Whoever makes subvolumes while a snapshot is sealed gets an error or a sound layer, never one with placeholders.
+#[test]
+fn subvolumes_that_come_while_sealing() {
+    let Some(at) = Fixture::new() else { return };
+    at.backend.create(Id(1), &[]).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..40 {
+                make_subvolume(&at.path(1).join(format!("v{number}")));
+                thread::sleep(std::time::Duration::from_millis(1));
+            }
+        });
+        for sealed in (2..20).map(Id) {
+            match at.backend.seal(Id(1), sealed) {
+                Ok(()) => {
+                    let dir = at.backend.open(sealed).unwrap();
+                    for entry in dir.names().unwrap() {
+                        assert!(dir.stat(&entry.name).unwrap().ino > sys::ROOT_INODE, "{sealed}: {entry:?}");
+                    }
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Unavailable, "{}", error.chain()),
+            }
+        }
+    });
+    at.backend.inventory().unwrap().into_iter().for_each(|id| at.backend.remove(id).unwrap());
+    assert_eq!(at.names(), [""; 0]);
+}
+
 #[test]
 fn removal_takes_everything_inside() {
     let Some(at) = Fixture::new() else { return };

@@ -14,8 +14,8 @@
 //! removal destroys them first. See [`nested`].
 //!
 //! # What a crash leaves
-//! Beside `<id>` there can be `<id>.flat` (sealing in progress) and `<id>.now` (usage in progress): they are listed by
-//! [`Backend::inventory`] under their id and go with it.
+//! Beside `<id>` there can be `<id>.new`, which was not finished, and `<id>.now`, of which the usage was taken: they are
+//! listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Backend, Capabilities, Chain, Usage};
@@ -44,18 +44,18 @@ const SNAPSHOTS: &str = "s";
 /// What a snapshot can have beside it while a call is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Beside {
-    /// A writable copy in which placeholders become directories before it is sealed.
-    Flat,
+    /// A snapshot that takes more than one step to make.
+    New,
     /// A read-only copy of an active snapshot, of which the usage is taken.
     Now,
 }
 
 impl Beside {
-    const ALL: [Self; 2] = [Self::Flat, Self::Now];
+    const ALL: [Self; 2] = [Self::New, Self::Now];
 
     fn suffix(self) -> &'static str {
         match self {
-            Self::Flat => ".flat",
+            Self::New => ".new",
             Self::Now => ".now",
         }
     }
@@ -80,8 +80,12 @@ impl Btrfs {
     ///
     /// # Errors
     /// `Unsupported` if `root` is not on btrfs; `PermissionDenied` without `CAP_SYS_ADMIN` in the first user namespace,
-    /// which btrfs demands for searching its trees and destroying subvolumes; `NotFound` if there is no `root`.
+    /// which btrfs demands for searching its trees and destroying subvolumes; `InvalidArgument` for a relative path;
+    /// `NotFound` if there is no `root`.
     pub fn new(root: &Path) -> Result<Self> {
+        if !root.is_absolute() {
+            return Err(Error::invalid(format!("the root {root:?} is not an absolute path")));
+        }
         let dir = Dir::open(root)?;
         require_btrfs(&dir)?;
         require_privilege(&dir)?;
@@ -106,6 +110,24 @@ impl Btrfs {
     fn snapshot(&self, source: &Dir, name: &OsString, frozen: bool) -> Result<()> {
         sys::snapshot(self.snapshots.as_fd(), name, source.as_fd(), frozen)
             .at("make the snapshot", self.snapshots.shown_at(name))
+    }
+
+    /// Makes an empty snapshot under another name first: a power cut must not leave it without its attributes.
+    fn create_empty(&self, id: Id) -> Result<()> {
+        let (name, unfinished) = (OsString::from(id.to_string()), Beside::New.of(id));
+        let shown = self.snapshots.shown_at(&name);
+        if self.snapshots.stat_if_any(&name)?.is_some() {
+            return Err(Error::already_exists(format!("{} is there already", shown.display())));
+        }
+        sys::create_subvolume(self.snapshots.as_fd(), &unfinished)
+            .at("make the subvolume", self.snapshots.shown_at(&unfinished))?;
+        let (dir, meta) = (self.snapshots.open_dir(&unfinished)?, Meta::implied_dir());
+        dir.set_owner("", meta.uid, meta.gid)?;
+        // The umask was applied. Extended attributes stay: they are properties inherited from the directory around.
+        dir.set_mode("", meta.mode)?;
+        dir.set_mtime("", meta.mtime)?;
+        rustix::fs::renameat_with(&self.snapshots, &unfinished, &self.snapshots, &name, RenameFlags::NOREPLACE)
+            .at("make", shown)
     }
 
     /// Removes whatever is called `name`.
@@ -138,7 +160,7 @@ impl Btrfs {
     /// Seals a snapshot that has subvolumes inside: a copy of it gets directories in their stead, and is sealed.
     fn seal_flat(&self, active: &Dir, inside: &[sys::Nested], sealed: Id) -> Result<()> {
         nested::require_empty(active, inside)?;
-        let name = Beside::Flat.of(sealed);
+        let name = Beside::New.of(sealed);
         self.snapshot(active, &name, false)?;
         let flat = self.snapshots.open_dir(&name)?;
         // Once more: what was put into them before the copy was made must not be lost in silence.
@@ -161,18 +183,9 @@ impl Backend for Btrfs {
     }
 
     fn create(&self, id: Id, parents: &Chain) -> Result<()> {
-        let name = OsString::from(id.to_string());
         match parents.first() {
-            Some(parent) => self.snapshot(&self.open(*parent)?, &name, false),
-            None => {
-                sys::create_subvolume(self.snapshots.as_fd(), &name)
-                    .at("make the subvolume", self.snapshots.shown_at(&name))?;
-                // The kernel applied the umask. Attributes stay: they are properties inherited from the directory around.
-                let (dir, meta) = (self.open(id)?, Meta::implied_dir());
-                dir.set_owner("", meta.uid, meta.gid)?;
-                dir.set_mode("", meta.mode)?;
-                dir.set_mtime("", meta.mtime)
-            }
+            Some(parent) => self.snapshot(&self.open(*parent)?, &id.to_string().into(), false),
+            None => self.create_empty(id),
         }
     }
 

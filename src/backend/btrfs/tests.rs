@@ -68,6 +68,7 @@ fn lifecycle() {
     let meta = fs::metadata(at.path(1)).unwrap();
     assert_eq!((meta.mode(), meta.uid(), meta.gid(), meta.mtime()), (0o40755, 0, 0, 0));
     assert_eq!(at.backend.create(Id(1), &[]).unwrap_err().kind(), ErrorKind::AlreadyExists);
+    assert_eq!(at.names(), ["1"]);
 
     fs::write(at.path(1).join("f"), "one").unwrap();
     let root = Dir::open(at.path(1)).unwrap();
@@ -283,8 +284,8 @@ fn debris_is_listed_and_goes() {
     fs::create_dir_all(snapshots.join("5/a/b")).unwrap();
     fs::write(snapshots.join("6"), "x").unwrap();
     symlink("5", snapshots.join("7")).unwrap();
-    make_subvolume(&snapshots.join("8.flat"));
-    make_subvolume(&snapshots.join("8.flat/inside"));
+    make_subvolume(&snapshots.join("8.new"));
+    make_subvolume(&snapshots.join("8.new/inside"));
     make_subvolume(&snapshots.join("9.now"));
     make_subvolume(&snapshots.join("9"));
     for stranger in ["x", "05", "9.other", ".now"] {
@@ -461,6 +462,7 @@ fn other_file_systems_are_refused_by_name() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("is on tmpfs, not on btrfs"), "{error}");
     assert!(error.to_string().contains("overlay or copy"), "{error}");
+    assert_eq!(Btrfs::new(Path::new("relative")).unwrap_err().kind(), ErrorKind::InvalidArgument);
     assert_eq!(Btrfs::new(&scratch.path().join("none")).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(fs::read_dir(scratch.path()).unwrap().count(), 0, "a refusal makes nothing");
 }

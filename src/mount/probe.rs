@@ -65,19 +65,7 @@ impl Report {
 /// Tries everything that strata depends on; what depends on the file system is tried in `root`, a directory, which is
 /// left as it was.
 pub fn probe(root: &Path) -> Report {
-    let feature = |name, meaning, matters_to, tried: Result<()>| {
-        let available = tried.map_or_else(|error| Available::No(error.chain()), |()| Available::Yes);
-        Feature { name, meaning, matters_to, available }
-    };
-    let mut features: Vec<_> = kernel()
-        .iter()
-        .map(|(name, meaning, matters_to, available)| Feature {
-            name,
-            meaning,
-            matters_to,
-            available: available.clone(),
-        })
-        .collect();
+    let mut features = kernel().to_vec();
     features.extend([
         feature(
             "upper",
@@ -91,50 +79,52 @@ pub fn probe(root: &Path) -> Report {
     Report { features }
 }
 
-type Kernel = (&'static str, &'static str, &'static str, Available);
+fn feature(name: &'static str, meaning: &'static str, matters_to: &'static str, tried: Result<()>) -> Feature {
+    let available = tried.map_or_else(|error| Available::No(error.chain()), |()| Available::Yes);
+    Feature { name, meaning, matters_to, available }
+}
 
 /// What does not depend on a directory.
-fn kernel() -> &'static [Kernel] {
-    static ANSWERS: OnceLock<Vec<Kernel>> = OnceLock::new();
+fn kernel() -> &'static [Feature] {
+    static ANSWERS: OnceLock<Vec<Feature>> = OnceLock::new();
     ANSWERS.get_or_init(|| {
-        let answer = |tried: Result<()>| tried.map_or_else(|error| Available::No(error.chain()), |()| Available::Yes);
         vec![
-            (
+            feature(
                 "initial-user-namespace",
                 "this process is in the machine's first user namespace",
                 "btrfs, device nodes and trusted attributes; elsewhere overlays use userxattr",
-                answer(initial_user_namespace()),
+                initial_user_namespace(),
             ),
-            ("overlay", "the kernel and this user can mount overlays", "the overlay backend", answer(overlay())),
-            (
+            feature("overlay", "the kernel and this user can mount overlays", "the overlay backend", overlay()),
+            feature(
                 "lowerdir-add",
                 "overlayfs takes layers one by one (Linux 6.8)",
-                "nothing: without it stacks are mounted by short links",
-                answer(if attach::layers_one_by_one() { Ok(()) } else { Err(Error::unsupported("it does not")) }),
+                "nothing: without it the layers of high stacks are given by short links",
+                layers_one_by_one(),
             ),
-            (
+            feature(
                 "mount-setattr",
                 "mounts can be made read-only with all below (Linux 5.12)",
-                "views and read-only mounts",
-                answer(mount_attributes()),
+                "every bind mount, so all backends",
+                mount_attributes(),
             ),
-            (
+            feature(
                 "fchmodat2",
                 "modes can be set without opening (Linux 6.6)",
                 "nothing: without it /proc is used",
-                answer(mode_by_descriptor()),
+                mode_by_descriptor(),
             ),
-            (
+            feature(
                 "xattrat",
                 "extended attributes are reached by directory and name (Linux 6.13)",
                 "speed: without it /proc is used",
-                answer(sys::xattr::has_at_calls().at("call", "listxattrat")),
+                sys::xattr::has_at_calls().at("list the attributes of", "."),
             ),
-            (
+            feature(
                 "loop",
                 "files can be block devices",
-                "compare and conformance on file systems of their own",
-                answer(loop_devices()),
+                "compare and conformance on other file systems",
+                loop_devices(),
             ),
         ]
     })
@@ -236,6 +226,10 @@ fn initial_user_namespace() -> Result<()> {
 
 fn overlay() -> Result<()> {
     attach::context("overlay").map(drop)
+}
+
+fn layers_one_by_one() -> Result<()> {
+    if attach::layers_one_by_one() { Ok(()) } else { Err(Error::unsupported("overlayfs does not know lowerdir+")) }
 }
 
 fn mount_attributes() -> Result<()> {

@@ -137,6 +137,20 @@ fn a_store_reached_by_a_link_or_another_mount() {
 }
 
 #[test]
+fn the_same_path_on_another_file_system_is_another_directory() {
+    let [Some(one), Some(other)] = [FsType::Tmpfs; 2].map(testing::scratch) else { return };
+    for scratch in [&one, &other] {
+        fs::create_dir_all(scratch.path().join("s/1/fs")).expect("mkdir");
+    }
+    let point = one.path().join("point");
+    fs::create_dir(&point).expect("mkdir");
+    let mount = Mount::Bind { source: other.path().join("s/1/fs"), access: Access::ReadWrite };
+    let _mounted = Mounted::new(&[mount], &point).expect("bind");
+    assert_eq!(users_of(&one.path().join("s/1")).expect("table"), Vec::<PathBuf>::new());
+    assert_eq!(users_of(&other.path().join("s/1")).expect("table"), [point]);
+}
+
+#[test]
 fn lines_longer_than_a_page_and_what_no_table_shows() {
     let Some(scratch) = testing::scratch(FsType::Ext4) else { return };
     let long = "n".repeat(100);

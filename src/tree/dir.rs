@@ -112,6 +112,24 @@ impl Dir {
         Ok(Self { fd, shown: self.shown.join(name) })
     }
 
+    /// Opens the directory `name` unless something is mounted on it. Subvolumes are no mounts.
+    ///
+    /// # Errors
+    /// As [`Self::open_dir`]; `FailedPrecondition` for a mount point.
+    pub fn open_dir_unmounted(&self, name: impl AsRef<OsStr>) -> Result<Self> {
+        let name = name.as_ref();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let shown = self.shown.join(name);
+        match rustix::fs::openat2(&self.fd, name, flags, Mode::empty(), ResolveFlags::NO_XDEV) {
+            Err(Errno::XDEV) => {
+                Err(Error::precondition(format!("{} is a mount point: unmount it first", shown.display()))
+                    .with_source(Errno::XDEV))
+            }
+            Err(Errno::LOOP) => Err(Errno::NOTDIR).at("open directory", shown),
+            fd => fd.at("open directory", &shown).map(|fd| Self { fd, shown }),
+        }
+    }
+
     /// Opens the directory at `path` below this one, however long the path is. No component may be a link.
     ///
     /// # Errors

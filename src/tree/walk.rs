@@ -240,12 +240,12 @@ fn remove_or_enter(stack: &mut Stack, root: &Dir, name: Name, rounds: u32) -> Re
     Ok(())
 }
 
-/// Opens a directory whose owner may lack permissions on it.
+/// Opens a directory whose owner may lack permissions on it. What is mounted on one belongs to somebody else.
 fn open_to_empty(dir: &Dir, name: &OsStr) -> Result<(Dir, Stat, Vec<Name>)> {
-    let opened = match dir.open_dir(name) {
+    let opened = match dir.open_dir_unmounted(name) {
         Err(error) if error.errno() == Some(Errno::ACCESS) => {
             dir.set_mode(name, OWNER_ALL)?;
-            dir.open_dir(name)?
+            dir.open_dir_unmounted(name)?
         }
         opened => opened?,
     };

@@ -334,3 +334,21 @@ fn removal_follows_nothing_and_undresses_what_is_locked() {
     assert_eq!(names(&outside), ["f"]);
     assert_eq!(bench.backend.inventory().expect("inventory"), []);
 }
+
+#[test]
+fn removal_stops_at_a_mount() {
+    let Some(bench) = Bench::new(FsType::Ext4) else { return };
+    let outside = bench.scratch.path().join("outside");
+    fs::create_dir(&outside).expect("mkdir");
+    fs::write(outside.join("f"), "x").expect("write");
+    bench.make(&[Id(1)], |dir| fs::create_dir(dir.join("inside")).expect("mkdir"));
+    let inside = bench.root().join("s/1/fs/inside");
+    let mount = Mount::Bind { source: outside.clone(), access: Access::ReadWrite };
+    let mounted = Mounted::new(&[mount], inside).expect("bind");
+    let error = bench.backend.remove(Id(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition, "{error}");
+    assert_eq!(names(&outside), ["f"]);
+    mounted.unmount().expect("unmount");
+    bench.backend.remove(Id(1)).expect("remove");
+    assert_eq!(bench.backend.inventory().expect("inventory"), []);
+}

@@ -179,9 +179,7 @@ impl Decoder<'_, '_> {
     fn header(&mut self, block: &[u8; BLOCK_BYTES], at: u64) -> Result<()> {
         let place = |error: Error| error.context(format!("header at byte {at}"));
         let header = Header::parse(block).map_err(place)?;
-        let kind = header.kind().map_err(|error| {
-            error.context(format!("entry {:?} at byte {at}", String::from_utf8_lossy(&header.name())))
-        })?;
+        let kind = header.kind().map_err(|error| error.context(entry_place(&header.name(), at)))?;
         match kind {
             Kind::Pax | Kind::LongName | Kind::LongLink => self.read_ahead(&header, kind).map_err(place),
             Kind::Skipped => {
@@ -356,6 +354,17 @@ impl Decoder<'_, '_> {
         self.blocks.skip(stored)?;
         self.blocks.align()
     }
+}
+
+/// Names an entry, however long its name claims to be.
+fn entry_place(name: &[u8], at: u64) -> String {
+    /// What fits on a few lines of a terminal.
+    const SHOWN_BYTES_MAX: usize = 300;
+    let (shown, more) = match name.get(..SHOWN_BYTES_MAX) {
+        Some(first) => (first, "..."),
+        None => (name, ""),
+    };
+    format!("entry {:?}{more} at byte {at}", String::from_utf8_lossy(shown))
 }
 
 fn check_segments(count: usize, limits: &Limits) -> Result<()> {

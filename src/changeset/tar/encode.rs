@@ -39,7 +39,7 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::decode::{DEVICE_MAJOR_MAX, DEVICE_MINOR_MAX, PAX_BYTES_MAX};
+use super::decode::{DEVICE_MAJOR_MAX, DEVICE_MINOR_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX};
 use super::header::{BLOCK_BYTES, ID_MAX, NAME_BYTES, PREFIX_BYTES, Ustar, WIDE_MAX};
 use super::names::{NAME_BYTES_MAX, OPAQUE_NAME, WHITEOUT_PREFIX, is_reserved};
 use super::pax::{format_time, push_record, push_xattr};
@@ -255,7 +255,7 @@ impl<W: Write> Sink for Encoder<'_, W> {
     /// `InvalidArgument`, naming the path: for a name that begins with `.wh.` (a reader would take the file for a
     /// deletion), a removal whose whiteout would be longer than a name can be, a change out of the canonical order, a
     /// device 0:0 or beyond Linux's range. `DataLoss` for content that is longer or shorter than it was said to be.
-    /// `ResourceExhausted` for attributes that no reader would accept. What `describe` and the writer report.
+    /// `ResourceExhausted` for attributes and paths beyond what [`super::Limits`] accept. What `describe` and the writer report.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
         let written = check_path(change.path()).and_then(|()| match change {
             Change::Put { path, meta, .. } => self.put(path, meta, data),
@@ -415,6 +415,10 @@ fn checked(device: Device) -> Result<Device> {
 /// Accepts what a tree can have and a layer can say.
 fn check_path(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= PATH_BYTES_MAX || path.iter().count() > PATH_DEPTH_MAX {
+        let message = format!("the path has {} bytes and lies {} deep", bytes.len(), path.iter().count());
+        return Err(Error::new(ErrorKind::ResourceExhausted, format!("{message}: our own reader would refuse it")));
+    }
     let is_name = |name: &[u8]| !matches!(name, b"" | b"." | b"..") && !name.contains(&0);
     if !bytes.is_empty() && !bytes.split(|byte| *byte == b'/').all(is_name) {
         return Err(Error::invalid(format!("the path {path:?} is not relative and clean")));

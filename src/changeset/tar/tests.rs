@@ -2,6 +2,8 @@
 
 mod cases;
 mod encoding;
+mod oracles;
+mod properties;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

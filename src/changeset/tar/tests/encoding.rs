@@ -248,6 +248,18 @@ fn paths_that_are_not_clean() {
     refuse(vec![file("", "")], ErrorKind::InvalidArgument, &["root"]);
 }
 
+/// What is written can be read again: the limits of the reader are the writer's.
+#[test]
+fn paths_beyond_the_limits() {
+    let path = |names: usize, bytes: usize| PathBuf::from_iter(vec!["n".repeat(bytes); names]);
+    let mut deepest: Stream = path(64, 255).ancestors().map(|path| put(path, dir(0o700))).collect();
+    deepest.reverse();
+    assert_eq!(read(&write(&deepest).expect("16,383 bytes")).expect("and a slash"), deepest);
+    for path in [path(65, 255), path(2049, 1)] {
+        refuse(vec![file(path, "")], ErrorKind::ResourceExhausted, &["deep"]);
+    }
+}
+
 #[test]
 fn case_57_content_of_another_length() {
     for content in ["abc", "abcde", ""] {

@@ -206,7 +206,8 @@ impl Decoder<'_, '_> {
             return Err(Error::invalid("two extended headers of one type for one entry"));
         }
         // A long name ends with a NUL that is part of its size.
-        let bytes_max = if kind == Kind::Pax { self.limits.pax_bytes } else { self.limits.path_bytes + 1 };
+        let bytes_max =
+            if kind == Kind::Pax { self.limits.pax_bytes } else { self.limits.path_bytes.saturating_add(1) };
         let size = header.size()?;
         let Some(length) = usize::try_from(size).ok().filter(|length| *length <= bytes_max) else {
             let message = format!("an extended header of {size} bytes: the limit is {bytes_max}");

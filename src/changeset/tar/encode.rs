@@ -69,7 +69,7 @@ pub enum MtimePrecision {
     Seconds,
 }
 
-/// A [`Sink`] that writes a layer.
+/// A [`Sink`] that writes a layer. After an error what was written is no layer: throw it away.
 pub struct Encoder<'a, W> {
     writer: W,
     precision: MtimePrecision,
@@ -115,6 +115,9 @@ impl<'a, W: Write> Encoder<'a, W> {
     }
 
     fn open_dir(&mut self, dir: &Path) -> Result<()> {
+        if self.open.as_deref() == Some(dir) {
+            return Ok(());
+        }
         let mut ancestors: Vec<&Path> = dir.ancestors().collect();
         ancestors.reverse();
         for ancestor in ancestors {

@@ -199,7 +199,7 @@ fn soup() -> impl Strategy<Value = Vec<u8>> {
             let mut archive = archive.edited(kind, name, &content, |block| {
                 if gnu {
                     block[257..265].copy_from_slice(b"ustar  \0");
-                    block[386..410].copy_from_slice(b"00000000000\00000000005\0\0");
+                    block[386..410].copy_from_slice(b"00000000000\x0000000000005\0");
                     block[483..495].copy_from_slice(b"00000001000\0");
                 }
                 block[157] = if kind == b'1' || kind == b'2' { b't' } else { 0 };

@@ -13,6 +13,7 @@ mod overlay;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
 use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs};
@@ -28,6 +29,12 @@ pub(super) use self::overlay::layers_one_by_one;
 use super::{Access, Mount, Upper};
 use crate::error::{Context, Error, Result};
 use crate::sys;
+
+/// How long the first wait for a busy mount is; each further one is twice as long.
+const BUSY_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long the last one is: a quarter of a second in all, far more than a fork takes and still no nuisance.
+const BUSY_PAUSE_MAX: Duration = Duration::from_millis(128);
 
 /// Mounts `mounts` at the directory `target`, in order, each over the one before. They stay when the process ends.
 ///
@@ -72,13 +79,14 @@ pub(super) fn trial(lower: &[PathBuf], upper: &Upper, userxattr: bool) -> Result
     overlay::make(&overlay, &Attributes::default())
 }
 
-/// Unmounts what is mounted at `target`, the topmost if there are several.
+/// Unmounts what is mounted at `target`, the topmost if there are several. A mount that is in use is waited for, for a
+/// quarter of a second.
 ///
 /// # Errors
 /// `NotFound`; `FailedPrecondition` if nothing is mounted there, or if it is in use; `PermissionDenied`.
 pub fn unmount(target: &Path) -> Result<()> {
     let shown = target.display();
-    match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+    match unmount_patiently(target) {
         Err(Errno::INVAL) => Err(Error::precondition(format!(
             "{shown} is not a mount point of this mount namespace, or cannot be unmounted in it"
         ))
@@ -91,6 +99,19 @@ pub fn unmount(target: &Path) -> Result<()> {
             Err(Errno::PERM).at("unmount (root is needed, or the user namespace that mounted it)", target)
         }
         answer => answer.at("unmount", target),
+    }
+}
+
+/// A child that another thread forks has copies of all descriptors until it executes its program, among them any of the
+/// mount that were open at that moment.
+fn unmount_patiently(target: &Path) -> Result<(), Errno> {
+    let mut pause = BUSY_PAUSE;
+    loop {
+        match rustix::mount::unmount(target, UnmountFlags::NOFOLLOW) {
+            Err(Errno::BUSY) if pause <= BUSY_PAUSE_MAX => std::thread::sleep(pause),
+            answer => return answer,
+        }
+        pause *= 2;
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::unix::ffi::OsStrExt;
 use proptest::prelude::*;
 
 use super::*;
+use crate::mount::attach::layers_one_by_one;
 use crate::mount::scratch::FsType;
 use crate::mount::{Access, Mount, Mounted, Upper, detached};
 use crate::testing;
@@ -162,7 +163,10 @@ fn lines_longer_than_a_page_and_what_no_table_shows() {
     fs::create_dir(&point).expect("mkdir");
     let mount = Mount::Overlay { lower: lower.clone(), upper: None, userxattr: false };
     let mounted = Mounted::new(std::slice::from_ref(&mount), &point).expect("mount");
-    assert_eq!(users_of(&lower[99]).expect("table"), [point.as_path()]);
+    // Before Linux 6.8 so long a list is given by relative links, by which nobody finds the layers.
+    if layers_one_by_one() {
+        assert_eq!(users_of(&lower[99]).expect("table"), [point.as_path()]);
+    }
     mounted.unmount().expect("unmount");
     let _detached = detached(&[mount]).expect("mount");
     assert_eq!(users_of(&lower[99]).expect("table"), Vec::<PathBuf>::new());

@@ -25,6 +25,8 @@ pub mod blob;
 pub mod diff;
 #[cfg(test)]
 mod notation;
+#[cfg(test)]
+mod round_trip;
 pub mod tar;
 
 use std::io::Read;

@@ -177,8 +177,7 @@ impl Dir {
     pub fn open_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, name, flags, Mode::empty()).at("open", self.place(name))?;
-        Ok(File::from(fd))
+        Ok(File::from(open_quietly(self.as_fd(), name, flags).at("open", self.place(name))?))
     }
 
     /// All names, sorted by their bytes.
@@ -188,7 +187,7 @@ impl Dir {
     pub fn names(&self) -> Result<Vec<Name>> {
         // A descriptor of its own: reading a directory moves the offset that duplicates share.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = rustix::fs::openat(&self.fd, c".", flags, Mode::empty()).at("open directory", &self.shown)?;
+        let fd = open_quietly(self.as_fd(), OsStr::new("."), flags).at("open directory", &self.shown)?;
         let mut buffer = Vec::with_capacity(READ_DIR_BYTES);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
         let mut names = Vec::new();
@@ -507,6 +506,14 @@ fn chmod_through_proc(fd: &OwnedFd, mode: u32) -> std::result::Result<(), Errno>
     }
     use std::os::fd::AsRawFd;
     rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
+}
+
+/// Opens for reading without a trace in the atime, where the caller may.
+fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
+    match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
+        Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// Cuts a relative path in two at a slash where it is longer than a system call takes.

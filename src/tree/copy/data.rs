@@ -1,0 +1,195 @@
+//! The bytes of one file: shared, or copied with their holes.
+//!
+//! `copy_file_range` shares extents by itself where the file system can (xfs, btrfs), so that one call serves both.
+//!
+//! # References
+//! `copy_file_range(2)`, `ioctl_ficlone(2)`, `lseek(2)` (`SEEK_DATA`, `SEEK_HOLE`).
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+
+use rustix::fs::{FsWord, Mode, OFlags, SeekFrom};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::CloneMode;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::tree::{Dir, Stat};
+
+/// How much is read and written at a time: where larger buffers stop being faster.
+const BUFFER_BYTES: usize = 128 * 1024;
+
+/// What is cloned to see whether cloning works: one block.
+const PROBE_BYTES: usize = 4096;
+
+/// Copies contents, and remembers what this pair of file systems cannot do.
+#[derive(Debug)]
+pub(super) struct Contents {
+    mode: CloneMode,
+    clones: bool,
+    copies_ranges: bool,
+    buffer: Vec<u8>,
+}
+
+impl Contents {
+    pub(super) fn new(mode: CloneMode) -> Self {
+        Self { mode, clones: true, copies_ranges: true, buffer: Vec::new() }
+    }
+
+    /// Gives the empty file `target` the bytes of `source`.
+    pub(super) fn copy(&mut self, source: &File, target: &File, stat: &Stat, place: impl AsRef<Path>) -> Result<()> {
+        let (source, target) = (source.as_fd(), target.as_fd());
+        if stat.size == 0 {
+            return Ok(());
+        }
+        if self.mode == CloneMode::Reflink {
+            return clone(source, target, &place);
+        }
+        if stat.allocated >= stat.size {
+            return self.copy_range(source, target, 0..stat.size, &place);
+        }
+        if self.mode == CloneMode::Auto && self.try_clone(source, target) {
+            return Ok(());
+        }
+        self.copy_sparse(source, target, stat.size, &place)
+    }
+
+    /// For a file with holes one clone is cheaper than to look for them.
+    fn try_clone(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> bool {
+        self.clones = self.clones && rustix::fs::ioctl_ficlone(target, source).is_ok();
+        self.clones
+    }
+
+    fn copy_sparse(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        size: u64,
+        place: &impl AsRef<Path>,
+    ) -> Result<()> {
+        let mut at = 0;
+        while at < size {
+            let data = match rustix::fs::seek(source, SeekFrom::Data(at)) {
+                Ok(data) => data,
+                Err(Errno::NXIO) => break,
+                // Holes cannot be told: all of it is data.
+                Err(Errno::INVAL) => return self.copy_range(source, target, 0..size, place),
+                Err(errno) => return Err(errno).at("look for data in", place),
+            };
+            let end = rustix::fs::seek(source, SeekFrom::Hole(data)).at("look for a hole in", place)?.min(size);
+            if data >= end {
+                break;
+            }
+            self.copy_range(source, target, data..end, place)?;
+            at = end;
+        }
+        rustix::fs::ftruncate(target, size).at("set the size of", place)
+    }
+
+    fn copy_range(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        range: std::ops::Range<u64>,
+        place: &impl AsRef<Path>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end && self.mode == CloneMode::Auto && self.copies_ranges {
+            let (mut from, mut to) = (at, at);
+            let wanted = usize::try_from(range.end - at).unwrap_or(usize::MAX);
+            let copied =
+                retry_on_intr(|| rustix::fs::copy_file_range(source, Some(&mut from), target, Some(&mut to), wanted));
+            match copied {
+                Ok(0) => return Err(shrank(place)),
+                Ok(copied) => at += copied as u64,
+                // This file cannot; others may.
+                Err(Errno::INVAL | Errno::TXTBSY | Errno::PERM) => break,
+                Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => self.copies_ranges = false,
+                Err(errno) => return Err(errno).at("copy", place),
+            }
+        }
+        self.read_and_write(source, target, at..range.end, place)
+    }
+
+    fn read_and_write(
+        &mut self,
+        source: BorrowedFd<'_>,
+        target: BorrowedFd<'_>,
+        range: std::ops::Range<u64>,
+        place: &impl AsRef<Path>,
+    ) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            self.buffer.resize(BUFFER_BYTES, 0);
+            let wanted = usize::try_from(range.end - at).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
+            let length =
+                retry_on_intr(|| rustix::io::pread(source, &mut self.buffer[..wanted], at)).at("read", place)?;
+            if length == 0 {
+                return Err(shrank(place));
+            }
+            let mut rest = &self.buffer[..length];
+            while !rest.is_empty() {
+                let written = retry_on_intr(|| rustix::io::pwrite(target, rest, at)).at("write", place)?;
+                rest = &rest[written..];
+                at += written as u64;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shrank(place: &impl AsRef<Path>) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("the source of {} shrank while it was copied", place.as_ref().display()))
+}
+
+fn clone(source: BorrowedFd<'_>, target: BorrowedFd<'_>, place: &impl AsRef<Path>) -> Result<()> {
+    match rustix::fs::ioctl_ficlone(target, source) {
+        Err(errno @ (Errno::OPNOTSUPP | Errno::NOTTY | Errno::NOSYS | Errno::INVAL)) => {
+            Err(Error::unsupported(format!(
+                "{} cannot be a reflink on {}: choose the clone mode auto or bytes, or put the store on btrfs or on xfs \
+                 made with reflink=1",
+                place.as_ref().display(),
+                file_system(target)
+            ))
+            .with_source(errno))
+        }
+        Err(Errno::XDEV) => Err(Error::unsupported(format!(
+            "{} cannot be a reflink of a file on another file system: choose the clone mode auto or bytes",
+            place.as_ref().display()
+        ))
+        .with_source(Errno::XDEV)),
+        answer => answer.at("reflink", place),
+    }
+}
+
+/// Checks that files in `dir` can share extents; leaves nothing behind.
+///
+/// # Errors
+/// `Unsupported` that names the file system and the cure.
+pub(super) fn probe(dir: &Dir) -> Result<()> {
+    let unnamed = || {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        rustix::fs::openat(dir, c".", flags, Mode::RUSR | Mode::WUSR).at("make an unnamed file in", dir.shown())
+    };
+    let (source, target) = (unnamed()?, unnamed()?);
+    rustix::io::pwrite(&source, &[1; PROBE_BYTES], 0).at("write to an unnamed file in", dir.shown())?;
+    clone(source.as_fd(), target.as_fd(), &dir.shown())
+}
+
+/// The usual name of the file system that `fd` lies on.
+fn file_system(fd: BorrowedFd<'_>) -> String {
+    /// `linux/magic.h`.
+    const NAMES: [(FsWord, &str); 6] = [
+        (0xef53, "ext4"),
+        (0x5846_5342, "xfs"),
+        (0x9123_683e, "btrfs"),
+        (0x0102_1994, "tmpfs"),
+        (0x794c_7630, "overlay"),
+        (0x6969, "nfs"),
+    ];
+    let Ok(found) = rustix::fs::fstatfs(fd) else { return "an unknown file system".to_owned() };
+    match NAMES.iter().find(|(magic, _)| *magic == found.f_type) {
+        Some((_, name)) => (*name).to_owned(),
+        None => format!("a file system of type {:#x}", found.f_type),
+    }
+}

@@ -186,7 +186,7 @@ fn random_trees_are_kept() {
 
 #[test]
 fn deep_trees_take_few_descriptors() {
-    const DEPTH: usize = 700;
+    const DEPTH: usize = 400;
     let temp = tempfile::tempdir().unwrap();
     let root = Dir::open(temp.path()).unwrap();
     let source = fresh(&root, "source");
@@ -212,7 +212,7 @@ fn reflinks_share_and_say_where_they_cannot() {
         let Some(scratch) = testing::scratch(fs) else { continue };
         let root = Dir::open(scratch.path()).unwrap();
         let source = fresh(&root, "source");
-        write(&source, "f", &vec![1; 64 << 20]);
+        write(&source, "f", &vec![1; 16 << 20]);
         write_sparse(&source, "sparse");
         let free = || {
             rustix::fs::syncfs(&root).unwrap();
@@ -225,9 +225,9 @@ fn reflinks_share_and_say_where_they_cannot() {
             probe_reflink(&root).unwrap();
             copied.unwrap();
             assert_same(&source, &root.open_dir("target").unwrap(), fs);
-            assert!(before - free() < 8 << 20, "{fs}: reflinks took space");
+            assert!(before - free() < 4 << 20, "{fs}: reflinks took space");
             copy(&source, &fresh(&root, "bytes"), options(CloneMode::Bytes, 1)).unwrap();
-            assert!(before - free() > 60 << 20, "{fs}: copied bytes are shared");
+            assert!(before - free() > 15 << 20, "{fs}: copied bytes are shared");
         } else {
             for error in [copied.unwrap_err(), probe_reflink(&root).unwrap_err()] {
                 assert_eq!(error.kind(), ErrorKind::Unsupported);

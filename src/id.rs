@@ -73,6 +73,11 @@ impl Digest {
         Self(hasher.finalize().into())
     }
 
+    /// The 32 bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
     /// The 64 hexadecimal digits: a safe file name.
     pub fn hex(&self) -> String {
         use fmt::Write as _;

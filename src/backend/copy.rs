@@ -1,1 +1,203 @@
+//! Naive copy: a snapshot is a full copy of its parent, of which the file system may share the bytes.
+//!
+//! ```text
+//! s/<id>/fs         the tree: a layer as soon as the snapshot is committed
+//! s/<id>/manifest   what the copy was when it was made: see [`manifest`]
+//! s/<id>.new/       the same, not finished
+//! ```
+//!
+//! It needs nothing of the kernel or the file system, and what it makes needs nothing of its parent.
+//!
+//! # Invariants
+//! - `s/<id>` is complete if it is there: it is made under another name and renamed. That is so after a power cut only
+//!   for what was synced before ([`Capabilities::create_needs_sync`]).
+//! - Nothing moves when a snapshot is sealed.
 
+pub mod manifest;
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, RenameFlags};
+use rustix::io::Errno;
+use rustix::time::ClockId;
+
+use self::manifest::{BootId, Manifest};
+use super::{Backend, Capabilities, Chain, Usage};
+use crate::changeset::{Format, Layer};
+use crate::error::{Context, Error, Result};
+use crate::id::Id;
+use crate::mount::{Access, Mount};
+use crate::tree::copy::{CloneMode, CopiedDir, Options, copy, probe_reflink};
+use crate::tree::{Dir, Meta, Timestamp, walk};
+
+/// The directory of the snapshots in the root.
+const SNAPSHOTS: &str = "s";
+
+/// A snapshot's tree.
+const TREE: &str = "fs";
+
+/// The manifest of a snapshot that has a parent.
+const MANIFEST: &str = "manifest";
+
+/// What an unfinished snapshot has behind its id.
+const UNFINISHED: &str = ".new";
+
+/// Where the kernel says which boot this is.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Snapshots as full copies.
+#[derive(Debug)]
+pub struct Copy {
+    /// `<root>/s`, by its path.
+    path: PathBuf,
+    /// The same, open.
+    snapshots: Dir,
+    mode: CloneMode,
+}
+
+impl Copy {
+    /// Opens the snapshots below `root`, an absolute path; makes their directory if it is missing.
+    ///
+    /// # Errors
+    /// `Unsupported` if `mode` is [`CloneMode::Reflink`] and the file system has none; `InvalidArgument` for a relative
+    /// path; `NotFound` if there is no `root`.
+    pub fn new(root: &Path, mode: CloneMode) -> Result<Self> {
+        if !root.is_absolute() {
+            return Err(Error::invalid(format!("the root {:?} is not an absolute path", root.display())));
+        }
+        let dir = Dir::open(root)?;
+        if mode == CloneMode::Reflink {
+            probe_reflink(&dir)?;
+        }
+        match rustix::fs::mkdirat(&dir, SNAPSHOTS, Mode::RWXU) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
+        }
+        Ok(Self { path: root.join(SNAPSHOTS), snapshots: dir.open_dir(SNAPSHOTS)?, mode })
+    }
+
+    fn dir(&self, id: Id) -> PathBuf {
+        let mut path = self.path.join(id.to_string());
+        path.push(TREE);
+        path
+    }
+
+    /// The tree of `id`, open.
+    fn tree(&self, id: Id) -> Result<Dir> {
+        self.snapshots.open_dir(id.to_string())?.open_dir(TREE)
+    }
+
+    /// Copies the tree of `parent` into the unfinished snapshot `unfinished`.
+    fn fill(&self, unfinished: &Dir, parent: Id) -> Result<()> {
+        let options = Options { record: true, ..Options::new(self.mode) };
+        let copied = copy(&self.tree(parent)?, &unfinished.open_dir(TREE)?, options)?;
+        if copied.skipped_devices > 0 {
+            let skipped = copied.skipped_devices;
+            tracing::warn!(%parent, skipped, "device nodes were left out: a user namespace cannot make them");
+        }
+        if let Err(error) = write_manifest(unfinished, parent, copied.dirs) {
+            // It only narrows a later comparison; half of one is found damaged and does not.
+            tracing::warn!(%parent, error = error.chain(), "changes will be looked for everywhere: no manifest");
+        }
+        Ok(())
+    }
+}
+
+fn write_manifest(unfinished: &Dir, parent: Id, dirs: Vec<CopiedDir>) -> Result<()> {
+    let now = rustix::time::clock_gettime(ClockId::RealtimeCoarse);
+    let complete = Timestamp {
+        seconds: now.tv_sec,
+        nanos: u32::try_from(now.tv_nsec).map_err(|_| Error::data_loss("the clock is broken"))?,
+    };
+    let manifest = Manifest { boot: boot_id()?, parent, complete, dirs };
+    unfinished.create_file(MANIFEST)?.write_all(&manifest.encode()).at("write", unfinished.shown_at(MANIFEST))
+}
+
+/// The id of this boot, which the kernel draws at random.
+fn boot_id() -> Result<BootId> {
+    let text = fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    match u128::from_str_radix(&digits, 16) {
+        Ok(number) => Ok(number.to_be_bytes()),
+        Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)).at("understand", BOOT_ID),
+    }
+}
+
+impl Backend for Copy {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "copy",
+            seals_to_fresh_id: false,
+            seal_is_durable: false,
+            create_needs_sync: true,
+            parents_max: None,
+        }
+    }
+
+    /// In time and space proportional to the nearest parent, which must rest meanwhile; the others are not read.
+    fn create(&self, id: Id, parents: &Chain) -> Result<()> {
+        let name = OsString::from(id.to_string());
+        if self.snapshots.stat_if_any(&name)?.is_some() {
+            return Err(Error::already_exists(format!(
+                "{} is there already",
+                self.snapshots.shown_at(&name).display()
+            )));
+        }
+        let unfinished_name = OsString::from(format!("{id}{UNFINISHED}"));
+        self.snapshots.make_dir(&unfinished_name)?;
+        let unfinished = self.snapshots.open_dir(&unfinished_name)?;
+        unfinished.make_dir(TREE)?;
+        match parents.first() {
+            Some(parent) => self.fill(&unfinished, *parent)?,
+            None => unfinished.open_dir(TREE)?.set_meta("", &Meta::implied_dir())?,
+        }
+        rustix::fs::renameat_with(&self.snapshots, &unfinished_name, &self.snapshots, &name, RenameFlags::NOREPLACE)
+            .at("make", self.snapshots.shown_at(&name))
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
+        let top = stack.first().ok_or_else(|| Error::invalid("the stack to mount is empty"))?;
+        Ok(vec![Mount::Bind { source: self.dir(*top), access }])
+    }
+
+    fn seal(&self, active: Id, sealed: Id) -> Result<()> {
+        if active != sealed {
+            return Err(Error::invalid(format!("copy seals {active} in place, not as {sealed}")));
+        }
+        self.tree(active).map(drop)
+    }
+
+    fn remove(&self, id: Id) -> Result<()> {
+        walk::remove_all(&self.snapshots, format!("{id}{UNFINISHED}"))?;
+        walk::remove_all(&self.snapshots, id.to_string())
+    }
+
+    /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of
+    /// one of those that share them frees depends on the others.
+    fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
+        let walk::Space { size_bytes, inodes } = walk::usage(&self.tree(id)?)?;
+        Ok(Usage { size_bytes, inodes })
+    }
+
+    fn inventory(&self) -> Result<Vec<Id>> {
+        let names = self.snapshots.names()?;
+        let mut ids: Vec<Id> = names
+            .iter()
+            .filter_map(|entry| entry.name.to_str())
+            .filter_map(|name| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok())
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        Some(Layer { dir: self.dir(id), format: Format::Tree })
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -211,8 +211,11 @@ struct Crew<'a> {
     changed: Condvar,
     stopped: AtomicBool,
     /// Inodes of the source that have several names, and their first name in the target.
-    links: Mutex<HashMap<((u32, u32), u64), Linked>>,
+    links: Mutex<HashMap<Identity, Linked>>,
 }
+
+/// A device and an inode number.
+type Identity = ((u32, u32), u64);
 
 struct Queue {
     /// Directories to be copied, by their paths. The last is taken first, which keeps the list short.

@@ -40,12 +40,12 @@ fn write(dir: &Dir, name: impl AsRef<OsStr>, bytes: &[u8]) {
     dir.create_file(name).unwrap().write_all(bytes).unwrap();
 }
 
-/// 1 MiB of which 4 KiB in the middle and 5 bytes at the end are there.
+/// 256 KiB of which 4 KiB in the middle and 5 bytes at the end are there.
 fn write_sparse(dir: &Dir, name: &str) {
     let mut file = dir.create_file(name).unwrap();
-    file.seek(SeekFrom::Start(512 << 10)).unwrap();
+    file.seek(SeekFrom::Start(128 << 10)).unwrap();
     file.write_all(&[7; 4096]).unwrap();
-    file.seek(SeekFrom::Start((1 << 20) - 5)).unwrap();
+    file.seek(SeekFrom::Start((256 << 10) - 5)).unwrap();
     file.write_all(b"tail!").unwrap();
 }
 
@@ -65,8 +65,8 @@ fn nasty(dir: &Dir) {
     write(&b, "n".repeat(255), b"long");
     write_sparse(&a, "sparse");
     let hole = a.create_file("hole").unwrap();
-    hole.set_len(3 << 20).unwrap();
-    write(&z, "large", &vec![42; 700_001]);
+    hole.set_len(300 << 10).unwrap();
+    write(&z, "large", &vec![42; 200_001]);
     // Links across directories, of every type that can have them.
     a.make_symlink(b"../nowhere", "link").unwrap();
     a.make_symlink(&[b'x'; 300], "long link").unwrap();

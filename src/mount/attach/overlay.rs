@@ -113,36 +113,28 @@ pub(in crate::mount) fn layers_one_by_one() -> bool {
     })
 }
 
+/// Makes the mount with the calls of Linux 6.8 and later.
 pub(super) fn add_layers(overlay: &Overlay) -> Result<OwnedFd> {
     let context = context("overlay")?;
     let because = |errno| explain::overlay(overlay, errno, &context);
     fsconfig_set_string(&context, "source", "overlay").map_err(because)?;
-    for dir in &overlay.lower {
-        match add_layer(&context, "lowerdir+", dir) {
-            // Descriptors are taken by Linux 6.13 and later, long paths only by them.
-            Err(Errno::INVAL) if !fits_a_string(dir) => return legacy::make(overlay),
+    let upper = overlay.upper.iter().flat_map(|upper| [("upperdir", &upper.dir), ("workdir", &upper.work)]);
+    for (key, dir) in overlay.lower.iter().map(|dir| ("lowerdir+", dir)).chain(upper) {
+        match add_layer(&context, key, dir) {
+            // Linux takes descriptors since 6.13, and such paths in no other way.
+            Err(Errno::INVAL | Errno::BADF) if !fits_a_string(dir) => return legacy::make(overlay),
             answer => answer.map_err(because)?,
         }
     }
-    if let Some(upper) = &overlay.upper {
-        for (key, dir) in [("upperdir", &upper.dir), ("workdir", &upper.work)] {
-            match add_layer(&context, key, dir) {
-                Err(Errno::INVAL) if !fits_a_string(dir) => return legacy::make(overlay),
-                answer => answer.map_err(because)?,
-            }
-        }
-    }
     for option in &overlay.options {
-        match option.split_once('=') {
+        let set = match option.split_once('=') {
             Some((key, value)) => fsconfig_set_string(&context, key, value),
             None => fsconfig_set_flag(&context, option.as_str()),
+        };
+        if let Err(errno) = set {
+            let operation = format!("set the option {option:?} of the overlay of");
+            return Err(errno).at(&explain::logged(&context, &operation), overlay.shown());
         }
-        .or_else(|errno| {
-            Err(errno).at(
-                &explain::logged(&context, &format!("set the option {option:?} of the overlay of")),
-                overlay.shown(),
-            )
-        })?;
     }
     fsconfig_create(&context).map_err(because)?;
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(because)

@@ -1,8 +1,15 @@
+//! Snapshots for container images: stacks of read-only layers with a writable top, by overlayfs, btrfs or copying.
+//!
+//! [`Snapshotter`] is the contract, in containerd's words. [`store::Store`] implements it once over any
+//! [`backend::Backend`]; [`registry::open`] puts the two together. [`changeset`] says what a change is.
+
 pub mod backend;
 pub mod changeset;
+pub mod conformance;
 pub mod error;
 pub mod id;
 pub mod mount;
+pub mod registry;
 pub mod snapshotter;
 pub mod store;
 mod sys;

@@ -24,6 +24,7 @@ use std::str::FromStr;
 
 use crate::backend::Usage;
 use crate::changeset::Sink;
+use crate::changeset::apply::Applied;
 use crate::error::{Error, Result};
 use crate::mount::Mount;
 use crate::tree::Timestamp;
@@ -178,5 +179,5 @@ pub trait Snapshotter: Send + Sync {
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if the key is not active or is mounted; `InvalidArgument` or `DataLoss` for
     /// changes that no tree can have; what `produce` returns.
-    fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()>;
+    fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied>;
 }

@@ -59,7 +59,8 @@ pub trait Backend: Send + Sync + Debug {
     /// What this strategy can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes the writable snapshot `id` on top of `parents`; without parents, an empty directory of mode 0755, owner 0:0.
+    /// Makes the writable snapshot `id` on top of `parents`; without parents, an empty directory of mode 0755, owner 0:0,
+    /// mtime 0.
     /// Its root directory has the mode, owner, times and extended attributes of the parent's.
     ///
     /// # Errors

@@ -1,0 +1,303 @@
+//! containerd's filter language, for [`crate::Snapshotter::walk`].
+//!
+//! ```text
+//! filter   := selector ("," selector)*            all must match
+//! selector := field ("." field)* [operator value]   without operator: present and not empty
+//! operator := "==" | "!=" | "~="                  the last is a regular expression
+//! field    := [A-Za-z] [A-Za-z0-9_]* | quoted
+//! value    := quoted | [^ \t\r\n,]+
+//! quoted   := a Go string literal, "..." or `...`, for ~= also /.../ or |...|
+//! ```
+//!
+//! # References
+//! containerd, `pkg/filters`.
+
+use regex::Regex;
+
+use crate::error::{Error, Result};
+use crate::snapshotter::Info;
+
+/// Any of several filters; no filter at all matches everything.
+#[derive(Debug)]
+pub(super) struct Filters(Vec<Vec<Selector>>);
+
+#[derive(Debug)]
+struct Selector {
+    path: Vec<String>,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    Present,
+    Equal(String),
+    NotEqual(String),
+    Matches(Regex),
+}
+
+impl Filters {
+    /// Parses each filter.
+    pub(super) fn parse(filters: &[&str]) -> Result<Self> {
+        filters.iter().map(|filter| Parser { whole: filter, at: 0 }.filter()).collect::<Result<_>>().map(Self)
+    }
+
+    /// Whether any of them matches.
+    pub(super) fn matches(&self, info: &Info) -> bool {
+        self.0.is_empty() || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(info)))
+    }
+}
+
+impl Selector {
+    fn matches(&self, info: &Info) -> bool {
+        let value = field(info, &self.path);
+        match &self.test {
+            Test::Present => value.is_some_and(|value| !value.is_empty()),
+            Test::Equal(wanted) => value.is_some_and(|value| value == *wanted),
+            Test::NotEqual(wanted) => value.is_none_or(|value| value != *wanted),
+            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
+        }
+    }
+}
+
+fn field(info: &Info, path: &[String]) -> Option<String> {
+    match path.split_first()? {
+        (name, []) => match name.as_str() {
+            "name" => Some(info.name.clone()),
+            "parent" => Some(info.parent.clone()),
+            "kind" => Some(info.kind.to_string()),
+            _ => None,
+        },
+        (name, label) if name == "labels" => info.labels.get(&label.join(".")).cloned(),
+        _ => None,
+    }
+}
+
+struct Parser<'a> {
+    whole: &'a str,
+    at: usize,
+}
+
+impl Parser<'_> {
+    fn rest(&self) -> &str {
+        &self.whole[self.at..]
+    }
+
+    fn wrong(&self, expected: &str) -> Error {
+        Error::invalid(format!("the filter {:?} is wrong at byte {}: expected {expected}", self.whole, self.at))
+    }
+
+    fn eat(&mut self, token: &str) -> bool {
+        let found = self.rest().starts_with(token);
+        if found {
+            self.at += token.len();
+        }
+        found
+    }
+
+    fn skip_space(&mut self) {
+        self.at += self.rest().len() - self.rest().trim_start().len();
+    }
+
+    fn filter(mut self) -> Result<Vec<Selector>> {
+        let mut selectors = Vec::new();
+        loop {
+            self.skip_space();
+            selectors.push(self.selector()?);
+            self.skip_space();
+            if self.rest().is_empty() {
+                return Ok(selectors);
+            }
+            if !self.eat(",") {
+                return Err(self.wrong("`,` or the end"));
+            }
+        }
+    }
+
+    fn selector(&mut self) -> Result<Selector> {
+        let mut path = vec![self.field()?];
+        while self.eat(".") {
+            path.push(self.field()?);
+        }
+        self.skip_space();
+        let test = if self.eat("==") {
+            Test::Equal(self.value(false)?)
+        } else if self.eat("!=") {
+            Test::NotEqual(self.value(false)?)
+        } else if self.eat("~=") {
+            let pattern = self.value(true)?;
+            Test::Matches(Regex::new(&pattern).map_err(|error| {
+                Error::invalid(format!("the filter {:?} has a wrong pattern", self.whole)).with_source(error)
+            })?)
+        } else {
+            Test::Present
+        };
+        Ok(Selector { path, test })
+    }
+
+    fn field(&mut self) -> Result<String> {
+        if self.rest().starts_with(['"', '`']) {
+            return self.quoted();
+        }
+        let rest = self.rest();
+        let length = rest.bytes().take_while(|byte| byte.is_ascii_alphanumeric() || *byte == b'_').count();
+        if !rest.starts_with(|first: char| first.is_ascii_alphabetic()) {
+            return Err(self.wrong("a field"));
+        }
+        let name = rest[..length].to_owned();
+        self.at += length;
+        Ok(name)
+    }
+
+    fn value(&mut self, pattern: bool) -> Result<String> {
+        self.skip_space();
+        let quotes: &[char] = if pattern { &['"', '`', '/', '|'] } else { &['"', '`'] };
+        if self.rest().starts_with(quotes) {
+            return self.quoted();
+        }
+        let rest = self.rest();
+        let length = rest.find(|c: char| c == ',' || c.is_whitespace()).unwrap_or(rest.len());
+        if length == 0 {
+            return Err(self.wrong("a value"));
+        }
+        let value = rest[..length].to_owned();
+        self.at += length;
+        Ok(value)
+    }
+
+    /// A string in quotes of its first character. In backticks nothing is special, elsewhere `\` is.
+    fn quoted(&mut self) -> Result<String> {
+        let mut chars = self.rest().char_indices();
+        let Some((_, quote)) = chars.next() else { return Err(self.wrong("a quoted string")) };
+        let mut value: Vec<u8> = Vec::new();
+        while let Some((index, c)) = chars.next() {
+            if c == quote {
+                self.at += index + quote.len_utf8();
+                return String::from_utf8(value).map_err(|_| self.wrong("a string of UTF-8"));
+            }
+            if c == '\\' && quote != '`' {
+                let mut digits = || chars.next().map(|(_, digit)| digit);
+                let escaped = if quote == '"' { unescape(&mut digits) } else { unescape_pattern(quote, &mut digits) };
+                value.extend(escaped.ok_or_else(|| self.wrong("a known escape sequence"))?);
+            } else {
+                value.extend(c.encode_utf8(&mut [0; 4]).bytes());
+            }
+        }
+        Err(self.wrong("a closing quote"))
+    }
+}
+
+/// What a Go escape sequence after its backslash stands for.
+fn unescape(next: &mut dyn FnMut() -> Option<char>) -> Option<Vec<u8>> {
+    let kind = next()?;
+    let byte = |byte: u8| Some(vec![byte]);
+    match kind {
+        'a' => byte(0x07),
+        'b' => byte(0x08),
+        'f' => byte(0x0c),
+        'n' => byte(b'\n'),
+        'r' => byte(b'\r'),
+        't' => byte(b'\t'),
+        'v' => byte(0x0b),
+        '\\' | '"' | '\'' => byte(kind as u8),
+        'x' => byte(u8::try_from(number(16, 2, None, next)?).ok()?),
+        '0'..='7' => byte(u8::try_from(number(8, 3, Some(kind), next)?).ok()?),
+        'u' => unicode(number(16, 4, None, next)?),
+        'U' => unicode(number(16, 8, None, next)?),
+        _ => None,
+    }
+}
+
+/// In /.../ and |...| only the quote itself is escaped; everything else belongs to the regular expression.
+fn unescape_pattern(quote: char, next: &mut dyn FnMut() -> Option<char>) -> Option<Vec<u8>> {
+    let c = next()?;
+    Some(if c == quote { c.to_string() } else { format!("\\{c}") }.into_bytes())
+}
+
+fn unicode(number: u32) -> Option<Vec<u8>> {
+    char::from_u32(number).map(|c| c.to_string().into_bytes())
+}
+
+fn number(radix: u32, digits: usize, first: Option<char>, next: &mut dyn FnMut() -> Option<char>) -> Option<u32> {
+    let mut value = first.map_or(Some(0), |digit| digit.to_digit(radix))?;
+    for _ in usize::from(first.is_some())..digits {
+        value = value.checked_mul(radix)?.checked_add(next()?.to_digit(radix)?)?;
+    }
+    Some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::snapshotter::{Kind, Labels};
+    use crate::tree::Timestamp;
+
+    fn info() -> Info {
+        let labels: Labels = [
+            ("l", "2"),
+            ("containerd.io/gc.root", "check-walk"),
+            ("containerd.io/snapshot.ref", "sha256:abc"),
+            ("empty", ""),
+            ("a.b", "dotted"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        Info {
+            kind: Kind::Active,
+            name: "a-wl".into(),
+            parent: "default/3/p q".into(),
+            labels,
+            created: Timestamp::EPOCH,
+            updated: Timestamp::EPOCH,
+        }
+    }
+
+    #[test]
+    fn grammar() {
+        let matches = [
+            "name==a-wl",
+            "name==a-wl,labels.l",
+            " name == a-wl , kind != view ",
+            r#"labels."containerd.io/gc.root"==check-walk"#,
+            r#"labels."containerd.io/snapshot.ref"==sha256:abc,parent=="default/3/p q""#,
+            r#"parent!="""#,
+            "labels.l==2",
+            "labels.a.b==dotted",
+            "kind==active",
+            "name~=^a-",
+            r"name~=/a-\w+$/",
+            r#"name=="\x61-\u0077\154""#,
+            "labels.`containerd.io/gc.root`",
+            "labels.none!=x",
+            "name~=|^a|",
+        ];
+        for filter in matches {
+            assert!(Filters::parse(&[filter]).expect(filter).matches(&info()), "{filter}");
+        }
+        for filter in ["name==b", "labels.none", "labels.empty", "kind==view,name==a-wl", "other==x", "labels==x"] {
+            assert!(!Filters::parse(&[filter]).expect(filter).matches(&info()), "{filter}");
+        }
+        assert!(Filters::parse(&[]).expect("none").matches(&info()));
+        assert!(Filters::parse(&["name==x", "kind==active"]).expect("or").matches(&info()));
+    }
+
+    #[test]
+    fn mistakes() {
+        for filter in [
+            "",
+            ",",
+            "name==",
+            "name=a",
+            "name==a b",
+            "name==\"a",
+            "==x",
+            "9==x",
+            "name~=(",
+            "name==a,",
+            "labels.",
+            r#"name=="\q""#,
+        ] {
+            let error = Filters::parse(&[filter]).expect_err(filter);
+            assert_eq!(error.kind(), crate::ErrorKind::InvalidArgument, "{filter}");
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! The store's database: one SQLite file in WAL mode, shared by every process that uses the store.
+//!
+//! This file alone knows SQLite. It opens, checks and migrates the file and runs transactions; what the tables mean is
+//! said at [`SCHEMA`], and the statements stand with the operations that need them.
+//!
+//! # Invariants
+//! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work.
+//! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
+//!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
+//! - The format is read again at the start of each write transaction: another process may have migrated the file.
+//!
+//! # References
+//! SQLite: "Write-Ahead Logging", "PRAGMA synchronous", "STRICT Tables".
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// `PRAGMA application_id`: "stra".
+const APPLICATION_ID: i32 = 0x7374_7261;
+
+/// How long a transaction waits for another process's. None of them does slow work, so this is a broken machine.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
+const MIGRATIONS: [&str; 1] = [SCHEMA];
+
+/// The newest format that this program knows.
+pub(super) const FORMAT: usize = MIGRATIONS.len();
+
+/// Version 1.
+///
+/// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 committing
+/// (an active one, visible), 3 reserved (holds the name that a commit under way will give); `worker` is the lock file of
+/// the process that has it in work; `durable` is 0 while its content may be lost with the power; `origin` is 1 where an
+/// image needed it, so that `gc` may free it, 0 where a user or a client named it; a ready row with a `worker` is held by
+/// an import that has not named its image yet. Times are nanoseconds since 1970.
+/// `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot.
+/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
+const SCHEMA: &str = "
+CREATE TABLE snapshot (
+    row INTEGER PRIMARY KEY,
+    id INTEGER NOT NULL UNIQUE,
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
+    state INTEGER NOT NULL CHECK (state IN (0, 1, 2, 3)),
+    parent INTEGER REFERENCES snapshot (row),
+    worker TEXT,
+    created INTEGER NOT NULL,
+    updated INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL DEFAULT 0,
+    inodes INTEGER NOT NULL DEFAULT 0,
+    durable INTEGER NOT NULL CHECK (durable IN (0, 1)),
+    origin INTEGER NOT NULL CHECK (origin IN (0, 1)),
+    diff_id TEXT,
+    UNIQUE (owner, name)
+) STRICT;
+CREATE INDEX snapshot_by_parent ON snapshot (parent);
+CREATE INDEX snapshot_in_work ON snapshot (worker) WHERE worker IS NOT NULL;
+CREATE INDEX snapshot_not_durable ON snapshot (durable) WHERE durable = 0;
+CREATE TABLE label (
+    snapshot INTEGER NOT NULL REFERENCES snapshot (row) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    value TEXT NOT NULL,
+    PRIMARY KEY (snapshot, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE image (
+    owner TEXT NOT NULL,
+    name TEXT NOT NULL,
+    config TEXT NOT NULL,
+    manifest TEXT NOT NULL,
+    top INTEGER REFERENCES snapshot (row),
+    created INTEGER NOT NULL,
+    PRIMARY KEY (owner, name)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE document (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
+CREATE TABLE trash (id INTEGER PRIMARY KEY) STRICT;
+CREATE TABLE setting (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
+INSERT INTO setting VALUES ('next_id', 1);
+";
+
+/// Whether a transaction waits for the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Level {
+    /// On disk when it returns.
+    Durable,
+    /// In the order of the others, but the last ones may be lost with the power.
+    Relaxed,
+}
+
+/// The open database.
+#[derive(Debug)]
+pub(super) struct Meta {
+    connection: Mutex<Connection>,
+    path: PathBuf,
+}
+
+/// Whether the database at `path` was ever made.
+pub(super) fn exists(path: &Path) -> bool {
+    path.metadata().is_ok_and(|stat| stat.len() > 0)
+}
+
+impl Meta {
+    /// Opens the database, and makes it if `create` says so.
+    ///
+    /// # Errors
+    /// `DataLoss` for a file that is no strata database or is damaged; `Unsupported` for a newer format;
+    /// `FailedPrecondition` for an older one while `others_at_work` finds another process.
+    pub(super) fn open(path: &Path, create: bool, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<Self> {
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if create {
+            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        }
+        let at = |error| failure(error, path);
+        let connection = Connection::open_with_flags(path, flags).map_err(at)?;
+        connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
+        let meta = Self { connection: Mutex::new(connection), path: path.to_owned() };
+        meta.configure().map_err(at)?;
+        meta.migrate(others_at_work)?;
+        Ok(meta)
+    }
+
+    fn configure(&self) -> rusqlite::Result<()> {
+        let connection = self.lock();
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "foreign_keys", true)?;
+        // The last process to leave would otherwise write the whole log back, with two more waits for the disk.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        Ok(())
+    }
+
+    fn migrate(&self, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<()> {
+        let version = self.read(version)?;
+        self.check_application(version)?;
+        if version >= FORMAT {
+            return check_format(version, &self.path);
+        }
+        if version > 0
+            && let Some(holder) = others_at_work()?
+        {
+            return Err(Error::precondition(format!(
+                "{} has the older format {version} and must be migrated, but {holder} is using it: stop that first",
+                self.path.display()
+            )));
+        }
+        self.transact(Level::Durable, |transaction| {
+            // Somebody else may have done it since.
+            let version = version_of(transaction)?;
+            for step in MIGRATIONS.iter().skip(version) {
+                transaction.execute_batch(step)?;
+            }
+            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+            transaction.pragma_update(None, "user_version", i64::try_from(FORMAT.max(version)).unwrap_or(i64::MAX))
+        })
+    }
+
+    fn check_application(&self, version: usize) -> Result<()> {
+        let id: i32 = self.read(|c| c.query_row("PRAGMA application_id", [], |row| row.get(0)))?;
+        if version > 0 && id != APPLICATION_ID {
+            let path = self.path.display();
+            return Err(Error::data_loss(format!("{path} is an SQLite database, but not a store of strata")));
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Connection> {
+        // A panic in another thread rolled its transaction back: the connection is sound.
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs `query` outside any write transaction.
+    ///
+    /// # Errors
+    /// `Unavailable`, `DataLoss`, `ResourceExhausted`, `Io` as SQLite reports them.
+    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        query(&self.lock()).map_err(|error| failure(error, &self.path))
+    }
+
+    /// Runs `work` in a read transaction: all its queries see one state.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and what `work` returns.
+    pub(super) fn view<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>) -> Result<T> {
+        let mut connection = self.lock();
+        let transaction = connection.transaction().map_err(|error| failure(error, &self.path))?;
+        work(&transaction).map_err(|failed| failed.at(&self.path))
+    }
+
+    /// Runs `work` in a write transaction, which is rolled back if it fails.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and what `work` returns.
+    pub(super) fn transact<T, E: Into<Failed>>(
+        &self,
+        level: Level,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
+    ) -> Result<T> {
+        self.try_transact(level, |transaction| work(transaction).map_err(Into::into))
+            .map_err(|failed| failed.at(&self.path))
+    }
+
+    fn try_transact<T>(
+        &self,
+        level: Level,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
+    ) -> Result<T, Failed> {
+        let mut connection = self.lock();
+        let pragma = match level {
+            Level::Durable => "PRAGMA synchronous = FULL",
+            Level::Relaxed => "PRAGMA synchronous = NORMAL",
+        };
+        connection.execute_batch(pragma)?;
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version = version_of(&transaction)?;
+        if version > FORMAT {
+            check_format(version, &self.path)?;
+        }
+        let answer = work(&transaction)?;
+        transaction.commit()?;
+        Ok(answer)
+    }
+}
+
+/// Why a transaction ended early: SQLite, or a rule of the store.
+#[derive(Debug)]
+pub(super) enum Failed {
+    Sqlite(rusqlite::Error),
+    Rule(Error),
+}
+
+impl Failed {
+    fn at(self, path: &Path) -> Error {
+        match self {
+            Self::Sqlite(error) => failure(error, path),
+            Self::Rule(error) => error,
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Failed {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Self::Rule(error)
+    }
+}
+
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    version_of(connection)
+}
+
+fn version_of(connection: &Connection) -> rusqlite::Result<usize> {
+    let version: i64 = connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+fn check_format(version: usize, path: &Path) -> Result<()> {
+    if version <= FORMAT {
+        return Ok(());
+    }
+    Err(Error::unsupported(format!(
+        "{} has the format {version}, and this strata knows formats up to {FORMAT}: use the newer strata that made it",
+        path.display()
+    )))
+}
+
+fn failure(error: rusqlite::Error, path: &Path) -> Error {
+    let shown = path.display();
+    let (kind, message) = match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => (
+            ErrorKind::Unavailable,
+            format!("{shown} stayed locked by another process for {} s", BUSY_TIMEOUT.as_secs()),
+        ),
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
+            (ErrorKind::DataLoss, format!("{shown} is damaged or no database: restore it from a backup"))
+        }
+        Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, format!("no space left to write {shown}")),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            (ErrorKind::PermissionDenied, format!("{shown} may not be written"))
+        }
+        Some(ErrorCode::CannotOpen) => (ErrorKind::Io, format!("cannot open {shown}")),
+        _ => (ErrorKind::Io, format!("using the database {shown}")),
+    };
+    Error::new(kind, message).with_source(error)
+}

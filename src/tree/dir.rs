@@ -89,6 +89,11 @@ impl Dir {
         Ok(Self { fd, shown: self.shown.clone() })
     }
 
+    /// The descriptor alone.
+    pub fn into_fd(self) -> OwnedFd {
+        self.fd
+    }
+
     /// The path by which the directory was reached, for messages.
     pub fn shown(&self) -> &Path {
         &self.shown

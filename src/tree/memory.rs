@@ -199,6 +199,45 @@ impl Tree {
         !gone.is_empty()
     }
 
+    /// The inode at `path`, to be changed under all its names. What it becomes must be what [`Tree::put`] would take.
+    pub fn edit(&mut self, path: impl AsRef<Path>) -> Option<&mut Inode> {
+        let number = self.names.get(path.as_ref())?;
+        self.inodes.get_mut(number).map(|held| &mut held.inode)
+    }
+
+    /// Moves `from` and everything below it to `to`. What was at `to` is removed.
+    ///
+    /// # Errors
+    /// `NotFound` if there is nothing at `from` or the parent of `to` is no directory; `InvalidArgument` if one of them
+    /// lies in the other, and for a path that is not clean.
+    pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+        let (from, to) = (from.as_ref(), to.as_ref());
+        self.check_parent(to)?;
+        if from.starts_with(to) || to.starts_with(from) {
+            return Err(Error::invalid(format!("{} and {} lie in one another", from.display(), to.display())));
+        }
+        if !self.names.contains_key(from) {
+            return Err(absent(from));
+        }
+        self.remove(to);
+        let below = self
+            .names
+            .range::<Path, _>((Bound::Included(from), Bound::Unbounded))
+            .map(|(path, number)| (path.clone(), *number));
+        let moved: Vec<_> = below.take_while(|(path, _)| path.starts_with(from)).collect();
+        for (path, number) in moved {
+            let inside = path.strip_prefix(from).unwrap_or(Path::new(""));
+            let new = if inside.as_os_str().is_empty() { to.to_path_buf() } else { to.join(inside) };
+            self.names.remove(&path);
+            if let Some(held) = self.inodes.get_mut(&number) {
+                held.names.remove(&path);
+                held.names.insert(new.clone());
+            }
+            self.names.insert(new, number);
+        }
+        Ok(())
+    }
+
     fn hold(&mut self, path: PathBuf, inode: Inode) {
         self.names.insert(path.clone(), self.next);
         self.inodes.insert(self.next, Held { inode, names: BTreeSet::from([path]) });

@@ -22,9 +22,14 @@ pub fn require(name: &str, available: Result<(), String>) -> bool {
         !required.split(',').any(|wanted| wanted.trim() == name),
         "STRATA_REQUIRE names {name}, which is missing: {reason}"
     );
-    // Not by `eprintln`, which the test harness keeps to itself when a test passes.
-    let _ = writeln!(std::io::stderr(), "skipped: {name}: {reason}");
+    say(&format!("skipped: {name}: {reason}"));
     false
+}
+
+/// Says something that is worth knowing of a test that passes: how much it did.
+pub fn say(line: &str) {
+    // Not by `eprintln`, which the test harness keeps to itself when a test passes.
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 /// The value, or `None` (the test must return) where the machine or the user lacks what it needs.

@@ -1,0 +1,178 @@
+//! The images of a store: names over snapshots, with the documents that an image leaves with.
+//!
+//! Config and manifest are kept byte for byte, in the database: so an image, its documents and the snapshot it stands
+//! on appear and go in one transaction, and no half of them can be debris.
+
+use rusqlite::{OptionalExtension as _, Row as SqlRow, Transaction, params};
+
+use super::meta::Failed;
+use super::rows::{self, State};
+use super::{Flush, Store};
+use crate::error::{Error, Result};
+use crate::id::{Digest, check_key};
+use crate::tree::Timestamp;
+
+/// An image of the store.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Image {
+    /// Its name.
+    pub name: String,
+    /// The digest of its config: the image ID.
+    pub config: Digest,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    pub top: Option<String>,
+    /// When the store got it.
+    #[serde(skip)]
+    pub created: Timestamp,
+}
+
+/// What an image is made of.
+#[derive(Debug)]
+pub struct NewImage<'a> {
+    /// Its name; an existing image of that name is replaced.
+    pub name: &'a str,
+    /// The bytes of its config.
+    pub config: &'a [u8],
+    /// The bytes of its manifest.
+    pub manifest: &'a [u8],
+    /// The committed snapshot of its topmost layer.
+    pub top: Option<&'a str>,
+}
+
+const COLUMNS: &str = "SELECT i.name, i.config, i.manifest, s.name, i.created
+    FROM image i LEFT JOIN snapshot s ON s.row = i.top";
+
+fn image_of(row: &SqlRow<'_>) -> rusqlite::Result<Result<Image, Failed>> {
+    let (config, manifest): (String, String) = (row.get(1)?, row.get(2)?);
+    let (name, top, created) = (row.get(0)?, row.get(3)?, row.get(4)?);
+    let digest =
+        |text: String| text.parse::<Digest>().map_err(|error| error.context("the store's database is damaged"));
+    Ok((|| {
+        Ok(Image { name, config: digest(config)?, manifest: digest(manifest)?, top, created: rows::timestamp(created) })
+    })())
+}
+
+/// The name of an image whose topmost layer is `row`.
+pub(super) fn using(tx: &Transaction<'_>, row: i64) -> Result<Option<String>, Failed> {
+    Ok(tx
+        .prepare_cached("SELECT name FROM image WHERE top = ?1 LIMIT 1")?
+        .query_row([row], |row| row.get(0))
+        .optional()?)
+}
+
+/// Removes the images whose topmost layer is `row`.
+pub(super) fn drop_over(tx: &Transaction<'_>, row: i64) -> Result<(), Failed> {
+    tx.execute("DELETE FROM image WHERE top = ?1", [row])?;
+    drop_documents(tx)
+}
+
+fn drop_documents(tx: &Transaction<'_>) -> Result<(), Failed> {
+    tx.execute(
+        "DELETE FROM document
+         WHERE digest NOT IN (SELECT config FROM image) AND digest NOT IN (SELECT manifest FROM image)",
+        [],
+    )?;
+    Ok(())
+}
+
+fn keep_document(tx: &Transaction<'_>, bytes: &[u8]) -> Result<String, Failed> {
+    let digest = Digest::of(bytes).to_string();
+    tx.execute("INSERT OR IGNORE INTO document VALUES (?1, ?2)", params![digest, bytes])?;
+    Ok(digest)
+}
+
+impl Store {
+    /// Names an image; an older one of that name loses it. Durable when it returns, as are the snapshots below.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a name that is no key; `NotFound` if the topmost layer was removed meanwhile.
+    pub fn set_image(&self, new: &NewImage<'_>) -> Result<()> {
+        check_key(new.name)?;
+        self.begin()?;
+        self.sync()?;
+        self.meta.transact(self.level(Flush::Now), |tx| {
+            let top = match new.top {
+                None => None,
+                Some(name) => {
+                    let row = rows::visible(tx, self.owner(), name)?;
+                    rows::release(tx, row.row)?;
+                    Some(row.row)
+                }
+            };
+            let (config, manifest) = (keep_document(tx, new.config)?, keep_document(tx, new.manifest)?);
+            tx.execute(
+                "INSERT OR REPLACE INTO image VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![self.owner(), new.name, config, manifest, top, rows::now()],
+            )?;
+            drop_documents(tx)
+        })
+    }
+
+    /// The images, by name.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn images(&self) -> Result<Vec<Image>> {
+        self.meta.view(|tx| {
+            let mut statement = tx.prepare_cached(&format!("{COLUMNS} WHERE i.owner = ?1 ORDER BY i.name"))?;
+            let images: Vec<_> = statement.query_map([self.owner()], image_of)?.collect::<rusqlite::Result<_>>()?;
+            images.into_iter().collect()
+        })
+    }
+
+    /// The image `name`.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn image(&self, name: &str) -> Result<Image> {
+        self.meta.view(|tx| {
+            let mut statement = tx.prepare_cached(&format!("{COLUMNS} WHERE i.owner = ?1 AND i.name = ?2"))?;
+            let image = statement.query_row([self.owner(), name], image_of).optional()?;
+            image.ok_or_else(|| Error::not_found(format!("there is no image {name:?}: strata images lists them")))?
+        })
+    }
+
+    /// Forgets the name of an image. Its layers stay until [`Store::gc`] finds them unused.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn remove_image(&self, name: &str) -> Result<()> {
+        self.image(name)?;
+        self.begin()?;
+        self.meta.transact(self.level(Flush::Now), |tx| {
+            tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [self.owner(), name])?;
+            drop_documents(tx)
+        })
+    }
+
+    /// The bytes of a config or manifest that an image of the store has.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataLoss` if they are not what the digest says.
+    pub fn document(&self, digest: Digest) -> Result<Vec<u8>> {
+        let bytes: Option<Vec<u8>> = self.meta.read(|connection| {
+            connection
+                .query_row("SELECT bytes FROM document WHERE digest = ?1", [digest.to_string()], |row| row.get(0))
+                .optional()
+        })?;
+        let bytes =
+            bytes.ok_or_else(|| Error::not_found(format!("no image of the store has the document {digest}")))?;
+        if Digest::of(&bytes) != digest {
+            return Err(Error::data_loss(format!("the document {digest} is damaged in the store's database")));
+        }
+        Ok(bytes)
+    }
+
+    /// Whether the committed snapshot `name` is there, finished, for an importer to build on.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn has_committed(&self, name: &str) -> Result<bool> {
+        self.meta.view(|tx| {
+            let row = rows::holder(tx, self.owner(), name)?;
+            Ok(row.is_some_and(|row| row.state == State::Ready && row.kind == crate::snapshotter::Kind::Committed))
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! Which processes are at work on a store: a locked file for each in `run/`.
+//!
+//! A process that changes the store makes an unnamed file, locks it, and only then gives it a name: whoever sees the
+//! name can tell by the lock alone whether its process lives. A pid would be used again; a lock ends with its process,
+//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile.
+//!
+//! # References
+//! `fcntl_locking(2)`, open file description locks; `open(2)`, `O_TMPFILE`.
+
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{FcntlArg, fcntl};
+use rustix::fs::{AtFlags, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+use crate::tree::Dir;
+
+/// The lock that one drainer of the trash holds.
+const DRAIN: &str = "drain";
+
+/// This process at work: its file goes with it.
+#[derive(Debug)]
+pub(super) struct Worker {
+    file: PathBuf,
+    name: String,
+    _lock: OwnedFd,
+}
+
+impl Worker {
+    /// Announces this process in the directory `run`.
+    pub(super) fn announce(run: &Path) -> Result<Self> {
+        let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+        let lock = rustix::fs::open(run, flags, Mode::RUSR | Mode::WUSR).at("make a lock file in", run)?;
+        try_lock(&lock).at("lock a new file in", run)?;
+        let name = rustix::fs::fstat(&lock).at("stat a lock file in", run)?.st_ino.to_string();
+        let file = run.join(&name);
+        let magic = format!("/proc/self/fd/{}", lock.as_raw_fd());
+        rustix::fs::linkat(rustix::fs::CWD, magic, rustix::fs::CWD, &file, AtFlags::SYMLINK_FOLLOW)
+            .at("name the lock file", &file)?;
+        Ok(Self { file, name, _lock: lock })
+    }
+
+    /// The name by which rows in work refer to this process.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // If this fails the file stays, and the next recovery takes it for that of a dead process: which is right.
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+/// Takes the whole-file write lock; `EAGAIN` if somebody has it.
+fn try_lock(file: impl AsFd) -> Result<(), Errno> {
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
+        Ok(_) => Ok(()),
+        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
+    }
+}
+
+/// Opens an existing lock file and takes its lock, if nobody has it. `None`: held, or gone meanwhile.
+fn seize(file: &Path) -> Result<Option<OwnedFd>> {
+    let opened = match rustix::fs::open(file, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
+        Err(Errno::NOENT) => return Ok(None),
+        opened => opened.at("open the lock file", file)?,
+    };
+    match try_lock(&opened) {
+        Ok(()) => Ok(Some(opened)),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(errno).at("lock", file),
+    }
+}
+
+/// The workers whose process has died, with their locks held, so that nobody else takes them for dead at the same time.
+#[derive(Debug, Default)]
+pub(super) struct Dead {
+    workers: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Dead {
+    /// Looks for them in `run`.
+    pub(super) fn find(run: &Path) -> Result<Self> {
+        let mut workers = Vec::new();
+        for file in worker_files(run)? {
+            if let Some(lock) = seize(&file)? {
+                workers.push((file, lock));
+            }
+        }
+        Ok(Self { workers })
+    }
+
+    /// Whether there are none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.workers.is_empty()
+    }
+
+    /// Whether the worker `name` is one of them, or left in good order.
+    pub(super) fn includes(&self, run: &Path, name: &str) -> bool {
+        let file = run.join(name);
+        self.workers.iter().any(|(dead, _)| *dead == file) || !file.exists()
+    }
+
+    /// Removes their files: nothing refers to them any more.
+    pub(super) fn bury(self) -> Result<()> {
+        for (file, _lock) in &self.workers {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                removed => removed.at("remove the lock file", file)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The names of the workers that are alive.
+pub(super) fn living(run: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for file in worker_files(run)? {
+        if file.exists() && seize(&file)?.is_none() {
+            names.extend(file.file_name().map(|name| name.to_string_lossy().into_owned()));
+        }
+    }
+    Ok(names)
+}
+
+fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
+    let names = Dir::open(run)?.names()?;
+    let is_worker = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    Ok(names
+        .into_iter()
+        .filter(|entry| entry.name.to_str().is_some_and(is_worker))
+        .map(|entry| run.join(entry.name))
+        .collect())
+}
+
+/// Takes the right to drain the trash; `None` if somebody is at it.
+pub(super) fn drainer(run: &Path) -> Result<Option<OwnedFd>> {
+    standing(&run.join(DRAIN))
+}
+
+/// A lock file that stays when nobody holds it.
+fn standing(file: &Path) -> Result<Option<OwnedFd>> {
+    let opened = File::options().create(true).truncate(false).write(true).open(file).at("open the lock file", file)?;
+    match try_lock(&opened) {
+        Ok(()) => Ok(Some(opened.into())),
+        Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
+        Err(errno) => Err(errno).at("lock", file),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_outlives_nothing_but_its_holder() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let worker = Worker::announce(run.path()).expect("announce");
+        assert_eq!(living(run.path()).expect("living"), [worker.name()]);
+        assert!(Dead::find(run.path()).expect("dead").is_empty());
+        // As SIGKILL leaves it: the descriptor is closed, the file stays.
+        let Worker { file, .. } = &worker;
+        std::fs::copy(file, run.path().join("12345")).expect("copy");
+        assert_eq!(living(run.path()).expect("living"), [worker.name()]);
+        let dead = Dead::find(run.path()).expect("dead");
+        assert!(!dead.is_empty());
+        assert!(Dead::find(run.path()).expect("dead").is_empty(), "two recoveries both took it");
+        dead.bury().expect("bury");
+        assert!(!run.path().join("12345").exists());
+        drop(worker);
+        assert_eq!(worker_files(run.path()).expect("files"), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn one_drainer() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let first = drainer(run.path()).expect("lock");
+        assert!(first.is_some());
+        assert!(drainer(run.path()).expect("lock").is_none());
+        drop(first);
+        assert!(drainer(run.path()).expect("lock").is_some());
+    }
+}

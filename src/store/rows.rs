@@ -1,0 +1,435 @@
+//! The rows of the snapshot table, as values, and the statements that read and write them.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rusqlite::{OptionalExtension as _, Row as SqlRow, Transaction, named_params, params};
+
+use super::meta::Failed;
+use crate::backend::Usage;
+use crate::error::{Error, Result};
+use crate::id::{DiffId, Id};
+use crate::snapshotter::{Info, Kind, Labels};
+use crate::tree::Timestamp;
+
+/// What may be done with a row: see the schema.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Ready = 0,
+    Creating = 1,
+    Committing = 2,
+    Reserved = 3,
+}
+
+/// Why a snapshot exists: whether `gc` may remove it when nothing uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A user or a client named it: only they remove it.
+    Named = 0,
+    /// An image needed it.
+    Image = 1,
+}
+
+/// One snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Row {
+    pub row: i64,
+    pub id: Id,
+    pub name: String,
+    pub kind: Kind,
+    pub state: State,
+    pub parent: Option<i64>,
+    pub usage: Usage,
+    pub durable: bool,
+    pub diff_id: Option<DiffId>,
+}
+
+/// What a new row says.
+#[derive(Debug)]
+pub(super) struct New<'a> {
+    pub id: Id,
+    pub owner: &'a str,
+    pub name: &'a str,
+    pub kind: Kind,
+    pub state: State,
+    pub parent: Option<i64>,
+    pub worker: Option<&'a str>,
+    pub durable: bool,
+    pub origin: Origin,
+}
+
+const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, durable, diff_id";
+
+type Answer<T> = Result<T, Failed>;
+
+/// A value in the database that no version of strata writes.
+fn damaged(what: &str) -> Error {
+    Error::data_loss(format!("the store's database holds a wrong {what}: run strata check"))
+}
+
+fn kind_of(number: i64) -> Answer<Kind> {
+    match number {
+        1 => Ok(Kind::View),
+        2 => Ok(Kind::Active),
+        3 => Ok(Kind::Committed),
+        _ => Err(damaged("kind").into()),
+    }
+}
+
+fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
+    let (kind, state, diff_id): (i64, i64, Option<String>) = (row.get(3)?, row.get(4)?, row.get(9)?);
+    let (id, size, inodes): (i64, i64, i64) = (row.get(1)?, row.get(6)?, row.get(7)?);
+    let (number, name, parent, durable) = (row.get(0)?, row.get(2)?, row.get(5)?, row.get(8)?);
+    Ok((|| {
+        let state = match state {
+            0 => State::Ready,
+            1 => State::Creating,
+            2 => State::Committing,
+            3 => State::Reserved,
+            _ => return Err(damaged("state").into()),
+        };
+        let usage = Usage { size_bytes: size.unsigned_abs(), inodes: inodes.unsigned_abs() };
+        let diff_id = diff_id.map(|text| text.parse()).transpose().map_err(|_| damaged("DiffID"))?;
+        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, durable, diff_id })
+    })())
+}
+
+fn id_of(number: i64) -> Answer<Id> {
+    u64::try_from(number).map(Id).map_err(|_| damaged("id").into())
+}
+
+fn sql_id(id: Id) -> Answer<i64> {
+    i64::try_from(id.0).map_err(|_| damaged("id").into())
+}
+
+/// Nanoseconds since 1970, as the tables keep them.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+pub(super) fn timestamp(nanos: i64) -> Timestamp {
+    const SECOND: i64 = 1_000_000_000;
+    let rest = u32::try_from(nanos.rem_euclid(SECOND)).unwrap_or(0);
+    Timestamp { seconds: nanos.div_euclid(SECOND), nanos: rest }
+}
+
+/// The row that holds `name`, whatever its state.
+pub(super) fn holder(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<Option<Row>> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE owner = ?1 AND name = ?2"))?;
+    statement.query_row(params![owner, name], row_of).optional()?.transpose()
+}
+
+/// The row that `key` names for a caller; `NotFound` if there is none, or only one in the making.
+pub(super) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Row> {
+    match holder(tx, owner, key)? {
+        Some(row) if matches!(row.state, State::Ready | State::Committing) => Ok(row),
+        _ => Err(Error::not_found(format!("there is no snapshot {key:?}: strata ls lists them")).into()),
+    }
+}
+
+/// One row by its number.
+pub(super) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Row> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE row = ?1"))?;
+    statement.query_row([number], row_of)?
+}
+
+/// The ids from `row` down to the base, nearest first.
+pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
+    let mut statement = tx.prepare_cached(
+        "WITH RECURSIVE chain (row, id, parent, depth) AS (
+             SELECT row, id, parent, 0 FROM snapshot WHERE row = ?1
+             UNION ALL
+             SELECT s.row, s.id, s.parent, depth + 1 FROM snapshot s JOIN chain ON s.row = chain.parent
+         ) SELECT id FROM chain ORDER BY depth",
+    )?;
+    let ids: Vec<i64> = statement.query_map([row], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    ids.into_iter().map(id_of).collect()
+}
+
+/// Whether anything stands on `row`, snapshots in the making included.
+pub(super) fn has_children(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
+    Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE parent = ?1 LIMIT 1")?.exists([row])?)
+}
+
+/// The next id; none is given twice.
+pub(super) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
+    let mut statement =
+        tx.prepare_cached("UPDATE setting SET value = value + 1 WHERE name = 'next_id' RETURNING value - 1")?;
+    let number = statement.query_row([], |row| row.get::<_, i64>(0)).optional()?;
+    id_of(number.ok_or_else(|| damaged("next_id"))?)
+}
+
+/// Makes `id`, and all below, never given again.
+pub(super) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+    tx.execute("UPDATE setting SET value = max(value, ?1 + 1) WHERE name = 'next_id'", [sql_id(id)?])?;
+    Ok(())
+}
+
+/// Adds a row made now and answers with its number.
+pub(super) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
+    tx.prepare_cached(
+        "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, origin)
+         VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :origin)",
+    )?
+    .execute(named_params! {
+        ":id": sql_id(new.id)?, ":owner": new.owner, ":name": new.name, ":kind": new.kind as i64,
+        ":state": new.state as i64, ":parent": new.parent, ":worker": new.worker, ":now": now(),
+        ":durable": new.durable, ":origin": new.origin as i64,
+    })?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// Gives a row in the making another id.
+pub(super) fn renumber(tx: &Transaction<'_>, row: i64, id: Id) -> Answer<()> {
+    tx.execute("UPDATE snapshot SET id = ?2 WHERE row = ?1", params![row, sql_id(id)?])?;
+    Ok(())
+}
+
+/// Sets a row's state, and who has it in work.
+pub(super) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Option<&str>) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET state = ?2, worker = ?3 WHERE row = ?1")?.execute(params![
+        row,
+        state as i64,
+        worker
+    ])?;
+    Ok(())
+}
+
+/// What a commit makes of a row.
+#[derive(Debug)]
+pub(super) struct Published<'a> {
+    pub name: &'a str,
+    pub usage: Usage,
+    pub durable: bool,
+    pub origin: Origin,
+    pub diff_id: Option<DiffId>,
+    /// The worker that goes on to need it.
+    pub held_by: Option<&'a str>,
+}
+
+/// Makes `row` a committed snapshot, with the time of now.
+pub(super) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>) -> Answer<()> {
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    tx.prepare_cached(
+        "UPDATE snapshot SET name = :name, kind = 3, state = 0, worker = :worker, created = :now, updated = :now,
+             size_bytes = :size, inodes = :inodes, durable = :durable, origin = :origin, diff_id = :diff_id
+         WHERE row = :row",
+    )?
+    .execute(named_params! {
+        ":row": row, ":name": published.name, ":now": now(), ":size": signed(published.usage.size_bytes),
+        ":inodes": signed(published.usage.inodes), ":durable": published.durable,
+        ":origin": published.origin as i64, ":worker": published.held_by, ":diff_id": published.diff_id.map(|digest| digest.to_string()),
+    })?;
+    Ok(())
+}
+
+/// Records that all of `row`'s ancestors are on disk.
+pub(super) fn ancestors_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached(
+        "UPDATE snapshot SET durable = 1 WHERE durable = 0 AND row IN (
+             WITH RECURSIVE chain (row, parent) AS (
+                 SELECT row, parent FROM snapshot WHERE row = ?1
+                 UNION ALL SELECT s.row, s.parent FROM snapshot s JOIN chain ON s.row = chain.parent
+             ) SELECT row FROM chain WHERE row != ?1)",
+    )?
+    .execute([row])?;
+    Ok(())
+}
+
+/// Whether an ancestor of `row` may still be lost with the power.
+pub(super) fn stands_on_sand(tx: &Transaction<'_>, parent: Option<i64>) -> Answer<bool> {
+    Ok(tx
+        .prepare_cached(
+            "WITH RECURSIVE chain (row, parent, durable) AS (
+             SELECT row, parent, durable FROM snapshot WHERE row = ?1
+             UNION ALL SELECT s.row, s.parent, s.durable FROM snapshot s JOIN chain ON s.row = chain.parent
+         ) SELECT 1 FROM chain WHERE durable = 0 LIMIT 1",
+        )?
+        .exists([parent])?)
+}
+
+/// Removes a row and leaves its space to whoever drains the trash.
+pub(super) fn discard(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached("INSERT OR IGNORE INTO trash SELECT id FROM snapshot WHERE row = ?1")?.execute([row])?;
+    delete(tx, row)
+}
+
+/// Removes a row of which nothing is on disk.
+pub(super) fn delete(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached("DELETE FROM snapshot WHERE row = ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// Marks an id of which nothing but debris can be on disk.
+pub(super) fn discard_id(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+    tx.prepare_cached("INSERT OR IGNORE INTO trash VALUES (?1)")?.execute([sql_id(id)?])?;
+    Ok(())
+}
+
+/// The ids in the trash.
+pub(super) fn trash(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
+    let mut statement = tx.prepare_cached("SELECT id FROM trash ORDER BY id")?;
+    let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    ids.into_iter().map(id_of).collect()
+}
+
+/// Records that nothing of `id` is left.
+pub(super) fn forget(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+    tx.prepare_cached("DELETE FROM trash WHERE id = ?1")?.execute([sql_id(id)?])?;
+    Ok(())
+}
+
+/// Replaces all labels of a row.
+pub(super) fn set_labels(tx: &Transaction<'_>, row: i64, labels: &Labels) -> Answer<()> {
+    tx.prepare_cached("DELETE FROM label WHERE snapshot = ?1")?.execute([row])?;
+    labels.iter().try_for_each(|(name, value)| set_label(tx, row, name, value))
+}
+
+/// Sets one label of a row, or removes it if the value is empty.
+pub(super) fn set_label(tx: &Transaction<'_>, row: i64, name: &str, value: &str) -> Answer<()> {
+    if value.is_empty() {
+        tx.prepare_cached("DELETE FROM label WHERE snapshot = ?1 AND name = ?2")?.execute(params![row, name])?;
+    } else {
+        tx.prepare_cached("INSERT OR REPLACE INTO label VALUES (?1, ?2, ?3)")?.execute(params![row, name, value])?;
+    }
+    Ok(())
+}
+
+/// Sets the time of the last change of labels to now.
+pub(super) fn touch(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET updated = ?2 WHERE row = ?1")?.execute(params![row, now()])?;
+    Ok(())
+}
+
+const INFO: &str = "SELECT s.row, s.kind, s.name, coalesce(p.name, ''), s.created, s.updated
+    FROM snapshot s LEFT JOIN snapshot p ON p.row = s.parent";
+
+/// What is known of one visible snapshot.
+pub(super) fn info(tx: &Transaction<'_>, row: i64) -> Answer<Info> {
+    let mut statement = tx.prepare_cached(&format!("{INFO} WHERE s.row = ?1"))?;
+    let (_, info) = statement.query_row([row], info_of)?;
+    let mut info = info?;
+    let mut statement = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;
+    info.labels = statement.query_map([row], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    Ok(info)
+}
+
+/// What is known of every visible snapshot of `owner`, by key.
+pub(super) fn infos(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Info>> {
+    let mut labels = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;
+    let mut statement =
+        tx.prepare_cached(&format!("{INFO} WHERE s.owner = ?1 AND s.state IN (0, 2) ORDER BY s.name"))?;
+    let mut rows = statement.query([owner])?;
+    let mut infos = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (number, info) = info_of(row)?;
+        let mut info = info?;
+        info.labels =
+            labels.query_map([number], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+        infos.push(info);
+    }
+    Ok(infos)
+}
+
+fn info_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Answer<Info>)> {
+    let (kind, created, updated) = (row.get(1)?, row.get(4)?, row.get(5)?);
+    let (name, parent) = (row.get(2)?, row.get(3)?);
+    let info = kind_of(kind).map(|kind| Info {
+        kind,
+        name,
+        parent,
+        labels: Labels::new(),
+        created: timestamp(created),
+        updated: timestamp(updated),
+    });
+    Ok((row.get(0)?, info))
+}
+
+/// A setting of the store.
+pub(super) fn setting(tx: &Transaction<'_>, name: &str) -> Answer<Option<String>> {
+    Ok(tx
+        .prepare_cached("SELECT value FROM setting WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
+/// Changes a setting of the store.
+pub(super) fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Answer<()> {
+    tx.execute("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![name, value])?;
+    Ok(())
+}
+
+/// Records that a row's content is on disk.
+pub(super) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET durable = 1 WHERE row = ?1")?.execute([row])?;
+    Ok(())
+}
+
+/// The finished rows whose content may still be lost with the power, of every owner.
+pub(super) fn not_durable(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
+    let mut statement = tx.prepare_cached("SELECT row FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Every row that some process has in work, or holds for an image that it is about to name.
+pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(i64, State, String)>> {
+    let mut statement =
+        tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
+    let rows: Vec<(Answer<Row>, String)> =
+        statement.query_map([], |row| Ok((row_of(row)?, row.get(10)?)))?.collect::<rusqlite::Result<_>>()?;
+    rows.into_iter().map(|(row, worker)| row.map(|row| (row.row, row.state, worker))).collect()
+}
+
+/// Ends the hold of a worker on `row` and on all below it.
+pub(super) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached(
+        "UPDATE snapshot SET worker = NULL WHERE state = 0 AND worker IS NOT NULL AND row IN (
+             WITH RECURSIVE chain (row, parent) AS (
+                 SELECT row, parent FROM snapshot WHERE row = ?1
+                 UNION ALL SELECT s.row, s.parent FROM snapshot s JOIN chain ON s.row = chain.parent
+             ) SELECT row FROM chain)",
+    )?
+    .execute([row])?;
+    Ok(())
+}
+
+/// The rows that are not durable, and all that stands on one, children first.
+pub(super) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
+    let mut statement = tx.prepare_cached(
+        "WITH RECURSIVE lost (row) AS (
+             SELECT row FROM snapshot WHERE durable = 0
+             UNION SELECT s.row FROM snapshot s JOIN lost ON s.parent = lost.row
+         ) SELECT row FROM lost",
+    )?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Which of `ids` neither a row nor the trash names.
+pub(super) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
+    let mut known =
+        tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 UNION SELECT 1 FROM trash WHERE id = ?1")?;
+    let mut rowless = Vec::new();
+    for id in ids {
+        if !known.exists([sql_id(*id)?])? {
+            rowless.push(*id);
+        }
+    }
+    Ok(rowless)
+}
+
+/// The finished rows that must have a directory: all but views of something.
+pub(super) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
+    let mut statement =
+        tx.prepare_cached("SELECT row FROM snapshot WHERE state IN (0, 2) AND (kind != 1 OR parent IS NULL)")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Committed snapshots of `owner` that came with an image, and that no image, child or worker needs.
+pub(super) fn unused(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<i64>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT row FROM snapshot s WHERE owner = ?1 AND kind = 3 AND state = 0 AND origin = 1 AND worker IS NULL
+             AND NOT EXISTS (SELECT 1 FROM snapshot c WHERE c.parent = s.row)
+             AND NOT EXISTS (SELECT 1 FROM image i WHERE i.top = s.row)",
+    )?;
+    Ok(statement.query_map([owner], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,306 @@
+//! Random scripts, done by every strategy and by the model in lock step.
+//!
+//! After every operation the class of its answer is equal; after every commit the tree's text, the list of changes and
+//! the DiffID of the layer are, on every strategy and (but for the DiffID) in the model. A failing script is shrunk and
+//! printed as the operations that it stands for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::{Read, sink};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
+
+use strata::backend::Backend;
+use strata::changeset::Change;
+use strata::changeset::blob::DigestWriter;
+use strata::changeset::diff::Ancestors;
+use strata::changeset::tar::{Encoder, MtimePrecision};
+use strata::conformance::model::{Gene, Letter, Model};
+use strata::conformance::ops::{Edit, Op, perform};
+use strata::id::Digest;
+use strata::mount;
+use strata::snapshotter::{Info, Labels};
+use strata::store::{Durability, Store};
+use strata::tree::memory::Tree;
+use strata::tree::{Dir, text};
+use strata::{ErrorKind, Snapshotter};
+
+use super::{Bench, MATRIX};
+use crate::support;
+
+/// How long the random suite runs if nobody says otherwise, in seconds.
+const BUDGET_S: u64 = 20;
+
+/// Scripts of this many numbers make three or four layers.
+const GENES_MAX: usize = 60;
+
+/// One strategy in the race.
+struct Runner<'a> {
+    bench: &'a Bench,
+    store: Store,
+    /// The open trees of active snapshots.
+    open: BTreeMap<String, Dir>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(bench: &'a Bench, round: usize) -> Self {
+        let keep = |backend: Box<dyn Backend>| backend;
+        let store = bench.store_with(&format!("round{round}"), Durability::None, keep).expect("a store");
+        Self { bench, store, open: BTreeMap::new() }
+    }
+
+    fn perform(&mut self, op: &Op) -> Result<(), strata::Error> {
+        let none = Labels::new();
+        match op {
+            Op::Prepare { key, parent } => {
+                let mounts = self.store.prepare(key, parent, &none)?;
+                self.open.insert(key.clone(), Dir::from_fd(mount::detached(&mounts)?, key));
+            }
+            Op::View { key, parent } => drop(self.store.view(key, parent, &none)?),
+            Op::Commit { name, key } => {
+                // A writer that still has it open would not be seen among the mounts: it is detached.
+                let tree = self.open.remove(key);
+                let active = tree.is_some();
+                drop(tree);
+                let answer = self.store.commit(name, key, &none);
+                if answer.is_err() && active {
+                    let mounts = self.store.mounts(key)?;
+                    self.open.insert(key.clone(), Dir::from_fd(mount::detached(&mounts)?, key));
+                }
+                answer?;
+            }
+            Op::Remove { key } => {
+                self.store.remove(key)?;
+                self.open.remove(key);
+            }
+            Op::Edit { key, edit, time } => perform(&self.open[key], edit, *time)?,
+        }
+        Ok(())
+    }
+
+    fn tree(&self, key: &str) -> Tree {
+        let dir = self.store.open_tree(key).expect("open the tree");
+        Tree::read(&dir).expect("read the tree")
+    }
+
+    fn changes(&self, key: &str) -> Vec<(Letter, PathBuf)> {
+        let mut changes = Vec::new();
+        let mut note = |change: &Change, _: &mut dyn Read| {
+            let letter = match change {
+                Change::Put { existed: true, .. } | Change::Link { existed: true, .. } => Letter::M,
+                Change::Put { .. } | Change::Link { .. } => Letter::A,
+                Change::Remove { .. } => Letter::D,
+                Change::Opaque { path } => panic!("opaque directory {}", path.display()),
+            };
+            changes.push((letter, change.path().to_path_buf()));
+            Ok(())
+        };
+        self.store.changes(key, None, &mut note).expect("changes");
+        changes
+    }
+
+    /// The digest of the layer, or why there can be none.
+    fn diff_id(&self, info: &Info) -> Result<Digest, ErrorKind> {
+        let new = self.store.open_tree(&info.name).expect("open the tree");
+        let old = (!info.parent.is_empty()).then(|| self.store.open_tree(&info.parent).expect("open the parent"));
+        let mut ancestors = Ancestors::new(old.as_ref(), &new);
+        let mut of = |path: &std::path::Path| ancestors.meta(path);
+        let mut encoder = Encoder::new(DigestWriter::new(sink()), MtimePrecision::Nanoseconds, &mut of);
+        self.store.changes(&info.name, None, &mut encoder).map_err(|error| error.kind())?;
+        let writer = encoder.finish().map_err(|error| error.kind())?;
+        Ok(writer.finish().1)
+    }
+}
+
+fn disagree(what: &str, who: &str, expected: &str, found: &str) -> TestCaseError {
+    TestCaseError::fail(format!("{who}: {what}\n--- expected\n{expected}\n--- found\n{found}"))
+}
+
+fn lines(changes: &[(Letter, PathBuf)]) -> String {
+    changes.iter().fold(String::new(), |mut text, (letter, path)| {
+        let _ = writeln!(text, "{letter:?} {}", text::print_path(path));
+        text
+    })
+}
+
+/// Compares what a commit made with the model and among the strategies.
+fn check_commit(runners: &[Runner<'_>], model: &Model, name: &str) -> Result<(), TestCaseError> {
+    let expected = &model.snapshots[name].tree;
+    let changes = model.changes(name);
+    let mut first: Option<(&str, Result<Digest, ErrorKind>)> = None;
+    for runner in runners {
+        let who = runner.bench.setting.name;
+        let tree = runner.tree(name);
+        if tree != *expected {
+            return Err(disagree(&format!("the tree of {name}"), who, &text::print(expected), &text::print(&tree)));
+        }
+        let found = runner.changes(name);
+        if found != changes {
+            return Err(disagree(&format!("the changes of {name}"), who, &lines(&changes), &lines(&found)));
+        }
+        let info = runner.store.stat(name).expect("stat");
+        let diff_id = runner.diff_id(&info);
+        match &first {
+            None => first = Some((who, diff_id)),
+            Some((_, expected)) if *expected == diff_id => {}
+            Some((other, expected)) => {
+                let expected = format!("{expected:?} on {other}");
+                return Err(disagree(&format!("the DiffID of {name}"), who, &expected, &format!("{diff_id:?}")));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_names(runners: &[Runner<'_>], model: &Model) -> Result<(), TestCaseError> {
+    let expected: Vec<_> = model.snapshots.iter().map(|(name, s)| (name.clone(), s.kind, s.parent.clone())).collect();
+    for runner in runners {
+        let mut found = Vec::new();
+        let mut note = |info: &Info| {
+            found.push((info.name.clone(), info.kind, info.parent.clone()));
+            Ok(())
+        };
+        runner.store.walk(&[], &mut note).expect("walk");
+        if found != expected {
+            let (expected, found) = (format!("{expected:?}"), format!("{found:?}"));
+            return Err(disagree("the snapshots", runner.bench.setting.name, &expected, &found));
+        }
+    }
+    Ok(())
+}
+
+/// Runs one script; `done` gets every operation before it is done.
+fn run(benches: &[Bench], round: usize, genes: &[Gene], done: &mut Vec<Op>) -> Result<(), TestCaseError> {
+    let mut model = Model::default();
+    let mut runners: Vec<Runner<'_>> = benches.iter().map(|bench| Runner::new(bench, round)).collect();
+    for (step, gene) in genes.iter().enumerate() {
+        let Some(op) = model.interpret(*gene, step) else { continue };
+        done.push(op.clone());
+        let expected = model.perform(&op);
+        for runner in &mut runners {
+            let found = runner.perform(&op).map_err(|error| (error.kind(), error.chain()));
+            let (found, why) = match found {
+                Ok(()) => (Ok(()), String::new()),
+                Err((kind, why)) => (Err(kind), why),
+            };
+            if found != expected {
+                let who = runner.bench.setting.name;
+                return Err(disagree(&op.to_string(), who, &format!("{expected:?}"), &format!("{found:?} {why}")));
+            }
+        }
+        if expected.is_ok() && !matches!(op, Op::Edit { .. }) {
+            check_names(&runners, &model)?;
+        }
+        if let (Ok(()), Op::Commit { name, .. }) = (&expected, &op) {
+            check_commit(&runners, &model, name)?;
+        }
+    }
+    check_end(runners)
+}
+
+/// Everything can be removed, and leaves nothing.
+fn check_end(runners: Vec<Runner<'_>>) -> Result<(), TestCaseError> {
+    for Runner { bench, store, open } in runners {
+        drop(open);
+        while let names @ [_, ..] = super::lifecycle::names(&store).as_slice() {
+            let removed = names.iter().filter(|name| store.remove(name).is_ok()).count();
+            if removed == 0 {
+                return Err(disagree("removal", bench.setting.name, "an empty store", &format!("{names:?}")));
+            }
+        }
+        store.cleanup().expect("cleanup");
+        let left = store.backend().inventory().expect("inventory");
+        if !left.is_empty() {
+            return Err(disagree("the end", bench.setting.name, "no directory", &format!("{left:?}")));
+        }
+        std::fs::remove_dir_all(store.root()).expect("remove the store");
+    }
+    Ok(())
+}
+
+fn gene() -> impl Strategy<Value = Gene> {
+    any::<(u8, u16, u16, u16)>().prop_map(|(kind, a, b, c)| Gene(kind, a, b, c))
+}
+
+fn budget() -> Duration {
+    let seconds = std::env::var("STRATA_BUDGET_S").ok().and_then(|text| text.parse().ok()).unwrap_or(BUDGET_S);
+    Duration::from_secs(seconds)
+}
+
+/// How many scripts are wanted whatever time they take: `make test-long` says 20,000.
+fn scripts_wanted() -> Option<usize> {
+    std::env::var("STRATA_SCRIPTS").ok().and_then(|text| text.parse().ok())
+}
+
+#[test]
+fn strategies_agree() {
+    let benches: Vec<Bench> = MATRIX.into_iter().filter_map(Bench::new).collect();
+    if benches.is_empty() {
+        return;
+    }
+    let started = Instant::now();
+    let mut rounds = 0;
+    let mut commits = 0;
+    while scripts_wanted().map_or_else(|| started.elapsed() < budget(), |wanted| rounds < wanted) {
+        let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
+        let mut last = Vec::new();
+        let result = TestRunner::new(config).run(&vec(gene(), 1..GENES_MAX), |genes| {
+            let mut done = Vec::new();
+            let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let answer =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&benches, round, &genes, &mut done)));
+            COMMITS.fetch_add(
+                done.iter().filter(|op| matches!(op, Op::Commit { .. })).count(),
+                std::sync::atomic::Ordering::Relaxed,
+            );
+            answer.unwrap_or_else(|panic| Err(TestCaseError::fail(format!("panic: {}", reason(&*panic)))))
+        });
+        if let Err(TestError::Fail(why, genes)) = result {
+            let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&benches, round, &genes, &mut last)));
+            let script: String = last.iter().map(|op| format!("  {op}\n")).collect();
+            panic!("the strategies disagree after {rounds} scripts; the shortest script found:\n{script}\n{why}");
+        }
+        rounds += 1;
+        commits = COMMITS.load(std::sync::atomic::Ordering::Relaxed);
+    }
+    support::say(&format!(
+        "lock step: {rounds} scripts, {commits} commits on {} strategies in {:.0} s",
+        benches.len(),
+        started.elapsed().as_secs_f64()
+    ));
+}
+
+static ROUND: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+static COMMITS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+
+fn reason(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
+}
+
+/// The harness notices: an edit that one strategy does not get shows as a disagreement.
+#[test]
+fn a_lost_edit_is_found() {
+    let Some(bench) = Bench::new(MATRIX[3]) else { return };
+    let mut runner = Runner::new(&bench, 1_000_000);
+    let mut model = Model::default();
+    let time = strata::tree::Timestamp { seconds: 7, nanos: 0 };
+    let edit = |path: &str| Edit::MakeDir(path.into());
+    let ops = [
+        Op::Prepare { key: "k".into(), parent: String::new() },
+        Op::Edit { key: "k".into(), edit: edit("a"), time },
+        Op::Commit { name: "n".into(), key: "k".into() },
+    ];
+    for op in &ops {
+        model.perform(op).expect("the model");
+        if !matches!(op, Op::Edit { .. }) {
+            runner.perform(op).expect("the store");
+        }
+    }
+    assert!(check_commit(&[runner], &model, "n").is_err());
+}

@@ -1,0 +1,79 @@
+//! The matrix: every strategy on the file systems that it is used on, held to the contract and to one another.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod faults;
+mod lifecycle;
+mod lock_step;
+mod sharing;
+
+use std::path::PathBuf;
+
+use strata::backend::Backend;
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::{self, Choice};
+use strata::store::{Database, Durability, LOCAL, Store};
+use strata::tree::copy::CloneMode;
+
+/// A strategy and where it is tested.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// What the tables call it.
+    pub name: &'static str,
+    pub strategy: Choice,
+    pub fs: FsType,
+    pub clone: CloneMode,
+}
+
+/// All of them.
+pub const MATRIX: [Setting; 5] = [
+    Setting { name: "overlay on ext4", strategy: Choice::Overlay, fs: FsType::Ext4, clone: CloneMode::Auto },
+    Setting { name: "overlay on xfs", strategy: Choice::Overlay, fs: FsType::Xfs, clone: CloneMode::Auto },
+    Setting { name: "btrfs", strategy: Choice::Btrfs, fs: FsType::Btrfs, clone: CloneMode::Auto },
+    Setting { name: "copy on ext4", strategy: Choice::Copy, fs: FsType::Ext4, clone: CloneMode::Bytes },
+    Setting { name: "copy with reflinks on xfs", strategy: Choice::Copy, fs: FsType::Xfs, clone: CloneMode::Reflink },
+];
+
+/// A strategy, ready on a file system of its own.
+pub struct Bench {
+    pub setting: Setting,
+    pub scratch: Scratch,
+}
+
+impl Bench {
+    /// `None` where the machine lacks something that is not required.
+    pub fn new(setting: Setting) -> Option<Self> {
+        Some(Self { setting, scratch: support::scratch(setting.fs)? })
+    }
+
+    pub fn root(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// The store `name`, made if it is not there, with a backend that `wrap` may change.
+    pub fn store_with(
+        &self,
+        name: &str,
+        durability: Durability,
+        wrap: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>,
+    ) -> strata::Result<Store> {
+        let root = self.root(name);
+        std::fs::create_dir_all(&root).expect("make the root");
+        let backend = registry::backend(&root, self.setting.strategy, self.setting.clone)?;
+        let database = Database::create(&root, durability)?;
+        Store::new(database, wrap(backend), LOCAL)
+    }
+
+    /// The store `name` as users have it.
+    pub fn store(&self, name: &str) -> Store {
+        self.store_with(name, Durability::Commit, |backend| backend).expect(self.setting.name)
+    }
+}
+
+/// Runs `case` on each member of the matrix that this machine can have.
+pub fn on_each(case: impl Fn(&Bench)) {
+    for bench in MATRIX.into_iter().filter_map(Bench::new) {
+        case(&bench);
+    }
+}

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
-use rustix::fs::{CWD, StatVfsMountFlags, fstatvfs};
+use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, fsconfig_create,

@@ -69,7 +69,10 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
     for mount in covered {
         make(mount)?;
     }
-    make(top)
+    let mount = make(top)?;
+    // The descriptor of a mount is of the O_PATH kind: good to resolve from, but not to read or to set attributes by.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(&mount, c".", flags, Mode::empty()).at("open the mount of", top.source())
 }
 
 /// An overlay of which nothing needs to survive, detached: unmounting it does not wait for the disk.

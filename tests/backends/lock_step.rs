@@ -4,17 +4,18 @@
 //! the DiffID of the layer are, on every strategy and (but for the DiffID) in the model. A failing script is shrunk and
 //! printed as the operations that it stands for.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, sink};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
-use strata::backend::Backend;
 use strata::changeset::Change;
 use strata::changeset::blob::DigestWriter;
 use strata::changeset::diff::Ancestors;
@@ -27,7 +28,7 @@ use strata::snapshotter::{Info, Labels};
 use strata::store::{Durability, Store};
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
-use strata::{ErrorKind, Snapshotter};
+use strata::{Error, ErrorKind, Result, Snapshotter};
 
 use super::{Bench, MATRIX};
 use crate::support;
@@ -47,13 +48,14 @@ struct Runner<'a> {
 }
 
 impl<'a> Runner<'a> {
-    fn new(bench: &'a Bench, round: usize) -> Self {
-        let keep = |backend: Box<dyn Backend>| backend;
-        let store = bench.store_with(&format!("round{round}"), Durability::None, keep).expect("a store");
+    fn new(bench: &'a Bench) -> Self {
+        static ROUND: AtomicUsize = AtomicUsize::new(0);
+        let name = format!("round{}", ROUND.fetch_add(1, Ordering::Relaxed));
+        let store = bench.store_with(&name, Durability::None, |backend| backend).expect("a store");
         Self { bench, store, open: BTreeMap::new() }
     }
 
-    fn perform(&mut self, op: &Op) -> Result<(), strata::Error> {
+    fn perform(&mut self, op: &Op) -> Result<()> {
         let none = Labels::new();
         match op {
             Op::Prepare { key, parent } => {
@@ -82,37 +84,36 @@ impl<'a> Runner<'a> {
         Ok(())
     }
 
-    fn tree(&self, key: &str) -> Tree {
-        let dir = self.store.open_tree(key).expect("open the tree");
-        Tree::read(&dir).expect("read the tree")
+    fn tree(&self, key: &str) -> Result<Tree> {
+        Tree::read(&self.store.open_tree(key)?)
     }
 
-    fn changes(&self, key: &str) -> Vec<(Letter, PathBuf)> {
+    fn changes(&self, key: &str) -> Result<Vec<(Letter, PathBuf)>> {
         let mut changes = Vec::new();
         let mut note = |change: &Change, _: &mut dyn Read| {
             let letter = match change {
                 Change::Put { existed: true, .. } | Change::Link { existed: true, .. } => Letter::M,
                 Change::Put { .. } | Change::Link { .. } => Letter::A,
                 Change::Remove { .. } => Letter::D,
-                Change::Opaque { path } => panic!("opaque directory {}", path.display()),
+                Change::Opaque { .. } => return Err(Error::data_loss("an opaque directory in the stream")),
             };
             changes.push((letter, change.path().to_path_buf()));
             Ok(())
         };
-        self.store.changes(key, None, &mut note).expect("changes");
-        changes
+        self.store.changes(key, None, &mut note)?;
+        Ok(changes)
     }
 
     /// The digest of the layer, or why there can be none.
-    fn diff_id(&self, info: &Info) -> Result<Digest, ErrorKind> {
-        let new = self.store.open_tree(&info.name).expect("open the tree");
-        let old = (!info.parent.is_empty()).then(|| self.store.open_tree(&info.parent).expect("open the parent"));
+    fn diff_id(&self, name: &str) -> Result<Digest> {
+        let parent = self.store.stat(name)?.parent;
+        let new = self.store.open_tree(name)?;
+        let old = if parent.is_empty() { None } else { Some(self.store.open_tree(&parent)?) };
         let mut ancestors = Ancestors::new(old.as_ref(), &new);
         let mut of = |path: &std::path::Path| ancestors.meta(path);
         let mut encoder = Encoder::new(DigestWriter::new(sink()), MtimePrecision::Nanoseconds, &mut of);
-        self.store.changes(&info.name, None, &mut encoder).map_err(|error| error.kind())?;
-        let writer = encoder.finish().map_err(|error| error.kind())?;
-        Ok(writer.finish().1)
+        self.store.changes(name, None, &mut encoder)?;
+        Ok(encoder.finish()?.finish().1)
     }
 }
 
@@ -131,22 +132,22 @@ fn lines(changes: &[(Letter, PathBuf)]) -> String {
 fn check_commit(runners: &[Runner<'_>], model: &Model, name: &str) -> Result<(), TestCaseError> {
     let expected = &model.snapshots[name].tree;
     let changes = model.changes(name);
-    let mut first: Option<(&str, Result<Digest, ErrorKind>)> = None;
+    let mut first: Option<(&str, DiffId)> = None;
     for runner in runners {
         let who = runner.bench.setting.name;
-        let tree = runner.tree(name);
+        let failed = |error: Error| disagree(&format!("reading {name}"), who, "an answer", &error.chain());
+        let tree = runner.tree(name).map_err(failed)?;
         if tree != *expected {
             return Err(disagree(&format!("the tree of {name}"), who, &text::print(expected), &text::print(&tree)));
         }
-        let found = runner.changes(name);
+        let found = runner.changes(name).map_err(failed)?;
         if found != changes {
             return Err(disagree(&format!("the changes of {name}"), who, &lines(&changes), &lines(&found)));
         }
-        let info = runner.store.stat(name).expect("stat");
-        let diff_id = runner.diff_id(&info);
+        let diff_id = runner.diff_id(name).map_err(|error| (error.kind(), error.chain()));
         match &first {
             None => first = Some((who, diff_id)),
-            Some((_, expected)) if *expected == diff_id => {}
+            Some((_, expected)) if same(expected, &diff_id) => {}
             Some((other, expected)) => {
                 let expected = format!("{expected:?} on {other}");
                 return Err(disagree(&format!("the DiffID of {name}"), who, &expected, &format!("{diff_id:?}")));
@@ -154,6 +155,17 @@ fn check_commit(runners: &[Runner<'_>], model: &Model, name: &str) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// A digest, or why there can be none.
+type DiffId = Result<Digest, (ErrorKind, String)>;
+
+fn same(a: &DiffId, b: &DiffId) -> bool {
+    match (a, b) {
+        (Ok(a), Ok(b)) => a == b,
+        (Err((a, _)), Err((b, _))) => a == b,
+        _ => false,
+    }
 }
 
 fn check_names(runners: &[Runner<'_>], model: &Model) -> Result<(), TestCaseError> {
@@ -174,9 +186,9 @@ fn check_names(runners: &[Runner<'_>], model: &Model) -> Result<(), TestCaseErro
 }
 
 /// Runs one script; `done` gets every operation before it is done.
-fn run(benches: &[Bench], round: usize, genes: &[Gene], done: &mut Vec<Op>) -> Result<(), TestCaseError> {
+fn run(benches: &[Bench], genes: &[Gene], done: &mut Vec<Op>) -> Result<(), TestCaseError> {
     let mut model = Model::default();
-    let mut runners: Vec<Runner<'_>> = benches.iter().map(|bench| Runner::new(bench, round)).collect();
+    let mut runners: Vec<Runner<'_>> = benches.iter().map(Runner::new).collect();
     for (step, gene) in genes.iter().enumerate() {
         let Some(op) = model.interpret(*gene, step) else { continue };
         done.push(op.clone());
@@ -244,10 +256,9 @@ fn strategies_agree() {
     }
     let started = Instant::now();
     let mut rounds = 0;
-    let mut commits = 0;
+    let commits = Cell::new(0);
     while scripts_wanted().map_or_else(|| started.elapsed() < budget(), |wanted| rounds < wanted) {
         let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
-        let mut last = Vec::new();
         let result = TestRunner::new(config).run(&vec(gene(), 1..GENES_MAX), |genes| {
             let mut done = Vec::new();
             let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -260,34 +271,26 @@ fn strategies_agree() {
             answer.unwrap_or_else(|panic| Err(TestCaseError::fail(format!("panic: {}", reason(&*panic)))))
         });
         if let Err(TestError::Fail(why, genes)) = result {
-            let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&benches, round, &genes, &mut last)));
+            let mut last = Vec::new();
+            let why = run(&benches, &genes, &mut last).err().unwrap_or_else(|| TestCaseError::fail(why));
             let script: String = last.iter().map(|op| format!("  {op}\n")).collect();
             panic!("the strategies disagree after {rounds} scripts; the shortest script found:\n{script}\n{why}");
         }
         rounds += 1;
-        commits = COMMITS.load(std::sync::atomic::Ordering::Relaxed);
     }
     support::say(&format!(
-        "lock step: {rounds} scripts, {commits} commits on {} strategies in {:.0} s",
+        "lock step: {rounds} scripts, {} commits on {} strategies in {:.0} s",
+        commits.get(),
         benches.len(),
         started.elapsed().as_secs_f64()
     ));
-}
-
-static ROUND: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-static COMMITS: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
-
-fn reason(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default()
 }
 
 /// The harness notices: an edit that one strategy does not get shows as a disagreement.
 #[test]
 fn a_lost_edit_is_found() {
     let Some(bench) = Bench::new(MATRIX[3]) else { return };
-    let mut runner = Runner::new(&bench, 1_000_000);
+    let mut runner = Runner::new(&bench);
     let mut model = Model::default();
     let time = strata::tree::Timestamp { seconds: 7, nanos: 0 };
     let edit = |path: &str| Edit::MakeDir(path.into());

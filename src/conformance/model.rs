@@ -442,9 +442,13 @@ impl Model {
         let any_key = |n: u16| pick(&keys, n).map_or_else(|| "none".to_owned(), |key| (*key).clone());
         let committed: Vec<&String> = self.of_kind(Kind::Committed);
         let parent = |n: u16| {
-            if n % 4 == 0 { String::new() } else { pick(&committed, n).map_or(String::new(), |key| (*key).clone()) }
+            if n.is_multiple_of(4) {
+                String::new()
+            } else {
+                pick(&committed, n).map_or(String::new(), |key| (*key).clone())
+            }
         };
-        let new = |n: u16| if n % 16 == 0 { any_key(n / 16) } else { format!("s{step}") };
+        let new = |n: u16| if n.is_multiple_of(16) { any_key(n / 16) } else { format!("s{step}") };
         let op = match kind {
             0..=19 => Op::Prepare { key: new(a), parent: if b % 32 == 0 { any_key(c) } else { parent(b) } },
             20..=25 => Op::View { key: new(a), parent: parent(b) },
@@ -490,7 +494,7 @@ fn edit_of(tree: &Tree, kind: u8, b: u16, c: u16) -> Option<Edit> {
     let fresh = |n: u16| {
         use std::os::unix::ffi::OsStringExt as _;
         // The odd names come seldom, so that most trees have layers that can be written.
-        let name = pick(if n % 8 == 0 { &names[..] } else { &names[..5] }, n / 8)?.clone();
+        let name = pick(if n.is_multiple_of(8) { &names[..] } else { &names[..5] }, n / 8)?.clone();
         Some(dirs(n / 64)?.join(std::ffi::OsString::from_vec(name)))
     };
     let existing = |n: u16| pick(&paths, n).map(|path| path.to_path_buf());
@@ -508,7 +512,7 @@ fn edit_of(tree: &Tree, kind: u8, b: u16, c: u16) -> Option<Edit> {
         88..=95 => Edit::Symlink(fresh(b)?, [&b"a"[..], b"../b", b"/lib", b"\xff"][usize::from(c) % 4].to_vec()),
         96..=103 => {
             let types = [FileType::Fifo, FileType::Char, FileType::Block, FileType::Socket];
-            let device = crate::tree::Device { major: 1 + u32::from(c) % 4000, minor: u32::from(c) * 13 };
+            let device = crate::tree::Device { major: 1 + u32::from(c) % 500, minor: u32::from(c) * 3 };
             Edit::MakeNode(fresh(b)?, types[usize::from(c) % 4], device)
         }
         104..=115 => Edit::Link { from: existing(b)?, to: fresh(c)? },

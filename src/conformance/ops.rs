@@ -71,7 +71,7 @@ pub struct Content {
 impl Content {
     /// The bytes. Every fourth seed is all zeros: holes and data must not be told apart.
     pub fn bytes(self) -> Vec<u8> {
-        let step = if self.seed % 4 == 0 { 0 } else { self.seed };
+        let step = if self.seed.is_multiple_of(4) { 0 } else { self.seed };
         (0..self.length).map(|at| (at as u8).wrapping_mul(step).wrapping_add(step)).collect()
     }
 }
@@ -212,6 +212,12 @@ impl Place {
         Ok(Self { dir, name })
     }
 
+    /// Gives what was just made the owner 0:0, whatever a set-group-id directory gave it, and its mode.
+    fn own(&self, mode: Option<u32>) -> Result<()> {
+        self.dir.set_owner(&self.name, 0, 0)?;
+        mode.map_or(Ok(()), |mode| self.dir.set_mode(&self.name, mode))
+    }
+
     fn stamp(&self, time: Timestamp) -> Result<()> {
         self.dir.set_mtime(&self.name, time)
     }
@@ -248,16 +254,17 @@ pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
         Edit::Rewrite(_) => rewrite(&place),
         Edit::MakeDir(_) => {
             place.dir.make_dir(&place.name)?;
-            place.dir.set_mode(&place.name, 0o755)?;
+            place.own(Some(0o755))?;
             place.stamp_both(time)
         }
         Edit::Symlink(_, target) => {
             place.dir.make_symlink(target, &place.name)?;
+            place.own(None)?;
             place.stamp_both(time)
         }
         Edit::MakeNode(_, file_type, device) => {
             place.dir.make_node(*file_type, *device, &place.name)?;
-            place.dir.set_mode(&place.name, 0o640)?;
+            place.own(Some(0o640))?;
             place.stamp_both(time)
         }
         Edit::Link { to, .. } => {
@@ -313,7 +320,7 @@ fn write(place: &Place, content: Content, time: Timestamp) -> Result<()> {
     if found {
         return place.stamp(time);
     }
-    place.dir.set_mode(&place.name, 0o644)?;
+    place.own(Some(0o644))?;
     place.stamp_both(time)
 }
 
@@ -347,7 +354,7 @@ fn move_over(from: &Place, to: &Place) -> Result<()> {
 }
 
 fn copy_dir(from: &Dir, to: &Dir) -> Result<()> {
-    copy::copy(from, to, &copy::Options { clone: CloneMode::Auto, workers: 1 }).map(drop)
+    copy::copy(from, to, copy::Options::new(CloneMode::Auto)).map(drop)
 }
 
 /// `RENAME_EXCHANGE`, and where the file system will not, three moves.

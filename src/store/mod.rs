@@ -18,6 +18,9 @@
 //! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only: the
 //! garbage collector of a containerd removes every snapshot that it does not know.
 
+mod commit;
+mod create;
+mod database;
 mod filter;
 mod image;
 mod lock;
@@ -25,6 +28,8 @@ mod meta;
 mod recover;
 mod rows;
 
+pub use commit::Terms;
+pub use database::Database;
 pub use image::{Image, NewImage};
 pub use recover::Freed;
 pub use rows::Origin;
@@ -34,12 +39,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rusqlite::Transaction;
-use rustix::fs::Mode;
 
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::{Applied, Applier};
 use crate::changeset::{Sink, diff};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
@@ -47,7 +51,7 @@ use crate::tree::{self, Dir};
 
 use filter::Filters;
 use meta::{Failed, Level, Meta};
-use rows::{New, Published, Row, State};
+use rows::{Row, State};
 
 /// The owner of what the command line makes.
 pub const LOCAL: &str = "local";
@@ -55,9 +59,6 @@ pub const LOCAL: &str = "local";
 /// Up to so many changed inodes are brought to disk one by one; more, and one `syncfs` is cheaper (measured on ext4, xfs
 /// and btrfs: 20 to 30 times, at 20,000 files), though it also waits for what others wrote.
 const FSYNC_INODES_MAX: usize = 256;
-
-/// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
-const ID_TRIES_MAX: usize = 1000;
 
 /// When the store answers that something is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -86,86 +87,6 @@ pub enum Flush {
     Now,
     /// Usable at once, as a parent too, but gone after a power cut unless [`Store::sync`] came first.
     Later,
-}
-
-/// The database of a store, open, before it is known which backend it needs.
-#[derive(Debug)]
-pub struct Database {
-    root: PathBuf,
-    meta: Meta,
-    backend: Option<String>,
-    durability: Durability,
-}
-
-impl Database {
-    /// Opens the store at `root`; `None` if there is none.
-    ///
-    /// # Errors
-    /// `DataLoss` for a damaged database, `Unsupported` for a newer format, `PermissionDenied`.
-    pub fn open(root: &Path) -> Result<Option<Self>> {
-        if !meta::exists(&root.join("strata.db")) {
-            return Ok(None);
-        }
-        let root = root.canonicalize().at("open the store", root)?;
-        Self::load(root, false).map(Some)
-    }
-
-    /// Makes the store at `root`, or opens it if somebody was faster. The directory is made if it is missing; one that
-    /// exists must be empty, and becomes private (mode 0700).
-    ///
-    /// # Errors
-    /// `FailedPrecondition` if the directory holds something else; `PermissionDenied`; `ResourceExhausted`.
-    pub fn create(root: &Path, durability: Durability) -> Result<Self> {
-        std::fs::create_dir_all(root).at("make the directory", root)?;
-        let root = root.canonicalize().at("open the directory", root)?;
-        if !meta::exists(&root.join("strata.db")) {
-            check_fresh(&root)?;
-        }
-        rustix::fs::chmod(&root, Mode::RWXU).at("make private", &root)?;
-        for name in ["s", "run"] {
-            match rustix::fs::mkdir(root.join(name), Mode::RWXU) {
-                Err(rustix::io::Errno::EXIST) => {}
-                made => made.at("make directory", root.join(name))?,
-            }
-        }
-        let mut database = Self::load(root, true)?;
-        database.durability = durability;
-        Ok(database)
-    }
-
-    fn load(root: PathBuf, create: bool) -> Result<Self> {
-        let run = root.join("run");
-        let others = || Ok(lock::living(&run)?.into_iter().next().map(|name| format!("the process of run/{name}")));
-        let meta = Meta::open(&root.join("strata.db"), create, others)?;
-        let (backend, durability) =
-            meta.view(|tx| Ok((rows::setting(tx, "backend")?, rows::setting(tx, "durability")?)))?;
-        let durability = if durability.as_deref() == Some("none") { Durability::None } else { Durability::Commit };
-        Ok(Self { root, meta, backend, durability })
-    }
-
-    /// The name of the backend that the store was made with; `None` if it was never used.
-    pub fn backend(&self) -> Option<&str> {
-        self.backend.as_deref()
-    }
-
-    /// The store's directory, absolute and without links.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-}
-
-/// A new store's directory may hold nothing but what a fresh file system or an interrupted first start leaves.
-fn check_fresh(root: &Path) -> Result<()> {
-    const KNOWN: [&str; 6] = ["lost+found", "s", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
-    let stranger = Dir::open(root)?.names()?.into_iter().find(|entry| !KNOWN.iter().any(|name| entry.name == *name));
-    match stranger {
-        None => Ok(()),
-        Some(entry) => Err(Error::precondition(format!(
-            "{} is no store and not empty (it holds {}): choose an empty or a new directory",
-            root.display(),
-            entry.name.display()
-        ))),
-    }
 }
 
 /// A store of snapshots, as one owner sees it.
@@ -251,21 +172,24 @@ impl Store {
         Ok(name)
     }
 
-    /// A durable transaction, or a relaxed one where this store or the caller does not wait for the disk.
+    /// Whether to wait for the disk: the store may not, and the caller may not.
+    fn waits(&self, flush: Flush) -> bool {
+        (self.durability, flush) == (Durability::Commit, Flush::Now)
+    }
+
+    /// The kind of transaction that publishes.
     fn level(&self, flush: Flush) -> Level {
-        match (self.durability, flush) {
-            (Durability::Commit, Flush::Now) => Level::Durable,
-            _ => Level::Relaxed,
-        }
+        if self.waits(flush) { Level::Durable } else { Level::Relaxed }
     }
 
     /// Brings what was written to `id` to disk, and `all` of the store's file system where its ancestors need it too.
     fn bring_to_disk(&self, id: Id, all: bool) -> Result<()> {
-        if !all && let Some(layer) = self.backend.layer(id) {
-            if tree::walk::sync(&Dir::open(&layer.dir)?, FSYNC_INODES_MAX)? {
-                let above = [self.dir_of(id), self.root.join("s")];
-                return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
-            }
+        if !all
+            && let Some(layer) = self.backend.layer(id)
+            && tree::walk::sync(&Dir::open(&layer.dir)?, FSYNC_INODES_MAX)?
+        {
+            let above = [self.dir_of(id), self.root.join("s")];
+            return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
         }
         rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root)
     }
@@ -278,124 +202,6 @@ impl Store {
                 let target = target.display();
                 Err(Error::precondition(format!("{doing}: it is mounted on {target}; strata umount {target} first")))
             }
-        }
-    }
-
-    /// Makes a snapshot that is not committed. See [`Snapshotter::prepare`].
-    ///
-    /// # Errors
-    /// As [`Snapshotter::prepare`].
-    pub fn prepare_with(&self, key: &str, parent: &str, labels: &Labels, flush: Flush) -> Result<Vec<Mount>> {
-        self.make(Kind::Active, key, parent, labels, flush)
-    }
-
-    fn make(&self, kind: Kind, key: &str, parent: &str, labels: &Labels, flush: Flush) -> Result<Vec<Mount>> {
-        check_key(key)?;
-        let worker = self.begin()?;
-        // A view of something has nothing of its own on disk: one transaction is all.
-        let bare = kind == Kind::View && !parent.is_empty();
-        let level = if bare { self.level(flush) } else { Level::Relaxed };
-        let reserved = self.meta.transact(level, |tx| {
-            let state = if bare { State::Ready } else { State::Creating };
-            let worker = (!bare).then_some(worker.as_str());
-            self.reserve(tx, kind, key, parent, state, worker, labels)
-        })?;
-        if !bare {
-            self.create(&reserved, flush).inspect_err(|_| self.take_back(reserved.row))?;
-        }
-        self.mounts_of(kind, &reserved.stack)
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one caller; these are the columns of the new row")]
-    fn reserve(
-        &self,
-        tx: &Transaction<'_>,
-        kind: Kind,
-        key: &str,
-        parent: &str,
-        state: State,
-        worker: Option<&str>,
-        labels: &Labels,
-    ) -> Result<Reserved, Failed> {
-        if rows::holder(tx, &self.owner, key)?.is_some() {
-            return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
-        }
-        let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?) };
-        let parents = rows::chain(tx, parent.as_ref().map(|row| row.row))?;
-        self.check_depth(&parents)?;
-        let id = rows::next_id(tx)?;
-        let durable = state == State::Ready && parent.as_ref().is_none_or(|row| row.durable);
-        let parent = parent.map(|row| row.row);
-        let new =
-            New { id, owner: &self.owner, name: key, kind, state, parent, worker, durable, origin: Origin::Named };
-        let row = rows::insert(tx, &new)?;
-        rows::set_labels(tx, row, labels)?;
-        let mut stack = vec![id];
-        stack.extend(parents);
-        Ok(Reserved { row, parent, stack })
-    }
-
-    fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
-        let missing = || Error::not_found(format!("there is no parent {name:?}: strata ls lists the snapshots"));
-        let row = rows::holder(tx, &self.owner, name)?
-            .filter(|row| matches!(row.state, State::Ready | State::Committing))
-            .ok_or_else(missing)?;
-        if row.kind != Kind::Committed {
-            let kind = row.kind;
-            return Err(Error::invalid(format!("the parent {name:?} is not committed, it is {kind}")).into());
-        }
-        Ok(row)
-    }
-
-    fn check_depth(&self, parents: &[Id]) -> Result<()> {
-        match self.backend.capabilities().parents_max {
-            Some(most) if parents.len() > most => Err(Error::precondition(format!(
-                "the chain of parents is {} deep, and {} mounts at most {most}",
-                parents.len(),
-                self.backend.capabilities().name
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    /// The work behind a reserved row, and its publication.
-    fn create(&self, reserved: &Reserved, flush: Flush) -> Result<()> {
-        let parents = &reserved.stack[1..];
-        let mut id = reserved.stack[0];
-        let mut tries = 0;
-        while let Err(error) = self.backend.create(id, parents) {
-            tries += 1;
-            if error.kind() != ErrorKind::AlreadyExists || tries > ID_TRIES_MAX {
-                return Err(error);
-            }
-            id = self.meta.transact(Level::Relaxed, |tx| {
-                let next = rows::next_id(tx)?;
-                rows::renumber(tx, reserved.row, next).map(|()| next)
-            })?;
-        }
-        let sand = self.meta.view(|tx| rows::stands_on_sand(tx, reserved.parent))?;
-        let wait = flush == Flush::Now && self.durability == Durability::Commit;
-        if wait && (sand || (self.backend.capabilities().create_needs_sync && !parents.is_empty())) {
-            self.bring_to_disk(id, sand)?;
-        }
-        self.meta.transact(self.level(flush), |tx| {
-            rows::set_state(tx, reserved.row, State::Ready, None)?;
-            if flush == Flush::Now {
-                rows::set_durable(tx, reserved.row)?;
-                rows::ancestors_durable(tx, reserved.row)?;
-            }
-            Ok::<_, Failed>(())
-        })
-    }
-
-    /// Undoes a reservation whose work failed. What cannot be undone now, recovery undoes.
-    fn take_back(&self, row: i64) {
-        let id = self.meta.transact(Level::Relaxed, |tx| {
-            let id = rows::by_number(tx, row)?.id;
-            rows::discard(tx, row).map(|()| id)
-        });
-        if let Ok(id) = id {
-            let _ = recover::free(self, id);
         }
     }
 
@@ -429,86 +235,6 @@ impl Store {
         Ok(Dir::from_fd(mount::detached(&mounts)?, key))
     }
 
-    /// Commits as [`Snapshotter::commit`] does, with what an importer or builder knows besides.
-    ///
-    /// # Errors
-    /// As [`Snapshotter::commit`].
-    pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, terms: Terms) -> Result<()> {
-        check_key(name)?;
-        check_key(key)?;
-        let worker = self.begin()?;
-        let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
-        self.seal(name, &reserved, labels, terms, &worker).inspect_err(|_| {
-            // What cannot be undone now, recovery undoes.
-            let _ = self.meta.transact(Level::Relaxed, |tx| {
-                rows::set_state(tx, reserved.active.row, State::Ready, None)?;
-                rows::discard(tx, reserved.row)
-            });
-            let _ = recover::free(self, reserved.id);
-        })
-    }
-
-    fn reserve_name(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<ReservedName, Failed> {
-        let active = rows::visible(tx, &self.owner, key)?;
-        if rows::holder(tx, &self.owner, name)?.is_some() {
-            return Err(Error::already_exists(format!("the name {name:?} is in use")).into());
-        }
-        if active.kind != Kind::Active {
-            let kind = active.kind;
-            return Err(Error::precondition(format!("cannot commit {key:?}: it is {kind}, not active")).into());
-        }
-        if active.state != State::Ready {
-            return Err(Error::precondition(format!("cannot commit {key:?}: it is being committed")).into());
-        }
-        let id = rows::next_id(tx)?;
-        let new = New {
-            id,
-            owner: &self.owner,
-            name,
-            kind: Kind::Committed,
-            state: State::Reserved,
-            parent: active.parent,
-            worker: Some(worker),
-            durable: false,
-            origin: Origin::Named,
-        };
-        let row = rows::insert(tx, &new)?;
-        rows::set_state(tx, active.row, State::Committing, Some(worker))?;
-        let parents = rows::chain(tx, active.parent)?;
-        let sand = rows::stands_on_sand(tx, active.parent)?;
-        Ok(ReservedName { row, id, active, parents, sand })
-    }
-
-    fn seal(&self, name: &str, reserved: &ReservedName, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
-        let ReservedName { active, parents, .. } = reserved;
-        let capabilities = self.backend.capabilities();
-        let sealed = if capabilities.seals_to_fresh_id { reserved.id } else { active.id };
-        self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
-        self.backend.seal(active.id, sealed)?;
-        let usage = self.backend.usage(sealed, parents)?;
-        let wait = terms.flush == Flush::Now && self.durability == Durability::Commit;
-        if wait && (reserved.sand || !capabilities.seal_is_durable) {
-            self.bring_to_disk(sealed, reserved.sand)?;
-        }
-        let durable = terms.flush == Flush::Now;
-        let held_by = (terms.origin == Origin::Image).then_some(worker);
-        let published = Published { name, usage, durable, origin: terms.origin, diff_id: terms.diff_id, held_by };
-        self.meta.transact(self.level(terms.flush), |tx| {
-            let row = if capabilities.seals_to_fresh_id {
-                rows::discard(tx, active.row)?;
-                reserved.row
-            } else {
-                rows::delete(tx, reserved.row)?;
-                active.row
-            };
-            rows::publish(tx, row, &published)?;
-            if durable {
-                rows::ancestors_durable(tx, row)?;
-            }
-            rows::set_labels(tx, row, labels)
-        })
-    }
-
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
     ///
     /// # Errors
@@ -533,42 +259,6 @@ impl Store {
     pub fn diff_id(&self, key: &str) -> Result<Option<DiffId>> {
         Ok(self.stack(key)?.0.diff_id)
     }
-}
-
-/// What a commit knows besides the name and the labels.
-#[derive(Clone, Copy, Debug)]
-pub struct Terms {
-    /// Whether it waits for the disk.
-    pub flush: Flush,
-    /// Who wants the snapshot.
-    pub origin: Origin,
-    /// The digest of the layer that it was made from.
-    pub diff_id: Option<DiffId>,
-}
-
-impl Terms {
-    /// Durable, named by a user, of unknown digest: what [`Snapshotter::commit`] does.
-    pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
-}
-
-/// A row that holds a key while its directory is made.
-#[derive(Debug)]
-struct Reserved {
-    row: i64,
-    parent: Option<i64>,
-    /// Its own id, then its parents.
-    stack: Vec<Id>,
-}
-
-/// A row that holds a name while an active snapshot is sealed.
-#[derive(Debug)]
-struct ReservedName {
-    row: i64,
-    id: Id,
-    active: Row,
-    parents: Vec<Id>,
-    /// Whether a parent may still be lost with the power.
-    sand: bool,
 }
 
 impl Snapshotter for Store {

@@ -39,7 +39,6 @@ pub(super) struct Row {
     pub state: State,
     pub parent: Option<i64>,
     pub usage: Usage,
-    pub durable: bool,
     pub diff_id: Option<DiffId>,
 }
 
@@ -57,7 +56,7 @@ pub(super) struct New<'a> {
     pub origin: Origin,
 }
 
-const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, durable, diff_id";
+const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id";
 
 type Answer<T> = Result<T, Failed>;
 
@@ -76,9 +75,9 @@ fn kind_of(number: i64) -> Answer<Kind> {
 }
 
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
-    let (kind, state, diff_id): (i64, i64, Option<String>) = (row.get(3)?, row.get(4)?, row.get(9)?);
+    let (kind, state, diff_id): (i64, i64, Option<String>) = (row.get(3)?, row.get(4)?, row.get(8)?);
     let (id, size, inodes): (i64, i64, i64) = (row.get(1)?, row.get(6)?, row.get(7)?);
-    let (number, name, parent, durable) = (row.get(0)?, row.get(2)?, row.get(5)?, row.get(8)?);
+    let (number, name, parent) = (row.get(0)?, row.get(2)?, row.get(5)?);
     Ok((|| {
         let state = match state {
             0 => State::Ready,
@@ -89,7 +88,7 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
         };
         let usage = Usage { size_bytes: size.unsigned_abs(), inodes: inodes.unsigned_abs() };
         let diff_id = diff_id.map(|text| text.parse()).transpose().map_err(|_| damaged("DiffID"))?;
-        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, durable, diff_id })
+        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, diff_id })
     })())
 }
 
@@ -376,7 +375,7 @@ pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(i64, State, String)>>
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
     let rows: Vec<(Answer<Row>, String)> =
-        statement.query_map([], |row| Ok((row_of(row)?, row.get(10)?)))?.collect::<rusqlite::Result<_>>()?;
+        statement.query_map([], |row| Ok((row_of(row)?, row.get(9)?)))?.collect::<rusqlite::Result<_>>()?;
     rows.into_iter().map(|(row, worker)| row.map(|row| (row.row, row.state, worker))).collect()
 }
 

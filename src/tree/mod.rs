@@ -27,13 +27,13 @@ pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// Whether an extended attribute belongs to the tree, and not to the machine or the strategy that holds it.
 ///
-/// One list for comparing, for layers and for tree text: overlayfs's own state, SELinux labels (set by the host's
-/// policy) and NFSv4 ACLs (a view of the server's) do not travel.
+/// One list for comparing, for layers and for tree text. What does not travel: overlayfs's own state, SELinux labels
+/// (set by the host's policy), NFSv4 ACLs (a view of the server's), btrfs's properties (`btrfs.compression`, inherited
+/// from where the store lies), and the second names under which xfs lists POSIX ACLs.
 pub fn xattr_is_portable(name: &[u8]) -> bool {
-    !(name.starts_with(b"trusted.overlay.")
-        || name.starts_with(b"user.overlay.")
-        || name == b"security.selinux"
-        || name == b"system.nfs4_acl")
+    const PREFIXES: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"trusted.SGI_ACL_", b"btrfs."];
+    const NAMES: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
+    !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !NAMES.contains(&name)
 }
 
 /// A moment as file systems keep it: seconds since 1970, which may be negative, and nanoseconds after that second.

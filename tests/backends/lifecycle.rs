@@ -28,12 +28,12 @@ fn furnish(store: &Store) {
     store.view("bare", "", NONE).expect("view");
 }
 
-pub fn open(store: &Store, key: &str) -> Dir {
+pub(crate) fn open(store: &Store, key: &str) -> Dir {
     let mounts = store.mounts(key).expect("mounts");
     Dir::from_fd(mount::detached(&mounts).expect("mount"), key)
 }
 
-pub fn write(store: &Store, key: &str, name: &str, bytes: &[u8]) {
+pub(crate) fn write(store: &Store, key: &str, name: &str, bytes: &[u8]) {
     use std::io::Write as _;
     let mut file = open(store, key).create_file(name).expect("create");
     file.write_all(bytes).expect("write");
@@ -80,7 +80,7 @@ fn errors_by_kind() {
     });
 }
 
-pub fn names(store: &Store) -> Vec<String> {
+pub(crate) fn names(store: &Store) -> Vec<String> {
     let mut names = Vec::new();
     store
         .walk(&[], &mut |info| {

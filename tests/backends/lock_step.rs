@@ -250,7 +250,7 @@ fn scripts_wanted() -> Option<usize> {
 
 #[test]
 fn strategies_agree() {
-    let benches: Vec<Bench> = MATRIX.into_iter().filter_map(Bench::new).collect();
+    let benches: Vec<Bench> = MATRIX[..3].iter().copied().filter_map(Bench::new).collect();
     if benches.is_empty() {
         return;
     }
@@ -261,14 +261,9 @@ fn strategies_agree() {
         let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
         let result = TestRunner::new(config).run(&vec(gene(), 1..GENES_MAX), |genes| {
             let mut done = Vec::new();
-            let round = ROUND.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            let answer =
-                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run(&benches, round, &genes, &mut done)));
-            COMMITS.fetch_add(
-                done.iter().filter(|op| matches!(op, Op::Commit { .. })).count(),
-                std::sync::atomic::Ordering::Relaxed,
-            );
-            answer.unwrap_or_else(|panic| Err(TestCaseError::fail(format!("panic: {}", reason(&*panic)))))
+            let answer = run(&benches, &genes, &mut done);
+            commits.set(commits.get() + done.iter().filter(|op| matches!(op, Op::Commit { .. })).count());
+            answer
         });
         if let Err(TestError::Fail(why, genes)) = result {
             let mut last = Vec::new();

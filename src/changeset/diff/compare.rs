@@ -15,12 +15,12 @@ use super::plan::{Findings, Mark, Step};
 use super::same::{Entry, same};
 use super::trail::{Trail, inode};
 use crate::error::{Error, Result};
-use crate::tree::{Device, Dir, FileType, Name, Stat};
+use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
 
 /// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
 const WHITEOUT_NAME_MAX: usize = 251;
 
-/// Notes how `new` differs from `old`; everything does if there is no old tree.
+/// Notes how `new` differs from `old`, or from an empty tree with an implied root.
 pub(super) fn compare(old: Option<&Dir>, new: &Dir) -> Result<Findings> {
     let mut comparison = Comparison {
         old: old.map(Trail::new),
@@ -71,9 +71,11 @@ struct Pair {
 impl Comparison<'_> {
     fn run(&mut self) -> Result<()> {
         let root = OsStr::new("");
-        let before = self.old.as_ref().map(|old| old.dir().stat(root)).transpose()?;
         let now = self.new.dir().stat(root)?;
-        self.directory(root, before, &now, true)?;
+        match self.old.as_ref().map(|old| old.dir().stat(root)).transpose()? {
+            None => self.first_root(&now)?,
+            before => self.directory(root, before, &now, true)?,
+        }
         while let Some(frame) = self.frames.last_mut() {
             let compared = frame.compared;
             match frame.names.next() {
@@ -81,6 +83,22 @@ impl Comparison<'_> {
                 None => self.leave(compared)?,
             }
         }
+        Ok(())
+    }
+
+    /// The root where there is no old tree: it is compared with the one that every reader begins with.
+    fn first_root(&mut self, now: &Stat) -> Result<()> {
+        let implied = Meta::implied_dir();
+        let mut meta = self.new.dir().meta("", now)?;
+        let retimed = std::mem::replace(&mut meta.mtime, implied.mtime) != implied.mtime;
+        self.new.enter(OsStr::new(""))?;
+        if meta != implied {
+            self.mark(OsStr::new(""), Mark::Put { existed: true });
+        } else if retimed {
+            self.found.retimed.push(PathBuf::new());
+        }
+        let names = pairs(None, self.new.dir())?.into_iter();
+        self.frames.push(Frame { names, compared: true });
         Ok(())
     }
 

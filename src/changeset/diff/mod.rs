@@ -34,7 +34,7 @@ use crate::error::Result;
 use crate::tree::{Dir, Meta};
 
 /// Sends what changed from `old` to `new` to `sink`, by the rules and in the order of [`crate::changeset`]. Without an
-/// old tree everything is new, the root too.
+/// old tree it is compared with an empty one whose root nobody described: [`Meta::implied_dir`].
 ///
 /// The bytes of a file are read from the new tree when the sink asks for them.
 ///

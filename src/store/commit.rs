@@ -1,0 +1,118 @@
+//! Committing: reserve the name, seal, bring to disk, publish.
+
+use rusqlite::Transaction;
+
+use super::meta::{Failed, Level};
+use super::rows::{self, New, Origin, Published, Row, State};
+use super::{Flush, Store, recover};
+use crate::error::{Error, Result};
+use crate::id::{DiffId, Id, check_key};
+use crate::snapshotter::{Kind, Labels};
+
+/// What a commit knows besides the name and the labels.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Whether it waits for the disk.
+    pub flush: Flush,
+    /// Who wants the snapshot.
+    pub origin: Origin,
+    /// The digest of the layer that it was made from.
+    pub diff_id: Option<DiffId>,
+}
+
+impl Terms {
+    /// Durable, named by a user, of unknown digest: what [`Snapshotter::commit`] does.
+    pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
+}
+
+/// A row that holds a name while an active snapshot is sealed.
+#[derive(Debug)]
+struct ReservedName {
+    row: i64,
+    id: Id,
+    active: Row,
+    parents: Vec<Id>,
+    /// Whether a parent may still be lost with the power.
+    sand: bool,
+}
+
+impl Store {
+    /// Commits as [`Snapshotter::commit`] does, with what an importer or builder knows besides.
+    ///
+    /// # Errors
+    /// As [`Snapshotter::commit`].
+    pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, terms: Terms) -> Result<()> {
+        check_key(name)?;
+        check_key(key)?;
+        let worker = self.begin()?;
+        let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
+        self.seal(name, &reserved, labels, terms, &worker).inspect_err(|_| {
+            // What cannot be undone now, recovery undoes.
+            let _ = self.meta.transact(Level::Relaxed, |tx| {
+                rows::set_state(tx, reserved.active.row, State::Ready, None)?;
+                rows::discard(tx, reserved.row)
+            });
+            let _ = recover::free(self, reserved.id);
+        })
+    }
+
+    fn reserve_name(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<ReservedName, Failed> {
+        let active = rows::visible(tx, &self.owner, key)?;
+        if rows::holder(tx, &self.owner, name)?.is_some() {
+            return Err(Error::already_exists(format!("the name {name:?} is in use")).into());
+        }
+        if active.kind != Kind::Active {
+            let kind = active.kind;
+            return Err(Error::precondition(format!("cannot commit {key:?}: it is {kind}, not active")).into());
+        }
+        if active.state != State::Ready {
+            return Err(Error::precondition(format!("cannot commit {key:?}: it is being committed")).into());
+        }
+        let id = rows::next_id(tx)?;
+        let new = New {
+            id,
+            owner: &self.owner,
+            name,
+            kind: Kind::Committed,
+            state: State::Reserved,
+            parent: active.parent,
+            worker: Some(worker),
+            durable: false,
+            origin: Origin::Named,
+        };
+        let row = rows::insert(tx, &new)?;
+        rows::set_state(tx, active.row, State::Committing, Some(worker))?;
+        let parents = rows::chain(tx, active.parent)?;
+        let sand = rows::stands_on_sand(tx, active.parent)?;
+        Ok(ReservedName { row, id, active, parents, sand })
+    }
+
+    fn seal(&self, name: &str, reserved: &ReservedName, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
+        let ReservedName { active, parents, .. } = reserved;
+        let capabilities = self.backend.capabilities();
+        let sealed = if capabilities.seals_to_fresh_id { reserved.id } else { active.id };
+        self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
+        self.backend.seal(active.id, sealed)?;
+        let usage = self.backend.usage(sealed, parents)?;
+        if self.waits(terms.flush) && (reserved.sand || !capabilities.seal_is_durable) {
+            self.bring_to_disk(sealed, reserved.sand)?;
+        }
+        let durable = terms.flush == Flush::Now;
+        let held_by = (terms.origin == Origin::Image).then_some(worker);
+        let published = Published { name, usage, durable, origin: terms.origin, diff_id: terms.diff_id, held_by };
+        self.meta.transact(self.level(terms.flush), |tx| {
+            let row = if capabilities.seals_to_fresh_id {
+                rows::discard(tx, active.row)?;
+                reserved.row
+            } else {
+                rows::delete(tx, reserved.row)?;
+                active.row
+            };
+            rows::publish(tx, row, &published)?;
+            if durable {
+                rows::ancestors_durable(tx, row)?;
+            }
+            rows::set_labels(tx, row, labels)
+        })
+    }
+}

@@ -1,0 +1,157 @@
+//! Making active snapshots and views: reserve the key, make the directory, publish.
+
+use rusqlite::Transaction;
+
+use super::meta::{Failed, Level};
+use super::rows::{self, New, Origin, Row, State};
+use super::{Flush, Store, recover};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{Id, check_key};
+use crate::mount::Mount;
+use crate::snapshotter::{Kind, Labels};
+
+/// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
+const ID_TRIES_MAX: usize = 1000;
+
+/// A row that holds a key while its directory is made.
+#[derive(Debug)]
+struct Reserved {
+    row: i64,
+    id: Id,
+    parent: Option<i64>,
+    /// Nearest first.
+    parents: Vec<Id>,
+}
+
+impl Store {
+    /// Makes a snapshot that is not committed. See [`Snapshotter::prepare`].
+    ///
+    /// # Errors
+    /// As [`Snapshotter::prepare`].
+    pub fn prepare_with(&self, key: &str, parent: &str, labels: &Labels, flush: Flush) -> Result<Vec<Mount>> {
+        self.make(Kind::Active, key, parent, labels, flush)
+    }
+
+    pub(super) fn make(
+        &self,
+        kind: Kind,
+        key: &str,
+        parent: &str,
+        labels: &Labels,
+        flush: Flush,
+    ) -> Result<Vec<Mount>> {
+        check_key(key)?;
+        let worker = self.begin()?;
+        let reserved = self.meta.transact(Level::Relaxed, |tx| {
+            let reserved = self.reserve(tx, kind, key, parent, &worker)?;
+            rows::set_labels(tx, reserved.row, labels).map(|()| reserved)
+        })?;
+        self.furnish(kind, &reserved, flush).inspect_err(|_| self.take_back(reserved.row))
+    }
+
+    fn reserve(
+        &self,
+        tx: &Transaction<'_>,
+        kind: Kind,
+        key: &str,
+        parent: &str,
+        worker: &str,
+    ) -> Result<Reserved, Failed> {
+        if rows::holder(tx, &self.owner, key)?.is_some() {
+            return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
+        }
+        let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
+        let parents = rows::chain(tx, parent)?;
+        self.check_depth(&parents)?;
+        let id = rows::next_id(tx)?;
+        let row = rows::insert(
+            tx,
+            &New {
+                id,
+                owner: &self.owner,
+                name: key,
+                kind,
+                state: State::Creating,
+                parent,
+                worker: Some(worker),
+                durable: false,
+                origin: Origin::Named,
+            },
+        )?;
+        Ok(Reserved { row, id, parent, parents })
+    }
+
+    fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
+        let missing = || Error::not_found(format!("there is no parent {name:?}: strata ls lists the snapshots"));
+        let row = rows::holder(tx, &self.owner, name)?
+            .filter(|row| matches!(row.state, State::Ready | State::Committing))
+            .ok_or_else(missing)?;
+        if row.kind != Kind::Committed {
+            let kind = row.kind;
+            return Err(Error::invalid(format!("the parent {name:?} is not committed, it is {kind}")).into());
+        }
+        Ok(row)
+    }
+
+    fn check_depth(&self, parents: &[Id]) -> Result<()> {
+        match self.backend.capabilities().parents_max {
+            Some(most) if parents.len() > most => Err(Error::precondition(format!(
+                "the chain of parents is {} deep, and {} mounts at most {most}",
+                parents.len(),
+                self.backend.capabilities().name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The work behind a reserved row, and its publication.
+    fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush) -> Result<Vec<Mount>> {
+        let Reserved { row, parent, parents, .. } = reserved;
+        // A view of something has nothing of its own on disk.
+        let bare = kind == Kind::View && parent.is_some();
+        let id = if bare { reserved.id } else { self.create(reserved)? };
+        let mut stack = vec![id];
+        stack.extend(parents);
+        let mounts = self.mounts_of(kind, &stack)?;
+        let sand = self.meta.view(|tx| rows::stands_on_sand(tx, *parent))?;
+        let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
+        if self.waits(flush) && (sand || copied) {
+            self.bring_to_disk(id, sand)?;
+        }
+        self.meta.transact(self.level(flush), |tx| {
+            rows::set_state(tx, *row, State::Ready, None)?;
+            if flush == Flush::Now {
+                rows::set_durable(tx, *row)?;
+                rows::ancestors_durable(tx, *row)?;
+            }
+            Ok::<_, Failed>(mounts)
+        })
+    }
+
+    /// Makes the directory, under the next id where something is in the way.
+    fn create(&self, reserved: &Reserved) -> Result<Id> {
+        let mut id = reserved.id;
+        for _ in 0..ID_TRIES_MAX {
+            match self.backend.create(id, &reserved.parents) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| id),
+            }
+            id = self.meta.transact(Level::Relaxed, |tx| {
+                let next = rows::next_id(tx)?;
+                rows::renumber(tx, reserved.row, next).map(|()| next)
+            })?;
+        }
+        Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")))
+    }
+
+    /// Undoes a reservation whose work failed. What cannot be undone now, recovery undoes.
+    fn take_back(&self, row: i64) {
+        let id = self.meta.transact(Level::Relaxed, |tx| {
+            let id = rows::by_number(tx, row)?.id;
+            rows::discard(tx, row).map(|()| id)
+        });
+        if let Ok(id) = id {
+            let _ = recover::free(self, id);
+        }
+    }
+}

@@ -12,7 +12,7 @@ use crate::backend::btrfs::Btrfs;
 use crate::backend::copy::Copy;
 use crate::backend::overlay::Overlay;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::store::{Database, Durability, Store};
+use crate::store::{Database, Durability, LOCAL, Store};
 use crate::tree::copy::CloneMode;
 
 /// A wish for a strategy.
@@ -74,6 +74,19 @@ pub struct Config {
     pub durability: Durability,
     /// Whose snapshots it shows.
     pub owner: String,
+}
+
+impl Config {
+    /// The store at `root` as the command line opens it: what is not said is chosen.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self {
+            root: root.into(),
+            backend: Choice::Auto,
+            clone: CloneMode::Auto,
+            durability: Durability::Commit,
+            owner: LOCAL.to_owned(),
+        }
+    }
 }
 
 /// Opens the store, or makes it.

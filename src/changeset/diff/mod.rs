@@ -31,7 +31,7 @@ use rustix::io::Errno;
 use self::trail::Trail;
 use super::Sink;
 use crate::error::Result;
-use crate::tree::{Dir, Meta};
+use crate::tree::{Dir, FileType, Meta, Node};
 
 /// Sends what changed from `old` to `new` to `sink`, by the rules and in the order of [`crate::changeset`]. Without an
 /// old tree it is compared with an empty one whose root nobody described: [`Meta::implied_dir`].
@@ -46,7 +46,8 @@ pub fn diff(old: Option<&Dir>, new: &Dir, sink: &mut dyn Sink) -> Result<()> {
     emit::emit(old, new, steps, sink)
 }
 
-/// What a reader that does not look below a layer has to know of directories that are not in the stream.
+/// What a reader that does not look below a layer has to know: directories that are not in the stream, and the inodes
+/// that hard links lead to.
 ///
 /// Cheapest if asked in stream order: it stays in the directory that it was asked for last.
 #[derive(Debug)]
@@ -61,18 +62,23 @@ impl<'a> Ancestors<'a> {
         Self { old: old.map(Trail::new), new: Trail::new(new) }
     }
 
-    /// The directory at `path` as the stream leaves it: the new tree's mode, owner and attributes, and the old tree's
-    /// mtime, or the new one's if the old tree has no such directory.
+    /// What is at `path` when the stream was applied: the new tree's inode, but a directory has the old tree's mtime if
+    /// that tree has a directory there.
     ///
     /// # Errors
-    /// `NotFound` or `Io` with `ENOTDIR` if the new tree has no directory there; what reading it reports.
+    /// `NotFound` or `Io` with `ENOTDIR` if the new tree has nothing there; what reading it reports.
     pub fn meta(&mut self, path: &Path) -> Result<Meta> {
-        self.new.seek(path)?;
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        self.new.seek(above)?;
         let dir = self.new.dir();
-        let mut meta = dir.meta("", &dir.stat("")?)?;
+        let mut meta = dir.meta(name, &dir.stat(name)?)?;
+        if meta.node != Node::Dir {
+            return Ok(meta);
+        }
         if let Some(old) = &mut self.old {
-            match old.seek(path) {
-                Ok(()) => meta.mtime = old.dir().stat("")?.mtime,
+            match old.seek(above).and_then(|()| old.dir().stat_if_any(name)) {
+                Ok(Some(stat)) if stat.file_type == FileType::Dir => meta.mtime = stat.mtime,
+                Ok(_) => {}
                 Err(error) if matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR)) => {}
                 Err(error) => return Err(error),
             }

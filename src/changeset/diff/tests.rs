@@ -123,11 +123,21 @@ fn types_are_replaced_by_one_entry() {
 }
 
 #[test]
-fn without_an_old_tree_everything_is_new() {
+fn without_an_old_tree_everything_is_new_but_an_undescribed_root() {
     let tree = ["d .  700 1:2 @3", "d a", "f a/b \"x\"", "l a/c -> b", "h d -> a/b"];
     let Some(pair) = Pair::new(&[], &tree) else { return };
     let all = changes(None, &pair.new).expect("diff");
-    assert_eq!(all, ["+ d . 700 1:2 @3", "+ d a", "+ f a/b \"x\"", "+ l a/c -> b", "+ h d -> a/b"]);
+    assert_eq!(all, ["~ d . 700 1:2 @3", "+ d a", "+ f a/b \"x\"", "+ l a/c -> b", "+ h d -> a/b"]);
+}
+
+#[test]
+fn without_an_old_tree_an_undescribed_root_is_no_change() {
+    let Some(pair) = Pair::new(&[], &["d . 755 0:0 @0"]) else { return };
+    assert_eq!(changes(None, &pair.new).expect("diff"), [""; 0]);
+    let Some(pair) = Pair::new(&[], &["d . 755 0:0 @7"]) else { return };
+    assert_eq!(changes(None, &pair.new).expect("diff"), [""; 0], "a time alone, and nothing in it");
+    let Some(pair) = Pair::new(&[], &["d . 755 0:0 @7", "d a"]) else { return };
+    assert_eq!(changes(None, &pair.new).expect("diff").len(), 2);
 }
 
 #[test]

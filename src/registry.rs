@@ -101,6 +101,8 @@ pub fn open(config: &Config) -> Result<Store> {
     let fresh = !config.root.exists();
     std::fs::create_dir_all(&config.root).at("make the directory", &config.root)?;
     let root = config.root.canonicalize().at("open the directory", &config.root)?;
+    // A backend begins by making a directory, and it must not do so in a stranger's.
+    Database::check_free(&root)?;
     let made = backend(&root, config.backend, config.clone).inspect_err(|_| {
         if fresh {
             // Nothing was put into it; if it cannot be removed, an empty directory is left.

@@ -24,7 +24,7 @@ impl Database {
     /// # Errors
     /// `DataLoss` for a damaged database, `Unsupported` for a newer format, `PermissionDenied`.
     pub fn open(root: &Path) -> Result<Option<Self>> {
-        if !meta::exists(&root.join("strata.db")) {
+        if !meta::exists(&root.join("strata.db"))? {
             return Ok(None);
         }
         let root = root.canonicalize().at("open the store", root)?;
@@ -39,8 +39,8 @@ impl Database {
     pub fn create(root: &Path, durability: Durability) -> Result<Self> {
         std::fs::create_dir_all(root).at("make the directory", root)?;
         let root = root.canonicalize().at("open the directory", root)?;
-        if !meta::exists(&root.join("strata.db")) {
-            check_fresh(&root)?;
+        if !meta::exists(&root.join("strata.db"))? {
+            Self::check_free(&root)?;
         }
         rustix::fs::chmod(&root, Mode::RWXU).at("make private", &root)?;
         for name in ["s", "run"] {
@@ -73,18 +73,23 @@ impl Database {
     pub fn root(&self) -> &Path {
         &self.root
     }
-}
 
-/// A new store's directory may hold nothing but what a fresh file system or an interrupted first start leaves.
-fn check_fresh(root: &Path) -> Result<()> {
-    const KNOWN: [&str; 6] = ["lost+found", "s", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
-    let stranger = Dir::open(root)?.names()?.into_iter().find(|entry| !KNOWN.iter().any(|name| entry.name == *name));
-    match stranger {
-        None => Ok(()),
-        Some(entry) => Err(Error::precondition(format!(
-            "{} is no store and not empty (it holds {}): choose an empty or a new directory",
-            root.display(),
-            entry.name.display()
-        ))),
+    /// Checks that `root` may become a store: that it holds nothing but what a fresh file system or an interrupted first
+    /// start leaves.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` that names what is there.
+    pub fn check_free(root: &Path) -> Result<()> {
+        const KNOWN: [&str; 6] = ["lost+found", "s", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
+        let stranger =
+            Dir::open(root)?.names()?.into_iter().find(|entry| !KNOWN.iter().any(|name| entry.name == *name));
+        match stranger {
+            None => Ok(()),
+            Some(entry) => Err(Error::precondition(format!(
+                "{} is no store and not empty (it holds {}): choose an empty or a new directory",
+                root.display(),
+                entry.name.display()
+            ))),
+        }
     }
 }

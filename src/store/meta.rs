@@ -12,6 +12,7 @@
 //! # References
 //! SQLite: "Write-Ahead Logging", "PRAGMA synchronous", "STRICT Tables".
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 
 /// `PRAGMA application_id`: "stra".
 const APPLICATION_ID: i32 = 0x7374_7261;
@@ -31,7 +32,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const MIGRATIONS: [&str; 1] = [SCHEMA];
 
 /// The newest format that this program knows.
-pub(super) const FORMAT: usize = MIGRATIONS.len();
+pub const FORMAT: usize = MIGRATIONS.len();
 
 /// Version 1.
 ///
@@ -102,8 +103,15 @@ pub(super) struct Meta {
 }
 
 /// Whether the database at `path` was ever made.
-pub(super) fn exists(path: &Path) -> bool {
-    path.metadata().is_ok_and(|stat| stat.len() > 0)
+pub(super) fn exists(path: &Path) -> Result<bool> {
+    match path.metadata() {
+        Ok(stat) => Ok(stat.len() > 0),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
+        Err(error) => {
+            let operation = "find the database (a store is its owner's alone: be root, or choose another root)";
+            Err(error).at(operation, path)
+        }
+    }
 }
 
 impl Meta {

@@ -31,6 +31,7 @@ mod rows;
 pub use commit::Terms;
 pub use database::Database;
 pub use image::{Image, NewImage};
+pub use meta::FORMAT;
 pub use recover::Freed;
 pub use rows::Origin;
 

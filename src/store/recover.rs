@@ -161,6 +161,15 @@ impl Store {
     /// # Errors
     /// The first failure; the rest was tried all the same.
     pub fn gc(&self) -> Result<Freed> {
+        self.collect()?;
+        self.drain(None)
+    }
+
+    /// The first part of [`Store::gc`]: afterwards the space waits for [`Store::drain`].
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn collect(&self) -> Result<()> {
         recover(self)?;
         self.begin()?;
         self.meta.transact(self.level(Flush::Now), |tx| {
@@ -168,7 +177,6 @@ impl Store {
                 unused.iter().try_for_each(|row| rows::discard(tx, *row))?;
             }
             Ok::<_, Failed>(())
-        })?;
-        self.drain(None)
+        })
     }
 }

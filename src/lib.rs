@@ -5,6 +5,7 @@
 
 pub mod backend;
 pub mod changeset;
+pub mod cli;
 pub mod conformance;
 pub mod error;
 pub mod id;

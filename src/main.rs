@@ -1,3 +1,7 @@
-//! The `strata` command.
+//! The `strata` command: see [`strata::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    strata::cli::run(std::env::args_os())
+}

@@ -1,0 +1,187 @@
+//! What this machine can do for a store, and what is known of the one that is there.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use serde::Serialize;
+
+use super::Done;
+use super::output::{fields, table};
+use super::session::{Session, check_privilege};
+use crate::error::{Context, Error, Result};
+use crate::mount::probe::{self, Available};
+use crate::registry::{self, Choice};
+use crate::store::Store;
+use crate::tree::copy::CloneMode;
+use crate::tree::{Dir, walk};
+
+/// Tell what this machine can do, and which strategy would be chosen
+///
+/// Everything is tried, as this user, at the store's directory or where it would be made. Works without a store and
+/// without root.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata doctor --root /srv/strata")]
+pub(super) struct Doctor {}
+
+/// All that is known.
+#[derive(Debug, Serialize)]
+struct Findings {
+    version: &'static str,
+    kernel: String,
+    root: PathBuf,
+    /// Where it was tried: the root, or what exists of the way to it.
+    tried_at: PathBuf,
+    store: Option<Described>,
+    features: Vec<Feature>,
+    strategies: Vec<Strategy>,
+    /// What `--backend auto` would choose here.
+    auto: Option<&'static str>,
+}
+
+/// The store that is there.
+#[derive(Debug, Serialize)]
+struct Described {
+    backend: &'static str,
+    durability: &'static str,
+    format: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct Feature {
+    name: &'static str,
+    meaning: &'static str,
+    matters_to: &'static str,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+#[derive(Debug, Serialize)]
+struct Strategy {
+    name: &'static str,
+    #[serde(flatten)]
+    answer: Answer,
+}
+
+#[derive(Debug, Serialize)]
+struct Answer {
+    available: bool,
+    /// Why it is not.
+    reason: Option<String>,
+}
+
+fn word(available: bool) -> String {
+    if available { "yes" } else { "no" }.to_owned()
+}
+
+impl Doctor {
+    pub fn run(&self, session: &Session) -> Done {
+        let config = session.config();
+        let tried_at = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned();
+        let (store, broken) = match session.find_store() {
+            Ok(store) => (store.as_ref().map(describe), None),
+            Err(error) => (None, Some(error)),
+        };
+        let strategies: Vec<_> =
+            Choice::STRATEGIES.into_iter().map(|choice| try_out(choice, &tried_at, config.clone)).collect();
+        let findings = Findings {
+            version: env!("CARGO_PKG_VERSION"),
+            kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
+            root: config.root.clone(),
+            store,
+            features: features(&tried_at),
+            auto: strategies.iter().find(|strategy| strategy.answer.available).map(|strategy| strategy.name),
+            strategies,
+            tried_at,
+        };
+        session.output.either(&findings, || findings.text(broken.as_ref()))?;
+        broken.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+fn describe(store: &Store) -> Described {
+    Described {
+        backend: store.backend().capabilities().name,
+        durability: store.durability().as_str(),
+        format: crate::store::FORMAT,
+    }
+}
+
+fn try_out(choice: Choice, place: &Path, clone: CloneMode) -> Strategy {
+    let root = place.join(format!(".strata-doctor-{}", std::process::id()));
+    let tried = check_privilege().and_then(|()| start(choice, &root, clone));
+    // What it says is about the file system: people look for the place that they know.
+    let said = |error: Error| error.chain().replace(&root.display().to_string(), &place.display().to_string());
+    let reason = tried.err().map(said);
+    Strategy { name: choice.as_str(), answer: Answer { available: reason.is_none(), reason } }
+}
+
+/// Starts a strategy in a directory of its own, which goes again: what works there works for a store beside it.
+fn start(choice: Choice, root: &Path, clone: CloneMode) -> Result<()> {
+    rustix::fs::mkdir(root, Mode::RWXU).at("make a directory to try in", root)?;
+    let started = registry::backend(root, choice, clone).map(drop);
+    let (place, name) = (root.parent().unwrap_or(root), root.file_name().unwrap_or_default());
+    let gone = Dir::open(place).and_then(|place| walk::remove_all(&place, name));
+    started.and(gone)
+}
+
+fn features(root: &Path) -> Vec<Feature> {
+    let feature = |feature: probe::Feature| {
+        let reason = match feature.available {
+            Available::Yes => None,
+            Available::No(reason) => Some(reason),
+        };
+        let answer = Answer { available: reason.is_none(), reason };
+        Feature { name: feature.name, meaning: feature.meaning, matters_to: feature.matters_to, answer }
+    };
+    probe::probe(root).features.into_iter().map(feature).collect()
+}
+
+impl Findings {
+    fn text(&self, broken: Option<&Error>) -> String {
+        let store = match (&self.store, broken) {
+            (Some(Described { backend, durability, format }), _) => {
+                format!("backend {backend}, durability {durability}, format {format}")
+            }
+            (None, Some(error)) => format!("cannot be opened: {}", error.chain()),
+            (None, None) => "none yet".to_owned(),
+        };
+        let auto = self.auto.map_or_else(|| "nothing: no strategy can be used".to_owned(), |name| self.why(name));
+        let rows = [
+            ("strata", self.version.to_owned()),
+            ("kernel", self.kernel.clone()),
+            ("root", self.root.display().to_string()),
+            ("tried at", self.tried_at.display().to_string()),
+            ("store", store),
+            ("--backend auto", auto),
+        ];
+        let strategies = self.strategies.iter().map(|strategy| {
+            let Answer { available, reason } = &strategy.answer;
+            vec![strategy.name.to_owned(), word(*available), reason.clone().unwrap_or_default()]
+        });
+        let features = self.features.iter().map(|feature| {
+            let Answer { available, reason } = &feature.answer;
+            let what = reason.as_deref().unwrap_or(feature.meaning).to_owned();
+            vec![feature.name.to_owned(), word(*available), feature.matters_to.to_owned(), what]
+        });
+        format!(
+            "{}\n{}\n{}",
+            fields(&rows),
+            table(&["STRATEGY", "USABLE", "WHY NOT"], strategies.collect()),
+            table(&["FEATURE", "THERE", "MATTERS TO", "WHAT IT IS, OR WHY NOT"], features.collect()),
+        )
+    }
+
+    /// `auto` takes the first strategy that works.
+    fn why(&self, chosen: &str) -> String {
+        let before: Vec<_> = self
+            .strategies
+            .iter()
+            .take_while(|strategy| strategy.name != chosen)
+            .map(|strategy| strategy.name)
+            .collect();
+        match before.as_slice() {
+            [] => format!("{chosen}, the first choice"),
+            before => format!("{chosen}, because {} cannot be used", before.join(" and ")),
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Stopping in good order: the first SIGINT or SIGTERM asks, the second one kills.
+//!
+//! The signals are blocked in every thread and waited for in one, so that no code runs inside a signal handler. Work that
+//! does not look up (a copy of a large tree, a read from a pipe that stays silent) is ended when [`GRACE`] is over: as by
+//! a crash, after which the next change of the store clears up. A command that does not watch keeps the default action.
+//!
+//! # References
+//! `sigwait(3)`, `signal(7)`.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal, raise};
+
+use super::session::Session;
+use super::{FAILED, output, stderr_is_terminal};
+use crate::changeset::{Change, Sink};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long the command may take to stop: less than what supervisors wait before they kill.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Whether somebody asked the command to stop.
+#[derive(Clone, Debug)]
+pub(super) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Takes over both signals. Call it before any other thread is started: threads inherit what is blocked.
+    pub fn watch(session: &Session) -> Result<Self> {
+        let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
+        let failed = |error: io::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(error);
+        signals.thread_block().map_err(|errno| failed(errno.into()))?;
+        let asked = Arc::new(AtomicBool::new(false));
+        let seen = Self(Arc::clone(&asked));
+        let json = session.output.is_json();
+        let wait = move || {
+            if signals.wait().is_ok() {
+                asked.store(true, Ordering::Relaxed);
+                tell();
+                // Without this thread a second signal is still there to end the process.
+                let _ = thread("grace", move || end_after_grace(json));
+            }
+            if let Ok(signal) = signals.wait() {
+                // Its action is the default one: unblocked here, it ends the process.
+                let _ = signals.thread_unblock();
+                let _ = raise(signal);
+            }
+        };
+        thread("signals", wait).map_err(failed)?;
+        Ok(seen)
+    }
+
+    /// Whether the command should stop.
+    pub fn asked(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// `Cancelled` once the command should stop.
+    pub fn check(&self) -> Result<()> {
+        if self.asked() { Err(Error::new(ErrorKind::Cancelled, "interrupted")) } else { Ok(()) }
+    }
+}
+
+fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
+fn end_after_grace(json: bool) {
+    std::thread::sleep(GRACE);
+    let message = format!(
+        "interrupted, and the work did not stop within {} s: the next command that changes the store clears up behind it",
+        GRACE.as_secs()
+    );
+    output::report(&[Error::new(ErrorKind::Cancelled, message)], json, false);
+    std::process::exit(FAILED.into());
+}
+
+fn tell() {
+    if stderr_is_terminal() {
+        let _ = writeln!(io::stderr(), "strata: stopping; a second signal stops at once");
+    }
+}
+
+/// A stream or sink that ends with `Cancelled` once the command should stop.
+#[derive(Debug)]
+pub(super) struct Stoppable<'a, T> {
+    pub inner: T,
+    pub interrupt: &'a Interrupt,
+}
+
+impl<T: Read> Read for Stoppable<'_, T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.interrupt.check()?;
+        self.inner.read(buffer)
+    }
+}
+
+impl<T: Write> Write for Stoppable<'_, T> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.interrupt.check()?;
+        self.inner.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.inner.flush()
+    }
+}
+
+impl Sink for Stoppable<'_, &mut dyn Sink> {
+    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
+        self.interrupt.check()?;
+        self.inner.change(change, data)
+    }
+}

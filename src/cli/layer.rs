@@ -1,0 +1,312 @@
+//! Commands on what snapshots hold: their trees as text, their changes, as lines or as layers.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::Done;
+use super::interrupt::{Interrupt, Stoppable};
+use super::session::Session;
+use crate::changeset::blob::{Compression, Decompress, DigestWriter, Expansion};
+use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
+use crate::changeset::{Change, Sink};
+use crate::error::{Context, Error, Result};
+use crate::id::Digest;
+use crate::snapshotter::Snapshotter;
+use crate::store::Store;
+use crate::tree::memory::Tree as Value;
+use crate::tree::{Dir, text};
+
+/// Print a file tree as canonical text
+///
+/// One line an inode; equal for equal trees, on every strategy and file system. The columns are type, mode, uid, gid,
+/// size, time, device, content, path, target, xattrs, links.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata tree work --digest   # equal digests, equal trees")]
+pub(super) struct Tree {
+    /// A key or name; a directory if it begins with / or .
+    #[arg(value_name = "X")]
+    what: OsString,
+    /// Print only the digest of the text
+    #[arg(long)]
+    digest: bool,
+}
+
+/// Tell what a snapshot changed
+///
+/// One line a path: A added, M modified, D deleted; nothing where nothing changed. Bytes of a path that are no printable
+/// ASCII, spaces, commas and backslashes stand as \xHH.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata diff work --tar layer.tar   # what changed, as a layer")]
+pub(super) struct Diff {
+    /// Any snapshot
+    key: String,
+    /// What it is compared with, instead of its parent
+    base: Option<String>,
+    /// Write a layer to FILE (- is standard output) and print its DiffID
+    #[arg(long, value_name = "FILE")]
+    tar: Option<PathBuf>,
+    /// Write the layer anew, also where the snapshot was made from one of another digest
+    #[arg(long, requires = "tar")]
+    canonical: bool,
+}
+
+/// Write a layer's changes into a writable snapshot
+///
+/// The layer is a tar archive, plain or compressed by gzip or zstd. The snapshot must not be mounted. If it fails, the
+/// snapshot has a part of the changes: remove it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata apply work layer.tar.gz")]
+pub(super) struct Apply {
+    /// The key of a writable snapshot
+    key: String,
+    /// The layer; standard input if it is - or missing
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+}
+
+impl Tree {
+    pub fn run(&self, session: &Session) -> Done {
+        let tree = Value::read(&self.open(session)?)?;
+        let digest = text::digest(&tree);
+        if session.output.is_json() {
+            return Ok(session.output.document(&self.document(&tree, digest))?);
+        }
+        if self.digest {
+            return Ok(session.output.text(&format!("{digest}\n"))?);
+        }
+        Ok(session.output.text(&text::print(&tree))?)
+    }
+
+    fn open(&self, session: &Session) -> Result<Dir> {
+        match (self.what.as_bytes(), self.what.to_str()) {
+            ([b'/' | b'.', ..], _) => Dir::open(&self.what),
+            (_, Some(key)) => session.store()?.open_tree(key),
+            (_, None) => Err(Error::invalid(format!("the key {} is no UTF-8", self.what.display()))),
+        }
+    }
+
+    fn document(&self, tree: &Value, digest: Digest) -> serde_json::Value {
+        if self.digest {
+            return json!({"digest": digest});
+        }
+        let line = |named| -> serde_json::Map<_, _> {
+            let columns = text::columns(&named);
+            text::COLUMNS.iter().zip(columns).map(|(name, value)| ((*name).to_owned(), typed(name, &value))).collect()
+        };
+        let lines: Vec<_> = tree.iter().filter(|named| named.is_first()).map(line).collect();
+        json!({"digest": digest, "inodes": lines})
+    }
+}
+
+/// A column of tree text as JSON has it.
+fn typed(column: &str, value: &str) -> serde_json::Value {
+    match (column, value) {
+        ("xattrs" | "links", "-") => json!([]),
+        ("xattrs" | "links", words) => words.split(',').collect(),
+        (_, "-") => serde_json::Value::Null,
+        ("uid" | "gid" | "size", number) => number.parse::<u64>().map_or_else(|_| number.into(), Into::into),
+        (_, text) => text.into(),
+    }
+}
+
+/// A change as JSON has it.
+#[derive(Debug, Serialize)]
+struct Line {
+    change: char,
+    path: String,
+}
+
+fn line(change: &Change) -> Line {
+    let change_letter = match change {
+        Change::Put { existed: false, .. } | Change::Link { existed: false, .. } => 'A',
+        Change::Put { .. } | Change::Link { .. } | Change::Opaque { .. } => 'M',
+        Change::Remove { .. } => 'D',
+    };
+    Line { change: change_letter, path: format!("/{}", text::escape(change.path().as_os_str().as_bytes())) }
+}
+
+impl Diff {
+    pub fn run(&self, session: &Session) -> Done {
+        if let Some(file) = &self.tar {
+            return self.write_layer(session, file);
+        }
+        let store = session.store()?;
+        let base = self.base.as_deref();
+        if session.output.is_json() {
+            let mut lines = Vec::new();
+            store.changes(&self.key, base, &mut |change: &Change, _: &mut dyn Read| {
+                lines.push(line(change));
+                Ok(())
+            })?;
+            return Ok(session.output.document(&lines)?);
+        }
+        let mut stream = io::BufWriter::new(session.output.stream());
+        store.changes(&self.key, base, &mut |change: &Change, _: &mut dyn Read| {
+            let Line { change, path } = line(change);
+            writeln!(stream, "{change} {path}").at("write", "to standard output")
+        })?;
+        Ok(stream.flush().at("write", "to standard output")?)
+    }
+
+    fn write_layer(&self, session: &Session, file: &Path) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store()?;
+        self.check_recorded(&store, &interrupt)?;
+        if file == Path::new("-") {
+            if io::stdout().is_terminal() {
+                return Err(
+                    Error::invalid("a layer is not for a terminal: --tar FILE, or redirect standard output").into()
+                );
+            }
+            self.encode(&store, session.output.stream(), &interrupt)?;
+            return Ok(());
+        }
+        let mut partial = Partial::create(file)?;
+        let (diff_id, size_bytes) = self.encode(&store, &mut partial.file, &interrupt)?;
+        partial.keep()?;
+        let document = json!({"diff_id": diff_id, "size_bytes": size_bytes, "file": file.to_string_lossy()});
+        Ok(session.output.either(&document, || format!("{diff_id}\n"))?)
+    }
+
+    /// A layer that the snapshot was made from has to come out as it went in.
+    fn check_recorded(&self, store: &Store, interrupt: &Interrupt) -> Result<()> {
+        if self.canonical || self.base.is_some() {
+            return Ok(());
+        }
+        let Some(recorded) = store.diff_id(&self.key)? else { return Ok(()) };
+        let (written, _) = self.encode(store, io::sink(), interrupt)?;
+        if written == recorded {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "{:?} was made from the layer {recorded}, which cannot be written byte for byte: --canonical writes the \
+             same changes as {written}",
+            self.key
+        )))
+    }
+
+    fn encode(&self, store: &Store, writer: impl Write, interrupt: &Interrupt) -> Result<(Digest, u64)> {
+        let new = store.open_tree(&self.key)?;
+        let parent = store.stat(&self.key)?.parent;
+        let base = self.base.as_deref().unwrap_or(&parent);
+        let old = if base.is_empty() { None } else { Some(store.open_tree(base)?) };
+        let mut describe = |path: &Path| tar::describe(&new, old.as_ref(), path);
+        let writer = DigestWriter::new(io::BufWriter::new(Stoppable { inner: writer, interrupt }));
+        let mut encoder = Encoder::new(writer, MtimePrecision::Nanoseconds, &mut describe);
+        store.changes(&self.key, Some(base), &mut Stoppable { inner: &mut encoder as &mut dyn Sink, interrupt })?;
+        let (mut writer, digest, size_bytes) = encoder.finish()?.finish();
+        writer.flush().at("write", "layer")?;
+        Ok((digest, size_bytes))
+    }
+}
+
+/// A file that appears under its name when it is complete, or not at all. What exists and is no regular file (a pipe, a
+/// device) is written to as it is.
+#[derive(Debug)]
+struct Partial {
+    file: File,
+    target: PathBuf,
+    /// Where the bytes are until then.
+    temporary: Option<PathBuf>,
+}
+
+impl Partial {
+    fn create(target: &Path) -> Result<Self> {
+        let target = target.to_owned();
+        if target.metadata().is_ok_and(|stat| !stat.is_file()) {
+            let file = File::options().write(true).open(&target).at("open", &target)?;
+            return Ok(Self { file, target, temporary: None });
+        }
+        let mut name = OsString::from(".");
+        name.push(target.file_name().unwrap_or(OsStr::new("layer")));
+        name.push(format!(".{}.partial", std::process::id()));
+        let temporary = target.with_file_name(name);
+        let file = File::create_new(&temporary).at("create", &temporary)?;
+        Ok(Self { file, target, temporary: Some(temporary) })
+    }
+
+    fn keep(mut self) -> Result<()> {
+        let Some(temporary) = &self.temporary else { return Ok(()) };
+        std::fs::rename(temporary, &self.target).at("create", &self.target)?;
+        self.temporary = None;
+        Ok(())
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if let Some(temporary) = &self.temporary {
+            // It is this process's own; if it cannot be removed, its name says what it is.
+            let _ = std::fs::remove_file(temporary);
+        }
+    }
+}
+
+impl Apply {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store_to_change()?;
+        let mut entries = 0;
+        let mut began = false;
+        let applied = store.apply(&self.key, &mut |sink: &mut dyn Sink| {
+            let mut layer = self.open(&interrupt)?;
+            began = true;
+            entries = tar::decode(&mut layer, &Limits::default(), sink)?.entries;
+            Ok(())
+        });
+        applied.map_err(|error| {
+            if !began {
+                return error;
+            }
+            error.context(format!(
+                "applying {} to {:?}, which may have a part of it now (remove it and prepare it again)",
+                self.name(),
+                self.key
+            ))
+        })?;
+        if session.output.is_json() {
+            session.output.document(&json!({"key": self.key, "entries": entries}))?;
+        }
+        Ok(())
+    }
+
+    fn open<'a>(&self, interrupt: &'a Interrupt) -> Result<Box<dyn Read + 'a>> {
+        let input: Box<dyn Read> = match self.path() {
+            Some(path) => Box::new(File::open(path).at("open", path)?),
+            None => Box::new(io::stdin().lock()),
+        };
+        let mut input = BufReader::new(Stoppable { inner: input, interrupt });
+        let compression = Compression::detect(input.fill_buf().at("read", self.name())?);
+        Ok(Box::new(Decompress::new(input, compression, Expansion::default(), self.name())?))
+    }
+
+    /// The file, unless it is standard input.
+    fn path(&self) -> Option<&Path> {
+        self.file.as_deref().filter(|path| *path != Path::new("-"))
+    }
+
+    fn name(&self) -> String {
+        self.path().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_forges_no_line() {
+        let removed = |path: &str| {
+            let Line { change, path } = line(&Change::Remove { path: path.into() });
+            format!("{change} {path}")
+        };
+        assert_eq!(removed("a b\nA /etc"), r"D /a\x20b\x0aA\x20/etc");
+        assert_eq!(removed(""), "D /");
+    }
+}

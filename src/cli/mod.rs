@@ -1,0 +1,242 @@
+//! The command line, and the only module that prints.
+//!
+//! Arguments are lowered in two steps: clap fills plain structs ([`Arguments`] and one for each command), and
+//! [`Session`] turns the global ones into what commands work with: the store, the output, the logs. A command is a struct
+//! of its arguments with a method `run`.
+//!
+//! # What a caller can rely on
+//! - Standard output carries the answer and nothing else; with `--json` it is exactly one document.
+//! - A command that succeeds writes nothing to standard error off a terminal, unless `-v` or `STRATA_LOG` asks for it.
+//! - The exit status is 0 (done), 1 (failed) or 2 (usage). A failure is one line on standard error, with `--json` one
+//!   object. A reader that closes standard output early has seen enough: that is success.
+
+mod doctor;
+mod interrupt;
+mod layer;
+mod listing;
+mod mounting;
+mod output;
+mod session;
+mod snapshot;
+
+use std::ffi::OsString;
+use std::io::IsTerminal as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+
+use crate::error::Error;
+use crate::registry::Choice;
+use crate::store::Durability;
+use crate::tree::copy::CloneMode;
+use output::Output;
+use session::Session;
+
+/// Exit status: the command could not do what it was asked to.
+const FAILED: u8 = 1;
+
+/// Exit status: the command was not understood.
+const USAGE: u8 = 2;
+
+/// Snapshots for container images: layers below, a writable top, by overlayfs, btrfs or copying.
+#[derive(Debug, Parser)]
+#[command(name = "strata", version, after_help = EXAMPLE, max_term_width = 120)]
+struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLE: &str = "Example:
+  strata prepare work base                 # a writable snapshot on top of base
+  strata mount work /mnt                   # use it; then strata umount /mnt
+  strata diff work                         # what changed
+  strata commit edited work                # a layer of its own";
+
+/// Options of every command, before or after its name.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// The store's directory
+    #[arg(long, global = true, env = "STRATA_ROOT", value_name = "DIR", default_value = "/var/lib/strata")]
+    root: PathBuf,
+    /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
+    /// and the file system can, else copy
+    #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = choice())]
+    backend: Choice,
+    /// How the copy backend copies file contents
+    #[arg(long, global = true, value_name = "MODE", default_value = "auto", value_parser = clone_mode())]
+    clone: CloneMode,
+    /// When a store that is yet to be made answers: once the change is on disk, or at once
+    #[arg(long, global = true, value_name = "WHEN", default_value = "commit", value_parser = durability())]
+    durability: Durability,
+    /// Print one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// No progress, no warnings
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    quiet: bool,
+    /// Log what is done; twice for more
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    verbose: u8,
+}
+
+fn choice() -> impl TypedValueParser<Value = Choice> {
+    let names = [Choice::Auto].into_iter().chain([Choice::Overlay, Choice::Btrfs, Choice::Copy]).map(Choice::as_str);
+    PossibleValuesParser::new(names).try_map(|name| name.parse::<Choice>())
+}
+
+fn clone_mode() -> impl TypedValueParser<Value = CloneMode> {
+    PossibleValuesParser::new(["auto", "reflink", "bytes"]).try_map(|name| name.parse::<CloneMode>())
+}
+
+fn durability() -> impl TypedValueParser<Value = Durability> {
+    PossibleValuesParser::new([Durability::Commit, Durability::None].map(Durability::as_str))
+        .map(|name| if name == Durability::None.as_str() { Durability::None } else { Durability::Commit })
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Prepare(snapshot::Prepare),
+    View(snapshot::View),
+    Commit(snapshot::Commit),
+    Rm(snapshot::Rm),
+    Ls(listing::Ls),
+    Info(listing::Info),
+    Usage(listing::Usage),
+    Label(snapshot::Label),
+    Mounts(mounting::Mounts),
+    Mount(mounting::Mount),
+    Umount(mounting::Umount),
+    Tree(layer::Tree),
+    Diff(layer::Diff),
+    Apply(layer::Apply),
+    Doctor(doctor::Doctor),
+    Gc(snapshot::Gc),
+    Completions(Completions),
+}
+
+impl Command {
+    fn run(&self, session: &Session) -> Done {
+        match self {
+            Self::Prepare(command) => command.run(session),
+            Self::View(command) => command.run(session),
+            Self::Commit(command) => command.run(session),
+            Self::Rm(command) => command.run(session),
+            Self::Ls(command) => command.run(session),
+            Self::Info(command) => command.run(session),
+            Self::Usage(command) => command.run(session),
+            Self::Label(command) => command.run(session),
+            Self::Mounts(command) => command.run(session),
+            Self::Mount(command) => command.run(session),
+            Self::Umount(command) => command.run(session),
+            Self::Tree(command) => command.run(session),
+            Self::Diff(command) => command.run(session),
+            Self::Apply(command) => command.run(session),
+            Self::Doctor(command) => command.run(session),
+            Self::Gc(command) => command.run(session),
+            Self::Completions(command) => command.run(session),
+        }
+    }
+}
+
+/// Print what a shell needs to complete strata's commands
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata completions bash > /usr/share/bash-completion/completions/strata")]
+struct Completions {
+    /// For which shell
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    fn run(&self, session: &Session) -> Done {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Arguments::command(), "strata", &mut script);
+        Ok(session.output.bytes(&script)?)
+    }
+}
+
+/// What a command answers: done, or each thing that failed.
+type Done = Result<(), Failures>;
+
+/// Why a command failed; several where it goes on after the first.
+#[derive(Debug)]
+struct Failures(Vec<Error>);
+
+impl From<Error> for Failures {
+    fn from(error: Error) -> Self {
+        Self(vec![error])
+    }
+}
+
+/// Runs the command line `arguments`, the program's name first, and answers with its exit status.
+pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
+    let parsed = match Arguments::try_parse_from(&arguments) {
+        Ok(parsed) => parsed,
+        Err(error) => return explain(&error, arguments.iter().any(|argument| argument == "--json")),
+    };
+    let output = Output::new(parsed.global.json);
+    let verbose = parsed.global.verbose > 0;
+    let session = match session::start_logging(&parsed.global).and_then(|()| Session::new(parsed.global, output)) {
+        Ok(session) => session,
+        Err(error) => return output::report(&[error], false, verbose),
+    };
+    let done = parsed.command.run(&session);
+    if session.output.was_closed() {
+        return ExitCode::SUCCESS;
+    }
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failures(errors)) => output::report(&errors, session.output.is_json(), verbose),
+    }
+}
+
+/// Help and version go to standard output, mistakes to standard error.
+fn explain(error: &clap::Error, json: bool) -> ExitCode {
+    if error.use_stderr() && json {
+        let message = error.to_string();
+        output::report_usage(message.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        return ExitCode::from(USAGE);
+    }
+    match (error.print(), error.use_stderr()) {
+        (_, true) => ExitCode::from(USAGE),
+        (Ok(()), false) => ExitCode::SUCCESS,
+        (Err(failed), false) if failed.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        (Err(_), false) => ExitCode::from(FAILED),
+    }
+}
+
+fn stderr_is_terminal() -> bool {
+    std::io::stderr().is_terminal()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_an_example() {
+        for command in Arguments::command().get_subcommands() {
+            let name = command.get_name();
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Example") && help.contains(&format!("strata {name}")), "{name}:\n{help}");
+        }
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        for line in ["strata --root /x --backend copy info k", "strata info k --root /x --backend copy"] {
+            let parsed = Arguments::try_parse_from(line.split(' ')).expect(line);
+            assert_eq!((parsed.global.root, parsed.global.backend), (PathBuf::from("/x"), Choice::Copy), "{line}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! What the global options mean: which store, what is printed, what is logged.
+
+use std::io;
+use std::path::Path;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+use super::output::Output;
+use super::{Global, stderr_is_terminal};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::registry::{self, Config};
+use crate::store::Store;
+
+/// The variable with a filter for the log, in the syntax of the `tracing-subscriber` crate.
+const LOG_VARIABLE: &str = "STRATA_LOG";
+
+/// One run of the command.
+#[derive(Debug)]
+pub(super) struct Session {
+    config: Config,
+    pub output: Output,
+}
+
+impl Session {
+    pub fn new(global: Global, output: Output) -> Result<Self> {
+        let root = std::path::absolute(&global.root).at("find the directory", &global.root)?;
+        let (backend, clone, durability) = (global.backend, global.clone, global.durability);
+        let config = Config { backend, clone, durability, ..Config::new(root) };
+        Ok(Self { config, output })
+    }
+
+    /// How the store is opened.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The store, made if there is none: for commands that put something into it.
+    pub fn make_store(&self) -> Result<Store> {
+        check_privilege()?;
+        registry::open(&self.config)
+    }
+
+    /// The store, for commands that change what is in it.
+    pub fn store_to_change(&self) -> Result<Store> {
+        let store = self.store()?;
+        check_privilege().map(|()| store)
+    }
+
+    /// The store, if there is one: for commands that answer emptily without.
+    pub fn find_store(&self) -> Result<Option<Store>> {
+        registry::find(&self.config)
+    }
+
+    /// The store, for commands that look at something in it.
+    pub fn store(&self) -> Result<Store> {
+        self.find_store()?.ok_or_else(|| no_store(&self.config.root))
+    }
+}
+
+/// Snapshots hold files of any owner: that takes root, be it of a user namespace only.
+pub(super) fn check_privilege() -> Result<()> {
+    if rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    let message = "strata changes a store as root only: run it as root, or as the root of a user namespace of your own \
+                   (unshare -rm --map-auto strata ..., or podman unshare strata ...)";
+    Err(Error::new(ErrorKind::PermissionDenied, message))
+}
+
+fn no_store(root: &Path) -> Error {
+    Error::not_found(format!(
+        "there is no store at {}: strata prepare or strata import makes one; --root or STRATA_ROOT names another",
+        root.display()
+    ))
+}
+
+/// Sends the log to standard error: what `STRATA_LOG` says, else by the number of `-v`, else warnings to a person.
+pub(super) fn start_logging(global: &Global) -> Result<()> {
+    let level = match global.verbose {
+        0 if global.quiet || !stderr_is_terminal() => LevelFilter::OFF,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::INFO,
+        2 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_ansi(stderr_is_terminal());
+    match std::env::var(LOG_VARIABLE) {
+        Ok(filter) if !filter.is_empty() => {
+            let filter = EnvFilter::try_new(&filter).map_err(|error| {
+                Error::invalid(format!("{LOG_VARIABLE}={filter:?} is no filter for logs: try info")).with_source(error)
+            })?;
+            // Somebody who runs this as a library may have a log already: theirs stays.
+            let _ = log.with_env_filter(filter).try_init();
+        }
+        _ if level == LevelFilter::OFF => {}
+        _ => {
+            let _ = log.with_max_level(level).with_target(false).try_init();
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,293 @@
+//! Commands that change snapshots: making, committing, removing, labelling them.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::interrupt::Interrupt;
+use super::listing::describe;
+use super::session::{Session, check_privilege};
+use super::{Done, Failures};
+use crate::error::Result;
+use crate::id::check_key;
+use crate::snapshotter::{Kind, Labels, Snapshotter};
+use crate::store::{Freed, Store};
+
+/// How long `rm` frees space before it leaves the rest to the next one, to `gc` or to a daemon.
+const FREE_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long space is freed before the wish to stop is looked at again.
+const FREE_SLICE: Duration = Duration::from_millis(200);
+
+/// Make a writable snapshot
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata prepare work base   # then: strata mount work /mnt")]
+pub(super) struct Prepare {
+    /// Its key
+    key: String,
+    /// The committed snapshot to stand on; without it the snapshot starts empty
+    #[arg(default_value = "", hide_default_value = true)]
+    parent: String,
+    /// A label for it
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+/// Make a read-only view of a committed snapshot
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata view look base   # then: strata mount look /mnt")]
+pub(super) struct View {
+    /// Its key
+    key: String,
+    /// The committed snapshot to look at; without it the view is empty
+    #[arg(default_value = "", hide_default_value = true)]
+    parent: String,
+    /// A label for it
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+/// Turn a writable snapshot into a committed one
+///
+/// Its key is free afterwards. It must not be mounted.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata commit edited work   # others can stand on edited now")]
+pub(super) struct Commit {
+    /// The name of the committed snapshot
+    name: String,
+    /// The key of the writable one
+    key: String,
+    /// A label for it; those that the key had are dropped
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+/// Remove snapshots
+///
+/// They are gone when the command returns. Space is freed for a second, the rest by the next rm or gc.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata rm -r base   # base and everything that stands on it")]
+pub(super) struct Rm {
+    /// Keys or names
+    #[arg(required = true, value_name = "KEY")]
+    keys: Vec<String>,
+    /// And all that stands on them
+    #[arg(short, long)]
+    recursive: bool,
+    /// Wait until their space is free
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Set labels of a snapshot
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata label work role=test owner=   # sets role, removes owner")]
+pub(super) struct Label {
+    /// The snapshot's key or name
+    key: String,
+    /// Name and value; a label with an empty value is removed
+    #[arg(required = true, value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+}
+
+/// Remove layers that no image needs any more, and free space
+///
+/// What was made by prepare, view or commit stays.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata gc --json")]
+pub(super) struct Gc {}
+
+fn label(text: &str) -> Result<(String, String), &'static str> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a label is NAME=VALUE"),
+    }
+}
+
+fn labels(pairs: &[(String, String)]) -> Labels {
+    pairs.iter().filter(|(_, value)| !value.is_empty()).cloned().collect()
+}
+
+impl Prepare {
+    pub fn run(&self, session: &Session) -> Done {
+        make(session, Kind::Active, &self.key, &self.parent, &labels(&self.labels))
+    }
+}
+
+impl View {
+    pub fn run(&self, session: &Session) -> Done {
+        make(session, Kind::View, &self.key, &self.parent, &labels(&self.labels))
+    }
+}
+
+/// Makes a snapshot. A copy may take long and cannot be stopped half-way: a signal takes it back once it is complete.
+fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels) -> Done {
+    let interrupt = Interrupt::watch(session)?;
+    check_key(key)?;
+    // With a parent there is a store already.
+    let store = if parent.is_empty() { session.make_store()? } else { session.store_to_change()? };
+    match kind {
+        Kind::View => store.view(key, parent, labels)?,
+        Kind::Active | Kind::Committed => store.prepare(key, parent, labels)?,
+    };
+    if let Err(stopped) = interrupt.check() {
+        store.remove(key)?;
+        store.drain(None)?;
+        return Err(stopped.context(format!("{key:?} was not made")).into());
+    }
+    if session.output.is_json() {
+        session.output.document(&describe(&store.stat(key)?))?;
+    }
+    Ok(())
+}
+
+impl Commit {
+    pub fn run(&self, session: &Session) -> Done {
+        // The first signal does not stop it: a commit is done or not done, and this one is nearly.
+        let _interrupt = Interrupt::watch(session)?;
+        let store = session.store_to_change()?;
+        store.commit(&self.name, &self.key, &labels(&self.labels))?;
+        if session.output.is_json() {
+            session.output.document(&describe(&store.stat(&self.name)?))?;
+        }
+        Ok(())
+    }
+}
+
+impl Rm {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store_to_change()?;
+        let children = if self.recursive { children_by_parent(&store)? } else { BTreeMap::new() };
+        let mut removed = Vec::new();
+        let mut failures = Vec::new();
+        for key in &self.keys {
+            if let Err(error) = remove(&store, key, &children, &mut removed, &interrupt) {
+                failures.push(error);
+            }
+        }
+        let freed = self.free(&store, &interrupt).unwrap_or_else(|error| {
+            failures.push(error);
+            Freed::default()
+        });
+        if session.output.is_json() && (failures.is_empty() || !removed.is_empty()) {
+            let Freed { snapshots, waiting } = freed;
+            session.output.document(&json!({"removed": removed, "freed": snapshots, "waiting": waiting}))?;
+        }
+        if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
+    }
+
+    fn free(&self, store: &Store, interrupt: &Interrupt) -> Result<Freed> {
+        if self.wait {
+            return drain(store, interrupt);
+        }
+        store.drain(Some(FREE_LIMIT)).or_else(|error| {
+            // The snapshots are gone as asked, and whoever drains next tries again.
+            tracing::warn!(why = error.chain(), "space was not freed");
+            Ok(Freed::default())
+        })
+    }
+}
+
+/// The names of all snapshots by their parents'.
+fn children_by_parent(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
+    let mut children: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    store.walk(&[], &mut |info| {
+        if !info.parent.is_empty() {
+            children.entry(info.parent.clone()).or_default().push(info.name.clone());
+        }
+        Ok(())
+    })?;
+    Ok(children)
+}
+
+/// Removes `key` after everything that stands on it.
+fn remove(
+    store: &Store,
+    key: &str,
+    children: &BTreeMap<String, Vec<String>>,
+    removed: &mut Vec<String>,
+    interrupt: &Interrupt,
+) -> Result<()> {
+    // Parents before children; the way back takes the children first.
+    let mut order = vec![key];
+    let mut next = 0;
+    while let Some(name) = order.get(next) {
+        order.extend(children.get(*name).into_iter().flatten().map(String::as_str));
+        next += 1;
+    }
+    for name in order.into_iter().rev() {
+        // With -r an earlier key may have taken this one along.
+        if removed.iter().any(|gone| gone == name) && !children.is_empty() {
+            continue;
+        }
+        interrupt.check().map_err(|stopped| stopped.context(format!("{name:?} was not removed")))?;
+        store.remove(name)?;
+        removed.push(name.to_owned());
+    }
+    Ok(())
+}
+
+/// Frees all space that waits for it, or as much as there is time for.
+fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
+    let mut freed = Freed::default();
+    loop {
+        let slice = store.drain(Some(FREE_SLICE))?;
+        freed = Freed { snapshots: freed.snapshots + slice.snapshots, waiting: slice.waiting };
+        if freed.waiting == 0 {
+            return Ok(freed);
+        }
+        interrupt.check().map_err(|stopped| {
+            stopped.context(format!("{} removed snapshots still take space: strata gc goes on", freed.waiting))
+        })?;
+        if slice.snapshots == 0 {
+            // Somebody else is at it.
+            std::thread::sleep(FREE_SLICE);
+        }
+    }
+}
+
+impl Label {
+    pub fn run(&self, session: &Session) -> Done {
+        let store = session.store_to_change()?;
+        let mut info = store.stat(&self.key)?;
+        info.labels = self.labels.iter().cloned().collect();
+        let paths: Vec<String> = self.labels.iter().map(|(name, _)| format!("labels.{name}")).collect();
+        let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
+        let info = store.update(&info, &paths)?;
+        if session.output.is_json() {
+            session.output.document(&describe(&info))?;
+        }
+        Ok(())
+    }
+}
+
+impl Gc {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let freed = match session.find_store()? {
+            None => Freed::default(),
+            Some(store) => {
+                check_privilege()?;
+                store.collect()?;
+                drain(&store, &interrupt)?
+            }
+        };
+        Ok(session.output.either(&json!({"freed": freed.snapshots, "waiting": freed.waiting}), || {
+            format!("freed {} snapshots\n", freed.snapshots)
+        })?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_have_a_name() {
+        assert_eq!(label("a=b=c"), Ok(("a".to_owned(), "b=c".to_owned())));
+        assert_eq!(label("a="), Ok(("a".to_owned(), String::new())));
+        assert!(label("a").is_err() && label("=b").is_err());
+    }
+}

@@ -1,0 +1,85 @@
+//! What holds for every command: help, logs, pipes, completions.
+
+use std::fs::{self, File};
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{Bench, support, text};
+
+#[test]
+fn help_and_version() {
+    let bench = Bench::new();
+    assert!(bench.ok(&["--version"]).starts_with("strata "));
+    let help = bench.ok(&["--help"]);
+    let commands = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).expect("commands");
+    for name in commands.lines().filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help") {
+        for flag in ["--help", "-h"] {
+            assert!(bench.ok(&[name, flag]).contains("Example:\n  "), "{name} {flag}");
+        }
+    }
+}
+
+#[test]
+fn doctor_needs_no_store() {
+    let bench = Bench::new();
+    let found = bench.json(&["doctor"]);
+    assert_eq!(found["store"], Value::Null);
+    let strategies = found["strategies"].as_array().expect("a list");
+    let names: Vec<_> = strategies.iter().map(|strategy| strategy["name"].as_str().expect("a name")).collect();
+    assert_eq!(names, ["btrfs", "overlay", "copy"]);
+    let first = strategies.iter().find(|strategy| strategy["available"] == true).expect("copy at least");
+    assert_eq!(found["auto"], first["name"]);
+    assert!(strategies.iter().all(|strategy| (strategy["available"] == true) == strategy["reason"].is_null()));
+    assert!(!found["features"].as_array().expect("a list").is_empty());
+    assert_eq!(fs::read_dir(bench.dir.path()).expect("the directory").count(), 0, "nothing is left of the tries");
+
+    bench.ok(&["prepare", "k", "--durability", "none"]);
+    let store = &bench.json(&["doctor"])["store"];
+    assert_eq!((&store["backend"], &store["durability"]), (&json!("copy"), &json!("none")));
+    assert!(bench.ok(&["doctor"]).contains("durability none"));
+}
+
+#[test]
+fn verbose_says_what_it_does() {
+    let bench = Bench::new();
+    let output = bench.run(&["prepare", "k", "--backend", "auto", "-v"]);
+    assert_eq!(output.status.code(), Some(0));
+    assert!(text(&output.stderr).contains("chosen"), "{output:?}");
+    let output = bench.run(&["prepare", "k", "-v", "--backend", "auto"]);
+    assert!(text(&output.stderr).contains("strata: the key \"k\" is in use"), "{output:?}");
+    let mut command = bench.command(&["ls", "--backend", "auto"]);
+    let output = command.env("STRATA_LOG", "=,=").output().expect("run");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("STRATA_LOG"), "{output:?}");
+}
+
+#[test]
+fn readers_may_leave_early() {
+    let bench = Bench::with_snapshots();
+    for arguments in [&["ls"][..], &["--help"], &["completions", "bash"], &["ls", "--json"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe");
+        drop(reader);
+        let output = bench.command(arguments).stdout(writer).stderr(Stdio::piped()).output().expect("run");
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), String::new()), "{arguments:?}");
+
+        let full = File::options().write(true).open("/dev/full").expect("open");
+        let output = bench.command(arguments).stdout(full).stderr(Stdio::piped()).output().expect("run");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+    }
+}
+
+#[test]
+fn completions_parse() {
+    let bench = Bench::new();
+    for (shell, check) in [("bash", "-n"), ("zsh", "-n"), ("fish", "--no-execute")] {
+        let script = bench.ok(&["completions", shell]);
+        assert!(script.contains("strata") && script.contains("prepare"), "{shell}");
+        let file = bench.path(shell);
+        fs::write(&file, script).expect("write");
+        match Command::new(shell).arg(check).arg(&file).output() {
+            Ok(output) => assert!(output.status.success() && output.stderr.is_empty(), "{shell}: {output:?}"),
+            Err(error) => drop(support::require(shell, Err(error.to_string()))),
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! What snapshots hold: mounts, trees, changes, layers, images.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::Bench;
+
+#[test]
+fn mounting_and_layers() {
+    let Some(bench) = Bench::mounting() else { return };
+    let dir = bench.path("mnt");
+    fs::create_dir(&dir).expect("mkdir");
+    let at = dir.to_str().expect("UTF-8");
+    let layer = bench.path("layer.tar");
+    let file = layer.to_str().expect("UTF-8");
+
+    bench.ok(&["prepare", "first"]);
+    bench.ok(&["mount", "first", at]);
+    fs::write(dir.join("kept"), "1").expect("write");
+    fs::write(dir.join("gone"), "2").expect("write");
+    let said = bench.fails(&["commit", "base", "first"], "failed_precondition");
+    assert!(said.contains(at) && said.contains("strata umount"), "{said}");
+    bench.fails(&["rm", "first"], "failed_precondition");
+    bench.ok(&["umount", at]);
+    bench.fails(&["umount", at], "failed_precondition");
+    bench.ok(&["commit", "base", "first"]);
+
+    bench.ok(&["prepare", "work", "base"]);
+    bench.fails(&["mount", "work", bench.path("none").to_str().expect("UTF-8")], "not_found");
+    assert_eq!(bench.ok(&["diff", "work"]), "");
+    assert_eq!(bench.json(&["mount", "work", at]), json!({"key": "work", "target": at}));
+    fs::remove_file(dir.join("gone")).expect("remove");
+    fs::write(dir.join("a b\nM kept"), "3").expect("write");
+    assert_eq!(bench.ok(&["tree", at]), bench.ok(&["tree", "work"]));
+    bench.ok(&["umount", at]);
+    assert_eq!(bench.ok(&["diff", "work"]), "M /\nD /gone\nA /a\\x20b\\x0aM\\x20kept\n");
+    assert_eq!(bench.json(&["diff", "work"])[1], json!({"change": "D", "path": "/gone"}));
+    assert_eq!(bench.ok(&["diff", "base"]), "M /\nA /gone\nA /kept\n");
+
+    let diff_id = bench.ok(&["diff", "work", "--tar", file]);
+    let digest = strata::id::Digest::of(&fs::read(&layer).expect("read"));
+    assert_eq!(diff_id, format!("{digest}\n"));
+    assert_eq!(bench.run(&["diff", "work", "--tar", "-"]).stdout, fs::read(&layer).expect("read"));
+    bench.ok(&["prepare", "other", "base"]);
+    bench.ok(&["apply", "other", file]);
+    assert_eq!(bench.ok(&["diff", "other", "work"]), "");
+    assert_eq!(bench.ok(&["tree", "other", "--digest"]), bench.ok(&["tree", "work", "--digest"]));
+    assert_eq!(bench.json(&["tree", "base"])["inodes"][1]["path"], "gone");
+}
+
+#[test]
+fn a_failed_layer_leaves_no_file() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "k"]);
+    fs::create_dir(bench.path("out")).expect("mkdir");
+    bench.fails(&["diff", "k", "none", "--tar", bench.path("out/layer").to_str().expect("UTF-8")], "not_found");
+    bench.fails(&["diff", "k", "--tar", bench.path("none/layer").to_str().expect("UTF-8")], "not_found");
+    assert_eq!(fs::read_dir(bench.path("out")).expect("out").count(), 0);
+}
+
+#[test]
+fn damaged_archives() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "k"]);
+    let layer = bench.path("layer");
+    let name = layer.to_str().expect("UTF-8").to_owned();
+    let gzip_magic_only = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 20]].concat();
+    for bytes in [&b""[..], b"no archive, but long enough", &[b'x'; 2048], &gzip_magic_only] {
+        fs::write(&layer, bytes).expect("write");
+        let said = bench.fails(&["apply", "k", &name], "data_loss");
+        assert!(said.contains(&name) && said.contains("\"k\""), "{said}");
+    }
+    bench.fails(&["apply", "k", bench.path("none").to_str().expect("UTF-8")], "not_found");
+    bench.ok(&["rm", "k"]);
+}

@@ -1,0 +1,114 @@
+//! The binary from outside: what it prints where, its exit status, and what it makes of bad input.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod frame;
+mod input;
+mod layers;
+mod signals;
+mod snapshots;
+
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use strata::mount::scratch::{FsType, Scratch};
+use tempfile::TempDir;
+
+/// A directory for one test, with a store in it once a command makes one.
+struct Bench {
+    dir: TempDir,
+    /// What it lies on, if that is not just the place for temporary files.
+    _scratch: Option<Scratch>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("a temporary directory"), _scratch: None }
+    }
+
+    /// A bench whose commands can mount, or `None` where this user cannot: then the test must return.
+    fn mounting() -> Option<Self> {
+        let scratch = support::scratch(FsType::Tmpfs)?;
+        Some(Self { dir: tempfile::tempdir_in(scratch.path()).expect("a directory"), _scratch: Some(scratch) })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+        command.env_remove("STRATA_LOG").env("STRATA_ROOT", self.path("store")).stdin(Stdio::null());
+        if !arguments.contains(&"--backend") {
+            command.args(["--backend", "copy"]);
+        }
+        command.args(arguments);
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("run strata")
+    }
+
+    /// Its answer, if it succeeds without a word besides.
+    fn ok(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{arguments:?}: {stdout}");
+        stdout
+    }
+
+    /// Its answer as one JSON document.
+    fn json(&self, arguments: &[&str]) -> Value {
+        let answer = self.ok(&[arguments, &["--json"]].concat());
+        serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {answer}"))
+    }
+
+    /// What it says where it fails with status 1: one line, one JSON object of that kind, and no answer.
+    fn fails(&self, arguments: &[&str], kind: &str) -> String {
+        let output = self.run(&[arguments, &["--json"]].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{arguments:?}: {stderr}");
+        let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+        assert_eq!(error["error"]["kind"], kind, "{arguments:?}: {stderr}");
+        assert!(error["error"]["chain"].as_array().is_some_and(|chain| !chain.is_empty()), "{stderr}");
+
+        let output = self.run(arguments);
+        let line = text(&output.stderr);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{arguments:?}: {line}");
+        assert!(line.starts_with("strata: ") && line.matches('\n').count() == 1, "{arguments:?}: {line:?}");
+        line
+    }
+
+    /// What it says where it does not understand its arguments.
+    fn misuse(&self, arguments: &[&str]) -> String {
+        let output = self.run(arguments);
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{arguments:?}");
+        text(&output.stderr)
+    }
+
+    /// A store with `base` (committed), `work` (active) and `look` (a view) on it.
+    fn with_snapshots() -> Self {
+        let bench = Self::new();
+        for line in ["prepare first", "commit base first", "prepare work base --label role=test", "view look base"] {
+            assert_eq!(bench.ok(&line.split(' ').collect::<Vec<_>>()), "", "{line}");
+        }
+        bench
+    }
+
+    fn names(&self, filters: &[&str]) -> Vec<String> {
+        let list = self.json(&[&["ls"], filters].concat());
+        let name = |info: &Value| info["name"].as_str().expect("a name").to_owned();
+        list.as_array().expect("a list").iter().map(name).collect()
+    }
+
+    fn database(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path("store/strata.db")).expect("open the database")
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}

@@ -1,0 +1,85 @@
+//! SIGINT and SIGTERM.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{self, Signal};
+use serde_json::Value;
+
+use super::Bench;
+
+/// How long a command may take that has nothing to wait for.
+const SOON: Duration = Duration::from_secs(4);
+
+/// A command, caught when it waits for a pipe that stays silent.
+fn reading(bench: &Bench, arguments: &[&str]) -> Child {
+    let mut command = bench.command(arguments);
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let began = Instant::now();
+    while !fs::read_to_string(format!("/proc/{}/wchan", child.id())).expect("wchan").contains("pipe_read") {
+        assert!(began.elapsed() < SOON, "it does not read");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("a pid"));
+    signal::kill(pid, signal).expect("kill");
+}
+
+#[test]
+fn a_signal_stops_in_good_order() {
+    let Some(bench) = Bench::mounting() else { return };
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        bench.ok(&["prepare", "k"]);
+        let mut child = reading(&bench, &["apply", "k", "--json"]);
+        let mut stdin = child.stdin.take().expect("stdin");
+        send(&child, signal);
+        // It is asleep in a read; the next bytes wake it up.
+        std::thread::sleep(Duration::from_millis(100));
+        stdin.write_all(&[0; 512]).expect("write");
+        let mut said = String::new();
+        BufReader::new(child.stderr.take().expect("stderr")).read_line(&mut said).expect("read");
+        assert_eq!(child.wait().expect("wait").code(), Some(1), "{said}");
+        let error: Value = serde_json::from_str(&said).expect("an object");
+        assert_eq!(error["error"]["kind"], "cancelled", "{said}");
+        bench.ok(&["rm", "k"]);
+    }
+}
+
+#[test]
+fn a_second_signal_kills() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "k"]);
+    let mut child = reading(&bench, &["apply", "k"]);
+    let began = Instant::now();
+    let status = loop {
+        send(&child, Signal::SIGTERM);
+        std::thread::sleep(Duration::from_millis(20));
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        assert!(began.elapsed() < SOON, "it goes on");
+    };
+    assert_eq!(status.signal(), Some(nix::libc::SIGTERM));
+    bench.ok(&["rm", "k"]);
+}
+
+/// Takes as long as the grace that silent work is given.
+#[test]
+fn silent_work_ends_by_itself() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "k"]);
+    let mut child = reading(&bench, &["apply", "k"]);
+    send(&child, Signal::SIGINT);
+    let _stdin = child.stdin.take();
+    let mut said = String::new();
+    child.stderr.take().expect("stderr").read_to_string(&mut said).expect("read");
+    assert_eq!(child.wait().expect("wait").code(), Some(1));
+    assert!(said.starts_with("strata: interrupted") && said.lines().count() == 1, "{said}");
+    bench.ok(&["rm", "k"]);
+}

@@ -159,8 +159,8 @@ impl Applier {
         write(&file, size, data, &mut self.creation.buffer).at("write", parent.dir.place(name))?;
         let mode = self.mode_of_new(parent, name, asked)?;
         self.give(parent, name, meta)?;
-        // An owner or an ACL may have changed the mode.
-        if mode != Some(meta.mode) || !self.creation.owns(parent, meta) || !meta.xattrs.is_empty() {
+        // An ACL may have changed the mode.
+        if mode != Some(meta.mode) || !meta.xattrs.is_empty() {
             rustix::fs::fchmod(&file, Mode::from_raw_mode(meta.mode)).at("chmod", parent.dir.place(name))?;
         }
         let time = Timespec { tv_sec: meta.mtime.seconds, tv_nsec: meta.mtime.nanos.into() };

@@ -306,6 +306,12 @@ fn paths_and_types() {
         ("27 later file wins", &[], &["f a \"1\"", "f a \"2\" 600"], &["f a \"2\" 600"]),
         ("27 later file wins over a directory", &[], &["f a/b \"1\"", "d a", "f a \"2\""], &["f a \"2\""]),
         ("27 later directory wins", &[], &["f a \"1\"", "d a 711", "f a/b \"2\""], &["d a 711", "f a/b \"2\""]),
+        (
+            "27 later directory wins over a file that won over a directory",
+            &[],
+            &["f a/b \"1\"", "f a \"2\"", "f a/c \"3\""],
+            &["d a", "f a/c \"3\""],
+        ),
         ("27 later attributes win", &[], &["d a 711 user.a=b", "d a 700 user.c=d"], &["d a 700 user.c=d"]),
         ("34 major", &[], &["c a dev=4096:0"], &["error: no device number"]),
         ("34 minor", &[], &["b a dev=1:1048576"], &["error: no device number"]),

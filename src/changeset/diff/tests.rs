@@ -202,6 +202,25 @@ fn large_and_sparse_files() {
         diff(Some(&pair.old), &pair.new, &mut sink).expect("diff");
         assert_eq!(count == 0, equal, "{byte} at {at}");
     }
+    // One byte where the other has a hole.
+    make("new/f", 1, size - 1);
+    stamp(&pair.new);
+    assert!(pair.changes().is_empty());
+    for path in ["old/f", "new/f"] {
+        let file = fs::OpenOptions::new().write(true).open(pair.path(path)).expect("open");
+        for (byte, equal) in [(1, false), (0, true)] {
+            file.write_all_at(&[byte], 1 << 30).expect("write");
+            stamp(&pair.old);
+            stamp(&pair.new);
+            let mut answer = Ok(());
+            let mut sink = |_: &Change, _: &mut dyn Read| {
+                answer = Err(());
+                Ok(())
+            };
+            diff(Some(&pair.old), &pair.new, &mut sink).expect("diff");
+            assert_eq!(answer.is_ok(), equal, "{byte} in {path}");
+        }
+    }
     // Written zeros are what a hole reads as.
     let file = fs::OpenOptions::new().write(true).open(pair.path("new/f")).expect("open");
     file.write_all_at(&[1], size - 1).expect("write");
@@ -278,14 +297,25 @@ fn a_vanished_name_that_no_whiteout_can_spell_makes_its_directory_opaque() {
 fn deep_trees_need_few_descriptors() {
     const DEPTH: usize = 1500;
     let Some(pair) = Pair::new(&[], &[]) else { return };
-    for root in [&pair.old, &pair.new] {
+    let added = [1400, 700, 30, 29, 3];
+    for (root, is_new) in [(&pair.old, false), (&pair.new, true)] {
         let mut dir = root.try_clone().expect("clone");
-        for _ in 0..DEPTH {
+        for depth in 0..DEPTH {
+            if is_new && added.contains(&depth) {
+                dir.create_file("z").expect("create");
+            }
             dir.make_dir("d").expect("mkdir");
             dir = dir.open_dir("d").expect("open");
         }
     }
-    assert!(pair.changes().is_empty());
+    let files: Vec<usize> = pair
+        .changes()
+        .iter()
+        .filter_map(|line| line.strip_prefix("+ f "))
+        .map(|line| line.split(' ').next().expect("path").matches("d/").count())
+        .collect();
+    // Those further down come first.
+    assert_eq!(files, added);
 }
 
 #[test]

@@ -40,6 +40,28 @@ fn nothing_is_inherited_from_a_default_acl() {
 }
 
 #[test]
+fn the_mode_of_an_entry_wins_over_its_acl() {
+    // Version 2; user rwx, group rwx, mask rwx, others ---.
+    let mut acl = vec![2, 0, 0, 0];
+    for (tag, permissions) in [(1_u16, 7_u16), (4, 7), (16, 7), (32, 0)] {
+        acl.extend([tag.to_le_bytes(), permissions.to_le_bytes()].concat());
+        acl.extend(u32::MAX.to_le_bytes());
+    }
+    let Some(scratch) = scratch() else { return };
+    let root = tree(&scratch.path().join("t"), &[]);
+    let mut applier = Applier::new(root.try_clone().expect("clone"));
+    for (path, node) in [("f", Node::File { size: 0 }), ("d", Node::Dir), ("p", Node::Fifo)] {
+        let xattrs = [(b"system.posix_acl_access".to_vec(), acl.clone())].into();
+        let meta = Meta { node, mode: 0o640, xattrs, ..Meta::implied_dir() };
+        applier.change(&Change::Put { path: path.into(), existed: false, meta }, &mut std::io::empty()).expect("put");
+    }
+    applier.finish().expect("finish");
+    for path in ["f", "d", "p"] {
+        assert_eq!(root.stat(path).expect("stat").mode, 0o640, "{path}");
+    }
+}
+
+#[test]
 fn a_layer_reaches_nothing_outside() {
     let Some(scratch) = scratch() else { return };
     let outside = scratch.path().join("outside");

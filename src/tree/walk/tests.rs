@@ -83,8 +83,8 @@ fn deep_trees_take_few_descriptors() {
     })
     .unwrap();
     assert_eq!(count, 1 + 2 * DEPTH);
-    // Other tests of this process open files meanwhile.
-    assert!(most < before + OPEN_MAX + 200, "{before} before, {most} at most");
+    // Other tests of this process open files meanwhile; without a bound it would be one for each level.
+    assert!(most < before + 300, "{before} before, {most} at most");
     remove_all(&dir, "d").unwrap();
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
 }

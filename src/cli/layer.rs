@@ -13,6 +13,7 @@ use super::Done;
 use super::interrupt::{Interrupt, Stoppable};
 use super::session::Session;
 use crate::changeset::blob::{Compression, Decompress, DigestWriter, Expansion};
+use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, Result};
@@ -196,7 +197,8 @@ impl Diff {
         let parent = store.stat(&self.key)?.parent;
         let base = self.base.as_deref().unwrap_or(&parent);
         let old = if base.is_empty() { None } else { Some(store.open_tree(base)?) };
-        let mut describe = |path: &Path| tar::describe(&new, old.as_ref(), path);
+        let mut ancestors = Ancestors::new(old.as_ref(), &new);
+        let mut describe = |path: &Path| ancestors.meta(path);
         let writer = DigestWriter::new(io::BufWriter::new(Stoppable { inner: writer, interrupt }));
         let mut encoder = Encoder::new(writer, MtimePrecision::Nanoseconds, &mut describe);
         store.changes(&self.key, Some(base), &mut Stoppable { inner: &mut encoder as &mut dyn Sink, interrupt })?;

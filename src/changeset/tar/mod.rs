@@ -8,7 +8,6 @@
 mod base64;
 mod blocks;
 mod decode;
-mod describe;
 mod encode;
 mod header;
 mod names;
@@ -21,5 +20,4 @@ pub use decode::{
     Decoded, ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
     TRAILING_BYTES_MAX, XATTR_BYTES_MAX, decode,
 };
-pub use describe::describe;
 pub use encode::{Describe, Encoder, MtimePrecision};

@@ -102,7 +102,7 @@ pub fn open(config: &Config) -> Result<Store> {
     std::fs::create_dir_all(&config.root).at("make the directory", &config.root)?;
     let root = config.root.canonicalize().at("open the directory", &config.root)?;
     // A backend begins by making a directory, and it must not do so in a stranger's.
-    Database::check_free(&root)?;
+    Database::check_root(&root)?;
     let made = backend(&root, config.backend, config.clone).inspect_err(|_| {
         if fresh {
             // Nothing was put into it; if it cannot be removed, an empty directory is left.

@@ -2,12 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use rusqlite::Transaction;
 use rustix::fs::Mode;
 
-use super::meta::{self, Meta};
+use super::meta::{self, Failed, Meta};
 use super::{Durability, lock, rows};
 use crate::error::{Context, Error, Result};
 use crate::tree::Dir;
+
+/// What the directory of a new store may hold already.
+const FRESH: [&str; 7] = ["lost+found", "s", "run", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
 
 /// The database of a store, open, before it is known which backend it needs.
 #[derive(Debug)]
@@ -39,9 +43,7 @@ impl Database {
     pub fn create(root: &Path, durability: Durability) -> Result<Self> {
         std::fs::create_dir_all(root).at("make the directory", root)?;
         let root = root.canonicalize().at("open the directory", root)?;
-        if !meta::exists(&root.join("strata.db"))? {
-            Self::check_free(&root)?;
-        }
+        Self::check_root(&root)?;
         rustix::fs::chmod(&root, Mode::RWXU).at("make private", &root)?;
         for name in ["s", "run"] {
             match rustix::fs::mkdir(root.join(name), Mode::RWXU) {
@@ -50,17 +52,36 @@ impl Database {
             }
         }
         let mut database = Self::load(root, true)?;
-        database.durability = durability;
+        if database.backend.is_none() {
+            database.durability = durability;
+        }
         Ok(database)
+    }
+
+    /// Checks that `root` holds a store, or nothing but what a fresh file system or an interrupted first start leaves.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` that names what else it holds; what the file system reports.
+    pub fn check_root(root: &Path) -> Result<()> {
+        if meta::exists(&root.join("strata.db"))? {
+            return Ok(());
+        }
+        let mut names = Dir::open(root)?.names()?.into_iter().map(|entry| entry.name);
+        match names.find(|name| !FRESH.iter().any(|known| name == known)) {
+            None => Ok(()),
+            Some(stranger) => Err(Error::precondition(format!(
+                "{} is no store and not empty (it holds {}): choose an empty or a new directory",
+                root.display(),
+                stranger.display()
+            ))),
+        }
     }
 
     fn load(root: PathBuf, create: bool) -> Result<Self> {
         let run = root.join("run");
         let others = || Ok(lock::living(&run)?.into_iter().next().map(|name| format!("the process of run/{name}")));
         let meta = Meta::open(&root.join("strata.db"), create, others)?;
-        let (backend, durability) =
-            meta.view(|tx| Ok((rows::setting(tx, "backend")?, rows::setting(tx, "durability")?)))?;
-        let durability = if durability.as_deref() == Some("none") { Durability::None } else { Durability::Commit };
+        let (backend, durability) = meta.view(marker)?;
         Ok(Self { root, meta, backend, durability })
     }
 
@@ -73,23 +94,21 @@ impl Database {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
 
-    /// Checks that `root` may become a store: that it holds nothing but what a fresh file system or an interrupted first
-    /// start leaves.
-    ///
-    /// # Errors
-    /// `FailedPrecondition` that names what is there.
-    pub fn check_free(root: &Path) -> Result<()> {
-        const KNOWN: [&str; 6] = ["lost+found", "s", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
-        let stranger =
-            Dir::open(root)?.names()?.into_iter().find(|entry| !KNOWN.iter().any(|name| entry.name == *name));
-        match stranger {
-            None => Ok(()),
-            Some(entry) => Err(Error::precondition(format!(
-                "{} is no store and not empty (it holds {}): choose an empty or a new directory",
-                root.display(),
-                entry.name.display()
-            ))),
-        }
+/// The backend and the durability that were noted when the store was made.
+fn marker(tx: &Transaction<'_>) -> Result<(Option<String>, Durability), Failed> {
+    let durability = rows::setting(tx, "durability")?;
+    let durability = if durability.as_deref() == Some("none") { Durability::None } else { Durability::Commit };
+    Ok((rows::setting(tx, "backend")?, durability))
+}
+
+/// Notes what a new store is, and answers with that; if somebody was faster, with what they noted.
+pub(super) fn note(tx: &Transaction<'_>, backend: &str, wish: Durability) -> Result<(String, Durability), Failed> {
+    if let (Some(made), durability) = marker(tx)? {
+        return Ok((made, durability));
     }
+    rows::set_setting(tx, "backend", backend)?;
+    rows::set_setting(tx, "durability", wish.as_str())?;
+    Ok((backend.to_owned(), wish))
 }

@@ -36,8 +36,8 @@ pub const FORMAT: usize = MIGRATIONS.len();
 
 /// Version 1.
 ///
-/// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 committing
-/// (an active one, visible), 3 reserved (holds the name that a commit under way will give); `worker` is the lock file of
+/// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 claimed
+/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit under way will give); `worker` is the lock file of
 /// the process that has it in work; `durable` is 0 while its content may be lost with the power; `origin` is 1 where an
 /// image needed it, so that `gc` may free it, 0 where a user or a client named it; a ready row with a `worker` is held by
 /// an import that has not named its image yet. Times are nanoseconds since 1970.
@@ -100,6 +100,8 @@ pub(super) enum Level {
 pub(super) struct Meta {
     connection: Mutex<Connection>,
     path: PathBuf,
+    /// How to get to the newest format that this handle knows.
+    steps: &'static [&'static str],
 }
 
 /// Whether the database at `path` was ever made.
@@ -121,6 +123,15 @@ impl Meta {
     /// `DataLoss` for a file that is no strata database or is damaged; `Unsupported` for a newer format;
     /// `FailedPrecondition` for an older one while `others_at_work` finds another process.
     pub(super) fn open(path: &Path, create: bool, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<Self> {
+        Self::open_as(path, create, &MIGRATIONS, others_at_work)
+    }
+
+    fn open_as(
+        path: &Path,
+        create: bool,
+        steps: &'static [&'static str],
+        others_at_work: impl Fn() -> Result<Option<String>>,
+    ) -> Result<Self> {
         let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         if create {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
@@ -128,7 +139,8 @@ impl Meta {
         let at = |error| failure(error, path);
         let connection = Connection::open_with_flags(path, flags).map_err(at)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
-        let meta = Self { connection: Mutex::new(connection), path: path.to_owned() };
+        let meta = Self { connection: Mutex::new(connection), path: path.to_owned(), steps };
+        meta.recognise()?;
         meta.configure().map_err(at)?;
         meta.migrate(others_at_work)?;
         Ok(meta)
@@ -144,10 +156,9 @@ impl Meta {
     }
 
     fn migrate(&self, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<()> {
-        let version = self.read(version)?;
-        self.check_application(version)?;
-        if version >= FORMAT {
-            return check_format(version, &self.path);
+        let version = self.read(version_of)?;
+        if version >= self.steps.len() {
+            return self.check_format(version);
         }
         if version > 0
             && let Some(holder) = others_at_work()?
@@ -160,21 +171,35 @@ impl Meta {
         self.transact(Level::Durable, |transaction| {
             // Somebody else may have done it since.
             let version = version_of(transaction)?;
-            for step in MIGRATIONS.iter().skip(version) {
+            for step in self.steps.iter().skip(version) {
                 transaction.execute_batch(step)?;
             }
             transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", i64::try_from(FORMAT.max(version)).unwrap_or(i64::MAX))
+            transaction.pragma_update(None, "user_version", self.steps.len() as i64)
         })
     }
 
-    fn check_application(&self, version: usize) -> Result<()> {
-        let id: i32 = self.read(|c| c.query_row("PRAGMA application_id", [], |row| row.get(0)))?;
-        if version > 0 && id != APPLICATION_ID {
-            let path = self.path.display();
-            return Err(Error::data_loss(format!("{path} is an SQLite database, but not a store of strata")));
+    /// Refuses another program's database before anything in it is changed.
+    fn recognise(&self) -> Result<()> {
+        let number = |query: &str| self.read(|connection| connection.query_row(query, [], |row| row.get::<_, i64>(0)));
+        // In this order: a store that is made meanwhile gets its tables and its mark in one transaction.
+        let empty = number("SELECT count(*) FROM sqlite_schema")? == 0 && number("PRAGMA user_version")? == 0;
+        if empty || number("PRAGMA application_id")? == i64::from(APPLICATION_ID) {
+            return Ok(());
         }
-        Ok(())
+        let path = self.path.display();
+        Err(Error::data_loss(format!("{path} is an SQLite database, but not a store of strata")))
+    }
+
+    fn check_format(&self, version: usize) -> Result<()> {
+        if version <= self.steps.len() {
+            return Ok(());
+        }
+        Err(Error::unsupported(format!(
+            "{} has the format {version}, and this strata knows formats up to {}: use the newer strata that made it",
+            self.path.display(),
+            self.steps.len()
+        )))
     }
 
     fn lock(&self) -> MutexGuard<'_, Connection> {
@@ -225,10 +250,7 @@ impl Meta {
         };
         connection.execute_batch(pragma)?;
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let version = version_of(&transaction)?;
-        if version > FORMAT {
-            check_format(version, &self.path)?;
-        }
+        self.check_format(version_of(&transaction)?)?;
         let answer = work(&transaction)?;
         transaction.commit()?;
         Ok(answer)
@@ -263,23 +285,9 @@ impl From<Error> for Failed {
     }
 }
 
-fn version(connection: &Connection) -> rusqlite::Result<usize> {
-    version_of(connection)
-}
-
 fn version_of(connection: &Connection) -> rusqlite::Result<usize> {
     let version: i64 = connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
-}
-
-fn check_format(version: usize, path: &Path) -> Result<()> {
-    if version <= FORMAT {
-        return Ok(());
-    }
-    Err(Error::unsupported(format!(
-        "{} has the format {version}, and this strata knows formats up to {FORMAT}: use the newer strata that made it",
-        path.display()
-    )))
 }
 
 fn failure(error: rusqlite::Error, path: &Path) -> Error {
@@ -301,3 +309,6 @@ fn failure(error: rusqlite::Error, path: &Path) -> Error {
     };
     Error::new(kind, message).with_source(error)
 }
+
+#[cfg(test)]
+mod tests;

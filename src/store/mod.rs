@@ -113,18 +113,13 @@ impl Store {
         check_key(owner).map_err(|error| error.context("the owner"))?;
         let Database { root, meta, backend: marker, durability } = database;
         let name = backend.capabilities().name;
-        match marker.as_deref() {
-            None => meta.transact(Level::Durable, |tx| {
-                rows::set_setting(tx, "backend", name)?;
-                rows::set_setting(tx, "durability", durability.as_str())
-            })?,
-            Some(made) if made == name => {}
-            Some(made) => {
-                return Err(Error::precondition(format!(
-                    "the store {} was made with the backend {made}, not {name}",
-                    root.display()
-                )));
-            }
+        let (made, durability) = match marker {
+            Some(made) => (made, durability),
+            None => meta.transact(Level::Durable, |tx| database::note(tx, name, durability))?,
+        };
+        if made != name {
+            let root = root.display();
+            return Err(Error::precondition(format!("the store {root} was made with the backend {made}, not {name}")));
         }
         let root_fd = Dir::open(&root)?.into_fd();
         let owner = owner.to_owned();
@@ -403,3 +398,6 @@ impl<'a> LabelChange<'a> {
         Ok(if names.is_empty() { Self::All } else { Self::Some(names) })
     }
 }
+
+#[cfg(test)]
+mod tests;

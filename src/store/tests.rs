@@ -1,0 +1,214 @@
+//! The store over a backend of plain directories. It needs neither root nor mounts, and a test can act in the middle of
+//! any call of the backend, as another process would.
+
+mod format;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::io::ErrorKind as IoKind;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use super::{Database, Durability, Flush, LOCAL, Store};
+use crate::backend::{Backend, Capabilities, Chain, Usage};
+use crate::changeset::{Format, Layer};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::mount::{Access, Mount};
+use crate::snapshotter::{Labels, Snapshotter};
+
+const NONE: &Labels = &BTreeMap::new();
+
+/// What a test does at the end of every call of the backend, of which it gets the name and the id.
+#[derive(Clone)]
+struct During(Arc<Act>);
+
+type Act = dyn Fn(&str, Id) -> Result<()> + Send + Sync;
+
+impl During {
+    fn new(act: impl Fn(&str, Id) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(act))
+    }
+
+    fn nothing() -> Self {
+        Self::new(|_, _| Ok(()))
+    }
+
+    /// Does `act` at the first call of `method`, and lets that call fail.
+    fn failing(method: &'static str, act: impl Fn(Id) + Send + Sync + 'static) -> Self {
+        let done = Mutex::new(false);
+        Self::new(move |called, id| {
+            let mut done = done.lock().expect("lock");
+            if called != method || *done {
+                return Ok(());
+            }
+            *done = true;
+            act(id);
+            Err(Error::new(ErrorKind::Io, "the test lets it fail"))
+        })
+    }
+}
+
+impl fmt::Debug for During {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("During")
+    }
+}
+
+/// Snapshots as directories `s/<id>`, which no test looks into.
+#[derive(Debug)]
+struct Plain {
+    snapshots: PathBuf,
+    seals_to_fresh_id: bool,
+    during: During,
+}
+
+impl Plain {
+    fn dir(&self, id: Id) -> PathBuf {
+        self.snapshots.join(id.to_string())
+    }
+}
+
+impl Backend for Plain {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            name: "plain",
+            seals_to_fresh_id: self.seals_to_fresh_id,
+            seal_is_durable: false,
+            create_needs_sync: false,
+            parents_max: None,
+        }
+    }
+
+    fn create(&self, id: Id, _parents: &Chain) -> Result<()> {
+        fs::create_dir(self.dir(id)).at("make directory", self.dir(id))?;
+        (self.during.0)("create", id)
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
+        (self.during.0)("mounts", stack[0])?;
+        Ok(vec![Mount::Bind { source: self.dir(stack[0]), access }])
+    }
+
+    fn seal(&self, active: Id, sealed: Id) -> Result<()> {
+        if active != sealed {
+            fs::create_dir(self.dir(sealed)).at("make directory", self.dir(sealed))?;
+        }
+        (self.during.0)("seal", active)
+    }
+
+    fn remove(&self, id: Id) -> Result<()> {
+        match fs::remove_dir_all(self.dir(id)) {
+            Err(error) if error.kind() == IoKind::NotFound => {}
+            removed => removed.at("remove", self.dir(id))?,
+        }
+        (self.during.0)("remove", id)
+    }
+
+    fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
+        (self.during.0)("usage", id).map(|()| Usage::default())
+    }
+
+    fn inventory(&self) -> Result<Vec<Id>> {
+        (self.during.0)("inventory", Id(0)).map(|()| on_disk(&self.snapshots))
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        Some(Layer { dir: self.dir(id), format: Format::Tree })
+    }
+}
+
+fn on_disk(snapshots: &Path) -> Vec<Id> {
+    let entries = fs::read_dir(snapshots).expect("list the snapshots");
+    let name = |entry: std::io::Result<fs::DirEntry>| entry.expect("entry").file_name();
+    let mut ids: Vec<Id> =
+        entries.map(name).map(|name| name.to_str().expect("UTF-8").parse().expect("an id")).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// A root of its own, and handles of its store as separate processes would have them.
+struct Place {
+    dir: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().expect("temporary directory") }
+    }
+
+    fn root(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn plain(&self, during: During) -> Plain {
+        let snapshots = self.root().canonicalize().expect("the root").join("s");
+        Plain { snapshots, seals_to_fresh_id: false, during }
+    }
+
+    fn open(&self, durability: Durability, backend: Plain, owner: &str) -> Store {
+        let database = Database::create(self.root(), durability).expect("the database");
+        Store::new(database, Box::new(backend), owner).expect("the store")
+    }
+
+    fn store(&self) -> Store {
+        self.store_during(During::nothing())
+    }
+
+    fn store_during(&self, during: During) -> Store {
+        self.open(Durability::Commit, self.plain(during), LOCAL)
+    }
+
+    /// The store over a backend that seals to a fresh id.
+    fn moving(&self, during: During) -> Store {
+        self.open(Durability::Commit, Plain { seals_to_fresh_id: true, ..self.plain(during) }, LOCAL)
+    }
+
+    /// The database, as anybody could open it.
+    fn sql(&self) -> Connection {
+        Connection::open(self.root().join("strata.db")).expect("open the database")
+    }
+
+    fn execute(&self, statement: &str) {
+        self.sql().execute_batch(statement).expect(statement);
+    }
+
+    fn count(&self, table: &str) -> i64 {
+        let query = format!("SELECT count(*) FROM {table}");
+        self.sql().query_row(&query, [], |row| row.get(0)).expect(table)
+    }
+
+    fn ids(&self) -> Vec<Id> {
+        on_disk(&self.root().join("s"))
+    }
+
+    /// Makes the next process believe that the machine was booted since.
+    fn reboot(&self) {
+        self.execute("UPDATE setting SET value = 'another boot' WHERE name = 'boot_id'");
+    }
+}
+
+fn names(store: &Store) -> Vec<String> {
+    let mut names = Vec::new();
+    let mut visit = |info: &crate::snapshotter::Info| {
+        names.push(info.name.clone());
+        Ok(())
+    };
+    store.walk(&[], &mut visit).expect("walk");
+    names
+}
+
+fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// The committed snapshot `name` on `parent`.
+fn committed(store: &Store, name: &str, parent: &str, flush: Flush) {
+    store.prepare_with("making", parent, NONE, flush).expect("prepare");
+    let terms = super::Terms { flush, ..super::Terms::PLAIN };
+    store.commit_with(name, "making", NONE, terms).expect("commit");
+}

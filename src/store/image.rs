@@ -10,6 +10,7 @@ use super::rows::{self, State};
 use super::{Flush, Store};
 use crate::error::{Error, Result};
 use crate::id::{Digest, check_key};
+use crate::snapshotter::Kind;
 use crate::tree::Timestamp;
 
 /// An image of the store.
@@ -68,6 +69,10 @@ pub(super) fn drop_over(tx: &Transaction<'_>, row: i64) -> Result<(), Failed> {
     drop_documents(tx)
 }
 
+fn no_image(name: &str) -> Error {
+    Error::not_found(format!("there is no image {name:?}: strata images lists them"))
+}
+
 fn drop_documents(tx: &Transaction<'_>) -> Result<(), Failed> {
     tx.execute(
         "DELETE FROM document
@@ -87,7 +92,7 @@ impl Store {
     /// Names an image; an older one of that name loses it. Durable when it returns, as are the snapshots below.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is no key; `NotFound` if the topmost layer was removed meanwhile.
+    /// `InvalidArgument` for a name that is no key or a layer that is not committed; `NotFound` if the topmost layer was removed meanwhile.
     pub fn set_image(&self, new: &NewImage<'_>) -> Result<()> {
         check_key(new.name)?;
         self.begin()?;
@@ -97,6 +102,10 @@ impl Store {
                 None => None,
                 Some(name) => {
                     let row = rows::visible(tx, self.owner(), name)?;
+                    if row.kind != Kind::Committed {
+                        let kind = row.kind;
+                        return Err(Error::invalid(format!("the layer {name:?} is not committed, it is {kind}")).into());
+                    }
                     rows::release(tx, row.row)?;
                     Some(row.row)
                 }
@@ -130,7 +139,7 @@ impl Store {
         self.meta.view(|tx| {
             let mut statement = tx.prepare_cached(&format!("{COLUMNS} WHERE i.owner = ?1 AND i.name = ?2"))?;
             let image = statement.query_row([self.owner(), name], image_of).optional()?;
-            image.ok_or_else(|| Error::not_found(format!("there is no image {name:?}: strata images lists them")))?
+            image.ok_or_else(|| no_image(name))?
         })
     }
 
@@ -139,10 +148,11 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn remove_image(&self, name: &str) -> Result<()> {
-        self.image(name)?;
         self.begin()?;
         self.meta.transact(self.level(Flush::Now), |tx| {
-            tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [self.owner(), name])?;
+            if tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [self.owner(), name])? == 0 {
+                return Err(no_image(name).into());
+            }
             drop_documents(tx)
         })
     }
@@ -172,7 +182,7 @@ impl Store {
     pub fn has_committed(&self, name: &str) -> Result<bool> {
         self.meta.view(|tx| {
             let row = rows::holder(tx, self.owner(), name)?;
-            Ok(row.is_some_and(|row| row.state == State::Ready && row.kind == crate::snapshotter::Kind::Committed))
+            Ok(row.is_some_and(|row| row.state == State::Ready && row.kind == Kind::Committed))
         })
     }
 }

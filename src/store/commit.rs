@@ -4,7 +4,7 @@ use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Published, Row, State};
-use super::{Flush, Store, recover};
+use super::{Flush, Store};
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
@@ -46,14 +46,8 @@ impl Store {
         check_key(key)?;
         let worker = self.begin()?;
         let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
-        self.seal(name, &reserved, labels, terms, &worker).inspect_err(|_| {
-            // What cannot be undone now, recovery undoes.
-            let _ = self.meta.transact(Level::Relaxed, |tx| {
-                rows::set_state(tx, reserved.active.row, State::Ready, None)?;
-                rows::discard(tx, reserved.row)
-            });
-            let _ = recover::free(self, reserved.id);
-        })
+        self.seal(name, &reserved, labels, terms, &worker)
+            .inspect_err(|_| self.let_go(&[reserved.row, reserved.active.row]))
     }
 
     fn reserve_name(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<ReservedName, Failed> {
@@ -66,7 +60,7 @@ impl Store {
             return Err(Error::precondition(format!("cannot commit {key:?}: it is {kind}, not active")).into());
         }
         if active.state != State::Ready {
-            return Err(Error::precondition(format!("cannot commit {key:?}: it is being committed")).into());
+            return Err(Error::precondition(format!("cannot commit {key:?}: another call works on it")).into());
         }
         let id = rows::next_id(tx)?;
         let new = New {
@@ -81,7 +75,7 @@ impl Store {
             origin: Origin::Named,
         };
         let row = rows::insert(tx, &new)?;
-        rows::set_state(tx, active.row, State::Committing, Some(worker))?;
+        rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
         let parents = rows::chain(tx, active.parent)?;
         let sand = rows::stands_on_sand(tx, active.parent)?;
         Ok(ReservedName { row, id, active, parents, sand })

@@ -4,7 +4,7 @@ use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Row, State};
-use super::{Flush, Store, recover};
+use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 use crate::mount::Mount;
@@ -41,12 +41,15 @@ impl Store {
         flush: Flush,
     ) -> Result<Vec<Mount>> {
         check_key(key)?;
+        if !parent.is_empty() {
+            check_key(parent)?;
+        }
         let worker = self.begin()?;
         let reserved = self.meta.transact(Level::Relaxed, |tx| {
             let reserved = self.reserve(tx, kind, key, parent, &worker)?;
             rows::set_labels(tx, reserved.row, labels).map(|()| reserved)
         })?;
-        self.furnish(kind, &reserved, flush).inspect_err(|_| self.take_back(reserved.row))
+        self.furnish(kind, &reserved, flush).inspect_err(|_| self.let_go(&[reserved.row]))
     }
 
     fn reserve(
@@ -84,7 +87,7 @@ impl Store {
     fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
         let missing = || Error::not_found(format!("there is no parent {name:?}: strata ls lists the snapshots"));
         let row = rows::holder(tx, &self.owner, name)?
-            .filter(|row| matches!(row.state, State::Ready | State::Committing))
+            .filter(|row| matches!(row.state, State::Ready | State::Claimed))
             .ok_or_else(missing)?;
         if row.kind != Kind::Committed {
             let kind = row.kind;
@@ -138,20 +141,10 @@ impl Store {
             }
             id = self.meta.transact(Level::Relaxed, |tx| {
                 let next = rows::next_id(tx)?;
-                rows::renumber(tx, reserved.row, next).map(|()| next)
+                rows::renumber(tx, reserved.row, next)?;
+                rows::discard_id(tx, id).map(|()| next)
             })?;
         }
         Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")))
-    }
-
-    /// Undoes a reservation whose work failed. What cannot be undone now, recovery undoes.
-    fn take_back(&self, row: i64) {
-        let id = self.meta.transact(Level::Relaxed, |tx| {
-            let id = rows::by_number(tx, row)?.id;
-            rows::discard(tx, row).map(|()| id)
-        });
-        if let Ok(id) = id {
-            let _ = recover::free(self, id);
-        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A process that changes the store makes an unnamed file, locks it, and only then gives it a name: whoever sees the
 //! name can tell by the lock alone whether its process lives. A pid would be used again; a lock ends with its process,
-//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile.
+//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile, and the
+//! time: rows may outlive the file that they name, and inode numbers are given again.
 //!
 //! # References
 //! `fcntl_locking(2)`, open file description locks; `open(2)`, `O_TMPFILE`.
@@ -15,11 +16,15 @@ use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::rows;
 use crate::error::{Context, Result};
 use crate::tree::Dir;
 
 /// The lock that one drainer of the trash holds.
 const DRAIN: &str = "drain";
+
+/// The lock that one recovery holds.
+const RECOVER: &str = "recover";
 
 /// This process at work: its file goes with it.
 #[derive(Debug)]
@@ -35,7 +40,8 @@ impl Worker {
         let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
         let lock = rustix::fs::open(run, flags, Mode::RUSR | Mode::WUSR).at("make a lock file in", run)?;
         try_lock(&lock).at("lock a new file in", run)?;
-        let name = rustix::fs::fstat(&lock).at("stat a lock file in", run)?.st_ino.to_string();
+        let inode = rustix::fs::fstat(&lock).at("stat a lock file in", run)?.st_ino;
+        let name = format!("{inode}-{}", rows::now());
         let file = run.join(&name);
         let magic = format!("/proc/self/fd/{}", lock.as_raw_fd());
         rustix::fs::linkat(rustix::fs::CWD, magic, rustix::fs::CWD, &file, AtFlags::SYMLINK_FOLLOW)
@@ -56,19 +62,22 @@ impl Drop for Worker {
     }
 }
 
-/// Takes the whole-file write lock; `EAGAIN` if somebody has it.
+/// The write lock on a whole file, whatever its length.
+const WHOLE: libc::flock = libc::flock {
+    l_type: libc::F_WRLCK as libc::c_short,
+    l_whence: libc::SEEK_SET as libc::c_short,
+    l_start: 0,
+    l_len: 0,
+    l_pid: 0,
+};
+
+/// Takes the lock; `EAGAIN` if somebody has it.
 fn try_lock(file: impl AsFd) -> Result<(), Errno> {
-    let whole = libc::flock {
-        l_type: libc::F_WRLCK as libc::c_short,
-        l_whence: libc::SEEK_SET as libc::c_short,
-        l_start: 0,
-        l_len: 0,
-        l_pid: 0,
-    };
-    match fcntl(file, FcntlArg::F_OFD_SETLK(&whole)) {
-        Ok(_) => Ok(()),
-        Err(errno) => Err(Errno::from_raw_os_error(errno as i32)),
-    }
+    lock_by(file, FcntlArg::F_OFD_SETLK(&WHOLE))
+}
+
+fn lock_by(file: impl AsFd, how: FcntlArg<'_>) -> Result<(), Errno> {
+    fcntl(file, how).map(drop).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
 /// Opens an existing lock file and takes its lock, if nobody has it. `None`: held, or gone meanwhile.
@@ -138,7 +147,7 @@ pub(super) fn living(run: &Path) -> Result<Vec<String>> {
 
 fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
     let names = Dir::open(run)?.names()?;
-    let is_worker = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let is_worker = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     Ok(names
         .into_iter()
         .filter(|entry| entry.name.to_str().is_some_and(is_worker))
@@ -148,17 +157,27 @@ fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
 
 /// Takes the right to drain the trash; `None` if somebody is at it.
 pub(super) fn drainer(run: &Path) -> Result<Option<OwnedFd>> {
-    standing(&run.join(DRAIN))
-}
-
-/// A lock file that stays when nobody holds it.
-fn standing(file: &Path) -> Result<Option<OwnedFd>> {
-    let opened = File::options().create(true).truncate(false).write(true).open(file).at("open the lock file", file)?;
+    let file = run.join(DRAIN);
+    let opened = standing(&file)?;
     match try_lock(&opened) {
-        Ok(()) => Ok(Some(opened.into())),
+        Ok(()) => Ok(Some(opened)),
         Err(Errno::AGAIN | Errno::ACCESS) => Ok(None),
         Err(errno) => Err(errno).at("lock", file),
     }
+}
+
+/// Waits for the right to recover the store.
+pub(super) fn recovery(run: &Path) -> Result<OwnedFd> {
+    let file = run.join(RECOVER);
+    let opened = standing(&file)?;
+    lock_by(&opened, FcntlArg::F_OFD_SETLKW(&WHOLE)).at("lock", file)?;
+    Ok(opened)
+}
+
+/// A lock file that stays when nobody holds it.
+fn standing(file: &Path) -> Result<OwnedFd> {
+    let opened = File::options().create(true).truncate(false).write(true).open(file);
+    opened.at("open the lock file", file).map(OwnedFd::from)
 }
 
 #[cfg(test)]
@@ -182,6 +201,14 @@ mod tests {
         assert!(!run.path().join("12345").exists());
         drop(worker);
         assert_eq!(worker_files(run.path()).expect("files"), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn no_name_is_used_twice() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let names: std::collections::BTreeSet<_> =
+            (0..50).map(|_| Worker::announce(run.path()).expect("announce").name().to_owned()).collect();
+        assert_eq!(names.len(), 50, "{names:?}");
     }
 
     #[test]

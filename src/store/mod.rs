@@ -5,13 +5,13 @@
 //! <root>/            0700, its own directory
 //!   strata.db        SQLite: snapshots, labels, images and their documents, what is in work, what is to be freed
 //!   s/<id>/          one directory (or subvolume) a snapshot; what is inside is the backend's
-//!     run/             a lock file for each process that changes the store
+//!   run/             a lock file for each process that changes the store
 //! ```
 //!
 //! # How a change is made
 //! Reserve (a relaxed transaction: a row *creating* or *committing*) - work on the file system, outside any transaction -
 //! bring the data to disk - publish (a durable transaction). So a long copy keeps nobody from the database, and what
-//! the database calls durable is complete on disk. A failure takes the reservation back; a crash leaves it to
+//! the database calls durable is complete on disk. A failure takes the reservation back; a crash leaves that to
 //! recovery (`recover.rs`). Ids only grow, and what no row names may be removed.
 //!
 //! # Owners
@@ -102,6 +102,8 @@ pub struct Store {
     durability: Durability,
     /// This process at work, from its first change on.
     worker: Mutex<Option<lock::Worker>>,
+    /// The rows of calls that ended, while the database could not be told: see [`Store::let_go`].
+    ended: Mutex<Vec<i64>>,
 }
 
 impl Store {
@@ -122,8 +124,8 @@ impl Store {
             return Err(Error::precondition(format!("the store {root} was made with the backend {made}, not {name}")));
         }
         let root_fd = Dir::open(&root)?.into_fd();
-        let owner = owner.to_owned();
-        Ok(Self { root, root_fd, meta, backend, owner, durability, worker: Mutex::new(None) })
+        let (owner, worker, ended) = (owner.to_owned(), Mutex::new(None), Mutex::default());
+        Ok(Self { root, root_fd, meta, backend, owner, durability, worker, ended })
     }
 
     /// The store's directory.
@@ -159,6 +161,7 @@ impl Store {
     fn begin(&self) -> Result<String> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = &*worker {
+            self.let_go(&[]);
             return Ok(worker.name().to_owned());
         }
         recover::recover(self)?;
@@ -236,16 +239,20 @@ impl Store {
     /// # Errors
     /// What the file system reports: then none of them is durable.
     pub fn sync(&self) -> Result<()> {
-        if self.durability == Durability::None {
-            return Ok(());
-        }
         // Only what was there before the disk was waited for is known to be on it.
         let known = self.meta.view(rows::not_durable)?;
         if known.is_empty() {
             return Ok(());
         }
-        rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root)?;
-        self.meta.transact(Level::Durable, |tx| known.iter().try_for_each(|row| rows::set_durable(tx, *row)))
+        if self.waits(Flush::Now) {
+            rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root)?;
+        }
+        self.vouch(&known)
+    }
+
+    /// Records that `known` will survive a boot.
+    fn vouch(&self, known: &[(i64, i64)]) -> Result<()> {
+        self.meta.transact(self.level(Flush::Now), |tx| known.iter().try_for_each(|known| rows::vouch(tx, *known)))
     }
 
     /// The DiffID that was recorded for `key`.
@@ -294,6 +301,8 @@ impl Snapshotter for Store {
     }
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
+        // Whoever uses them needs the directories, which a power cut may have taken.
+        self.begin()?;
         let (row, stack) = self.stack(key)?;
         if row.kind == Kind::Committed {
             return Err(Error::precondition(format!(
@@ -320,7 +329,7 @@ impl Snapshotter for Store {
         let removable = |tx: &Transaction<'_>| {
             let row = rows::visible(tx, &self.owner, key)?;
             if row.state != State::Ready {
-                return Err(Error::precondition(format!("{cannot}: it is being committed")).into());
+                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
             }
             if rows::has_children(tx, row.row)? {
                 return Err(Error::precondition(format!("{cannot}: it has children; remove them first")).into());
@@ -347,8 +356,8 @@ impl Snapshotter for Store {
     }
 
     fn cleanup(&self) -> Result<()> {
-        recover::recover(self)?;
         self.begin()?;
+        recover::recover(self)?;
         self.drain(None).map(drop)
     }
 
@@ -366,16 +375,33 @@ impl Snapshotter for Store {
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
-        let (row, stack) = self.stack(key)?;
-        if row.kind != Kind::Active || row.state != State::Ready {
-            let kind = row.kind;
-            return Err(Error::precondition(format!("cannot apply to {key:?}: it is {kind} or being committed")));
-        }
-        self.check_not_mounted(row.id, &format!("cannot apply to {key:?}"))?;
-        let mounts = self.backend.mounts(&stack, Access::ReadWrite)?;
-        let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, key));
-        produce(&mut applier)?;
-        applier.finish()
+        check_key(key)?;
+        let worker = self.begin()?;
+        let cannot = format!("cannot apply to {key:?}");
+        // So that nobody commits or removes it meanwhile.
+        let (row, stack) = self.meta.transact(Level::Relaxed, |tx| {
+            let row = rows::visible(tx, &self.owner, key)?;
+            if row.kind != Kind::Active {
+                let kind = row.kind;
+                return Err(Error::precondition(format!("{cannot}: it is {kind}, not active")).into());
+            }
+            if row.state != State::Ready {
+                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
+            }
+            rows::set_state(tx, row.row, State::Claimed, Some(&worker))?;
+            let stack = rows::chain(tx, Some(row.row))?;
+            Ok::<_, Failed>((row, stack))
+        })?;
+        let mut write = || {
+            self.check_not_mounted(row.id, &cannot)?;
+            let mounts = self.backend.mounts(&stack, Access::ReadWrite)?;
+            let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, key));
+            produce(&mut applier)?;
+            applier.finish()
+        };
+        let applied = write();
+        self.let_go(&[row.row]);
+        applied
     }
 }
 

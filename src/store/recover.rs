@@ -1,8 +1,8 @@
 //! Clearing up: behind processes that died, behind a power cut, behind removals.
 //!
 //! # Recovery
-//! It runs before a process changes the store for the first time, and does nothing unless a lock in `run/` belongs to no
-//! living process or the machine was booted since. The disk is listed *before* the database is read: a directory that was
+//! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in `run/`
+//! or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before* the database is read: a directory that was
 //! there and has no row afterwards is debris, however many others make and remove snapshots meanwhile, because a row
 //! comes before its directory and ids are never used twice. Nothing is deleted by recovery itself; a transaction puts
 //! it into the trash first.
@@ -10,15 +10,16 @@
 //! # Trash
 //! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
 
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
-use super::rows::{self, State};
+use super::rows::{self, Row, State};
 use super::{Flush, Store};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
 
@@ -36,48 +37,48 @@ pub struct Freed {
 
 /// Clears up behind processes that died and behind a power cut.
 pub(super) fn recover(store: &Store) -> Result<()> {
+    let _alone = lock::recovery(&store.run())?;
     let boot = std::fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?.trim().to_owned();
     let dead = Dead::find(&store.run())?;
-    let known = store.meta.view(|tx| rows::setting(tx, "boot_id"))?;
+    let (known, in_work) = store.meta.view(|tx| Ok((rows::setting(tx, "boot_id")?, rows::in_work(tx)?)))?;
+    // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
+    let mut gone: Vec<String> = in_work.into_iter().map(|(_, worker)| worker).collect();
+    gone.retain(|worker| dead.includes(&store.run(), worker));
     let booted = known.as_deref() != Some(&boot);
-    if !booted && dead.is_empty() {
+    if !booted && dead.is_empty() && gone.is_empty() {
         return Ok(());
     }
     let on_disk = store.backend.inventory()?;
-    // A worker names itself in `run/` before it writes a row, so these lookups come after the rows were read.
-    let mut at_work: Vec<String> = store.meta.view(rows::in_work)?.into_iter().map(|(_, _, worker)| worker).collect();
-    at_work.retain(|worker| dead.includes(&store.run(), worker));
-    let bare = store.meta.transact(Level::Durable, |tx| {
+    let expected = store.meta.transact(Level::Durable, |tx| {
         if let Some(last) = on_disk.iter().max() {
             rows::skip_ids(tx, *last)?;
         }
-        end_work(tx, &at_work)?;
-        // Whoever was faster has done it, and its own new rows are not durable yet.
-        let booted = rows::setting(tx, "boot_id")?.as_deref() != Some(&boot);
+        for (row, worker) in rows::in_work(tx)? {
+            if gone.contains(&worker) {
+                end(tx, &row)?;
+            }
+        }
         if booted {
             drop_lost(tx)?;
         }
         let rowless = rows::without_row(tx, &on_disk)?;
         rowless.into_iter().try_for_each(|id| rows::discard_id(tx, id))?;
-        let bare = if booted { rows::with_own_directory(tx)? } else { Vec::new() };
-        rows::set_setting(tx, "boot_id", &boot).map(|()| bare)
+        rows::with_own_directory(tx)
     })?;
-    make_again(store, bare, &on_disk)?;
+    expected.into_iter().try_for_each(|id| make_again(store, id))?;
+    // Last, so that whoever comes after a failure or crash does all of it again. Nobody begins before.
+    if booted {
+        store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
+    }
     dead.bury()
 }
 
-/// Ends the work of the workers that are `gone`.
-fn end_work(tx: &Transaction<'_>, gone: &[String]) -> Result<(), Failed> {
-    for (row, state, worker) in rows::in_work(tx)? {
-        if !gone.contains(&worker) {
-            continue;
-        }
-        match state {
-            State::Creating | State::Reserved => rows::discard(tx, row)?,
-            State::Committing | State::Ready => rows::set_state(tx, row, State::Ready, None)?,
-        }
+/// Ends the work on a row.
+fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
+    match row.state {
+        State::Creating | State::Reserved => rows::discard(tx, row.row),
+        State::Claimed | State::Ready => rows::set_state(tx, row.row, State::Ready, None),
     }
-    Ok(())
 }
 
 /// After a boot: what nobody waited for may be incomplete, and so is all that stands on it.
@@ -91,41 +92,68 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Makes the directories again that a power cut took: strategies that publish an active snapshot without a sync rely on
-/// it, for there was nothing acknowledged in them but the directory itself.
-fn make_again(store: &Store, bare: Vec<i64>, on_disk: &[Id]) -> Result<()> {
-    for row in bare {
-        let found = store.meta.view(|tx| {
-            let row = match rows::by_number(tx, row) {
-                Err(Failed::Sqlite(rusqlite::Error::QueryReturnedNoRows)) => return Ok(None),
-                row => row?,
-            };
-            let parents = rows::chain(tx, row.parent)?;
-            Ok(Some((row, parents)))
-        })?;
-        let Some((row, parents)) = found else { continue };
-        if on_disk.contains(&row.id) {
-            continue;
+/// Makes the directory of `id` again if a power cut took it: strategies that publish an active snapshot without a sync
+/// rely on it, for there was nothing acknowledged in it but the directory itself.
+fn make_again(store: &Store, id: Id) -> Result<()> {
+    let dir = store.dir_of(id);
+    if dir.try_exists().at("look for", &dir)? {
+        return Ok(());
+    }
+    let found = store.meta.view(|tx| match rows::by_id(tx, id)? {
+        None => Ok(None),
+        Some(row) => rows::chain(tx, row.parent).map(|parents| Some((row, parents))),
+    })?;
+    match found {
+        // Removed meanwhile.
+        None => Ok(()),
+        Some((row, _)) if row.kind == Kind::Committed => {
+            tracing::error!(name = row.name, %id, "a committed snapshot is missing on disk");
+            Ok(())
         }
-        if row.kind == Kind::Committed {
-            tracing::error!(name = row.name, id = %row.id, "a committed snapshot is missing on disk");
-            continue;
-        }
-        match store.backend.create(row.id, &parents) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            made => made?,
+        Some((_, parents)) => {
+            // What was not finished then is in the way.
+            store.backend.remove(id)?;
+            store.backend.create(id, &parents)
         }
     }
-    Ok(())
 }
 
-/// Frees what is left of one id that is in the trash.
-pub(super) fn free(store: &Store, id: Id) -> Result<()> {
+/// Frees what is left of one id that is in the trash, for the one who drains it.
+fn free(store: &Store, id: Id) -> Result<()> {
     store.backend.remove(id)?;
     store.meta.transact(Level::Relaxed, |tx| rows::forget(tx, id))
 }
 
 impl Store {
+    /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that was
+    /// claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
+    /// change, or after this process by a recovery.
+    pub(super) fn let_go(&self, rows: &[i64]) {
+        let mut all = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
+        all.extend(rows);
+        if all.is_empty() {
+            return;
+        }
+        if let Err(error) = self.end_all(&all) {
+            tracing::warn!(error = error.chain(), "the end of a call could not be noted yet");
+            self.ended.lock().unwrap_or_else(PoisonError::into_inner).append(&mut all);
+        }
+    }
+
+    fn end_all(&self, rows: &[i64]) -> Result<()> {
+        let rows: Vec<Row> = self.meta.view(|tx| {
+            let found = rows.iter().filter_map(|row| rows::by_number(tx, *row).transpose());
+            found.collect::<Result<_, _>>()
+        })?;
+        // The space first, of which the database may have need. No other process touches what is in the making.
+        let cleared =
+            |row: &Row| matches!(row.state, State::Creating | State::Reserved) && self.backend.remove(row.id).is_ok();
+        let rows: Vec<_> = rows.into_iter().map(|row| (cleared(&row), row)).collect();
+        self.meta.transact(Level::Relaxed, |tx| {
+            rows.iter().try_for_each(|(cleared, row)| if *cleared { rows::delete(tx, row.row) } else { end(tx, row) })
+        })
+    }
+
     /// Frees the space of removed snapshots, for at most `limit` (one is always finished), unless somebody is at it.
     ///
     /// # Errors
@@ -134,12 +162,11 @@ impl Store {
         let started = Instant::now();
         let mut freed = Freed::default();
         let mut first = Ok(());
-        let trash = self.meta.view(rows::trash)?;
-        if trash.is_empty() {
+        if self.meta.view(rows::trash)?.is_empty() {
             return Ok(freed);
         }
         let drainer = lock::drainer(&self.run())?;
-        for id in trash {
+        for id in self.meta.view(rows::trash)? {
             if drainer.is_none() || limit.is_some_and(|limit| freed.snapshots > 0 && started.elapsed() >= limit) {
                 freed.waiting += 1;
                 continue;
@@ -170,8 +197,8 @@ impl Store {
     /// # Errors
     /// What the database reports.
     pub fn collect(&self) -> Result<()> {
-        recover(self)?;
         self.begin()?;
+        recover(self)?;
         self.meta.transact(self.level(Flush::Now), |tx| {
             while let unused @ [_, ..] = rows::unused(tx, &self.owner)?.as_slice() {
                 unused.iter().try_for_each(|row| rows::discard(tx, *row))?;

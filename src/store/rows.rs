@@ -16,7 +16,7 @@ use crate::tree::Timestamp;
 pub(super) enum State {
     Ready = 0,
     Creating = 1,
-    Committing = 2,
+    Claimed = 2,
     Reserved = 3,
 }
 
@@ -82,7 +82,7 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
         let state = match state {
             0 => State::Ready,
             1 => State::Creating,
-            2 => State::Committing,
+            2 => State::Claimed,
             3 => State::Reserved,
             _ => return Err(damaged("state").into()),
         };
@@ -121,15 +121,21 @@ pub(super) fn holder(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<Op
 /// The row that `key` names for a caller; `NotFound` if there is none, or only one in the making.
 pub(super) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Row> {
     match holder(tx, owner, key)? {
-        Some(row) if matches!(row.state, State::Ready | State::Committing) => Ok(row),
+        Some(row) if matches!(row.state, State::Ready | State::Claimed) => Ok(row),
         _ => Err(Error::not_found(format!("there is no snapshot {key:?}: strata ls lists them")).into()),
     }
 }
 
-/// One row by its number.
-pub(super) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Row> {
+/// One row by its number, which another snapshot may get when it is gone.
+pub(super) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE row = ?1"))?;
-    statement.query_row([number], row_of)?
+    statement.query_row([number], row_of).optional()?.transpose()
+}
+
+/// One row by its id, which no other snapshot ever has.
+pub(super) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
+    let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE id = ?1"))?;
+    statement.query_row([sql_id(id)?], row_of).optional()?.transpose()
 }
 
 /// The ids from `row` down to the base, nearest first.
@@ -364,19 +370,26 @@ pub(super) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     Ok(())
 }
 
-/// The finished rows whose content may still be lost with the power, of every owner.
-pub(super) fn not_durable(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
-    let mut statement = tx.prepare_cached("SELECT row FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+/// The finished rows whose content may still be lost with the power, of every owner, by what nothing else will ever
+/// have: the id, and the kind, which changes when what was written into an active snapshot is committed.
+pub(super) fn not_durable(tx: &Transaction<'_>) -> Answer<Vec<(i64, i64)>> {
+    let mut statement = tx.prepare_cached("SELECT id, kind FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
+    Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Every row that some process has in work, or holds for an image that it is about to name.
-pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(i64, State, String)>> {
+/// Records that the content of what [`not_durable`] listed is on disk.
+pub(super) fn vouch(tx: &Transaction<'_>, (id, kind): (i64, i64)) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET durable = 1 WHERE id = ?1 AND kind = ?2")?.execute([id, kind])?;
+    Ok(())
+}
+
+/// Every row that some process has in work, or holds for an image that it is about to name; and which process.
+pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
     let rows: Vec<(Answer<Row>, String)> =
         statement.query_map([], |row| Ok((row_of(row)?, row.get(9)?)))?.collect::<rusqlite::Result<_>>()?;
-    rows.into_iter().map(|(row, worker)| row.map(|row| (row.row, row.state, worker))).collect()
+    rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
 }
 
 /// Ends the hold of a worker on `row` and on all below it.
@@ -416,11 +429,12 @@ pub(super) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
     Ok(rowless)
 }
 
-/// The finished rows that must have a directory: all but views of something.
-pub(super) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
+/// The finished snapshots that must have a directory: all but views of something.
+pub(super) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
     let mut statement =
-        tx.prepare_cached("SELECT row FROM snapshot WHERE state IN (0, 2) AND (kind != 1 OR parent IS NULL)")?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+        tx.prepare_cached("SELECT id FROM snapshot WHERE state IN (0, 2) AND (kind != 1 OR parent IS NULL)")?;
+    let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    ids.into_iter().map(id_of).collect()
 }
 
 /// Committed snapshots of `owner` that came with an image, and that no image, child or worker needs.

@@ -2,6 +2,9 @@
 //! any call of the backend, as another process would.
 
 mod format;
+mod images;
+mod recovery;
+mod work;
 
 use std::collections::BTreeMap;
 use std::fmt;

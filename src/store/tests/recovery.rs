@@ -1,0 +1,186 @@
+//! Behind dead processes and power cuts.
+
+use super::*;
+
+#[test]
+fn what_nobody_waited_for_goes_with_a_boot() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "base", "", Flush::Now);
+    committed(&store, "later", "base", Flush::Later);
+    store.prepare_with("on later", "later", NONE, Flush::Later).expect("prepare");
+    store.view("sight", "base", NONE).expect("view");
+    store.prepare("on base", "base", NONE).expect("prepare");
+    drop(store);
+    let highest = place.ids().pop().expect("an id");
+    // A process that dies takes nothing with it.
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["base", "later", "on base", "on later", "sight"]);
+    drop(store);
+    place.reboot();
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["base", "on base", "sight"]);
+    assert_eq!(place.ids().len(), 2, "{:?}", place.ids());
+    store.prepare("new", "", NONE).expect("prepare");
+    assert!(place.ids().pop() > Some(highest), "an id was used again: {:?} after {highest}", place.ids());
+    // Once a boot.
+    committed(&store, "later", "base", Flush::Later);
+    drop(store);
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert!(names(&store).contains(&"later".to_owned()));
+}
+
+#[test]
+fn what_was_synced_stays() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "one", "", Flush::Later);
+    committed(&store, "two", "one", Flush::Later);
+    store.prepare_with("top", "two", NONE, Flush::Later).expect("prepare");
+    store.sync().expect("sync");
+    committed(&store, "late", "two", Flush::Later);
+    drop(store);
+    place.reboot();
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["one", "top", "two"]);
+}
+
+#[test]
+fn a_durable_child_makes_its_ancestors_durable() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "one", "", Flush::Later);
+    committed(&store, "two", "one", Flush::Later);
+    committed(&store, "aside", "one", Flush::Later);
+    store.prepare("top", "two", NONE).expect("prepare");
+    drop(store);
+    place.reboot();
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["one", "top", "two"]);
+}
+
+#[test]
+fn a_clean_boot_costs_a_store_without_syncs_nothing() {
+    let place = Place::new();
+    let store = place.open(Durability::None, place.plain(During::nothing()), LOCAL);
+    committed(&store, "one", "", Flush::Now);
+    committed(&store, "two", "one", Flush::Later);
+    store.sync().expect("sync");
+    drop(store);
+    place.reboot();
+    let store = place.store();
+    assert_eq!(store.durability(), Durability::None, "the store knows, whatever is asked for");
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["one", "two"]);
+}
+
+/// What was acknowledged of an empty snapshot is its directory, and no sync was waited for.
+#[test]
+fn directories_that_a_power_cut_took_are_made_again() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "base", "", Flush::Now);
+    store.prepare("top", "base", NONE).expect("prepare");
+    store.view("bare", "", NONE).expect("view");
+    store.view("sight", "base", NONE).expect("view");
+    drop(store);
+    let made = place.ids();
+    for id in &made[1..] {
+        fs::remove_dir(place.root().join("s").join(id.to_string())).expect("remove");
+    }
+    place.reboot();
+    // Interrupted in the middle: the next one goes on.
+    let store = place.store_during(During::failing("create", |_| ()));
+    assert!(store.cleanup().is_err());
+    drop(store);
+    // Asking for mounts to use them is enough.
+    place.store().mounts("top").expect("mounts");
+    assert_eq!(place.ids(), made);
+}
+
+/// Two processes start after a boot: what one makes as soon as it may is not lost to the other.
+#[test]
+fn recoveries_take_turns() {
+    let place = Place::new();
+    place.store().cleanup().expect("cleanup");
+    place.reboot();
+    let started = Arc::new(std::sync::Barrier::new(2));
+    let start = Arc::clone(&started);
+    let slow = place.store_during(During::new(move |method, _| {
+        if method == "inventory" {
+            start.wait();
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        Ok(())
+    }));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            started.wait();
+            committed(&place.store(), "new", "", Flush::Later);
+        });
+        slow.cleanup().expect("cleanup");
+    });
+    slow.cleanup().expect("cleanup");
+    assert_eq!((names(&slow), place.ids().len()), (vec!["new".to_owned()], 1));
+}
+
+/// A process that ended in good order without being able to write its last word, or with layers that it held for an
+/// image.
+#[test]
+fn rows_of_a_process_that_left_are_ended() {
+    let place = Place::new();
+    let store = place.store();
+    store.prepare("top", "", NONE).expect("prepare");
+    store.prepare("half", "", NONE).expect("prepare");
+    committed(&store, "held", "", Flush::Now);
+    drop(store);
+    place.execute("UPDATE snapshot SET state = 2, worker = '1' WHERE name = 'top'");
+    place.execute("UPDATE snapshot SET state = 1, worker = '1' WHERE name = 'half'");
+    place.execute("UPDATE snapshot SET origin = 1, worker = '1' WHERE name = 'held'");
+    let store = place.store();
+    store.prepare("half", "", NONE).expect("the key is free");
+    store.commit("name", "top", NONE).expect("the key can be committed");
+    store.gc().expect("gc");
+    assert_eq!(names(&store), ["half", "name"]);
+    assert_eq!(place.ids().len(), 2);
+}
+
+/// Rows of a living process stay, whoever recovers, and so does what is on disk for them.
+#[test]
+fn a_recovery_beside_a_process_at_work() {
+    let place = Place::new();
+    let root = place.root().to_owned();
+    let working = place.store_during(During::new(move |method, _| {
+        if matches!(method, "create" | "seal") {
+            // As a process that died leaves it.
+            fs::write(root.join("run/1"), "").expect("a lock file");
+            let database = Database::create(&root, Durability::Commit).expect("database");
+            let snapshots = root.canonicalize().expect("root").join("s");
+            let backend = Plain { snapshots, seals_to_fresh_id: true, during: During::nothing() };
+            Store::new(database, Box::new(backend), LOCAL).expect("store").cleanup().expect("cleanup");
+            assert!(!root.join("run/1").exists(), "nothing was recovered");
+        }
+        Ok(())
+    }));
+    working.prepare("key", "", NONE).expect("prepare");
+    working.commit("name", "key", NONE).expect("commit");
+    assert_eq!((names(&working), place.ids().len()), (vec!["name".to_owned()], 1));
+}
+
+/// A directory without a row: of a database that lost its last rows, or of nobody.
+#[test]
+fn a_directory_in_the_way_is_passed_by_and_collected() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "one", "", Flush::Now);
+    fs::create_dir(place.root().join("s/3")).expect("mkdir");
+    store.prepare("a", "", NONE).expect("prepare");
+    store.prepare("b", "", NONE).expect("prepare");
+    store.gc().expect("gc");
+    assert_eq!(place.ids(), [Id(1), Id(4), Id(5)]);
+}

@@ -1,0 +1,218 @@
+//! Calls that fail, that meet, and what they leave.
+
+use super::*;
+use crate::store::rows;
+
+/// The disk may be too full to write even that a call failed.
+#[test]
+fn a_failed_call_that_cannot_be_noted_is_noted_later() {
+    for method in ["create", "seal"] {
+        let place = Place::new();
+        let root = place.root().to_owned();
+        let during = During::failing(method, move |_| {
+            let sql = Connection::open(root.join("strata.db")).expect("open");
+            sql.execute_batch(
+                "CREATE TRIGGER jam_d BEFORE DELETE ON snapshot BEGIN SELECT RAISE(FAIL, 'jammed'); END;
+                 CREATE TRIGGER jam_u BEFORE UPDATE ON snapshot BEGIN SELECT RAISE(FAIL, 'jammed'); END;",
+            )
+            .expect("jam");
+        });
+        let store = place.moving(during);
+        if method == "create" {
+            assert!(store.prepare("key", "", NONE).is_err());
+            assert_eq!(place.ids(), [], "the space of what failed is still in use");
+        } else {
+            store.prepare("key", "", NONE).expect("prepare");
+            assert!(store.commit("name", "key", NONE).is_err());
+            assert_eq!(place.ids().len(), 1, "the space of what failed is still in use");
+        }
+        place.execute("DROP TRIGGER jam_d; DROP TRIGGER jam_u");
+        if method == "create" {
+            store.prepare("key", "", NONE).expect("the key is free");
+        }
+        store.commit("name", "key", NONE).expect("the name is free");
+        assert_eq!(names(&store), ["name"]);
+        assert_eq!(place.count("snapshot WHERE worker IS NOT NULL"), 0);
+    }
+}
+
+/// Each kind of call, while another one on the same names is in the middle of its work.
+#[test]
+fn calls_in_the_middle_of_a_prepare() {
+    let place = Place::new();
+    committed(&place.store(), "base", "", Flush::Now);
+    let other = place.store();
+    let store = place.store_during(During::new(move |method, _| {
+        if method == "create" {
+            assert_eq!(kind(other.stat("key")), Some(ErrorKind::NotFound), "not there yet");
+            assert_eq!(kind(other.prepare("key", "", NONE)), Some(ErrorKind::AlreadyExists));
+            assert_eq!(kind(other.view("key", "base", NONE)), Some(ErrorKind::AlreadyExists));
+            assert_eq!(kind(other.commit("name", "key", NONE)), Some(ErrorKind::NotFound));
+            assert_eq!(kind(other.remove("key")), Some(ErrorKind::NotFound));
+            assert_eq!(kind(other.prepare("x", "key", NONE)), Some(ErrorKind::NotFound));
+            assert_eq!(kind(other.remove("base")), Some(ErrorKind::FailedPrecondition), "it gets a child");
+            other.prepare("aside", "base", NONE).map(drop)?;
+            other.commit("beside", "aside", NONE)?;
+        }
+        Ok(())
+    }));
+    store.prepare("key", "base", NONE).expect("prepare");
+    assert_eq!(names(&store), ["base", "beside", "key"]);
+}
+
+#[test]
+fn calls_in_the_middle_of_a_commit() {
+    for moving in [false, true] {
+        let place = Place::new();
+        let other = if moving { place.moving(During::nothing()) } else { place.store() };
+        let during = During::new(move |method, _| {
+            if method == "seal" {
+                assert_eq!(other.stat("key").expect("stat").kind, crate::snapshotter::Kind::Active);
+                assert_eq!(kind(other.stat("name")), Some(ErrorKind::NotFound));
+                assert_eq!(kind(other.commit("name", "key", NONE)), Some(ErrorKind::AlreadyExists));
+                assert_eq!(kind(other.commit("other", "key", NONE)), Some(ErrorKind::FailedPrecondition));
+                assert_eq!(kind(other.prepare("name", "", NONE)), Some(ErrorKind::AlreadyExists));
+                assert_eq!(kind(other.prepare("x", "name", NONE)), Some(ErrorKind::NotFound));
+                assert_eq!(kind(other.remove("key")), Some(ErrorKind::FailedPrecondition));
+                assert_eq!(kind(other.remove("name")), Some(ErrorKind::NotFound));
+                assert_eq!(kind(other.remove("base")), Some(ErrorKind::FailedPrecondition));
+                other.gc().expect("gc");
+            }
+            Ok(())
+        });
+        let store = if moving { place.moving(during) } else { place.store_during(during) };
+        store.prepare("making", "", NONE).expect("prepare");
+        // Not by `committed`: the calls in the middle know the names.
+        place.execute("UPDATE snapshot SET name = 'base', kind = 3");
+        store.prepare("key", "base", NONE).expect("prepare");
+        store.commit("name", "key", NONE).expect("commit");
+        assert_eq!(names(&store), ["base", "name"]);
+        assert_eq!(store.stat("name").expect("stat").parent, "base");
+        store.gc().expect("gc");
+        assert_eq!(place.ids().len(), 2);
+        assert_eq!(place.count("snapshot WHERE worker IS NOT NULL"), 0);
+    }
+}
+
+/// A snapshot that is made while the disk is waited for is not on it, whatever number its row has.
+#[test]
+fn sync_vouches_only_for_what_was_there_before() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "gone", "", Flush::Later);
+    store.prepare_with("key", "", NONE, Flush::Later).expect("prepare");
+    committed(&store, "stays", "", Flush::Later);
+    let known = store.meta.view(rows::not_durable).expect("what is not durable");
+    // Meanwhile:
+    store.remove("stays").expect("remove");
+    committed(&store, "new", "", Flush::Later);
+    store
+        .commit_with("grown", "key", NONE, super::super::Terms { flush: Flush::Later, ..super::super::Terms::PLAIN })
+        .expect("commit");
+    store.vouch(&known).expect("vouch");
+    drop(store);
+    place.reboot();
+    let store = place.store();
+    store.cleanup().expect("cleanup");
+    assert_eq!(names(&store), ["gone"]);
+}
+
+#[test]
+fn removal_leaves_the_work_to_who_drains() {
+    let place = Place::new();
+    let removed = Arc::new(Mutex::new(0));
+    let counter = Arc::clone(&removed);
+    let store = place.store_during(During::new(move |method, _| {
+        *counter.lock().expect("lock") += usize::from(method == "remove");
+        Ok(())
+    }));
+    for key in ["a", "b", "c"] {
+        store.prepare(key, "", NONE).expect("prepare");
+        store.remove(key).expect("remove");
+        store.prepare(key, "", NONE).expect("the key is free at once");
+    }
+    assert_eq!((*removed.lock().expect("lock"), place.ids().len()), (0, 6));
+    let freed = store.drain(Some(std::time::Duration::ZERO)).expect("drain");
+    assert_eq!((freed.snapshots, freed.waiting), (1, 2), "one is always finished");
+    let freed = store.drain(None).expect("drain");
+    assert_eq!((freed.snapshots, freed.waiting), (2, 0));
+    assert_eq!((place.count("trash"), place.ids().len()), (0, 3));
+}
+
+/// No id is removed by two processes at the same time, and none is counted twice.
+#[test]
+fn two_drainers() {
+    let place = Place::new();
+    let other = place.store();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let store = place.store_during(During::new(move |method, id| {
+        if method == "remove" {
+            log.lock().expect("lock").push(id);
+            let freed = other.drain(None).expect("drain");
+            assert_eq!(freed.snapshots, 0, "two drain at the same time");
+        }
+        Ok(())
+    }));
+    for key in ["a", "b"] {
+        store.prepare(key, "", NONE).expect("prepare");
+        store.remove(key).expect("remove");
+    }
+    assert_eq!(store.drain(None).expect("drain").snapshots, 2);
+    assert_eq!(*seen.lock().expect("lock"), [Id(1), Id(2)]);
+}
+
+#[test]
+fn what_cannot_be_freed_keeps_nobody_waiting() {
+    let place = Place::new();
+    let store = place.store_during(During::failing("remove", |_| ()));
+    for key in ["a", "b"] {
+        store.prepare(key, "", NONE).expect("prepare");
+        store.remove(key).expect("remove");
+    }
+    let error = store.cleanup().expect_err("the first fails");
+    assert!(error.chain().contains("s/1"), "{}", error.chain());
+    assert_eq!((place.count("trash"), place.ids()), (1, vec![]));
+    store.cleanup().expect("the second time");
+    assert_eq!(place.count("trash"), 0);
+}
+
+/// A lasting snapshot of the same key is not the one that was looked at.
+#[test]
+fn owners_share_nothing_but_the_disk() {
+    let place = Place::new();
+    let (local, other) = (place.store(), place.open(Durability::Commit, place.plain(During::nothing()), "daemon"));
+    committed(&local, "base", "", Flush::Now);
+    other.prepare("base", "", NONE).expect("a key of its own");
+    assert_eq!(kind(other.prepare("x", "making", NONE)), Some(ErrorKind::NotFound));
+    assert_eq!(kind(other.prepare("x", "base", NONE)), Some(ErrorKind::InvalidArgument), "its own base is active");
+    other.remove("base").expect("remove");
+    assert_eq!(kind(other.prepare("x", "base", NONE)), Some(ErrorKind::NotFound));
+    assert_eq!(kind(other.remove("base")), Some(ErrorKind::NotFound));
+    other.gc().expect("gc");
+    assert_eq!((names(&local), names(&other)), (vec!["base".to_owned()], vec![]));
+    assert_eq!(place.ids().len(), 1);
+}
+
+#[test]
+fn a_parent_is_a_key_too() {
+    let store = &Place::new().store();
+    for parent in ["a\nb", "a\0b", &"k".repeat(1025)] {
+        assert_eq!(kind(store.prepare("key", parent, NONE)), Some(ErrorKind::InvalidArgument), "{parent:?}");
+    }
+}
+
+/// Short-lived processes never close the log in good order.
+#[test]
+fn the_log_does_not_grow_for_ever() {
+    let place = Place::new();
+    let label: Labels = [("label".to_owned(), "v".repeat(3000))].into();
+    for round in 0..60 {
+        let store = place.open(Durability::None, place.plain(During::nothing()), LOCAL);
+        for turn in 0..5 {
+            store.prepare(&format!("{round} {turn}"), "", &label).expect("prepare");
+        }
+    }
+    let bytes = fs::metadata(place.root().join("strata.db-wal")).expect("the log").len();
+    assert!(bytes < 6 << 20, "{bytes} bytes");
+}

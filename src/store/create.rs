@@ -28,8 +28,21 @@ impl Store {
     ///
     /// # Errors
     /// As [`Snapshotter::prepare`].
+    ///
+    /// [`Snapshotter::prepare`]: crate::Snapshotter::prepare
     pub fn prepare_with(&self, key: &str, parent: &str, labels: &Labels, flush: Flush) -> Result<Vec<Mount>> {
-        self.make(Kind::Active, key, parent, labels, flush)
+        self.make(Kind::Active, key, parent, labels, flush, Origin::Named)
+    }
+
+    /// Makes the active snapshot `key` for this process to put a layer of an image together in. Unlike one of
+    /// [`Snapshotter::prepare`] it does not wait for the disk, and goes away if the process ends before it is committed.
+    ///
+    /// # Errors
+    /// As [`Snapshotter::prepare`].
+    ///
+    /// [`Snapshotter::prepare`]: crate::Snapshotter::prepare
+    pub fn prepare_layer(&self, key: &str, parent: &str) -> Result<Vec<Mount>> {
+        self.make(Kind::Active, key, parent, &Labels::new(), Flush::Later, Origin::Image)
     }
 
     pub(super) fn make(
@@ -39,6 +52,7 @@ impl Store {
         parent: &str,
         labels: &Labels,
         flush: Flush,
+        origin: Origin,
     ) -> Result<Vec<Mount>> {
         check_key(key)?;
         if !parent.is_empty() {
@@ -46,10 +60,11 @@ impl Store {
         }
         let worker = self.begin()?;
         let reserved = self.meta.transact(Level::Relaxed, |tx| {
-            let reserved = self.reserve(tx, kind, key, parent, &worker)?;
+            let reserved = self.reserve(tx, kind, key, parent, origin, &worker)?;
             rows::set_labels(tx, reserved.row, labels).map(|()| reserved)
         })?;
-        self.furnish(kind, &reserved, flush).inspect_err(|_| self.let_go(&[reserved.row]))
+        let held_by = (origin == Origin::Image).then_some(worker.as_str());
+        self.furnish(kind, &reserved, flush, held_by).inspect_err(|_| self.let_go(&[reserved.row]))
     }
 
     fn reserve(
@@ -58,6 +73,7 @@ impl Store {
         kind: Kind,
         key: &str,
         parent: &str,
+        origin: Origin,
         worker: &str,
     ) -> Result<Reserved, Failed> {
         if rows::holder(tx, &self.owner, key)?.is_some() {
@@ -78,7 +94,7 @@ impl Store {
                 parent,
                 worker: Some(worker),
                 durable: false,
-                origin: Origin::Named,
+                origin,
             },
         )?;
         Ok(Reserved { row, id, parent, parents })
@@ -108,7 +124,7 @@ impl Store {
     }
 
     /// The work behind a reserved row, and its publication.
-    fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush) -> Result<Vec<Mount>> {
+    fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush, held_by: Option<&str>) -> Result<Vec<Mount>> {
         let Reserved { row, parent, parents, .. } = reserved;
         // A view of something has nothing of its own on disk.
         let bare = kind == Kind::View && parent.is_some();
@@ -122,7 +138,7 @@ impl Store {
             self.bring_to_disk(id, sand)?;
         }
         self.meta.transact(self.level(flush), |tx| {
-            rows::set_state(tx, *row, State::Ready, None)?;
+            rows::set_state(tx, *row, State::Ready, held_by)?;
             if flush == Flush::Now {
                 rows::set_durable(tx, *row)?;
                 rows::ancestors_durable(tx, *row)?;

@@ -313,11 +313,11 @@ impl Snapshotter for Store {
     }
 
     fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
-        self.make(Kind::Active, key, parent, labels, Flush::Now)
+        self.make(Kind::Active, key, parent, labels, Flush::Now, Origin::Named)
     }
 
     fn view(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {
-        self.make(Kind::View, key, parent, labels, Flush::Now)
+        self.make(Kind::View, key, parent, labels, Flush::Now, Origin::Named)
     }
 
     fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()> {

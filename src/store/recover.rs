@@ -54,8 +54,10 @@ pub(super) fn recover(store: &Store) -> Result<()> {
             rows::skip_ids(tx, *last)?;
         }
         for (row, worker) in rows::in_work(tx)? {
-            if gone.contains(&worker) {
-                end(tx, &row)?;
+            match gone.contains(&worker) {
+                false => {}
+                true if row.is_unfinished_layer() => rows::discard(tx, row.row)?,
+                true => end(tx, &row)?,
             }
         }
         if booted {
@@ -77,6 +79,7 @@ pub(super) fn recover(store: &Store) -> Result<()> {
 fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     match row.state {
         State::Creating | State::Reserved => rows::discard(tx, row.row),
+        State::Claimed | State::Ready if row.is_unfinished_layer() => rows::unclaim(tx, row.row),
         State::Claimed | State::Ready => rows::set_state(tx, row.row, State::Ready, None),
     }
 }

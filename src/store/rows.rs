@@ -40,6 +40,14 @@ pub(super) struct Row {
     pub parent: Option<i64>,
     pub usage: Usage,
     pub diff_id: Option<DiffId>,
+    pub origin: Origin,
+}
+
+impl Row {
+    /// Whether a process puts a layer together in it: nobody else has a use for it.
+    pub(super) fn is_unfinished_layer(&self) -> bool {
+        self.kind == Kind::Active && self.origin == Origin::Image
+    }
 }
 
 /// What a new row says.
@@ -56,7 +64,7 @@ pub(super) struct New<'a> {
     pub origin: Origin,
 }
 
-const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id";
+const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id, origin";
 
 type Answer<T> = Result<T, Failed>;
 
@@ -77,7 +85,7 @@ fn kind_of(number: i64) -> Answer<Kind> {
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
     let (kind, state, diff_id): (i64, i64, Option<String>) = (row.get(3)?, row.get(4)?, row.get(8)?);
     let (id, size, inodes): (i64, i64, i64) = (row.get(1)?, row.get(6)?, row.get(7)?);
-    let (number, name, parent) = (row.get(0)?, row.get(2)?, row.get(5)?);
+    let (number, name, parent, origin) = (row.get(0)?, row.get(2)?, row.get(5)?, row.get::<_, i64>(9)?);
     Ok((|| {
         let state = match state {
             0 => State::Ready,
@@ -88,7 +96,8 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
         };
         let usage = Usage { size_bytes: size.unsigned_abs(), inodes: inodes.unsigned_abs() };
         let diff_id = diff_id.map(|text| text.parse()).transpose().map_err(|_| damaged("DiffID"))?;
-        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, diff_id })
+        let origin = if origin == Origin::Image as i64 { Origin::Image } else { Origin::Named };
+        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, diff_id, origin })
     })())
 }
 
@@ -197,6 +206,12 @@ pub(super) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Op
         state as i64,
         worker
     ])?;
+    Ok(())
+}
+
+/// Makes a row ready that stays with who has it in work.
+pub(super) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET state = ?2 WHERE row = ?1")?.execute(params![row, State::Ready as i64])?;
     Ok(())
 }
 
@@ -388,7 +403,7 @@ pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
     let rows: Vec<(Answer<Row>, String)> =
-        statement.query_map([], |row| Ok((row_of(row)?, row.get(9)?)))?.collect::<rusqlite::Result<_>>()?;
+        statement.query_map([], |row| Ok((row_of(row)?, row.get(10)?)))?.collect::<rusqlite::Result<_>>()?;
     rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
 }
 

@@ -102,8 +102,11 @@ impl<'r> Blocks<'r> {
     }
 
     /// Reads past the padding of an entry. Entries begin at block boundaries, so its length follows from the position.
+    /// Where the archive ends before it nothing is lost, and there are writers that leave it out (`umoci insert`).
     pub(super) fn align(&mut self) -> Result<()> {
-        self.skip(self.offset.next_multiple_of(BLOCK_BYTES as u64) - self.offset)
+        let padding = self.offset.next_multiple_of(BLOCK_BYTES as u64) - self.offset;
+        let mut block = [0; BLOCK_BYTES];
+        self.fill(&mut block[..padding as usize]).map(drop)
     }
 
     /// Reads what follows the first zero block, to the very end, so that a reader below which computes digests has seen

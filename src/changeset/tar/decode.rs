@@ -118,33 +118,66 @@ struct Decoder<'a, 'r> {
 
 /// What was said ahead of an entry's own header.
 #[derive(Debug, Default)]
-struct Ahead {
+pub(super) struct Ahead {
     pax: Option<Pax>,
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
 }
 
 impl Ahead {
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.pax.is_none() && self.long_name.is_none() && self.long_link.is_none()
     }
 
-    fn pax(&self) -> Option<&Pax> {
+    pub(super) fn pax(&self) -> Option<&Pax> {
         self.pax.as_ref()
     }
 
     /// The path as written.
-    fn name(&self, header: &Header) -> Result<Vec<u8>> {
+    pub(super) fn name(&self, header: &Header) -> Result<Vec<u8>> {
         let real = |pax: &Pax| pax.sparse.as_ref().and_then(|sparse| sparse.name.clone());
         let pax = self.pax().and_then(|pax| real(pax).or_else(|| pax.path.clone()));
         one_of(pax, self.long_name.clone(), "path").map(|name| name.unwrap_or_else(|| header.name()))
     }
 
     /// The link target as written.
-    fn link_name(&self, header: &Header) -> Result<Vec<u8>> {
+    pub(super) fn link_name(&self, header: &Header) -> Result<Vec<u8>> {
         let pax = self.pax().and_then(|pax| pax.linkpath.clone());
         let name = one_of(pax, self.long_link.clone(), "link target")?;
         Ok(name.unwrap_or_else(|| header.link_name().to_vec()))
+    }
+
+    /// How many bytes to read behind the `header` of an extended header.
+    pub(super) fn length(&self, header: &Header, kind: Kind, limits: &Limits) -> Result<usize> {
+        let taken = match kind {
+            Kind::Pax => self.pax.is_some(),
+            Kind::LongName => self.long_name.is_some(),
+            _ => self.long_link.is_some(),
+        };
+        if taken {
+            return Err(Error::invalid("two extended headers of one type for one entry"));
+        }
+        // A long name ends with a NUL that is part of its size.
+        let bytes_max = if kind == Kind::Pax { limits.pax_bytes } else { limits.path_bytes.saturating_add(1) };
+        let size = header.size()?;
+        usize::try_from(size).ok().filter(|length| *length <= bytes_max).ok_or_else(|| {
+            let message = format!("an extended header of {size} bytes: the limit is {bytes_max}");
+            Error::new(ErrorKind::ResourceExhausted, message)
+        })
+    }
+
+    /// Keeps what an extended header says for the entry that follows.
+    pub(super) fn keep(&mut self, kind: Kind, mut body: Vec<u8>, limits: &Limits) -> Result<()> {
+        if kind == Kind::Pax {
+            self.pax = Some(Pax::parse(&body, limits)?);
+            return Ok(());
+        }
+        body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+        match kind {
+            Kind::LongName => self.long_name = Some(body),
+            _ => self.long_link = Some(body),
+        }
+        Ok(())
     }
 }
 
@@ -197,33 +230,9 @@ impl Decoder<'_, '_> {
 
     /// Keeps a PAX header or a GNU long name for the entry that follows.
     fn read_ahead(&mut self, header: &Header, kind: Kind) -> Result<()> {
-        let taken = match kind {
-            Kind::Pax => self.ahead.pax.is_some(),
-            Kind::LongName => self.ahead.long_name.is_some(),
-            _ => self.ahead.long_link.is_some(),
-        };
-        if taken {
-            return Err(Error::invalid("two extended headers of one type for one entry"));
-        }
-        // A long name ends with a NUL that is part of its size.
-        let bytes_max =
-            if kind == Kind::Pax { self.limits.pax_bytes } else { self.limits.path_bytes.saturating_add(1) };
-        let size = header.size()?;
-        let Some(length) = usize::try_from(size).ok().filter(|length| *length <= bytes_max) else {
-            let message = format!("an extended header of {size} bytes: the limit is {bytes_max}");
-            return Err(Error::new(ErrorKind::ResourceExhausted, message));
-        };
-        let mut body = self.blocks.bytes(length)?;
-        if kind == Kind::Pax {
-            self.ahead.pax = Some(Pax::parse(&body, self.limits)?);
-            return Ok(());
-        }
-        body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
-        match kind {
-            Kind::LongName => self.ahead.long_name = Some(body),
-            _ => self.ahead.long_link = Some(body),
-        }
-        Ok(())
+        let length = self.ahead.length(header, kind, self.limits)?;
+        let body = self.blocks.bytes(length)?;
+        self.ahead.keep(kind, body, self.limits)
     }
 
     fn entry(&mut self, header: &Header, kind: Kind, ahead: &Ahead, name: &[u8]) -> Result<()> {

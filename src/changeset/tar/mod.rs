@@ -10,6 +10,7 @@ mod blocks;
 mod decode;
 mod encode;
 mod header;
+mod members;
 mod names;
 mod pax;
 mod sparse;
@@ -21,3 +22,4 @@ pub use decode::{
     TRAILING_BYTES_MAX, XATTR_BYTES_MAX, decode,
 };
 pub use encode::{Describe, Encoder, MtimePrecision};
+pub use members::{Content, Member, members};

@@ -1,0 +1,152 @@
+//! Where the members of an archive lie: for an archive of blobs, which is read at offsets and in any order.
+//!
+//! Only headers are read. They are parsed as in a layer and trusted as little, but paths are given as written: they name
+//! no files of a tree.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+
+use super::decode::{Ahead, Limits};
+use super::header::{BLOCK_BYTES, Block, Header, Kind};
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// How many members an archive may have, so that the index of a hostile one stays small: an image has few hundred.
+const MEMBERS_MAX: usize = 1 << 17;
+
+/// A member that has content, of its own or another's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its path as written.
+    pub path: Vec<u8>,
+    /// Where its content is.
+    pub content: Content,
+}
+
+/// Where the content of a member is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Content {
+    /// In the archive.
+    File {
+        /// From which byte on.
+        offset: u64,
+        /// How many bytes.
+        size: u64,
+    },
+    /// In another member, named by its path as written.
+    HardLink {
+        /// Which one.
+        target: Vec<u8>,
+    },
+    /// In another member, named relative to this one's directory.
+    Symlink {
+        /// Which one.
+        target: Vec<u8>,
+    },
+}
+
+/// Reads the headers of the plain archive in `file`, up to its first zero block. A path may occur twice: the later
+/// member counts. Directories and special files are left out.
+///
+/// # Errors
+/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short, and for an empty file;
+/// `Unsupported` for sparse members; `ResourceExhausted` beyond a limit.
+pub fn members(file: &File) -> Result<Vec<Member>> {
+    let mut index = Index { file, at: 0, length: file.metadata().at("stat", "archive")?.len(), members: Vec::new() };
+    if index.length == 0 {
+        return Err(Error::data_loss("an empty file is no tar archive"));
+    }
+    let mut ahead = Ahead::default();
+    loop {
+        let at = index.at;
+        if !index.next(&mut ahead).map_err(|error| error.context(format!("header at byte {at}")))? {
+            return Ok(index.members);
+        }
+    }
+}
+
+struct Index<'f> {
+    file: &'f File,
+    at: u64,
+    length: u64,
+    members: Vec<Member>,
+}
+
+impl Index<'_> {
+    /// Reads one header and what belongs to it; `false` at the end.
+    fn next(&mut self, ahead: &mut Ahead) -> Result<bool> {
+        let block = if self.at == self.length { None } else { Some(self.block()?) };
+        let Some(block) = block.filter(|block| *block != [0; BLOCK_BYTES]) else {
+            return if ahead.is_empty() {
+                Ok(false)
+            } else {
+                Err(Error::data_loss("the archive ends inside an entry"))
+            };
+        };
+        let header = Header::parse(&block)?;
+        let limits = Limits::default();
+        match header.kind()? {
+            kind @ (Kind::Pax | Kind::LongName | Kind::LongLink) => {
+                let mut body = vec![0; ahead.length(&header, kind, &limits)?];
+                self.fill(&mut body)?;
+                self.align();
+                ahead.keep(kind, body, &limits)?;
+            }
+            Kind::Skipped => self.skip(header.size()?)?,
+            kind => self.member(&header, kind, &std::mem::take(ahead))?,
+        }
+        Ok(true)
+    }
+
+    fn member(&mut self, header: &Header, kind: Kind, ahead: &Ahead) -> Result<()> {
+        let is_sparse = kind == Kind::Sparse || ahead.pax().is_some_and(|pax| pax.sparse.is_some());
+        let content = match kind {
+            Kind::File | Kind::Sparse if is_sparse => {
+                return Err(Error::unsupported("a sparse member: write the archive anew without them"));
+            }
+            Kind::File => {
+                let size = ahead.pax().and_then(|pax| pax.size).map_or_else(|| header.size(), Ok)?;
+                let offset = self.at;
+                self.skip(size)?;
+                Content::File { offset, size }
+            }
+            Kind::Link => Content::HardLink { target: ahead.link_name(header)? },
+            Kind::Symlink => Content::Symlink { target: ahead.link_name(header)? },
+            _ => return Ok(()),
+        };
+        if self.members.len() == MEMBERS_MAX {
+            return Err(Error::new(ErrorKind::ResourceExhausted, format!("more than {MEMBERS_MAX} members")));
+        }
+        self.members.push(Member { path: ahead.name(header)?, content });
+        Ok(())
+    }
+
+    fn block(&mut self) -> Result<Block> {
+        let mut block = [0; BLOCK_BYTES];
+        self.fill(&mut block).map(|()| block)
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<()> {
+        let from = self.at;
+        self.advance(buffer.len() as u64)?;
+        self.file.read_exact_at(buffer, from).at("read", "archive")
+    }
+
+    fn skip(&mut self, length: u64) -> Result<()> {
+        self.advance(length)?;
+        self.align();
+        Ok(())
+    }
+
+    /// Nothing is lost if the padding of the last member is missing.
+    fn align(&mut self) {
+        self.at = self.at.next_multiple_of(BLOCK_BYTES as u64).min(self.length);
+    }
+
+    fn advance(&mut self, length: u64) -> Result<()> {
+        self.at =
+            self.at.checked_add(length).filter(|end| *end <= self.length).ok_or_else(|| {
+                Error::data_loss(format!("the archive ends at byte {}, inside an entry", self.length))
+            })?;
+        Ok(())
+    }
+}

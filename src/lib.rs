@@ -9,6 +9,7 @@ pub mod cli;
 pub mod conformance;
 pub mod error;
 pub mod id;
+pub mod image;
 pub mod mount;
 pub mod registry;
 pub mod snapshotter;

@@ -1,0 +1,138 @@
+//! Archives as `docker save` writes them: `manifest.json` names the config and the layers of each image.
+//!
+//! Such an archive has no manifest in the sense of a registry. The store keeps one with every image, so one is written
+//! here, always the same for the same archive: an OCI manifest that describes config and layers as they were found.
+//!
+//! # References
+//! Docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Deserializer};
+
+use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, parse};
+use super::files::{Blob, Files};
+use super::{Found, Layer, ask, unknown};
+use crate::changeset::blob::{Compression, DigestReader};
+use crate::error::{Context, Error, Result};
+use crate::id::{ChainId, Digest};
+
+/// The file that names the images.
+pub(super) const MANIFEST: &str = "manifest.json";
+
+/// The version of the schema of manifests.
+const SCHEMA_VERSION: u32 = 2;
+
+/// One image of `manifest.json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Saved {
+    config: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    repo_tags: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    layers: Vec<String>,
+}
+
+fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Saved {
+    /// The config, and its digest, which is the image's ID. Most writers put it into the name of the file.
+    fn config(&self, files: &Files) -> Result<(Vec<u8>, Digest)> {
+        let path = &self.config;
+        let bytes = files.document(path)?.ok_or_else(|| Error::data_loss(format!("the config {path} is missing")))?;
+        let found = Digest::of(&bytes);
+        let stem = path.rsplit('/').next().map(|name| name.strip_suffix(".json").unwrap_or(name));
+        match stem.map(|stem| format!("sha256:{stem}").parse::<Digest>()) {
+            Some(Ok(said)) if said != found => {
+                Err(Error::data_loss(format!("the config {path} is damaged: it has the digest {found}")))
+            }
+            _ => Ok((bytes, found)),
+        }
+    }
+}
+
+/// Finds the image that `reference` names, by a tag or its ID, or the only one.
+///
+/// # Errors
+/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for what
+/// is damaged or missing.
+pub(super) fn find(files: &Files, reference: Option<&str>) -> Result<Found> {
+    let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
+    let list: Vec<Saved> = parse(&list, MANIFEST)?;
+    let mut images = Vec::with_capacity(list.len());
+    for saved in &list {
+        let (config, id) = saved.config(files)?;
+        images.push((saved, config, id));
+    }
+    let shown: Vec<String> =
+        images.iter().map(|(saved, _, id)| saved.repo_tags.first().cloned().unwrap_or(id.to_string())).collect();
+    let chosen = match reference {
+        None if images.iter().any(|(_, _, id)| *id != images[0].2) => return Err(ask(&shown)),
+        None => images.into_iter().next().ok_or_else(|| Error::not_found("there is no image in the archive"))?,
+        Some(reference) => images
+            .into_iter()
+            .find(|(saved, _, id)| saved.repo_tags.iter().any(|tag| tag == reference) || id.to_string() == reference)
+            .ok_or_else(|| unknown(reference, &shown))?,
+    };
+    image(files, chosen.0, chosen.1)
+}
+
+fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {
+    let parsed = Config::parse(&config, saved.layers.len())?;
+    let chain = ChainId::all(&parsed.rootfs.diff_ids);
+    let mut layers = Vec::with_capacity(saved.layers.len());
+    let mut descriptors = Vec::with_capacity(saved.layers.len());
+    for (at, path) in saved.layers.iter().enumerate() {
+        let diff_id = parsed.rootfs.diff_ids[at];
+        let place = || format!("layer {} of {} ({path})", at + 1, saved.layers.len());
+        let blob = describe(files, path, diff_id).map_err(|error| error.context(place()))?;
+        layers.push(Layer {
+            number: at + 1,
+            total: saved.layers.len(),
+            digest: blob.digest()?,
+            size_bytes: blob.size,
+            diff_id,
+            chain_id: chain[at],
+            path: path.clone(),
+        });
+        descriptors.push(blob);
+    }
+    let manifest = Manifest {
+        schema_version: SCHEMA_VERSION,
+        media_type: Some(OCI_MANIFEST.to_owned()),
+        config: descriptor(OCI_CONFIG.to_owned(), Digest::of(&config), config.len() as u64),
+        layers: descriptors,
+        manifests: None,
+    };
+    let manifest = serde_json::to_vec(&manifest)
+        .map_err(|error| Error::data_loss("cannot write a manifest").with_source(error))?;
+    let name = saved.repo_tags.first().cloned();
+    Ok(Found { name, config, manifest, layers, platform: parsed.platform() })
+}
+
+/// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for a
+/// compressed one, which docker itself never writes, the file is read.
+fn describe(files: &Files, path: &str, diff_id: Digest) -> Result<Descriptor> {
+    let blob = files.blob(path)?;
+    let size = blob.size();
+    let (ending, digest) = match blob.compression()? {
+        Compression::None => ("", diff_id),
+        Compression::Gzip => ("+gzip", digest_of(blob, path)?),
+        Compression::Zstd => ("+zstd", digest_of(blob, path)?),
+    };
+    Ok(descriptor(format!("{OCI_LAYER}{ending}"), digest, size))
+}
+
+fn digest_of(blob: Blob, path: &str) -> Result<Digest> {
+    let mut reader = DigestReader::new(blob);
+    io::copy(&mut reader, &mut io::sink()).at("read", path)?;
+    Ok(reader.finish().0)
+}
+
+fn descriptor(media_type: String, digest: Digest, size: u64) -> Descriptor {
+    Descriptor { media_type, digest: digest.to_string(), size, annotations: BTreeMap::new(), platform: None }
+}

@@ -1,0 +1,212 @@
+//! The JSON documents of an image, as far as strata reads them.
+//!
+//! They are kept as the bytes they came as, so nothing here is written back but the manifest that a docker archive does
+//! not have. A field that is `null` counts as absent: Go programs write empty lists like that.
+//!
+//! # References
+//! OCI image specification: `descriptor.md`, `image-index.md`, `manifest.md`, `config.md`, `media-types.md`; the image
+//! manifest of docker, version 2, schema 2.
+
+use std::collections::BTreeMap;
+
+use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Platform;
+use crate::changeset::blob::Compression;
+use crate::error::{Error, Result};
+use crate::id::{DiffId, Digest};
+
+/// The longest document, in bytes: what registries accept for a manifest, and configs are shorter.
+pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
+
+const INDEXES: [&str; 2] =
+    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+
+/// The media types of the manifest that strata writes, and of what it names.
+pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+pub(super) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+const MANIFESTS: [&str; 2] = [OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
+
+const CONFIGS: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
+
+/// The marker of an attestation: the type of what it says about another manifest.
+const ATTESTATION: &str = "vnd.docker.reference.type";
+
+/// `oci-layout`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Marker {
+    pub(super) image_layout_version: String,
+}
+
+/// `index.json`, or an index that another one names.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Index {
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub(super) media_type: Option<String>,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub(super) manifests: Vec<Descriptor>,
+    #[serde(default)]
+    layers: Option<IgnoredAny>,
+}
+
+/// What one document says about another, or about a blob.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    pub(super) media_type: String,
+    /// Not parsed yet, so that a neighbour with another kind of digest does not matter.
+    pub(super) digest: String,
+    pub(super) size: u64,
+    #[serde(default, deserialize_with = "null_is_absent", skip_serializing_if = "BTreeMap::is_empty")]
+    pub(super) annotations: BTreeMap<String, String>,
+    #[serde(default, skip_serializing)]
+    pub(super) platform: Option<Platform>,
+}
+
+impl Descriptor {
+    pub(super) fn digest(&self) -> Result<Digest> {
+        self.digest.parse()
+    }
+
+    pub(super) fn is_index(&self) -> bool {
+        INDEXES.contains(&self.media_type.as_str())
+    }
+
+    pub(super) fn is_manifest(&self) -> bool {
+        MANIFESTS.contains(&self.media_type.as_str())
+    }
+
+    /// Whether it names a statement about an image instead of an image.
+    pub(super) fn is_attestation(&self) -> bool {
+        let unknown = |platform: &Platform| platform.os == "unknown" && platform.architecture == "unknown";
+        self.annotations.contains_key(ATTESTATION) || self.platform.as_ref().is_some_and(unknown)
+    }
+}
+
+/// The manifest of an image.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Manifest {
+    pub(super) schema_version: u32,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub(super) media_type: Option<String>,
+    pub(super) config: Descriptor,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub(super) layers: Vec<Descriptor>,
+    #[serde(default, skip_serializing)]
+    pub(super) manifests: Option<Other>,
+}
+
+/// A field that must not be there.
+pub(super) type Other = IgnoredAny;
+
+/// The config of an image, the part that says what its layers are.
+#[derive(Debug, Deserialize)]
+pub(super) struct Config {
+    pub(super) os: Option<String>,
+    pub(super) architecture: Option<String>,
+    pub(super) variant: Option<String>,
+    pub(super) rootfs: RootFs,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    history: Vec<Step>,
+}
+
+/// `rootfs` of a config.
+#[derive(Debug, Deserialize)]
+pub(super) struct RootFs {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default, deserialize_with = "null_is_absent")]
+    pub(super) diff_ids: Vec<DiffId>,
+}
+
+/// One entry of `history`.
+#[derive(Debug, Deserialize)]
+struct Step {
+    #[serde(default, deserialize_with = "null_is_absent")]
+    empty_layer: bool,
+}
+
+fn null_is_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads the document `bytes`, called `what` in errors.
+pub(super) fn parse<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::data_loss(format!("{what} is not what it should be")).with_source(error))
+}
+
+impl Index {
+    /// Reads the index `bytes`.
+    ///
+    /// # Errors
+    /// `DataLoss` if it is none, or could be taken for a manifest by other readers.
+    pub(super) fn parse(bytes: &[u8], what: &str) -> Result<Self> {
+        let index: Self = parse(bytes, what)?;
+        let other = index.media_type.as_deref().is_some_and(|own| !INDEXES.contains(&own));
+        if other || index.layers.is_some() {
+            return Err(Error::data_loss(format!("{what} should be an index and says that it is something else")));
+        }
+        Ok(index)
+    }
+}
+
+impl Manifest {
+    /// Reads the manifest `bytes` of the media type `media_type`.
+    ///
+    /// # Errors
+    /// `DataLoss` if it is none, or could be taken for an index by other readers; `Unsupported` if it is not an image's,
+    /// or has layers of an unknown type.
+    pub(super) fn parse(bytes: &[u8], media_type: &str, what: &str) -> Result<Self> {
+        let manifest: Self = parse(bytes, what)?;
+        if manifest.media_type.as_deref().is_some_and(|own| own != media_type) || manifest.manifests.is_some() {
+            return Err(Error::data_loss(format!("{what} should be a manifest and says that it is something else")));
+        }
+        let config = &manifest.config.media_type;
+        if !CONFIGS.contains(&config.as_str()) {
+            return Err(Error::unsupported(format!(
+                "{what} is not an image's: its config has the media type {config:?}"
+            )));
+        }
+        for (at, layer) in manifest.layers.iter().enumerate() {
+            let place = || format!("layer {} of {}", at + 1, manifest.layers.len());
+            Compression::of_media_type(&layer.media_type).map_err(|error| error.context(place()))?;
+        }
+        Ok(manifest)
+    }
+}
+
+impl Config {
+    /// Reads the config `bytes` of an image with `layers` layers.
+    ///
+    /// # Errors
+    /// `DataLoss` if it is none, or does not fit the number of layers.
+    pub(super) fn parse(bytes: &[u8], layers: usize) -> Result<Self> {
+        let config: Self = parse(bytes, "the image's config")?;
+        if config.rootfs.kind != "layers" {
+            let kind = &config.rootfs.kind;
+            return Err(Error::data_loss(format!("the image's config has a rootfs of type {kind:?}, not \"layers\"")));
+        }
+        let ids = config.rootfs.diff_ids.len();
+        if ids != layers {
+            return Err(Error::data_loss(format!("the image has {layers} layers, and its config DiffIDs for {ids}")));
+        }
+        let steps = config.history.iter().filter(|step| !step.empty_layer).count();
+        if !config.history.is_empty() && steps != ids {
+            return Err(Error::data_loss(format!("the image has {ids} layers, and its config a history of {steps}")));
+        }
+        Ok(config)
+    }
+
+    /// What it was built for, if it says so.
+    pub(super) fn platform(&self) -> Option<Platform> {
+        let (os, architecture) = (self.os.clone()?, self.architecture.clone()?);
+        Some(Platform { os, architecture, variant: self.variant.clone() })
+    }
+}

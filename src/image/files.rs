@@ -1,0 +1,303 @@
+//! The files of a layout, in a directory or in an archive.
+//!
+//! An archive that is a plain file stays where it is: its headers are read once, and members are read at their offsets,
+//! in any order. One that is compressed, or comes through a pipe, is written without compression into an unnamed file in
+//! the store first, because manifests may stand behind the layers that they describe.
+//!
+//! Invariant: a path is looked up by its clean, relative form, and one with `..` in it names nothing. Links of an archive
+//! lead to its own members only (old docker archives have such for equal layers). In a directory, which somebody could
+//! only have filled who may write here, links are followed.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::Place;
+use super::document::DOCUMENT_BYTES_MAX;
+use crate::changeset::blob::{Compression, Decompress, Expansion};
+use crate::changeset::tar::{Content, members};
+use crate::error::{Context, Error, ErrorKind, Result};
+
+/// How long an archive may be that has to be spooled: more than any image, less than a disk.
+pub const SPOOL_BYTES_MAX: u64 = 64 << 30;
+
+/// What is read and written at a time.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// How many bytes tell how something is compressed.
+const MAGIC_BYTES: usize = 6;
+
+/// How many links a path in an archive may lead through.
+const LINKS_MAX: usize = 8;
+
+/// How other tools compress archives, and what their files begin with.
+const UNSUPPORTED: [(&str, &[u8]); 3] = [("xz", b"\xfd7zXZ\0"), ("bzip2", b"BZh"), ("zip", b"PK\x03\x04")];
+
+/// Where to put what can be read only once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spool<'a> {
+    /// A directory of the store.
+    pub(super) dir: &'a Path,
+    pub(super) bytes_max: u64,
+    pub(super) cancel: Option<&'a AtomicBool>,
+}
+
+/// The files of a layout.
+#[derive(Debug)]
+pub(super) enum Files {
+    Dir(PathBuf),
+    Archive { file: Arc<File>, members: HashMap<PathBuf, Member> },
+}
+
+/// A member of an archive.
+#[derive(Clone, Debug)]
+pub(super) enum Member {
+    File { at: u64, size: u64 },
+    Link { target: PathBuf },
+}
+
+impl Files {
+    /// Opens the layout at `place`.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataLoss` if it is no directory and no archive; `Unsupported` for a compression that is not known;
+    /// `ResourceExhausted` if it has to be spooled and is longer than that may be.
+    pub(super) fn open(place: &Place, spool: Spool<'_>) -> Result<Self> {
+        match place {
+            Place::Path(path) if path.is_dir() => Ok(Self::Dir(path.clone())),
+            Place::Path(path) => Self::archive(File::open(path).at("open", path)?, spool, place),
+            Place::Open(file) => Self::archive(file.try_clone().at("open", place.to_string())?, spool, place),
+        }
+    }
+
+    fn archive(mut file: File, spool: Spool<'_>, place: &Place) -> Result<Self> {
+        let shown = place.to_string();
+        let mut magic = [0; MAGIC_BYTES];
+        let seekable = file.metadata().at("stat", &shown)?.is_file();
+        let count = if seekable {
+            read_at_most(|buffer, at| file.read_at(buffer, at), &mut magic)
+        } else {
+            read_at_most(|buffer, _| file.read(buffer), &mut magic)
+        };
+        let magic = &magic[..count.at("read", &shown)?];
+        let compression = known_compression(magic).map_err(|error| error.context(shown.clone()))?;
+        let plain = if seekable && compression == Compression::None {
+            file
+        } else if seekable {
+            let mut blob =
+                Blob { size: file.metadata().at("stat", &shown)?.len(), file: Arc::new(file), at: 0, read: 0 };
+            spooled(&mut blob, compression, spool, &shown)?
+        } else {
+            spooled(&mut magic.chain(file), compression, spool, &shown)?
+        };
+        let members = index(&plain).map_err(|error| error.context(format!("reading the archive {shown}")))?;
+        Ok(Self::Archive { file: Arc::new(plain), members })
+    }
+
+    /// The file at `path`, if there is one.
+    ///
+    /// # Errors
+    /// `DataLoss` if something else is there.
+    pub(super) fn find(&self, path: &str) -> Result<Option<Blob>> {
+        let Some(clean) = clean(path.as_bytes()) else { return Ok(None) };
+        match self {
+            Self::Dir(dir) => {
+                let path = dir.join(clean);
+                let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
+                let file = match File::options().read(true).custom_flags(nonblock).open(&path) {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    opened => opened.at("open", &path)?,
+                };
+                let stat = file.metadata().at("stat", &path)?;
+                if !stat.is_file() {
+                    return Err(Error::data_loss(format!("{} is not a regular file", path.display())));
+                }
+                Ok(Some(Blob { file: Arc::new(file), at: 0, size: stat.len(), read: 0 }))
+            }
+            Self::Archive { file, members } => {
+                let mut path = clean;
+                for _ in 0..=LINKS_MAX {
+                    match members.get(&path) {
+                        None => return Ok(None),
+                        Some(Member::File { at, size }) => {
+                            return Ok(Some(Blob { file: Arc::clone(file), at: *at, size: *size, read: 0 }));
+                        }
+                        Some(Member::Link { target }) => path.clone_from(target),
+                    }
+                }
+                Err(Error::data_loss(format!("more than {LINKS_MAX} links lead from {path:?} to each other")))
+            }
+        }
+    }
+
+    /// The file at `path`.
+    ///
+    /// # Errors
+    /// `DataLoss` if there is none.
+    pub(super) fn blob(&self, path: &str) -> Result<Blob> {
+        self.find(path)?.ok_or_else(|| Error::data_loss(format!("the blob {path} is missing")))
+    }
+
+    /// The bytes of the document at `path`, if there is one.
+    ///
+    /// # Errors
+    /// `DataLoss` if it is longer than [`DOCUMENT_BYTES_MAX`].
+    pub(super) fn document(&self, path: &str) -> Result<Option<Vec<u8>>> {
+        let Some(mut blob) = self.find(path)? else { return Ok(None) };
+        if blob.size > DOCUMENT_BYTES_MAX {
+            let size = blob.size;
+            return Err(Error::data_loss(format!("{path} has {size} bytes: the limit is {DOCUMENT_BYTES_MAX}")));
+        }
+        let mut bytes = Vec::new();
+        blob.read_to_end(&mut bytes).at("read", path)?;
+        Ok(Some(bytes))
+    }
+}
+
+/// A file of a layout, read from its start. Readers do not disturb one another.
+#[derive(Debug)]
+pub(super) struct Blob {
+    file: Arc<File>,
+    at: u64,
+    size: u64,
+    read: u64,
+}
+
+impl Blob {
+    /// Its length in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// How it is compressed, by how it begins.
+    ///
+    /// # Errors
+    /// `Unsupported` for a compression that is not known.
+    pub(super) fn compression(&self) -> Result<Compression> {
+        let mut magic = [0; MAGIC_BYTES];
+        let length = MAGIC_BYTES.min(usize::try_from(self.size).unwrap_or(MAGIC_BYTES));
+        let count = read_at_most(|buffer, at| self.file.read_at(buffer, self.at + at), &mut magic[..length]);
+        known_compression(&magic[..count.at("read", "blob")?])
+    }
+}
+
+impl Read for Blob {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size - self.read).unwrap_or(usize::MAX);
+        if left == 0 || buffer.is_empty() {
+            return Ok(0);
+        }
+        let length = left.min(buffer.len());
+        match self.file.read_at(&mut buffer[..length], self.at + self.read)? {
+            0 => Err(Error::data_loss("the file became shorter while it was read").into()),
+            count => {
+                self.read += count as u64;
+                Ok(count)
+            }
+        }
+    }
+}
+
+/// Fails once the caller of an import wants it to stop.
+pub(super) fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "the import was cancelled")),
+        _ => Ok(()),
+    }
+}
+
+fn read_at_most(mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match read(&mut buffer[filled..], filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+fn known_compression(magic: &[u8]) -> Result<Compression> {
+    match UNSUPPORTED.iter().find(|(_, start)| magic.starts_with(start)) {
+        Some((name, _)) => Err(Error::unsupported(format!("it is compressed with {name}; gzip and zstd are known"))),
+        None => Ok(Compression::detect(magic)),
+    }
+}
+
+/// Writes what `reader` yields, decompressed, into a file that has no name.
+fn spooled(reader: &mut dyn Read, compression: Compression, spool: Spool<'_>, shown: &str) -> Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(spool.dir, flags, Mode::RUSR | Mode::WUSR).at("make a file in", spool.dir)?;
+    let mut file = File::from(file);
+    let expansion = Expansion { bytes: spool.bytes_max, ..Expansion::default() };
+    let mut plain = Decompress::new(reader, compression, expansion, shown)?;
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        check_cancelled(spool.cancel)?;
+        let count = match plain.read(&mut buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            count => count.at("read", shown)?,
+        };
+        if count == 0 {
+            return Ok(file);
+        }
+        file.write_all(&buffer[..count]).at("write a copy of the archive into", spool.dir)?;
+    }
+}
+
+fn index(file: &File) -> Result<HashMap<PathBuf, Member>> {
+    let mut index = HashMap::new();
+    for member in members(file)? {
+        let Some(path) = clean(&member.path) else { continue };
+        let member = match member.content {
+            Content::File { offset, size } => Member::File { at: offset, size },
+            Content::HardLink { target } => match clean(&target) {
+                Some(target) => Member::Link { target },
+                None => continue,
+            },
+            Content::Symlink { target } => match resolved(&path, &target) {
+                Some(target) => Member::Link { target },
+                None => continue,
+            },
+        };
+        index.insert(path, member);
+    }
+    Ok(index)
+}
+
+/// `raw` without empty and `.` components, relative; `None` if it has `..` in it.
+fn clean(raw: &[u8]) -> Option<PathBuf> {
+    let mut path = PathBuf::new();
+    for component in Path::new(OsStr::from_bytes(raw)).components() {
+        match component {
+            Component::Normal(name) => path.push(name),
+            Component::ParentDir => return None,
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Some(path)
+}
+
+/// Where the symbolic link `target` at `path` leads within the archive, by its text.
+fn resolved(path: &Path, target: &[u8]) -> Option<PathBuf> {
+    let target = Path::new(OsStr::from_bytes(target));
+    let mut resolved = if target.is_absolute() { PathBuf::new() } else { path.parent()?.to_path_buf() };
+    for component in target.components() {
+        match component {
+            Component::Normal(name) => resolved.push(name),
+            Component::ParentDir if !resolved.pop() => return None,
+            _ => {}
+        }
+    }
+    Some(resolved)
+}

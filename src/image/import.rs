@@ -1,0 +1,268 @@
+//! From a layout into the store: find the image, unpack the layers that are missing, name the image.
+
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::files::{Blob, Files, Spool, check_cancelled};
+use super::{Found, Layer, Options, Progress, Source, docker, layout};
+use crate::changeset::Sink;
+use crate::changeset::apply::Applied;
+use crate::changeset::blob::{Decompress, DigestReader, Expansion};
+use crate::changeset::tar::decode;
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{Digest, check_key};
+use crate::snapshotter::{Labels, Snapshotter};
+use crate::store::{Flush, NewImage, Origin, Store, Terms};
+
+/// How long another process may take to commit the layer that this one has unpacked as well. What it has left to do then
+/// is a walk of the layer at most.
+const RIVAL_WAIT: Duration = Duration::from_secs(120);
+
+/// How often it is asked.
+const RIVAL_POLL: Duration = Duration::from_millis(20);
+
+/// The label of a snapshot that lacks what its layer has; its value says what.
+pub const INCOMPLETE: &str = "strata/incomplete";
+
+/// An image that is in the store now.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Imported {
+    /// Its name.
+    pub name: String,
+    /// The digest of its config: the image ID.
+    pub id: Digest,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    pub top: Option<String>,
+    /// How many layers it has.
+    pub layers: usize,
+    /// How many of them were unpacked now; the store had the others.
+    pub unpacked: usize,
+    /// What could not be kept of those.
+    #[serde(flatten)]
+    pub losses: Losses,
+}
+
+/// What the machine, or the caller's rights on it, could not take of an image.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Losses {
+    /// Devices that the caller may not make. Snapshots that lack one have the label [`INCOMPLETE`].
+    pub skipped_devices: u64,
+    /// Times that the file system cannot hold.
+    pub clamped_times: u64,
+    /// Extended attributes that cannot be where a layer has them.
+    pub dropped_xattrs: u64,
+}
+
+impl Losses {
+    fn add(&mut self, applied: &Applied) {
+        self.skipped_devices += applied.skipped_devices;
+        self.clamped_times += applied.clamped_times;
+        self.dropped_xattrs += applied.dropped_xattrs;
+    }
+}
+
+/// Imports one image of `source`. An image that had the name before loses it.
+///
+/// It is durable when the call returns. Layers are named by their ChainIDs; one that the store has already is not read.
+///
+/// # Errors
+/// `NotFound` if there is no such source, image or platform; `InvalidArgument` if there are several images and none is
+/// named, or the name is no key; `DataLoss` for what is damaged, missing, cut short or has another digest, naming it;
+/// `Unsupported` for media types and compressions that are not known; `ResourceExhausted` for a full disk, or beyond a limit of
+/// `options`; `AlreadyExists` if the name of a layer belongs to another snapshot; `Cancelled`; what the store reports.
+pub fn import(store: &Store, source: &Source, options: &Options<'_>, progress: &dyn Progress) -> Result<Imported> {
+    let dir = store.root().join("run");
+    let spool = Spool { dir: &dir, bytes_max: options.spool_bytes_max, cancel: options.cancel };
+    let files = Files::open(&source.place, spool)?;
+    let found = find(&files, source, options).map_err(|error| error.context(format!("importing {}", source.place)))?;
+    let id = Digest::of(&found.config);
+    let name = options.name.clone().or_else(|| found.name.clone()).unwrap_or_else(|| id.to_string());
+    check_key(&name).map_err(|error| error.context("the image's name"))?;
+    let importer = Importer { store, files: &files, options, progress };
+    let (unpacked, losses) =
+        importer.layers(&found.layers).map_err(|error| error.context(format!("importing {name:?}")))?;
+    let top = found.layers.last().map(|layer| layer.chain_id.to_string());
+    store.set_image(&NewImage {
+        name: &name,
+        config: &found.config,
+        manifest: &found.manifest,
+        top: top.as_deref(),
+    })?;
+    Ok(Imported { name, id, manifest: Digest::of(&found.manifest), top, layers: found.layers.len(), unpacked, losses })
+}
+
+fn find(files: &Files, source: &Source, options: &Options<'_>) -> Result<Found> {
+    let (reference, platform) = (source.reference.as_deref(), options.platform.as_ref());
+    let found = if files.find(layout::MARKER)?.is_some() {
+        layout::find(files, reference, platform)?
+    } else if files.find(docker::MANIFEST)?.is_some() {
+        docker::find(files, reference)?
+    } else {
+        let (oci, docker) = (layout::MARKER, docker::MANIFEST);
+        return Err(Error::invalid(format!("it is no image: neither {oci} (OCI) nor {docker} (docker) is in it")));
+    };
+    found.check_platform(platform)?;
+    Ok(found)
+}
+
+/// An import under way.
+struct Importer<'a> {
+    store: &'a Store,
+    files: &'a Files,
+    options: &'a Options<'a>,
+    progress: &'a dyn Progress,
+}
+
+impl Importer<'_> {
+    /// Brings the layers in, the lowest first; answers how many of them the store did not have.
+    fn layers(&self, layers: &[Layer]) -> Result<(usize, Losses)> {
+        let mut missing = Vec::new();
+        let mut losses = Losses::default();
+        for layer in layers {
+            if self.is_there(layer)? {
+                self.progress.present(layer);
+            } else {
+                self.check_blob(layer)?;
+                missing.push(layer);
+            }
+        }
+        for layer in &missing {
+            check_cancelled(self.options.cancel)?;
+            let below = layer.number.checked_sub(2).map(|below| layers[below].chain_id.to_string());
+            self.progress.started(layer);
+            let applied = self.layer(layer, below.as_deref().unwrap_or("")).map_err(|error| error.context(layer))?;
+            losses.add(&applied);
+            self.progress.done(layer);
+        }
+        Ok((missing.len(), losses))
+    }
+
+    /// Whether the layer is in the store, and not something else under its name.
+    fn is_there(&self, layer: &Layer) -> Result<bool> {
+        let name = layer.chain_id.to_string();
+        if !self.store.has_committed(&name)? {
+            return Ok(false);
+        }
+        if self.store.diff_id(&name)? == Some(layer.diff_id) {
+            return Ok(true);
+        }
+        Err(Error::already_exists(format!("the snapshot {name} was not made from {layer}: remove it first")))
+    }
+
+    /// What can be said before anything is unpacked.
+    fn check_blob(&self, layer: &Layer) -> Result<()> {
+        let size = self.files.blob(&layer.path).map_err(|error| error.context(layer))?.size();
+        if size == layer.size_bytes {
+            return Ok(());
+        }
+        let said = layer.size_bytes;
+        Err(Error::data_loss(format!("{layer} is damaged: its blob has {size} bytes, the manifest says {said}")))
+    }
+
+    /// Unpacks one layer on top of the snapshot `below` and commits it.
+    fn layer(&self, layer: &Layer, below: &str) -> Result<Applied> {
+        let key = extraction_key(layer);
+        self.store.prepare_layer(&key, below)?;
+        let done = self.unpack(layer, &key).and_then(|applied| {
+            if !self.commit(layer, &key, &applied)? {
+                self.store.remove(&key)?;
+            }
+            Ok(applied)
+        });
+        done.inspect_err(|_| {
+            // The first error is the one to report. If this fails too, gc removes the snapshot.
+            let _ = self.store.remove(&key);
+        })
+    }
+
+    fn unpack(&self, layer: &Layer, key: &str) -> Result<Applied> {
+        let blob = self.files.blob(&layer.path)?;
+        let compression = blob.compression()?;
+        let watched = Watched { blob, layer, progress: self.progress, cancel: self.options.cancel };
+        let mut compressed = DigestReader::new(watched);
+        let shown = format!("layer {}", layer.digest);
+        let plain = Decompress::new(&mut compressed, compression, Expansion::default(), shown)?;
+        let mut plain = DigestReader::new(plain);
+        let applied =
+            self.store.apply(key, &mut |sink: &mut dyn Sink| decode(&mut plain, &self.options.limits, sink).map(drop));
+        let (diff_id, _) = plain.finish();
+        // A damaged blob mostly shows as nonsense inside: then say that it is damaged.
+        let worth_reading = |error: &Error| matches!(error.kind(), ErrorKind::DataLoss | ErrorKind::InvalidArgument);
+        if applied.is_ok() || applied.as_ref().is_err_and(worth_reading) {
+            io::copy(&mut compressed, &mut io::sink()).map_err(read_failure)?;
+            let (digest, _) = compressed.finish();
+            if digest != layer.digest {
+                let damaged = Error::data_loss(format!("the blob is damaged: it has the digest {digest}"));
+                return Err(match applied {
+                    Ok(_) => damaged,
+                    Err(cause) => damaged.with_source(cause),
+                });
+            }
+        }
+        let applied = applied?;
+        if diff_id == layer.diff_id {
+            return Ok(applied);
+        }
+        let said = layer.diff_id;
+        Err(Error::data_loss(format!("its content has the DiffID {diff_id}, the config says {said}")))
+    }
+
+    /// Commits what was unpacked; answers whether it was needed: another process may have done the same.
+    fn commit(&self, layer: &Layer, key: &str, applied: &Applied) -> Result<bool> {
+        let mut labels = Labels::new();
+        if applied.skipped_devices > 0 {
+            labels.insert(INCOMPLETE.to_owned(), format!("{} devices were left out", applied.skipped_devices));
+        }
+        let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: Some(layer.diff_id) };
+        let name = layer.chain_id.to_string();
+        let started = Instant::now();
+        loop {
+            match self.store.commit_with(&name, key, &labels, terms) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists && started.elapsed() < RIVAL_WAIT => {}
+                Err(error) => return Err(error),
+            }
+            if self.is_there(layer)? {
+                return Ok(false);
+            }
+            check_cancelled(self.options.cancel)?;
+            thread::sleep(RIVAL_POLL);
+        }
+    }
+}
+
+fn read_failure(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(own) => own,
+        Err(error) => Error::new(ErrorKind::Io, "read the blob").with_source(error),
+    }
+}
+
+/// A key that no other import has: who looks at it sees what it is for.
+fn extraction_key(layer: &Layer) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("import-{nanos}-{process}-{count} {}", layer.chain_id)
+}
+
+/// The blob of a layer, while somebody looks on and may call it off.
+struct Watched<'a> {
+    blob: Blob,
+    layer: &'a Layer,
+    progress: &'a dyn Progress,
+    cancel: Option<&'a AtomicBool>,
+}
+
+impl Read for Watched<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        check_cancelled(self.cancel)?;
+        let count = self.blob.read(buffer)?;
+        self.progress.read(self.layer, count as u64);
+        Ok(count)
+    }
+}

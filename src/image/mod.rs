@@ -1,0 +1,192 @@
+//! Images on their way into a store.
+//!
+//! An image lies in a *layout*: a directory or an archive that holds its documents and one blob for each layer, put
+//! together by OCI's rules or by docker's. [`import`] finds the image in it, turns each layer that the store does not
+//! have yet into a committed snapshot named by its ChainID, and names the topmost one.
+//!
+//! # Invariants
+//! - Nothing is visible before it is verified: the size and digest of each blob that is read, and the DiffID of the
+//!   stream in it. The image's name appears last, in one durable transaction, after one sync of everything.
+//! - A failed or cancelled import leaves nothing but finished layers, which the next import finds or `gc` frees.
+//! - Config and manifest are kept as the bytes that they came as.
+//!
+//! # References
+//! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
+//! specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
+
+mod docker;
+mod document;
+mod files;
+mod import;
+mod layout;
+mod platform;
+
+pub use files::SPOOL_BYTES_MAX;
+pub use import::{INCOMPLETE, Imported, Losses, import};
+pub use platform::Platform;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use crate::changeset::tar::Limits;
+use crate::error::{Error, ErrorKind};
+use crate::id::{ChainId, DiffId, Digest};
+
+/// Where an image comes from.
+#[derive(Debug)]
+pub struct Source {
+    /// The layout.
+    pub place: Place,
+    /// Which of its images, if there are several: a name, or the digest of a manifest or config.
+    pub reference: Option<String>,
+}
+
+/// Where a layout is. What kind of layout it is shows in its content, not in its name.
+#[derive(Debug)]
+pub enum Place {
+    /// A directory, or an archive, plain or compressed.
+    Path(PathBuf),
+    /// An open archive: a file is read where it lies, what can be read only once (a pipe) is spooled in the store.
+    Open(File),
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Path(path) => path.display().fmt(f),
+            Self::Open(_) => f.write_str("the given archive"),
+        }
+    }
+}
+
+/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists. What is not there in
+/// any way is taken for a path, for the error that names all of it; `-` stands for itself.
+pub fn split_reference(text: &OsStr) -> (PathBuf, Option<String>) {
+    let bytes = text.as_bytes();
+    let exists = |path: &[u8]| path == b"-" || Path::new(OsStr::from_bytes(path)).exists();
+    if !exists(bytes) {
+        for at in (1..bytes.len()).rev().filter(|at| bytes[*at] == b':') {
+            if let (true, Ok(reference)) = (exists(&bytes[..at]), str::from_utf8(&bytes[at + 1..])) {
+                return (PathBuf::from(OsStr::from_bytes(&bytes[..at])), Some(reference.to_owned()));
+            }
+        }
+    }
+    (PathBuf::from(text), None)
+}
+
+/// How to import.
+#[derive(Clone, Debug)]
+pub struct Options<'a> {
+    /// The image's name in the store; otherwise that which its layout gives it, otherwise its ID.
+    pub name: Option<String>,
+    /// What it must be for; otherwise, where there is a choice, for this machine.
+    pub platform: Option<Platform>,
+    /// Becomes true when the import is to stop: it then ends with `Cancelled`.
+    pub cancel: Option<&'a AtomicBool>,
+    /// What a layer may ask for.
+    pub limits: Limits,
+    /// How long an archive may be that has to be spooled.
+    pub spool_bytes_max: u64,
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self { name: None, platform: None, cancel: None, limits, spool_bytes_max: SPOOL_BYTES_MAX }
+    }
+}
+
+/// One layer of an image that is imported.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layer {
+    /// Its number, from 1 at the bottom.
+    pub number: usize,
+    /// How many layers the image has.
+    pub total: usize,
+    /// The digest of its blob.
+    pub digest: Digest,
+    /// The length of its blob.
+    pub size_bytes: u64,
+    /// The digest of the stream in the blob.
+    pub diff_id: DiffId,
+    /// The name of its snapshot.
+    pub chain_id: ChainId,
+    /// Its blob in the layout.
+    path: String,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "layer {} of {} ({})", self.number, self.total, self.digest)
+    }
+}
+
+/// Who wants to know how far an import is. Each layer is started, or found to be there already; of one that is
+/// started, bytes are read until it is done. Calls come from one thread at a time.
+pub trait Progress: Sync {
+    /// The store has the layer already.
+    fn present(&self, layer: &Layer) {
+        let _ = layer;
+    }
+
+    /// The layer will be unpacked now.
+    fn started(&self, layer: &Layer) {
+        let _ = layer;
+    }
+
+    /// So many more bytes of its blob were read.
+    fn read(&self, layer: &Layer, bytes: u64) {
+        let _ = (layer, bytes);
+    }
+
+    /// The layer is verified and committed.
+    fn done(&self, layer: &Layer) {
+        let _ = layer;
+    }
+}
+
+/// Nobody wants to know.
+impl Progress for () {}
+
+/// One image of a layout, as it was found.
+#[derive(Debug)]
+struct Found {
+    /// What the layout calls it.
+    name: Option<String>,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+    layers: Vec<Layer>,
+    /// What it is for, if its index or its config says so.
+    platform: Option<Platform>,
+}
+
+impl Found {
+    /// Checks that it is for the platform that the user asked for.
+    fn check_platform(&self, wanted: Option<&Platform>) -> Result<(), Error> {
+        match (wanted, &self.platform) {
+            (Some(wanted), Some(have)) if !have.suits(wanted) => {
+                Err(Error::not_found(format!("there is no image for {wanted}: the one found is for {have}")))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The error for a choice that the user has to make: `names` are what can be chosen.
+fn ask(names: &[String]) -> Error {
+    let names = names.join(", ");
+    Error::new(ErrorKind::InvalidArgument, format!("there are several images; choose one with SRC:REF: {names}"))
+}
+
+/// The error for a name that is not there.
+fn unknown(reference: &str, names: &[String]) -> Error {
+    let names = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
+    Error::not_found(format!("there is no image {reference:?}; there is {names}"))
+}
+
+#[cfg(test)]
+mod tests;

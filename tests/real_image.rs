@@ -1,0 +1,140 @@
+//! A whole image of a distribution, on every strategy, against what umoci makes of it.
+//!
+//! The image is made once from the distribution's own packages by `support/real-image.sh`, which also says what is in its
+//! layers; umoci, the reference of the image specification's authors, unpacks each of its four states as a judge. Its trees
+//! and ours are equal, without an exception.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use strata::id::Digest;
+use strata::image::{Imported, Losses, Options, Place, Source, import};
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::{self, Choice, Config};
+use strata::snapshotter::{Kind, Labels, Snapshotter};
+use strata::store::{Durability, LOCAL, Store};
+use strata::tree::copy::CloneMode;
+use strata::tree::memory::Tree;
+use strata::tree::{Dir, text};
+
+/// The states of the image that umoci unpacked, one layer each.
+const TAGS: [&str; 4] = ["layer1", "layer2", "layer3", "layer4"];
+
+/// Room for four copies of the image and what else is made of them; only what is written takes memory.
+const COPIES_BYTES: u64 = 3 << 30;
+
+/// Every strategy on the file systems that it is used on.
+const MATRIX: [(Choice, FsType, CloneMode); 5] = [
+    (Choice::Overlay, FsType::Ext4, CloneMode::Auto),
+    (Choice::Copy, FsType::Ext4, CloneMode::Bytes),
+    (Choice::Overlay, FsType::Xfs, CloneMode::Auto),
+    (Choice::Copy, FsType::Xfs, CloneMode::Reflink),
+    (Choice::Btrfs, FsType::Btrfs, CloneMode::Auto),
+];
+
+/// The directory with the image, or `None` where it cannot be made.
+fn real_image() -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let output = Command::new(root.join("tests/support/real-image.sh")).arg(root.join("target/real-image")).output();
+    let output = output.expect("run real-image.sh");
+    let said = String::from_utf8_lossy(&output.stderr);
+    let last = said.lines().last().unwrap_or("failed without a word").to_owned();
+    let made = if output.status.success() { Ok(()) } else { Err(last) };
+    if !support::require("real-image", made) {
+        return None;
+    }
+    let path = String::from_utf8(output.stdout).expect("a path");
+    Some(PathBuf::from(path.trim_end()))
+}
+
+fn store(scratch: &Scratch, backend: Choice, clone: CloneMode) -> Option<Store> {
+    let root = scratch.path().join("store");
+    let config = Config { root, backend, clone, durability: Durability::None, owner: LOCAL.into() };
+    support::gate(backend.as_str(), registry::open(&config))
+}
+
+fn import_from(store: &Store, layout: PathBuf, tag: Option<&str>, name: &str) -> Imported {
+    let source = Source { place: Place::Path(layout), reference: tag.map(str::to_owned) };
+    let options = Options { name: Some(name.to_owned()), ..Options::default() };
+    let imported = import(store, &source, &options, &()).unwrap_or_else(|error| panic!("{}", error.chain()));
+    assert_eq!(imported.losses, Losses::default(), "root can keep everything");
+    imported
+}
+
+fn read(store: &Store, name: &str) -> Tree {
+    Tree::read(&store.open_tree(name).expect("open the tree")).expect("read the tree")
+}
+
+fn judged(image: &Path) -> Vec<Tree> {
+    let dirs = TAGS.map(|tag| Dir::open(image.join("rootfs").join(tag)).expect("what umoci made"));
+    dirs.iter().map(|dir| Tree::read(dir).expect("read what umoci made")).collect()
+}
+
+/// Fails with what tells the trees apart.
+fn assert_equal(what: &str, ours: &Tree, theirs: &Tree) {
+    let differences: Vec<String> = ours.differences(theirs).iter().map(ToString::to_string).collect();
+    assert!(differences.is_empty(), "{what}: {} differences:\n{}", differences.len(), differences.join("\n"));
+}
+
+/// Puts each layer together a second time from what `changes` says about it.
+fn apply_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
+    let mut below = String::new();
+    for (tag, (top, tree)) in TAGS.iter().zip(layers) {
+        let (key, name) = (format!("again-{tag}"), format!("{tag} again"));
+        store.prepare(&key, &below, &Labels::new()).expect("prepare");
+        store.apply(&key, &mut |sink| store.changes(top, None, sink)).expect("apply what changed");
+        store.commit(&name, &key, &Labels::new()).expect("commit");
+        assert_equal(&format!("{what}, {tag} applied again"), tree, &read(store, &name));
+        below = name;
+    }
+}
+
+#[test]
+fn every_strategy_agrees_with_umoci_and_the_others() {
+    let Some(image) = real_image() else { return };
+    let umocis = judged(&image);
+    let mut agreed: BTreeMap<&str, (String, Digest)> = BTreeMap::new();
+    for (backend, fs, clone) in MATRIX {
+        let Some(scratch) = support::gate(fs.as_str(), Scratch::new(fs, COPIES_BYTES)) else { continue };
+        let Some(store) = store(&scratch, backend, clone) else { continue };
+        let what = format!("{backend} on {fs}");
+        let mut layers = Vec::new();
+        for (at, (tag, umoci)) in TAGS.iter().zip(&umocis).enumerate() {
+            let imported = import_from(&store, image.join("oci"), Some(tag), tag);
+            assert_eq!((imported.layers, imported.unpacked), (at + 1, 1), "{what}, {tag}: one layer is new");
+            let top = imported.top.expect("it has layers");
+            let tree = read(&store, &top);
+            assert_equal(&format!("{what}, {tag}, and umoci's"), &tree, umoci);
+            let digest = text::digest(&tree);
+            let (first, others) = agreed.entry(tag).or_insert_with(|| (what.clone(), digest));
+            assert_eq!(digest, *others, "{tag}: {what} and {first} differ");
+            layers.push((top, tree));
+        }
+        apply_again(&store, &what, &layers);
+    }
+}
+
+#[test]
+fn every_form_of_it_is_the_same_image() {
+    let Some(image) = real_image() else { return };
+    let mut first: Option<(Imported, Digest)> = None;
+    let forms = [("oci", Some("layer4")), ("oci-zstd", None), ("oci-archive.tar", None), ("docker-archive.tar", None)];
+    for (form, tag) in forms {
+        let Some(scratch) = support::scratch(FsType::Ext4) else { return };
+        let Some(store) = store(&scratch, Choice::Overlay, CloneMode::Auto) else { return };
+        let imported = import_from(&store, image.join(form), tag, "app:1");
+        assert_eq!((imported.layers, imported.unpacked), (4, 4), "{form}");
+        let tree = text::digest(&read(&store, imported.top.as_deref().expect("it has layers")));
+        let (same, same_tree) = first.get_or_insert_with(|| (imported.clone(), tree));
+        assert_eq!((&imported.top, tree), (&same.top, *same_tree), "{form}");
+        store
+            .walk(&[], &mut |info| {
+                assert_eq!(info.kind, Kind::Committed, "{form}: nothing is left of the import");
+                Ok(())
+            })
+            .expect("walk");
+    }
+}

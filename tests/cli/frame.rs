@@ -83,3 +83,21 @@ fn completions_parse() {
         }
     }
 }
+
+#[test]
+fn warnings_are_for_people() {
+    let bench = Bench::with_snapshots();
+    let lose = || {
+        bench
+            .database()
+            .execute("UPDATE setting SET value = 'another boot' WHERE name = 'boot_id'", [])
+            .expect("update");
+    };
+    // The directory of the snapshot that was made first, which is committed now.
+    fs::remove_dir_all(bench.path("store/s/1")).expect("remove");
+    lose();
+    bench.ok(&["label", "base", "a=b"]);
+    lose();
+    let output = bench.run(&["label", "base", "a=b", "-v"]);
+    assert!(text(&output.stderr).contains("missing on disk"), "{output:?}");
+}

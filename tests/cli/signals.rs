@@ -40,6 +40,7 @@ fn a_signal_stops_in_good_order() {
         let mut stdin = child.stdin.take().expect("stdin");
         send(&child, signal);
         // It is asleep in a read; the next bytes wake it up.
+        let began = Instant::now();
         std::thread::sleep(Duration::from_millis(100));
         stdin.write_all(&[0; 512]).expect("write");
         let mut said = String::new();
@@ -47,6 +48,7 @@ fn a_signal_stops_in_good_order() {
         assert_eq!(child.wait().expect("wait").code(), Some(1), "{said}");
         let error: Value = serde_json::from_str(&said).expect("an object");
         assert_eq!(error["error"]["kind"], "cancelled", "{said}");
+        assert!(began.elapsed() < SOON, "it stops at once, and not when its grace is over");
         bench.ok(&["rm", "k"]);
     }
 }

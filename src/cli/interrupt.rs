@@ -52,6 +52,11 @@ impl Interrupt {
         Ok(seen)
     }
 
+    /// The flag itself, for work that polls it.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// Whether the command should stop.
     pub fn asked(&self) -> bool {
         self.0.load(Ordering::Relaxed)

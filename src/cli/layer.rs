@@ -12,6 +12,7 @@ use serde_json::json;
 use super::Done;
 use super::interrupt::{Interrupt, Stoppable};
 use super::session::Session;
+use crate::changeset::apply::Applied;
 use crate::changeset::blob::{Compression, Decompress, DigestWriter, Expansion};
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
@@ -254,15 +255,13 @@ impl Apply {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
-        let mut entries = 0;
         let mut began = false;
         let applied = store.apply(&self.key, &mut |sink: &mut dyn Sink| {
             let mut layer = self.open(&interrupt)?;
             began = true;
-            entries = tar::decode(&mut layer, &Limits::default(), sink)?.entries;
-            Ok(())
+            tar::decode(&mut layer, &Limits::default(), sink).map(drop)
         });
-        applied.map_err(|error| {
+        let applied = applied.map_err(|error| {
             if !began {
                 return error;
             }
@@ -272,8 +271,13 @@ impl Apply {
                 self.key
             ))
         })?;
+        let Applied { entries, skipped_devices, clamped_times, dropped_xattrs } = applied;
+        warn_of_losses(&self.key, skipped_devices, clamped_times, dropped_xattrs);
         if session.output.is_json() {
-            session.output.document(&json!({"key": self.key, "entries": entries}))?;
+            session.output.document(&json!({
+                "key": self.key, "entries": entries, "skipped_devices": skipped_devices,
+                "clamped_times": clamped_times, "dropped_xattrs": dropped_xattrs,
+            }))?;
         }
         Ok(())
     }
@@ -295,6 +299,18 @@ impl Apply {
 
     fn name(&self) -> String {
         self.path().map_or_else(|| "standard input".to_owned(), |path| path.display().to_string())
+    }
+}
+
+/// Names what the machine, or the user's rights on it, could not take of the layers that went into `name`.
+pub(super) fn warn_of_losses(name: &str, skipped_devices: u64, clamped_times: u64, dropped_xattrs: u64) {
+    let losses = [
+        (skipped_devices, "device nodes were left out: a user namespace cannot make them"),
+        (clamped_times, "times were changed: the file system cannot hold them"),
+        (dropped_xattrs, "extended attributes were left out: they cannot be where a layer has them"),
+    ];
+    for (count, loss) in losses.into_iter().filter(|(count, _)| *count > 0) {
+        tracing::warn!(name, count, loss);
     }
 }
 

@@ -11,6 +11,7 @@
 //!   object. A reader that closes standard output early has seen enough: that is success.
 
 mod doctor;
+mod image;
 mod interrupt;
 mod layer;
 mod listing;
@@ -23,6 +24,7 @@ use std::ffi::OsString;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
@@ -36,6 +38,9 @@ use session::Session;
 
 /// Exit status: the command could not do what it was asked to.
 const FAILED: u8 = 1;
+
+/// How long a command frees space in passing before it leaves the rest to the next one, to `gc` or to a daemon.
+const FREE_LIMIT: Duration = Duration::from_secs(1);
 
 /// Exit status: the command was not understood.
 const USAGE: u8 = 2;
@@ -51,7 +56,9 @@ struct Arguments {
 }
 
 const EXAMPLE: &str = "Example:
-  strata prepare work base                 # a writable snapshot on top of base
+  strata import alpine.tar --name alpine   # layers become snapshots
+  strata images                            # which snapshot is alpine's topmost layer
+  strata prepare work sha256:...           # a writable snapshot on top of it
   strata mount work /mnt                   # use it; then strata umount /mnt
   strata diff work                         # what changed
   strata commit edited work                # a layer of its own";
@@ -114,6 +121,8 @@ enum Command {
     Tree(layer::Tree),
     Diff(layer::Diff),
     Apply(layer::Apply),
+    Import(image::Import),
+    Images(image::Images),
     Doctor(doctor::Doctor),
     Gc(snapshot::Gc),
     Completions(Completions),
@@ -136,6 +145,8 @@ impl Command {
             Self::Tree(command) => command.run(session),
             Self::Diff(command) => command.run(session),
             Self::Apply(command) => command.run(session),
+            Self::Import(command) => command.run(session),
+            Self::Images(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Completions(command) => command.run(session),

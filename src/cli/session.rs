@@ -19,6 +19,8 @@ const LOG_VARIABLE: &str = "STRATA_LOG";
 #[derive(Debug)]
 pub(super) struct Session {
     config: Config,
+    quiet: bool,
+    verbose: bool,
     pub output: Output,
 }
 
@@ -27,7 +29,7 @@ impl Session {
         let root = std::path::absolute(&global.root).at("find the directory", &global.root)?;
         let (backend, clone, durability) = (global.backend, global.clone, global.durability);
         let config = Config { backend, clone, durability, ..Config::new(root) };
-        Ok(Self { config, output })
+        Ok(Self { config, quiet: global.quiet, verbose: global.verbose > 0, output })
     }
 
     /// How the store is opened.
@@ -55,6 +57,16 @@ impl Session {
     /// The store, for commands that look at something in it.
     pub fn store(&self) -> Result<Store> {
         self.find_store()?.ok_or_else(|| no_store(&self.config.root))
+    }
+
+    /// Whether progress may be drawn: on a terminal, unless it was asked to be quiet.
+    pub fn draws(&self) -> bool {
+        !self.quiet && stderr_is_terminal()
+    }
+
+    /// Whether progress is told in lines where it cannot be drawn.
+    pub fn tells(&self) -> bool {
+        self.verbose
     }
 }
 

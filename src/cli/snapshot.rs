@@ -8,14 +8,11 @@ use serde_json::json;
 use super::interrupt::Interrupt;
 use super::listing::describe;
 use super::session::{Session, check_privilege};
-use super::{Done, Failures};
+use super::{Done, FREE_LIMIT, Failures};
 use crate::error::Result;
 use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::{Freed, Store};
-
-/// How long `rm` frees space before it leaves the rest to the next one, to `gc` or to a daemon.
-const FREE_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long space is freed before the wish to stop is looked at again.
 const FREE_SLICE: Duration = Duration::from_millis(200);

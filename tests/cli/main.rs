@@ -4,6 +4,7 @@
 mod support;
 
 mod frame;
+mod images;
 mod input;
 mod layers;
 mod signals;

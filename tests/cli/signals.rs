@@ -35,21 +35,24 @@ fn send(child: &Child, signal: Signal) {
 fn a_signal_stops_in_good_order() {
     let Some(bench) = Bench::mounting() else { return };
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
-        bench.ok(&["prepare", "k"]);
-        let mut child = reading(&bench, &["apply", "k", "--json"]);
-        let mut stdin = child.stdin.take().expect("stdin");
-        send(&child, signal);
-        // It is asleep in a read; the next bytes wake it up.
-        let began = Instant::now();
-        std::thread::sleep(Duration::from_millis(100));
-        stdin.write_all(&[0; 512]).expect("write");
-        let mut said = String::new();
-        BufReader::new(child.stderr.take().expect("stderr")).read_line(&mut said).expect("read");
-        assert_eq!(child.wait().expect("wait").code(), Some(1), "{said}");
-        let error: Value = serde_json::from_str(&said).expect("an object");
-        assert_eq!(error["error"]["kind"], "cancelled", "{said}");
-        assert!(began.elapsed() < SOON, "it stops at once, and not when its grace is over");
-        bench.ok(&["rm", "k"]);
+        for arguments in [&["apply", "k", "--json"][..], &["import", "-", "--json"]] {
+            bench.ok(&["prepare", "k"]);
+            let mut child = reading(&bench, arguments);
+            let mut stdin = child.stdin.take().expect("stdin");
+            send(&child, signal);
+            // It is asleep in a read; the next bytes wake it up.
+            let began = Instant::now();
+            std::thread::sleep(Duration::from_millis(100));
+            stdin.write_all(&[0; 512]).expect("write");
+            let mut said = String::new();
+            BufReader::new(child.stderr.take().expect("stderr")).read_line(&mut said).expect("read");
+            assert_eq!(child.wait().expect("wait").code(), Some(1), "{said}");
+            let error: Value = serde_json::from_str(&said).expect("an object");
+            assert_eq!(error["error"]["kind"], "cancelled", "{said}");
+            assert!(began.elapsed() < SOON, "{arguments:?} stops at once, and not when its grace is over");
+            bench.ok(&["rm", "k"]);
+            assert_eq!(bench.ok(&["ls"]) + &bench.ok(&["images"]), "");
+        }
     }
 }
 

@@ -1,0 +1,97 @@
+//! Images on their way in.
+
+use std::fs;
+use std::io::Write as _;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use super::{Bench, text};
+
+/// A docker archive with one image for each of `names`: a layer with a file of that name.
+fn archive(names: &[&str]) -> Vec<u8> {
+    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
+    let mut manifest = Vec::new();
+    for name in names {
+        let mut layer = tar::Builder::new(Vec::new());
+        append(&mut layer, name, b"content");
+        let layer = layer.into_inner().expect("a layer");
+        let diff_id = strata::id::Digest::of(&layer);
+        let config =
+            json!({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
+        manifest.push(json!({
+            "Config": format!("{name}.json"), "Layers": [format!("{name}.tar")], "RepoTags": [format!("{name}:latest")],
+        }));
+        files.push((format!("{name}.json"), config.to_string().into_bytes()));
+        files.push((format!("{name}.tar"), layer));
+    }
+    files.push(("manifest.json".to_owned(), Value::from(manifest).to_string().into_bytes()));
+    let mut archive = tar::Builder::new(Vec::new());
+    files.iter().for_each(|(name, bytes)| append(&mut archive, name, bytes));
+    archive.into_inner().expect("an archive")
+}
+
+fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(bytes.len() as u64);
+    archive.append_data(&mut header, name, bytes).expect("append");
+}
+
+#[test]
+fn importing() {
+    let Some(bench) = Bench::mounting() else { return };
+    let (one, two) = (bench.path("one.tar"), bench.path("two.tar"));
+    fs::write(&one, archive(&["alpha"])).expect("write");
+    fs::write(&two, archive(&["beta", "gamma"])).expect("write");
+    let (one, two) = (one.to_str().expect("UTF-8"), two.to_str().expect("UTF-8"));
+    assert_eq!(bench.ok(&["images"]), "");
+
+    let answer = bench.ok(&["import", one]);
+    let (name, id) = answer.trim_end().split_once(' ').expect("name and ID");
+    assert!(name.contains("alpha") && id.starts_with("sha256:"), "{answer}");
+    assert_eq!(bench.json(&["import", one, "--name", "mine"])["unpacked"], 0);
+    let images = bench.json(&["images"]);
+    assert_eq!((&images[1]["name"], &images[1]["id"]), (&json!("mine"), &json!(id)));
+    let top = images[1]["top"].as_str().expect("a snapshot");
+    assert_eq!(bench.ok(&["diff", top]), "A /alpha\n");
+    let layer = bench.path("layer.tar");
+    let file = layer.to_str().expect("UTF-8");
+    let said = bench.fails(&["diff", top, "--tar", file], "unsupported");
+    assert!(said.contains("--canonical") && !layer.exists(), "it is no layer of ours: {said}");
+    bench.ok(&["diff", top, "--tar", file, "--canonical"]);
+    assert!(bench.ok(&["images"]).contains(&id[..19]));
+    assert!(bench.fails(&["rm", top], "failed_precondition").contains("image"));
+
+    let said = bench.fails(&["import", two], "invalid_argument");
+    assert!(said.contains("beta") && said.contains("gamma"), "{said}");
+    assert!(bench.ok(&["import", &format!("{two}:gamma:latest")]).contains("gamma"));
+    let mut child = bench.command(&["import", "-", "--name", "piped"]);
+    let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn");
+    child.stdin.take().expect("stdin").write_all(&archive(&["alpha"])).expect("write");
+    assert_eq!(text(&child.wait_with_output().expect("wait").stdout), format!("piped {id}\n"));
+
+    let output = bench.run(&["import", &format!("{two}:beta:latest"), "-v"]);
+    assert!(text(&output.stderr).contains("layer 1 of 1"), "{output:?}");
+}
+
+#[test]
+fn damaged_images() {
+    let Some(bench) = Bench::mounting() else { return };
+    let file = bench.path("image.tar");
+    let name = file.to_str().expect("UTF-8");
+    bench.fails(&["import", name], "not_found");
+    assert!(!bench.path("store").exists());
+    let whole = archive(&["alpha"]);
+    fs::write(&file, &whole[..whole.len() / 2]).expect("write");
+    assert!(bench.fails(&["import", name], "data_loss").contains("image.tar"));
+    let mut other = whole.clone();
+    let at = whole.windows(7).position(|bytes| bytes == b"content").expect("content");
+    other[at] = b'C';
+    fs::write(&file, &other).expect("write");
+    assert!(bench.fails(&["import", name], "data_loss").contains("sha256:"));
+    bench.misuse(&["import", name, "--platform", "linux"]);
+    assert_eq!(bench.ok(&["images"]), "");
+    assert_eq!(bench.ok(&["ls"]), "", "nothing is left of a failed import");
+    assert_eq!(fs::read_dir(bench.path("store/s")).expect("s").count(), 0, "nor on disk");
+}

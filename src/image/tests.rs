@@ -221,6 +221,11 @@ fn damages() -> Vec<Damage> {
     // Decompresses to the same stream, and so passes every check but that of the blob.
     let mut other_blob = blob(1).1;
     other_blob[4] ^= 1;
+    let config = digest(config_of(&layers()).to_string().as_bytes()).replace("sha256:", "blobs/sha256/");
+    let damaged_config = String::from_utf8_lossy(&good[&config]).replace("/bin/sh", "/bin/xx").into_bytes();
+    let mut other_docker = docker(&["app:1"]);
+    let docker_config = config.replace("blobs/sha256/", "") + ".json";
+    assert!(other_docker.insert(docker_config, damaged_config.clone()).is_some());
     let last = digest(&layers()[2]);
     let other = digest(b"other");
     let lost = ErrorKind::DataLoss;
@@ -231,6 +236,8 @@ fn damages() -> Vec<Damage> {
         ("a missing blob", without(&path), lost, path.clone()),
         ("a wrong DiffID", edit(&good, &last, &other), lost, format!("{last}, the config says {other}")),
         ("a missing index", without("index.json"), lost, "index.json".into()),
+        ("a damaged config", replace(&config, damaged_config), lost, digest(&good[&config])),
+        ("a damaged config of docker's", other_docker, lost, "is damaged".into()),
         ("no JSON", replace("index.json", b"{".to_vec()), lost, "index.json".into()),
         (
             "another version",
@@ -365,6 +372,38 @@ fn docker_archives() {
     assert_eq!(manifest["layers"][1]["size"], blob.len());
     assert_eq!(manifest["config"]["digest"], id);
     assert_eq!(run(&store, &source).expect("again").manifest, imported.manifest, "the same for the same archive");
+}
+
+/// Links lead to members of the archive, and end.
+#[test]
+fn links_in_archives() {
+    let Some(fixture) = Fixture::new() else { return };
+    let store = fixture.store();
+    let content = docker(&["app:1"]);
+    let layer = format!("{:064}/layer.tar", 0);
+    let cases = [
+        (::tar::EntryType::Symlink, "../moved", None),
+        (::tar::EntryType::Symlink, "/moved", None),
+        (::tar::EntryType::Link, "moved", None),
+        (::tar::EntryType::Symlink, "layer.tar", Some(ErrorKind::DataLoss)),
+        (::tar::EntryType::Symlink, "../../moved", Some(ErrorKind::DataLoss)),
+        (::tar::EntryType::Symlink, "/etc/passwd", Some(ErrorKind::DataLoss)),
+    ];
+    for (kind, target, expected) in cases {
+        let mut builder = ::tar::Builder::new(Vec::new());
+        for (path, bytes) in &content {
+            let mut header = ::tar::Header::new_gnu();
+            let path = if *path == layer { "moved" } else { path };
+            header.set_size(bytes.len() as u64);
+            builder.append_data(&mut header, path, &bytes[..]).expect("tar");
+        }
+        let mut header = ::tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(0);
+        builder.append_link(&mut header, &layer, target).expect("tar");
+        let imported = run(&store, &fixture.file(&builder.into_inner().expect("tar")));
+        assert_eq!(imported.err().map(|error| error.kind()), expected, "{kind:?} to {target}");
+    }
 }
 
 /// Stops the import when so many bytes were read.

@@ -10,7 +10,7 @@ use crate::error::ErrorKind;
 use crate::id::{Digest, check_key};
 use crate::snapshotter::Kind;
 use crate::tree::memory::{Inode, Tree};
-use crate::tree::{FileType, Meta, Node, Timestamp, Xattrs};
+use crate::tree::{Device, FileType, Meta, Node, Timestamp, Xattrs};
 
 use super::ops::{ACL, Content, Edit, Op};
 
@@ -161,13 +161,7 @@ impl Model {
                 put(tree, path, Node::Symlink { target: target.clone() }, 0o777, None, time)?;
             }
             Edit::MakeNode(path, file_type, device) => {
-                let node = match file_type {
-                    FileType::Char => Node::Char(*device),
-                    FileType::Block => Node::Block(*device),
-                    FileType::Fifo => Node::Fifo,
-                    _ => Node::Socket,
-                };
-                put(tree, path, node, 0o640, None, time)?;
+                put(tree, path, special(*file_type, *device), 0o640, None, time)?;
             }
             Edit::Link { from, to } => {
                 tree.link(to, from).ok()?;
@@ -218,6 +212,16 @@ impl Model {
         let inode = tree.edit(path)?;
         (inode.content, inode.meta.node, inode.meta.mtime) = (Some(digest), Node::File { size }, time);
         Some(())
+    }
+}
+
+/// What `mknod` makes.
+fn special(file_type: FileType, device: Device) -> Node {
+    match file_type {
+        FileType::Char => Node::Char(device),
+        FileType::Block => Node::Block(device),
+        FileType::Fifo => Node::Fifo,
+        _ => Node::Socket,
     }
 }
 
@@ -512,7 +516,7 @@ fn edit_of(tree: &Tree, kind: u8, b: u16, c: u16) -> Option<Edit> {
         88..=95 => Edit::Symlink(fresh(b)?, [&b"a"[..], b"../b", b"/lib", b"\xff"][usize::from(c) % 4].to_vec()),
         96..=103 => {
             let types = [FileType::Fifo, FileType::Char, FileType::Block, FileType::Socket];
-            let device = crate::tree::Device { major: 1 + u32::from(c) % 500, minor: u32::from(c) * 3 };
+            let device = Device { major: 1 + u32::from(c) % 500, minor: u32::from(c) * 3 };
             Edit::MakeNode(fresh(b)?, types[usize::from(c) % 4], device)
         }
         104..=115 => Edit::Link { from: existing(b)?, to: fresh(c)? },

@@ -1,0 +1,441 @@
+//! The architecture as a test: which module may import which, and the house rules that no compiler checks.
+//!
+//! Plain text is scanned, after comments and strings were told from code. Each offence is printed as `file:line: what`.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longer ones do more than one thing.
+const FUNCTION_LINES_MAX: usize = 70;
+
+/// A test may be a table of cases.
+const TEST_LINES_MAX: usize = 100;
+
+/// Longer ones have more than one subject.
+const FILE_LINES_MAX: usize = 700;
+
+/// How far above `unsafe` its reason may stand: a statement that was wrapped.
+const SAFETY_LINES_MAX: usize = 6;
+
+/// The modules from the bottom up. Each sees those of lower levels and, of its own, what [`SIBLINGS`] says.
+const LEVELS: [&[&str]; 7] = [
+    &["error", "id", "sys"],
+    &["tree", "mount"],
+    &["changeset"],
+    &["snapshotter", "backend"],
+    &["store", "backend::copy", "backend::overlay", "backend::btrfs", "backend::faulty"],
+    &["registry", "image", "build", "compare", "conformance"],
+    &["cli", "containerd", "main"],
+];
+
+/// Who sees whom on one level: the first the second.
+const SIBLINGS: [(&str, &str); 5] =
+    [("id", "error"), ("sys", "error"), ("snapshotter", "backend"), ("cli", "containerd"), ("main", "cli")];
+
+/// Who sees system calls that are not safe.
+const SEES_SYS: [&str; 4] = ["mount", "backend", "changeset", "tree"];
+
+/// A backend of a name is seen by these only; everybody else asks the trait.
+const SEES_BACKENDS: [&str; 2] = ["registry", "cli"];
+
+/// One line that breaks a rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Offence {
+    path: String,
+    line: usize,
+    what: String,
+}
+
+impl fmt::Display for Offence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path, self.line, self.what)
+    }
+}
+
+/// A source file, by lines.
+struct Source {
+    /// From the root of the package: `src/store/mod.rs`.
+    path: String,
+    /// What the compiler sees, without what is in strings.
+    code: Vec<String>,
+    /// The comments.
+    comments: Vec<String>,
+    /// As they are.
+    lines: Vec<String>,
+    /// Which lines are compiled for tests only.
+    test: Vec<bool>,
+}
+
+impl Source {
+    fn new(path: &str, text: &str, is_test: bool) -> Self {
+        let (code, comments) = separate(text);
+        let test = if is_test { vec![true; code.len()] } else { test_lines(&code) };
+        Self { path: path.to_owned(), code, comments, lines: text.lines().map(str::to_owned).collect(), test }
+    }
+
+    /// Below the command line, and compiled into the library: the strictest rules.
+    fn is_library(&self, line: usize) -> bool {
+        self.path.starts_with("src/") && !matches!(self.module(), "cli" | "main") && !self.test[line]
+    }
+
+    /// The module it belongs to, as [`LEVELS`] names it.
+    fn module(&self) -> &str {
+        let path = self.path.strip_prefix("src/").unwrap_or(&self.path);
+        let mut parts = path.split('/').map(|part| part.trim_end_matches(".rs"));
+        let (first, second) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let named = LEVELS.concat().into_iter().find(|name| *name == format!("{first}::{second}"));
+        named.unwrap_or(first)
+    }
+}
+
+/// Tells code from comments and from what is in strings; each has as many lines as the text.
+fn separate(text: &str) -> (Vec<String>, Vec<String>) {
+    let (mut code, mut comments) = (String::new(), String::new());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let (length, is_comment) = match first {
+            '/' if rest.starts_with("//") => (rest.find('\n').unwrap_or(rest.len()), true),
+            '/' if rest.starts_with("/*") => (rest.find("*/").map_or(rest.len(), |end| end + 2), true),
+            '"' => (string_length(rest), false),
+            'r' | 'b' | 'c' if !code.ends_with(|c: char| c.is_alphanumeric() || c == '_') => {
+                (prefixed_length(rest), false)
+            }
+            '\'' => (character_length(rest), false),
+            _ => (first.len_utf8(), false),
+        };
+        let (token, after) = rest.split_at(length);
+        rest = after;
+        let blank = || token.chars().map(|c| if c == '\n' { '\n' } else { ' ' }).collect::<String>();
+        if is_comment {
+            comments.push_str(token);
+            code.push_str(&blank());
+        } else if token.len() > first.len_utf8() {
+            comments.push_str(&blank());
+            code.push_str(&blank());
+        } else {
+            comments.push(if first == '\n' { '\n' } else { ' ' });
+            code.push(first);
+        }
+    }
+    let lines = |text: &str| text.lines().map(str::to_owned).collect();
+    (lines(&code), lines(&comments))
+}
+
+/// The length of a string in quotes.
+fn string_length(text: &str) -> usize {
+    let mut escaped = true;
+    for (index, byte) in text.bytes().enumerate() {
+        if byte == b'"' && !escaped {
+            return index + 1;
+        }
+        escaped = index > 0 && byte == b'\\' && !escaped;
+    }
+    text.len()
+}
+
+/// The length of a string with a prefix, such as `br#"..."#`; 1 if it is only a letter.
+fn prefixed_length(text: &str) -> usize {
+    let quote = text.find(|c: char| !matches!(c, 'r' | 'b' | 'c' | '#')).unwrap_or(text.len());
+    let (prefix, string) = text.split_at(quote);
+    if !string.starts_with('"') || prefix.len() > 3 + prefix.matches('#').count() {
+        return 1;
+    }
+    if !prefix.contains('r') {
+        return quote + string_length(string);
+    }
+    let end = format!("\"{}", "#".repeat(prefix.matches('#').count()));
+    string[1..].find(&end).map_or(text.len(), |at| quote + 1 + at + end.len())
+}
+
+/// The length of a character in quotes; 1 if it is the quote of a lifetime.
+fn character_length(text: &str) -> usize {
+    let inner = &text[1..];
+    let end = if inner.starts_with('\\') { inner[2..].find('\'').map(|at| at + 2) } else { inner.find('\'') };
+    match end {
+        Some(end) if inner.starts_with('\\') || inner[..end].chars().count() == 1 => end + 2,
+        _ => 1,
+    }
+}
+
+fn indent(line: &str) -> usize {
+    line.len() - line.trim_start().len()
+}
+
+/// The last line of the item that begins at `first`, in code that rustfmt has formatted.
+fn item_end(code: &[String], first: usize) -> usize {
+    let depth = indent(&code[first]);
+    let ends = |line: &String| indent(line) == depth && line.trim_end().ends_with(['}', ';']);
+    (first..code.len()).find(|line| ends(&code[*line])).unwrap_or(code.len().saturating_sub(1))
+}
+
+/// Which lines belong to an item behind `#[cfg(test)]`.
+fn test_lines(code: &[String]) -> Vec<bool> {
+    let mut test = vec![false; code.len()];
+    for line in 0..code.len() {
+        if code[line].trim() == "#[cfg(test)]" && !test[line] {
+            test[line..=item_end(code, line)].fill(true);
+        }
+    }
+    test
+}
+
+/// The words of `line` that stand before `follower`, with nothing between.
+fn words_before<'a>(line: &'a str, follower: &'a str) -> impl Iterator<Item = &'a str> {
+    line.match_indices(follower).map(move |(at, _)| {
+        let start = line[..at].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |before| before + 1);
+        &line[start..at]
+    })
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|part| part == word)
+}
+
+/// Every rule for one file.
+fn check(source: &Source) -> Vec<Offence> {
+    let mut offences = Vec::new();
+    let mut note = |line: usize, what: String| {
+        offences.push(Offence { path: source.path.clone(), line: line + 1, what });
+    };
+    if source.code.len() > FILE_LINES_MAX {
+        note(0, format!("the file has {} lines: more than {FILE_LINES_MAX}", source.code.len()));
+    }
+    for line in 0..source.code.len() {
+        imports(source, line).into_iter().for_each(|what| note(line, what));
+        let rules = [long_function, hidden_danger, leftover, ignored, library_only];
+        rules.iter().filter_map(|rule| rule(source, line)).for_each(|what| note(line, what));
+    }
+    offences
+}
+
+/// What `crate::` on this line reaches that its module may not see.
+fn imports(source: &Source, line: usize) -> Vec<String> {
+    let from = source.module();
+    if !source.path.starts_with("src/") || source.test[line] || from == "lib" {
+        return Vec::new();
+    }
+    let mut targets = Vec::new();
+    for (at, _) in source.code[line].match_indices("crate::") {
+        let path = &source.code[line][at + "crate::".len()..];
+        let groups = path.strip_prefix('{').map_or(path, |group| group.split('}').next().unwrap_or(group));
+        let several = path.starts_with('{');
+        targets.extend(groups.split(',').take(if several { usize::MAX } else { 1 }).map(target));
+    }
+    targets.retain(|target| !may_see(from, target));
+    targets.into_iter().map(|target| format!("{from} imports {target}, which is above or beside it")).collect()
+}
+
+/// The module, as [`LEVELS`] names it, of a path below `crate::`.
+fn target(path: &str) -> String {
+    let mut parts = path.trim().split("::").map(|part| {
+        let end = part.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(part.len());
+        &part[..end]
+    });
+    let first = match parts.next().unwrap_or_default() {
+        "Error" | "ErrorKind" | "Result" => "error",
+        "Snapshotter" => "snapshotter",
+        first => first,
+    };
+    let whole = format!("{first}::{}", parts.next().unwrap_or_default());
+    if level(&whole).is_some() { whole } else { first.to_owned() }
+}
+
+fn level(module: &str) -> Option<usize> {
+    LEVELS.iter().position(|level| level.contains(&module))
+}
+
+fn may_see(from: &str, to: &str) -> bool {
+    let top = |module: &str| module.split("::").next().map(str::to_owned);
+    if from == to || (to == "backend" && top(from).as_deref() == Some("backend")) {
+        return true;
+    }
+    let named = to.starts_with("backend::") && !SEES_BACKENDS.contains(&from);
+    let dangerous = to == "sys" && !SEES_SYS.iter().any(|seer| top(from).as_deref() == Some(*seer));
+    match (level(from), level(to)) {
+        (Some(here), Some(there)) if there < here => !named && !dangerous,
+        (Some(here), Some(there)) => here == there && SIBLINGS.contains(&(from, to)),
+        _ => false,
+    }
+}
+
+fn long_function(source: &Source, line: usize) -> Option<String> {
+    if !has_word(&source.code[line], "fn") || source.code[line].trim_end().ends_with(';') {
+        return None;
+    }
+    let name = source.code[line].split("fn ").nth(1)?.split(['(', '<']).next()?.trim();
+    let lines = item_end(&source.code, line) - line + 1;
+    let most = if source.test[line] { TEST_LINES_MAX } else { FUNCTION_LINES_MAX };
+    (lines > most).then(|| format!("the function {name} has {lines} lines"))
+}
+
+fn hidden_danger(source: &Source, line: usize) -> Option<String> {
+    if !has_word(&source.code[line], "unsafe") {
+        return None;
+    }
+    if source.module() != "sys" {
+        return Some("unsafe code outside src/sys".to_owned());
+    }
+    let near = &source.comments[line.saturating_sub(SAFETY_LINES_MAX)..=line];
+    let reason = |comment: &String| comment.contains("SAFETY:") || comment.contains("# Safety");
+    (!near.iter().any(reason)).then(|| "unsafe code without a SAFETY comment".to_owned())
+}
+
+/// What was meant to be done later.
+fn leftover(source: &Source, line: usize) -> Option<String> {
+    let mark = ["TODO", "FIXME", "XXX"].into_iter().find(|mark| has_word(&source.comments[line], mark));
+    let stub =
+        ["todo", "unimplemented"].into_iter().find(|stub| words_before(&source.code[line], "!(").any(|w| w == *stub));
+    mark.or(stub).map(|left| format!("{left} was left"))
+}
+
+fn ignored(source: &Source, line: usize) -> Option<String> {
+    let ignore = source.code[line].trim_start().starts_with("#[ignore");
+    let children = source.lines[line].contains(r#"= "waits to be killed""#);
+    (ignore && !children).then(|| "a test is ignored".to_owned())
+}
+
+/// What only the command line and tests may do.
+fn library_only(source: &Source, line: usize) -> Option<String> {
+    let code = &source.code[line];
+    if code.contains(".unwrap()") && source.path.starts_with("src/") && !source.test[line] {
+        return Some("unwrap outside tests".to_owned());
+    }
+    if !source.is_library(line) {
+        return None;
+    }
+    let prints = ["println", "eprintln", "print", "eprint", "dbg"];
+    if words_before(code, "!(").any(|word| prints.contains(&word)) {
+        return Some("printing below the command line".to_owned());
+    }
+    let reads = code.contains("std::env") || words_before(code, "::var").any(|word| word == "env");
+    reads.then(|| "reading the environment below the command line".to_owned())
+}
+
+/// Every Rust file below `dir`, by its path.
+fn files(dir: &Path, found: &mut Vec<PathBuf>) {
+    let Ok(entries) = fs::read_dir(dir) else { return };
+    for entry in entries {
+        let path = entry.expect("entry").path();
+        if path.is_dir() {
+            files(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The files (without `.rs`) of the modules that `path` declares for tests only.
+fn test_modules(path: &str, text: &str) -> Vec<String> {
+    let (code, _) = separate(text);
+    let base = path.trim_end_matches(".rs");
+    let dir = match base.rsplit_once('/') {
+        Some((dir, "mod" | "lib" | "main")) => dir,
+        _ => base,
+    };
+    let test = test_lines(&code);
+    let declared = |line: usize| code[line].trim().strip_suffix(';')?.rsplit_once("mod ").map(|(_, name)| name);
+    (0..code.len()).filter(|line| test[*line]).filter_map(declared).map(|name| format!("{dir}/{name}")).collect()
+}
+
+#[test]
+fn the_house_is_tidy() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut paths = Vec::new();
+    ["src", "tests", "benches"].iter().for_each(|dir| files(&root.join(dir), &mut paths));
+    paths.sort();
+    let texts: Vec<(String, String)> = paths
+        .iter()
+        .map(|path| {
+            let shown = path.strip_prefix(root).expect("below the root").display().to_string();
+            (shown, fs::read_to_string(path).expect("read"))
+        })
+        .collect();
+    assert!(texts.len() > 50, "{} files: the scan is at the wrong place", texts.len());
+    let for_tests: BTreeSet<String> = texts.iter().flat_map(|(path, text)| test_modules(path, text)).collect();
+    let is_test = |path: &str| {
+        !path.starts_with("src/")
+            || for_tests
+                .iter()
+                .any(|test| path.strip_prefix(test.as_str()).is_some_and(|rest| rest.starts_with(['.', '/'])))
+    };
+    let offences: Vec<String> = texts
+        .iter()
+        .flat_map(|(path, text)| check(&Source::new(path, text, is_test(path))))
+        .map(|offence| offence.to_string())
+        .collect();
+    assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
+}
+
+/// What is found in `text` at `path`.
+fn found(path: &str, text: &str) -> Vec<(usize, String)> {
+    check(&Source::new(path, text, !path.starts_with("src/"))).into_iter().map(|o| (o.line, o.what)).collect()
+}
+
+/// Each rule finds what was planted for it.
+#[test]
+fn planted_offences_are_found() {
+    let function = |lines: usize| format!("fn long() {{\n{}}}\n", "    step();\n".repeat(lines));
+    let (long, longer) = (function(FUNCTION_LINES_MAX), function(TEST_LINES_MAX));
+    let planted: [(&str, &str, &str); 24] = [
+        ("src/tree/walk.rs", "use crate::changeset::Sink;\n", "tree imports changeset"),
+        ("src/tree/walk.rs", "use crate::mount::Mount;\n", "tree imports mount"),
+        ("src/tree/walk.rs", "use crate::{Error, Snapshotter};\n", "tree imports snapshotter"),
+        ("src/store/rows.rs", "fn a(b: &crate::registry::Choice) {}\n", "store imports registry"),
+        ("src/store/rows.rs", "use crate::backend::btrfs::Btrfs;\n", "store imports backend::btrfs"),
+        ("src/store/rows.rs", "use crate::sys::btrfs;\n", "store imports sys"),
+        ("src/backend/copy.rs", "use crate::backend::overlay::Overlay;\n", "backend::copy imports backend::overlay"),
+        ("src/backend/copy/manifest.rs", "use crate::store::Store;\n", "backend::copy imports store"),
+        ("src/image/mod.rs", "use crate::backend::copy::Copy;\n", "image imports backend::copy"),
+        ("src/id.rs", "use crate::newcomer::Thing;\n", "id imports newcomer"),
+        ("src/store/a.rs", &long, "the function long has 72 lines"),
+        ("tests/backends/a.rs", &longer, "the function long has 102 lines"),
+        ("src/store/a.rs", &"\n".repeat(FILE_LINES_MAX + 1), "the file has 701 lines"),
+        ("src/tree/a.rs", "// SAFETY: none.\nunsafe { a() }\n", "unsafe code outside"),
+        ("tests/a.rs", "unsafe { a() }\n", "unsafe code outside"),
+        ("src/sys/a.rs", "let b = unsafe { a() };\n", "unsafe code without"),
+        ("src/store/a.rs", "println!(\"a\");\n", "printing"),
+        ("src/store/a.rs", "std::eprint!(\"a\");\n", "printing"),
+        ("src/mount/a.rs", "let a = std::env::var(\"A\");\n", "reading the environment"),
+        ("src/cli/a.rs", "// TODO: more\n", "TODO was left"),
+        ("tests/a.rs", "todo!(\"later\")\n", "todo was left"),
+        ("tests/a.rs", "#[ignore = \"slow\"]\nfn a() {}\n", "a test is ignored"),
+        ("src/cli/a.rs", "let a = b.unwrap();\n", "unwrap outside tests"),
+        ("src/id.rs", "#[cfg(test)]\nuse b;\nfn a() { b.unwrap() }\n", "unwrap outside tests"),
+    ];
+    for (path, text, expected) in planted {
+        let found = found(path, text);
+        assert_eq!(found.len(), 1, "{path}: {text:?}: {found:?}");
+        assert!(found[0].1.contains(expected), "{path}: {:?} is not {expected:?}", found[0].1);
+    }
+}
+
+#[test]
+fn what_is_allowed_passes() {
+    let allowed = [
+        ("src/store/a.rs", "use crate::backend::Backend;\nuse crate::{Error, error::Context};\n"),
+        ("src/snapshotter.rs", "use crate::backend::Usage;\n"),
+        ("src/registry.rs", "use crate::backend::btrfs::Btrfs;\nuse crate::store::Store;\n"),
+        ("src/backend/btrfs/usage.rs", "use crate::sys::btrfs as sys;\nuse crate::backend::Usage;\n"),
+        ("src/store/a.rs", "//! See [`crate::registry::open`]; unsafe, println!(), .unwrap().\n"),
+        ("src/store/a.rs", "const A: &str = \"use crate::cli; unsafe { todo!() } // TODO\";\n"),
+        ("src/store/a.rs", "const A: &str = r#\"\"unsafe\"#; const B: char = '\"'; const C: &str = \"unsafe\";\n"),
+        ("src/store/a.rs", "fn a<'a>(b: &'a str) -> &'a str { b.trim_matches('\\'') }\n"),
+        ("src/store/a.rs", "#[cfg(test)]\nmod tests {\n    fn a() {\n        println!(); b.unwrap();\n    }\n}\n"),
+        ("src/sys/a.rs", "// SAFETY: the descriptor is open.\nlet b = unsafe { a() };\n"),
+        ("src/cli/a.rs", "println!();\nlet a = std::env::var(\"A\");\n"),
+        ("src/store/a.rs", "let version = env!(\"CARGO_PKG_VERSION\");\n"),
+        ("tests/a.rs", "#[ignore = \"waits to be killed\"]\nfn a() { b.unwrap() }\n"),
+    ];
+    for (path, text) in allowed {
+        assert_eq!(found(path, text), [], "{path}: {text:?}");
+    }
+}
+
+#[test]
+fn modules_for_tests_are_told_by_their_declaration() {
+    let text = "mod a;\n#[cfg(test)]\nmod tests;\n#[cfg(test)]\npub(crate) mod sample;\n";
+    assert_eq!(test_modules("src/tree/mod.rs", text), ["src/tree/tests", "src/tree/sample"]);
+    assert_eq!(test_modules("src/backend/copy.rs", text), ["src/backend/copy/tests", "src/backend/copy/sample"]);
+}

@@ -7,6 +7,8 @@ pub mod backend;
 pub mod changeset;
 pub mod cli;
 pub mod conformance;
+#[cfg(doc)]
+pub mod design;
 pub mod error;
 pub mod id;
 pub mod image;

@@ -88,3 +88,25 @@ fn levels_are_what_sqlite_calls_them() {
     assert_eq!(meta.transact(Level::Relaxed, synchronous).expect("relaxed"), 1);
     assert_eq!(meta.transact(Level::Durable, synchronous).expect("durable"), 2);
 }
+
+/// The schema and the page that explains it.
+#[test]
+fn every_column_is_explained() {
+    let page = include_str!("../../design.rs");
+    let place = Place::new();
+    let meta = place.open(&MIGRATIONS, None).expect("open");
+    let query = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'";
+    let columns: Vec<(String, String)> = meta
+        .read(|connection| {
+            let mut statement = connection.prepare(query)?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+        })
+        .expect("the schema");
+    assert!(columns.len() > 20, "{columns:?}");
+    for (table, column) in columns {
+        let rows = page.split(&format!("| `{table}` |")).nth(1).expect(&table);
+        let rows = rows.lines().enumerate().take_while(|(at, row)| *at == 0 || row.starts_with("//! | |"));
+        let explained = rows.into_iter().any(|(_, row)| row.contains(&format!("`{column}`")));
+        assert!(explained, "design.rs does not explain {table}.{column}");
+    }
+}

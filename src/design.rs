@@ -1,0 +1,105 @@
+//! The invariants, the format on disk, and the decisions with their reasons. For readers of the code: nothing is compiled.
+//!
+//! # Invariants
+//!
+//! 1. What was acknowledged survives the death of any process, and with `durability = commit` a power cut. What was not
+//!    is as if it had not been asked for.
+//! 2. What the database calls durable is complete on disk. The disk may hold more than the database names, never less.
+//! 3. An id is given once. What is at `s/<id>` of an id without a row is debris, whoever looks, and may be removed.
+//! 4. A committed snapshot never changes, and neither does its parent. Its chain is there as long as it is.
+//! 5. No file-system work inside a transaction, so nobody waits for another's copy, removal or disk.
+//! 6. A row that is not `ready`, and one that is held, names a worker; a worker is alive as long as its lock is.
+//! 7. The same edits give the same layer, byte for byte, on every strategy. A fast path only narrows what is compared.
+//! 8. Nothing inside a snapshot is followed: its content is a stranger's.
+//!
+//! # On disk
+//!
+//! ```text
+//! <root>/               0700
+//!   strata.db           SQLite in WAL mode; application_id "stra", user_version the format
+//!   s/<id>/             a snapshot: overlay fs/ and work/, copy fs/ and manifest, btrfs the subvolume itself
+//!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of which the usage is taken
+//!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
+//!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
+//! ```
+//!
+//! ## The database, format 1
+//!
+//! Times are nanoseconds since 1970.
+//!
+//! | table | column | meaning |
+//! |---|---|---|
+//! | `snapshot` | `row` | its number in the database; given again when it is gone |
+//! | | `id` | its directory; never given again |
+//! | | `owner`, `name` | together unique; the key or name |
+//! | | `kind` | 1 view, 2 active, 3 committed |
+//! | | `state` | 0 ready; 1 creating: holds its key, not visible; 2 claimed: visible, a commit or an apply works on it; 3 reserved: holds the name that a commit under way will give |
+//! | | `parent` | the row of its parent |
+//! | | `worker` | who has it in work; on a ready row: who holds it for an image that has no name yet |
+//! | | `created`, `updated` | when it was made or committed; when its labels changed |
+//! | | `size_bytes`, `inodes` | its usage, as of the commit |
+//! | | `durable` | 0 while a power cut may take it |
+//! | | `origin` | 1 an image needed it: `gc` may take it; 0 it was named by somebody |
+//! | | `diff_id` | the digest of the layer it was made from |
+//! | `label` | `snapshot`, `name`, `value` | the labels of a snapshot |
+//! | `image` | `owner`, `name` | together unique |
+//! | | `config`, `manifest` | digests of documents |
+//! | | `top` | the row of its topmost layer |
+//! | | `created` | when the store got it |
+//! | `document` | `digest`, `bytes` | configs and manifests, byte for byte |
+//! | `trash` | `id` | what is to be freed |
+//! | `setting` | `name`, `value` | `backend`, `durability`, `next_id`, `boot_id` |
+//!
+//! # Decisions
+//!
+//! ## The store
+//!
+//! - **Documents lie in the database, not in `blobs/`.** An image, its documents and the snapshot it stands on appear and
+//!   go in one transaction; files beside the database would need an order of writing and a collector that does not
+//!   race with an import. They are small: a few kilobytes each.
+//! - **Rows are reserved relaxed and published durably.** Losing a reservation to a power cut loses nothing that was
+//!   acknowledged, and a wait for the disk is most of the price of a transaction. A durable transaction brings
+//!   all earlier ones to disk with it, for it is one log.
+//! - **In place or to a fresh id.** overlay and copy commit in place: nothing need move, and the path of a layer stays the
+//!   same. btrfs commits to a fresh id, because the read-only flag on the active subvolume would neither stop those who
+//!   have a file open nor flush anything.
+//! - **The order of recovery**: list the disk; in one transaction end the work of the dead, after a boot drop what was
+//!   not durable with all that stands on it, put what no row names into the trash; make missing directories again; write
+//!   the boot id; remove the lock files of the dead. Each step may be repeated, and the last two are what keeps the
+//!   next process from repeating them, so a crash or failure anywhere is gone on with. Recoveries take turns.
+//! - **The disk is listed before the database is read.** A row comes before its directory; so a directory that was there
+//!   and has no row afterwards has no living maker. The other way round it may be new.
+//! - **Dead means that its lock can be taken, or that its file is gone.** A process that ends in good order may leave
+//!   rows: the layers of an import that failed, or a call whose failure a full disk kept from being written.
+//!   The names of lock files hold the time, for such rows outlive the file and inode numbers are given again at once.
+//! - **A failed call frees its space before it tells the database**, which on a full disk may need that space. What
+//!   cannot be told then is told before the process's next change.
+//! - **`sync` vouches for (id, kind)**, not for rows: while it waits for the disk a row number may come to mean another
+//!   snapshot, and an active one of the list may be written to and committed in place under the same id.
+//! - **`apply` claims its snapshot as a commit does.** Its writer is a detached mount, which no table shows: without the
+//!   claim a commit beside it would publish a layer that goes on changing.
+//! - **A view of a committed snapshot has no directory.** It cannot be seen to be mounted; its parent can, so what matters
+//!   (that the layers stay) is checked when the parent is removed.
+//! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves.
+//! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
+//!   written back whenever it has grown to 1,000 pages.
+//!
+//! ## Layers
+//!
+//! - **A tree without a parent is compared with an implied root**: an empty directory, 0755 0:0, mtime 0. So an empty
+//!   snapshot that nobody touched changed nothing and makes an empty layer, on every strategy; a root that was
+//!   changed is an entry.
+//! - **A name of 252 to 255 bytes that vanishes** has no whiteout: `.wh.` and the name are longer than a name may be. Its
+//!   directory becomes opaque, and what is left in it is put again.
+//! - **Extended attributes that are none of a layer's business** are left out by one list: the state of overlayfs
+//!   (`trusted.overlay.*`, `user.overlay.*`), the second names by which xfs lists access control lists
+//!   (`trusted.SGI_ACL_*`), properties of btrfs (`btrfs.*`), `security.selinux`, `system.nfs4_acl`.
+//!
+//! ## Strategies
+//!
+//! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active
+//!   one, which is gone after the commit. Exact quota groups cost every writer on the file system.
+//! - **copy keeps a manifest of inode numbers and ctimes** rather than trusting ctimes alone: two directories that change
+//!   places leave old ctimes on all that is in them.
+//! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the
+//!   error names the path.

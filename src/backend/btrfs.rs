@@ -27,7 +27,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, RenameFlags};
+use rustix::fs::{FlockOperation, Mode, RenameFlags};
 use rustix::io::Errno;
 
 use super::{Backend, Capabilities, Chain, Usage};
@@ -150,11 +150,20 @@ impl Btrfs {
     /// The usage of an active snapshot: that of a read-only snapshot of it, in which nothing is in memory only.
     fn usage_now(&self, id: Id, active: &Dir, since: u64) -> Result<Usage> {
         let name = Beside::Now.of(id);
+        let _alone = self.alone()?;
         self.clear(&name)?;
         self.snapshot(active, &name, true)?;
         let usage = self.snapshots.open_dir(&name).and_then(|dir| usage::since(&dir, since));
         self.clear(&name)?;
         usage
+    }
+
+    /// Waits until nobody else, in whatever process, takes a usage. The lock is on the directory of all snapshots: one on
+    /// a snapshot could be held for ever by who uses it.
+    fn alone(&self) -> Result<Dir> {
+        let dir = Dir::open(&self.path)?;
+        rustix::fs::flock(&dir, FlockOperation::LockExclusive).at("lock", &self.path)?;
+        Ok(dir)
     }
 
     /// Seals a snapshot that has subvolumes inside: a copy of it gets directories in their stead, and is sealed.

@@ -4,7 +4,8 @@
 //! no file system. Each snapshot has the directory (or subvolume) `<root>/s/<id>`, and what is inside is the backend's.
 //!
 //! # Rules for every method
-//! - Calls for different ids may come at the same time from several threads and processes; for one id never.
+//! - Calls for different ids may come at the same time from several threads and processes; for one id only those that
+//!   change nothing: `mounts`, `usage`, `layer`, `candidates`.
 //! - A method that fails leaves nothing that [`Backend::inventory`] does not list, and [`Backend::remove`] clears it.
 //! - After a crash in the middle of a method, `remove` of its ids succeeds whatever was left, and a `create` or `seal`
 //!   with other ids is not disturbed.

@@ -6,7 +6,9 @@ mod support;
 mod faults;
 mod lifecycle;
 mod lock_step;
+mod processes;
 mod sharing;
+mod store;
 
 use std::path::PathBuf;
 

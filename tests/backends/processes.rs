@@ -1,0 +1,259 @@
+//! Several processes on one store, some of which are killed in the middle of whatever they do.
+//!
+//! Each makes random calls on keys of its own and on parents of all, and writes down what it is about to do and what was
+//! acknowledged. Afterwards the store must hold exactly that, but for the one call of each process that nobody answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use strata::snapshotter::{Info, Kind, Labels};
+use strata::store::{Durability, Store};
+use strata::{ErrorKind, Snapshotter};
+
+use super::lifecycle::{open, write};
+use super::{Bench, MATRIX, on_each, support};
+
+const NONE: &Labels = &BTreeMap::new();
+
+/// What tells a child what to do: its place in the matrix, the file system, its name, its seed.
+const ORDER: &str = "STRATA_TEST_WORK";
+
+const WORKERS: usize = 4;
+
+/// How often each worker is killed and started again before it is let finish.
+const LIVES: u64 = 3;
+
+/// What one life does if nobody ends it.
+const CALLS: u64 = 25;
+
+/// Numbers that look random: the same for the same seed.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+fn spawn(bench: &Bench, place: usize, worker: usize, seed: u64) -> Child {
+    Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "processes::child", "--ignored", "--nocapture"])
+        .env(ORDER, format!("{place} {} w{worker} {seed}", bench.scratch.path().display()))
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start a child")
+}
+
+#[test]
+fn killed_workers_lose_nothing_and_leave_nothing() {
+    on_each(|bench| {
+        let place = MATRIX.iter().position(|setting| setting.name == bench.setting.name).expect("its place");
+        let mut numbers = Numbers(place as u64 + 1);
+        let seed = |life: u64, worker: usize| life * 100 + worker as u64 * 7 + place as u64;
+        let mut kills = 0;
+        for life in 0..LIVES {
+            let mut children: Vec<_> =
+                (0..WORKERS).map(|worker| spawn(bench, place, worker, seed(life, worker))).collect();
+            for child in &mut children {
+                std::thread::sleep(Duration::from_millis(20 + numbers.below(150)));
+                kills += u32::from(child.try_wait().expect("wait").is_none());
+                // One that has ended cannot be killed, and need not.
+                let _ = child.kill();
+            }
+            children.into_iter().for_each(|child| drop(child.wait_with_output().expect("wait")));
+        }
+        let children: Vec<_> = (0..WORKERS).map(|worker| spawn(bench, place, worker, seed(LIVES, worker))).collect();
+        for child in children {
+            let output = child.wait_with_output().expect("wait");
+            assert!(output.status.success(), "{}: {}", bench.setting.name, String::from_utf8_lossy(&output.stderr));
+        }
+        let calls = check(bench);
+        support::say(&format!("{}: {calls} calls acknowledged, {kills} processes killed", bench.setting.name));
+        assert!(kills > 0 && calls > 100, "{kills} kills, {calls} calls");
+    });
+}
+
+/// What the journal of one worker says: what there is for certain, and the call that may have been made or not.
+#[derive(Debug, Default)]
+struct Journal {
+    active: BTreeSet<String>,
+    committed: BTreeSet<String>,
+    open_calls: Vec<String>,
+    acknowledged: usize,
+}
+
+impl Journal {
+    fn read(path: &Path) -> Self {
+        let mut journal = Self::default();
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let mut begun = None;
+        for line in text.lines() {
+            match line.split_once(' ') {
+                Some(("begin", call)) => journal.open_calls.extend(begun.replace(call.to_owned())),
+                Some(("done", call)) => {
+                    begun = None;
+                    journal.acknowledged += 1;
+                    journal.note(call);
+                }
+                _ => begun = None,
+            }
+        }
+        journal.open_calls.extend(begun);
+        journal
+    }
+
+    fn note(&mut self, call: &str) {
+        match call.split(' ').collect::<Vec<_>>().as_slice() {
+            ["prepare", key, ..] => drop(self.active.insert((*key).to_owned())),
+            ["commit", name, key] => {
+                self.active.remove(*key);
+                self.committed.insert((*name).to_owned());
+            }
+            ["remove", key] => {
+                self.active.remove(*key);
+                self.committed.remove(*key);
+            }
+            _ => panic!("{call}"),
+        }
+    }
+}
+
+/// Compares the store with the journals, and answers how many calls were acknowledged.
+fn check(bench: &Bench) -> usize {
+    let store = bench.store("store");
+    store.cleanup().expect("cleanup");
+    let who = bench.setting.name;
+    let mut listed = BTreeMap::new();
+    let mut own_directories = 0;
+    let mut visit = |info: &Info| {
+        listed.insert(info.name.clone(), info.kind);
+        own_directories += usize::from(info.kind != Kind::View);
+        Ok(())
+    };
+    store.walk(&[], &mut visit).expect("walk");
+    let ids = store.backend().inventory().expect("inventory");
+    assert_eq!(ids.len(), own_directories, "{who}: debris: {ids:?} for {listed:?}");
+    let mut acknowledged = 0;
+    for worker in 0..WORKERS {
+        let journal = Journal::read(&bench.root(&format!("w{worker}.log")));
+        acknowledged += journal.acknowledged;
+        let unsure: BTreeSet<&str> = journal.open_calls.iter().flat_map(|call| call.split(' ').skip(1)).collect();
+        for (names, kind) in [(&journal.active, Kind::Active), (&journal.committed, Kind::Committed)] {
+            for name in names.iter().filter(|name| !unsure.contains(name.as_str())) {
+                assert_eq!(listed.get(name), Some(&kind), "{who}: {name} was acknowledged: {journal:?}");
+            }
+        }
+        let prefix = format!("w{worker}-");
+        for name in listed.keys().filter(|name| name.starts_with(&prefix)) {
+            let known = journal.active.contains(name) || journal.committed.contains(name);
+            assert!(known || unsure.contains(name.as_str()), "{who}: nobody was told of {name}: {journal:?}");
+        }
+    }
+    for (name, _) in listed.iter().filter(|(_, kind)| **kind == Kind::Committed) {
+        let mut text = String::new();
+        let tree = store.open_tree(name).expect("the tree of a committed snapshot");
+        File::from(tree.open_file(name).expect("its file")).read_to_string(&mut text).expect("read");
+        assert_eq!(&text, name, "{who}: what was committed changed");
+    }
+    acknowledged
+}
+
+/// One of the processes. It finds its file system in the mount namespace that it was started in.
+#[test]
+#[ignore = "waits to be killed"]
+fn child() {
+    let Ok(order) = std::env::var(ORDER) else { return };
+    let [place, base, name, seed] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };
+    let setting = MATRIX[place.parse::<usize>().expect("a place")];
+    let root = Path::new(base).join("store");
+    fs::create_dir_all(&root).expect("make the root");
+    let backend = strata::registry::backend(&root, setting.strategy, setting.clone).expect("the backend");
+    let database = strata::store::Database::create(&root, Durability::Commit).expect("the database");
+    let store = Store::new(database, backend, strata::store::LOCAL).expect("the store");
+    let log = File::options().create(true).append(true).open(Path::new(base).join(format!("{name}.log"))).expect("log");
+    let mut worker = Worker { store, log, name: name.to_owned(), numbers: Numbers(seed.parse().expect("a seed")) };
+    for number in 0..CALLS {
+        worker.step(&format!("{seed}-{number}"));
+    }
+}
+
+struct Worker {
+    store: Store,
+    log: File,
+    name: String,
+    numbers: Numbers,
+}
+
+impl Worker {
+    fn step(&mut self, number: &str) {
+        let (mine, committed) = self.listed();
+        let key = format!("{}-{number}", self.name);
+        let any = |numbers: &mut Numbers, of: &[String]| of[numbers.below(of.len() as u64) as usize].clone();
+        match self.numbers.below(8) {
+            0..=2 => {
+                let none = committed.is_empty() || self.numbers.below(3) == 0;
+                let parent = if none { String::new() } else { any(&mut self.numbers, &committed) };
+                self.call(&format!("prepare {key} {parent}"));
+            }
+            3..=5 if !mine.is_empty() => {
+                let active = any(&mut self.numbers, &mine);
+                if !open(&self.store, &active).names().expect("names").iter().any(|entry| entry.name == *key) {
+                    write(&self.store, &active, &key, key.as_bytes());
+                }
+                self.call(&format!("commit {key} {active}"));
+            }
+            6 if !mine.is_empty() => {
+                let active = any(&mut self.numbers, &mine);
+                self.call(&format!("remove {active}"));
+            }
+            _ => {
+                let own: Vec<String> = committed.into_iter().filter(|name| name.starts_with(&self.name)).collect();
+                if !own.is_empty() {
+                    let name = any(&mut self.numbers, &own);
+                    self.call(&format!("remove {name}"));
+                }
+                self.store.drain(Some(Duration::ZERO)).expect("drain");
+            }
+        }
+    }
+
+    /// Its own active snapshots, and the committed ones of all.
+    fn listed(&self) -> (Vec<String>, Vec<String>) {
+        let (mut mine, mut committed) = (Vec::new(), Vec::new());
+        let prefix = format!("{}-", self.name);
+        let mut visit = |info: &Info| {
+            match info.kind {
+                Kind::Active if info.name.starts_with(&prefix) => mine.push(info.name.clone()),
+                Kind::Committed => committed.push(info.name.clone()),
+                _ => {}
+            }
+            Ok(())
+        };
+        self.store.walk(&[], &mut visit).expect("walk");
+        (mine, committed)
+    }
+
+    /// Makes one call. Others may have removed the parent, or built on what is to be removed; nothing else may fail.
+    fn call(&mut self, call: &str) {
+        writeln!(self.log, "begin {call}").expect("log");
+        let answer = match call.split(' ').collect::<Vec<_>>().as_slice() {
+            ["prepare", key, parent] => self.store.prepare(key, parent, NONE).map(drop),
+            ["commit", name, key] => self.store.commit(name, key, NONE),
+            ["remove", key] => self.store.remove(key),
+            _ => panic!("{call}"),
+        };
+        match answer {
+            Ok(()) => writeln!(self.log, "done {call}").expect("log"),
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {
+                writeln!(self.log, "refused {call}").expect("log");
+            }
+            Err(error) => panic!("{call}: {}", error.chain()),
+        }
+    }
+}

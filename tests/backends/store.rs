@@ -1,0 +1,194 @@
+//! What a store promises on real file systems: after a boot, on a full disk, and while several calls are under way.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+
+use rusqlite::Connection;
+
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::Choice;
+use strata::snapshotter::Labels;
+use strata::store::{Durability, Store};
+use strata::tree::copy::CloneMode;
+use strata::{ErrorKind, Snapshotter};
+
+use super::lifecycle::{names, open, write};
+use super::{Bench, Setting, on_each, support};
+
+const NONE: &Labels = &BTreeMap::new();
+
+/// A file system that is soon full.
+const SMALL_BYTES: u64 = 24 << 20;
+
+/// Less than what a copy of the test's snapshot takes.
+const ROOM_BYTES: u64 = 512 << 10;
+
+fn kind<T>(result: strata::Result<T>) -> Option<ErrorKind> {
+    result.err().map(|error| error.kind())
+}
+
+/// What was acknowledged of a fresh snapshot is there after a power cut that took its directory.
+#[test]
+fn an_empty_active_is_made_again_after_a_boot() {
+    on_each(|bench| {
+        let store = bench.store("store");
+        store.prepare("making", "", NONE).expect("prepare");
+        write(&store, "making", "file", b"x");
+        store.commit("base", "making", NONE).expect("commit");
+        store.prepare("top", "base", NONE).expect("prepare");
+        store.prepare("bare", "", NONE).expect("prepare");
+        let ids = store.backend().inventory().expect("inventory");
+        for id in &ids[ids.len() - 2..] {
+            store.backend().remove(*id).expect("what a power cut does");
+        }
+        drop(store);
+        let database = Connection::open(bench.root("store").join("strata.db")).expect("open");
+        database.execute("UPDATE setting SET value = 'other' WHERE name = 'boot_id'", []).expect("another boot");
+        let store = bench.store("store");
+        assert!(open(&store, "top").stat("file").is_ok(), "{}", bench.setting.name);
+        write(&store, "bare", "file", b"x");
+        assert_eq!(store.backend().inventory().expect("inventory"), ids);
+    });
+}
+
+/// Nobody commits what is still being written, and nobody removes it.
+#[test]
+fn an_apply_has_its_snapshot_to_itself() {
+    on_each(|bench| {
+        let store = bench.store("store");
+        let other = bench.store("store");
+        store.prepare("key", "", NONE).expect("prepare");
+        let produce = &mut |_: &mut dyn strata::changeset::Sink| {
+            assert_eq!(kind(other.commit("name", "key", NONE)), Some(ErrorKind::FailedPrecondition));
+            assert_eq!(kind(other.remove("key")), Some(ErrorKind::FailedPrecondition));
+            assert_eq!(kind(other.apply("key", &mut |_| Ok(()))), Some(ErrorKind::FailedPrecondition));
+            Ok(())
+        };
+        store.apply("key", produce).expect("apply");
+        let failing = &mut |_: &mut dyn strata::changeset::Sink| Err(strata::Error::invalid("no more"));
+        assert_eq!(kind(store.apply("key", failing)), Some(ErrorKind::InvalidArgument));
+        other.commit("name", "key", NONE).expect("it is free again");
+    });
+}
+
+/// A daemon is asked for the usage by many at once, of snapshots that are in use.
+#[test]
+fn usage_is_asked_for_by_several() {
+    on_each(|bench| {
+        let store = &bench.store("store");
+        store.prepare("key", "", NONE).expect("prepare");
+        write(store, "key", "file", &[7; 100_000]);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10 {
+                        let usage = store.usage("key").expect(bench.setting.name);
+                        assert!(usage.size_bytes >= 100_000, "{}: {usage:?}", bench.setting.name);
+                    }
+                });
+            }
+        });
+        store.commit("name", "key", NONE).expect("commit");
+        assert_eq!(store.backend().inventory().expect("inventory").len(), 1 + usize::from(fresh(bench)));
+    });
+}
+
+/// Whether the active snapshot waits in the trash after a commit.
+fn fresh(bench: &Bench) -> bool {
+    bench.setting.strategy == Choice::Btrfs
+}
+
+/// Takes all space but for what the database needs to begin: so the disk is full in the middle of the work, too.
+fn fill(path: &Path) {
+    let mut file = fs::File::create(path).expect("create");
+    for size in [1 << 20, 1 << 16, 1 << 12, 1] {
+        while file.write(&vec![1; size]).is_ok_and(|written| written > 0) && file.sync_data().is_ok() {}
+    }
+    let size = file.metadata().expect("stat").len();
+    file.set_len(size - ROOM_BYTES).and_then(|()| file.sync_all()).expect("make some room");
+}
+
+fn full_disk(setting: Setting) {
+    let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SMALL_BYTES)) else { return };
+    let bench = Bench { setting, scratch };
+    let store = bench.store("store");
+    store.prepare("making", "", NONE).expect("prepare");
+    write(&store, "making", "file", &vec![3; 1 << 20]);
+    store.commit("base", "making", NONE).expect("commit");
+    store.prepare("ready", "base", NONE).expect("prepare");
+    let filler = bench.root("filler");
+    fill(&filler);
+    let (mut made, mut failed) = (0, 0);
+    let mut expected = vec!["base".to_owned()];
+    let mut count = |result: strata::Result<()>| match result {
+        Ok(()) => {
+            made += 1;
+            true
+        }
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{}: {}", setting.name, error.chain());
+            failed += 1;
+            false
+        }
+    };
+    expected.push(if count(store.commit("done", "ready", NONE)) { "done" } else { "ready" }.to_owned());
+    // What fits into the log still succeeds; so again and again.
+    for number in 0..200 {
+        let key = format!("x{number:03}");
+        if count(store.prepare(&key, "base", NONE).map(drop)) {
+            expected.push(key);
+        }
+    }
+    assert!(failed > 0, "{}: {made} calls succeeded on a full disk", setting.name);
+    assert_eq!(names(&store), expected, "{}", setting.name);
+    fs::remove_file(&filler).expect("make space");
+    store.prepare("x000 again", "base", NONE).expect("there is space");
+    let keys: Vec<String> =
+        (0..200).map(|number| format!("x{number:03}")).filter(|key| !expected.contains(key)).collect();
+    store.prepare(&keys[0], "base", NONE).expect("a key that failed is free");
+    store.remove(&keys[0]).expect("remove");
+    store.commit("last", "x000 again", NONE).expect("commit");
+    store.cleanup().expect("cleanup");
+    assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name);
+    drop(store);
+    assert_no_work(&bench.root("store"));
+}
+
+fn assert_no_work(root: &Path) {
+    let database = Connection::open(root.join("strata.db")).expect("open");
+    let count = |table: &str| -> i64 {
+        database.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).expect(table)
+    };
+    assert_eq!((count("snapshot WHERE worker IS NOT NULL"), count("trash")), (0, 0));
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_overlay() {
+    full_disk(Setting { name: "overlay", strategy: Choice::Overlay, fs: FsType::Ext4, clone: CloneMode::Auto });
+}
+
+#[test]
+fn a_full_disk_loses_nothing_with_copy() {
+    full_disk(Setting { name: "copy", strategy: Choice::Copy, fs: FsType::Ext4, clone: CloneMode::Bytes });
+}
+
+/// No strategy is left to chance: what a store was made with is what it is.
+#[test]
+fn a_store_keeps_its_backend() {
+    on_each(|bench| {
+        drop(bench.store("store"));
+        let other = if bench.setting.strategy == Choice::Copy { Choice::Overlay } else { Choice::Copy };
+        let config = strata::registry::Config { backend: other, ..strata::registry::Config::new(bench.root("store")) };
+        let error = strata::registry::open(&config).expect_err("another backend");
+        assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+        for name in [other.as_str(), bench.setting.strategy.as_str()] {
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let config = strata::registry::Config { backend: Choice::Auto, ..config };
+        let store: Store = strata::registry::open(&config).expect("the store knows");
+        assert_eq!(store.backend().capabilities().name, bench.setting.strategy.as_str());
+        assert_eq!(store.durability(), Durability::Commit);
+    });
+}

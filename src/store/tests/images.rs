@@ -99,3 +99,18 @@ fn a_damaged_document_is_not_handed_out() {
     place.execute("UPDATE document SET bytes = x'00'");
     assert_eq!(kind(store.document(Digest::of(b"config"))), Some(ErrorKind::DataLoss));
 }
+
+/// Whatever ends the process, and whatever calls failed before.
+#[test]
+fn a_layer_in_the_making_goes_with_its_process() {
+    let place = Place::new();
+    let store = place.moving(During::failing("seal", |_| ()));
+    store.prepare_layer("making", "").expect("prepare");
+    assert!(store.commit("name", "making", NONE).is_err());
+    place.store_during(During::nothing()).gc().expect("gc beside it");
+    assert_eq!(names(&store), ["making"]);
+    drop(store);
+    let store = place.store();
+    store.gc().expect("gc");
+    assert_eq!((names(&store), place.ids()), (vec![], vec![]));
+}

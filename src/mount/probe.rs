@@ -20,6 +20,9 @@ use super::{Upper, attach};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
+/// What the names of the directories begin with in which things are tried. A crash can leave one behind.
+pub const TRIAL_PREFIX: &str = ".strata-probe-";
+
 /// What a whole user namespace looks like to its first process: every id is itself.
 const INITIAL_MAP: [&str; 3] = ["0", "0", "4294967295"];
 
@@ -270,7 +273,7 @@ impl Trial {
     fn new(dir: &Path) -> Result<Self> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = OsString::from(format!(".strata-probe-{}-{number}", std::process::id()));
+        let name = OsString::from(format!("{TRIAL_PREFIX}{}-{number}", std::process::id()));
         let path = dir.join(name);
         fs::create_dir(&path).at("make directory", &path)?;
         Ok(Self { path })

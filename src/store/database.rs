@@ -1,5 +1,6 @@
 //! The database of a store before it is known which backend it needs: how a store is found, made and recognised.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use rusqlite::Transaction;
@@ -8,6 +9,7 @@ use rustix::fs::Mode;
 use super::meta::{self, Failed, Meta};
 use super::{Durability, lock, rows};
 use crate::error::{Context, Error, Result};
+use crate::mount::probe;
 use crate::tree::Dir;
 
 /// What the directory of a new store may hold already.
@@ -67,7 +69,9 @@ impl Database {
             return Ok(());
         }
         let mut names = Dir::open(root)?.names()?.into_iter().map(|entry| entry.name);
-        match names.find(|name| !FRESH.iter().any(|known| name == known)) {
+        // Another process may be trying out the file system at this moment.
+        let is_trial = |name: &OsString| name.as_encoded_bytes().starts_with(probe::TRIAL_PREFIX.as_bytes());
+        match names.find(|name| !is_trial(name) && !FRESH.iter().any(|known| name == known)) {
             None => Ok(()),
             Some(stranger) => Err(Error::precondition(format!(
                 "{} is no store and not empty (it holds {}): choose an empty or a new directory",

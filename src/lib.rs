@@ -6,6 +6,7 @@
 pub mod backend;
 pub mod changeset;
 pub mod cli;
+pub mod compare;
 pub mod conformance;
 #[cfg(doc)]
 pub mod design;

@@ -1,0 +1,225 @@
+//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed.
+//!
+//! The sizes of files, and how many directories and links there are for so many files, are those of a minimal Debian 12
+//! (`debootstrap --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random,
+//! so nothing on the way can compress it or find it twice.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::changeset::{Change, Sink};
+use crate::error::Result;
+use crate::tree::{Meta, Node, Timestamp, Xattrs};
+
+/// The sizes at 0, 5, ... 95 percent of the files, and the largest but a few.
+const SIZES_BYTES: [u64; 21] = [
+    0, 118, 278, 521, 619, 740, 932, 1183, 1467, 1759, 2108, 2500, 3174, 4640, 7943, 14_245, 18_680, 24_358, 43_952,
+    84_933, 1_000_000,
+];
+
+/// For so many files there is one directory,
+const FILES_PER_DIR: u64 = 7;
+
+/// and for so many one symbolic link.
+const FILES_PER_LINK: u64 = 8;
+
+/// When everything was made: an image is older than what is done to it.
+const MADE: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
+
+/// An image, as a value: what is in it, and the seed of the content.
+#[derive(Clone, Debug)]
+pub struct Image {
+    seed: u64,
+    dirs: Vec<PathBuf>,
+    files: Vec<File>,
+    links: Vec<PathBuf>,
+}
+
+/// A regular file of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Where it is.
+    pub path: PathBuf,
+    /// How long it is.
+    pub size_bytes: u64,
+}
+
+impl Image {
+    /// An image of `files` files, none of them longer than `size_max_bytes`, by `seed`.
+    pub fn new(files: u64, size_max_bytes: u64, seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let mut dirs = vec![PathBuf::new()];
+        for number in 0..files.div_ceil(FILES_PER_DIR) {
+            let above = random.pick(&dirs).clone();
+            dirs.push(above.join(format!("dir{number}")));
+        }
+        let files = (0..files)
+            .map(|number| File {
+                path: random.pick(&dirs).join(format!("file{number}")),
+                size_bytes: size(&mut random).min(size_max_bytes),
+            })
+            .collect::<Vec<_>>();
+        let links = (0..files.len() as u64 / FILES_PER_LINK)
+            .map(|number| random.pick(&dirs).join(format!("link{number}")))
+            .collect();
+        Self { seed, dirs, files, links }
+    }
+
+    /// The seed.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Its regular files.
+    pub fn files(&self) -> &[File] {
+        &self.files
+    }
+
+    /// How many inodes it has, its root included.
+    pub fn inodes(&self) -> u64 {
+        (self.dirs.len() + self.files.len() + self.links.len()) as u64
+    }
+
+    /// How many bytes its files have.
+    pub fn size_bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size_bytes).sum()
+    }
+
+    /// Pushes all of it into `sink`, a directory before what it holds.
+    ///
+    /// # Errors
+    /// What `sink` returns.
+    pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
+        let mut put = |path: &Path, node: Node, mode: u32, data: &mut dyn Read| {
+            let meta = Meta { node, mode, uid: 0, gid: 0, mtime: MADE, xattrs: Xattrs::new() };
+            sink.change(&Change::Put { path: path.to_owned(), existed: false, meta }, data)
+        };
+        for dir in &self.dirs {
+            put(dir, Node::Dir, 0o755, &mut std::io::empty())?;
+        }
+        for (number, file) in self.files.iter().enumerate() {
+            let content = Random::new(self.seed ^ number as u64);
+            put(&file.path, Node::File { size: file.size_bytes }, 0o644, &mut content.take(file.size_bytes))?;
+        }
+        for link in &self.links {
+            put(link, Node::Symlink { target: b"../somewhere".to_vec() }, 0o777, &mut std::io::empty())?;
+        }
+        Ok(())
+    }
+}
+
+/// A size as Debian's files have them.
+fn size(random: &mut Random) -> u64 {
+    let steps = SIZES_BYTES.len() as u64 - 1;
+    let step = random.below(steps);
+    let (from, to) = (SIZES_BYTES[step as usize], SIZES_BYTES[step as usize + 1]);
+    if step + 1 < steps {
+        return from + random.below(to - from + 1);
+    }
+    // The last step spans more than a decimal order, and large files are rarer than small ones.
+    let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
+    (from as f64 * (to as f64 / from as f64).powf(share * share)) as u64
+}
+
+/// Numbers that look random and follow from a seed: SplitMix64. As a reader, the bytes of the numbers without an end.
+///
+/// # References
+/// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
+#[derive(Clone, Debug)]
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers of `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`; 0 if that is 0.
+    pub fn below(&mut self, end: u64) -> u64 {
+        // The high half of the product: as even as matters for ends far below 2^64.
+        ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
+    }
+
+    /// One of `some`, which is not empty.
+    fn pick<'a, T>(&mut self, some: &'a [T]) -> &'a T {
+        &some[self.below(some.len() as u64) as usize]
+    }
+}
+
+impl Read for Random {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        for chunk in buffer.chunks_mut(8) {
+            let bytes = self.next().to_le_bytes();
+            chunk.copy_from_slice(&bytes[..chunk.len()]);
+        }
+        Ok(buffer.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// What a sink is given: paths, and a sum over the content.
+    fn produced(image: &Image) -> (Vec<PathBuf>, u64) {
+        let (mut paths, mut sum) = (Vec::new(), 0_u64);
+        let mut sink = |change: &Change, data: &mut dyn Read| {
+            paths.push(change.path().to_owned());
+            let mut bytes = Vec::new();
+            data.read_to_end(&mut bytes).expect("random bytes");
+            sum = bytes.iter().fold(sum, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(*byte)));
+            Ok(())
+        };
+        image.produce(&mut sink).expect("produce");
+        (paths, sum)
+    }
+
+    #[test]
+    fn a_seed_is_an_image() {
+        let [one, same, other] = [7, 7, 8].map(|seed| produced(&Image::new(100, 4096, seed)));
+        assert_eq!(one, same);
+        assert_ne!(one.0, other.0);
+        assert_ne!(one.1, other.1);
+    }
+
+    #[test]
+    fn parents_first_and_nothing_twice() {
+        let image = Image::new(500, 0, 3);
+        let (paths, _) = produced(&image);
+        assert_eq!(paths.len() as u64, image.inodes());
+        let mut seen = BTreeSet::new();
+        for path in paths {
+            assert!(path.parent().is_none_or(|above| seen.contains(above)), "{}", path.display());
+            assert!(seen.insert(path));
+        }
+    }
+
+    #[test]
+    fn sizes_are_debians() {
+        let image = Image::new(6000, u64::MAX, 1);
+        let mut sizes: Vec<u64> = image.files().iter().map(|file| file.size_bytes).collect();
+        sizes.sort_unstable();
+        let mean = image.size_bytes() / 6000;
+        assert!((1_800..2_500).contains(&sizes[3000]), "median {}", sizes[3000]);
+        assert!((15_000..30_000).contains(&mean), "mean {mean}");
+        assert!(Image::new(6000, 100, 1).files().iter().all(|file| file.size_bytes <= 100));
+    }
+
+    #[test]
+    fn random_numbers_stay_below() {
+        let mut random = Random::new(0);
+        let seen: BTreeSet<u64> = (0..1000).map(|_| random.below(10)).collect();
+        assert_eq!(seen, (0..10).collect());
+        assert_eq!(random.below(0), 0);
+    }
+}

@@ -10,6 +10,7 @@
 //! - The exit status is 0 (done), 1 (failed) or 2 (usage). A failure is one line on standard error, with `--json` one
 //!   object. A reader that closes standard output early has seen enough: that is success.
 
+mod compare;
 mod doctor;
 mod image;
 mod interrupt;
@@ -125,6 +126,7 @@ enum Command {
     Images(image::Images),
     Doctor(doctor::Doctor),
     Gc(snapshot::Gc),
+    Compare(compare::Compare),
     Completions(Completions),
 }
 
@@ -149,6 +151,7 @@ impl Command {
             Self::Images(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Gc(command) => command.run(session),
+            Self::Compare(command) => command.run(session),
             Self::Completions(command) => command.run(session),
         }
     }

@@ -1,0 +1,186 @@
+//! The raw operations: what the kernel and SQLite take for the least that an operation of the store must do.
+//!
+//! Nothing here uses the store or a backend. The ioctls of btrfs are made here once more, for the library's own are part
+//! of what is measured.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use linux_raw_sys::btrfs::{BTRFS_SUBVOL_RDONLY, btrfs_ioctl_vol_args_v2};
+use linux_raw_sys::ioctl::{BTRFS_IOC_SNAP_CREATE_V2, BTRFS_IOC_SNAP_DESTROY_V2};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timestamps};
+use rustix::ioctl::{Opcode, Setter, ioctl};
+use strata::compare::image::Image;
+use strata::compare::measure::Timer;
+use strata::compare::workload;
+use strata::mount::{Mount, Mounted, Upper};
+use strata::tree::Dir;
+
+/// A failure of a raw operation ends the benchmark: there is nothing to compare with.
+pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
+
+/// Another database on the same file system, used as the store uses its own.
+pub struct Database(rusqlite::Connection);
+
+impl Database {
+    pub fn new(dir: &Path) -> Result<Self> {
+        let connection = rusqlite::Connection::open(dir.join("raw.db"))?;
+        connection.pragma_update(None, "journal_mode", "wal")?;
+        connection.pragma_update(None, "synchronous", "full")?;
+        connection.execute_batch("CREATE TABLE IF NOT EXISTS t (id INTEGER PRIMARY KEY, name TEXT UNIQUE)")?;
+        Ok(Self(connection))
+    }
+
+    /// One durable transaction: a row, as every operation of the store leaves at least one.
+    pub fn transaction(&mut self) -> Result<()> {
+        let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
+        transaction
+            .prepare_cached("INSERT INTO t (name) SELECT 'name-' || (1 + coalesce(max(id), 0)) FROM t")?
+            .execute([])?;
+        Ok(transaction.commit()?)
+    }
+}
+
+/// The steps of a container's life as a shell script would make them: directories and a transaction.
+pub struct Overlay {
+    dir: PathBuf,
+    target: PathBuf,
+    lower: PathBuf,
+    database: Database,
+}
+
+impl Overlay {
+    /// Works in `dir`, over the layer `lower`.
+    pub fn new(dir: PathBuf, target: PathBuf, lower: PathBuf) -> Result<Self> {
+        Ok(Self { database: Database::new(&dir)?, dir, target, lower })
+    }
+
+    pub fn round(&mut self, image: &Image, round: u64, timer: &mut Timer) -> Result<()> {
+        let top = self.dir.join(round.to_string());
+        let upper = Upper { dir: top.join("fs"), work: top.join("work") };
+        timer.time("prepare", || {
+            rustix::fs::mkdir(&top, Mode::RWXU)?;
+            rustix::fs::mkdir(&upper.work, Mode::RWXU)?;
+            rustix::fs::mkdir(&upper.dir, Mode::RWXU)?;
+            inherit(&self.lower, &upper.dir)?;
+            self.database.transaction()
+        })?;
+        let mount = Mount::Overlay { lower: vec![self.lower.clone()], upper: Some(upper.clone()), userxattr: false };
+        let mounted = Mounted::new(&[mount], &self.target)?;
+        workload::write(&Dir::open(mounted.path())?, image, round)?;
+        mounted.unmount()?;
+        timer.time("commit", || {
+            sync_tree(&upper.dir)?;
+            sync(&top)?;
+            sync(&self.dir)?;
+            self.database.transaction()
+        })?;
+        timer.time("remove", || self.database.transaction())?;
+        timer.time("free", || fs::remove_dir_all(&top))?;
+        Ok(())
+    }
+}
+
+/// Gives `dir` the mode, owner and times of `model`.
+fn inherit(model: &Path, dir: &Path) -> Result<()> {
+    let stat = rustix::fs::stat(model)?;
+    rustix::fs::chown(dir, Some(rustix::fs::Uid::from_raw(stat.st_uid)), Some(rustix::fs::Gid::from_raw(stat.st_gid)))?;
+    rustix::fs::chmod(dir, Mode::from_raw_mode(stat.st_mode))?;
+    let mtime = rustix::fs::Timespec { tv_sec: stat.st_mtime, tv_nsec: stat.st_mtime_nsec as i64 };
+    let times = Timestamps { last_access: mtime, last_modification: mtime };
+    Ok(rustix::fs::utimensat(CWD, dir, &times, AtFlags::empty())?)
+}
+
+fn sync(path: &Path) -> Result<()> {
+    Ok(rustix::fs::fsync(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?)
+}
+
+/// Every file and directory of a small tree.
+fn sync_tree(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_tree(&entry.path())?;
+        } else {
+            sync(&entry.path())?;
+        }
+    }
+    sync(dir)
+}
+
+/// The steps of a container's life on btrfs: an ioctl and a transaction.
+pub struct Btrfs {
+    dir: PathBuf,
+    source: PathBuf,
+    database: Database,
+}
+
+impl Btrfs {
+    /// Works in `dir`, on snapshots of the subvolume `source`.
+    pub fn new(dir: PathBuf, source: PathBuf) -> Result<Self> {
+        Ok(Self { database: Database::new(&dir)?, dir, source })
+    }
+
+    pub fn round(&mut self, image: &Image, round: u64, timer: &mut Timer) -> Result<()> {
+        let (top, layer) = (format!("top{round}"), format!("layer{round}"));
+        timer.time("prepare", || {
+            snapshot(&self.dir, &top, &self.source, 0)?;
+            self.database.transaction()
+        })?;
+        let active = self.dir.join(&top);
+        workload::write(&Dir::open(&active)?, image, round)?;
+        timer.time("commit", || {
+            snapshot(&self.dir, &layer, &active, BTRFS_SUBVOL_RDONLY)?;
+            self.database.transaction()
+        })?;
+        timer.time("remove", || self.database.transaction())?;
+        timer.time("free", || destroy(&self.dir, &layer).and_then(|()| destroy(&self.dir, &top)))?;
+        Ok(())
+    }
+
+    /// An active snapshot to take the usage of.
+    pub fn active(&self, name: &str) -> Result<PathBuf> {
+        snapshot(&self.dir, name, &self.source, 0)?;
+        Ok(self.dir.join(name))
+    }
+
+    /// Removes one.
+    pub fn destroy(&self, name: &str) -> Result<()> {
+        destroy(&self.dir, name)
+    }
+
+    /// The ioctls that the usage of an active snapshot cannot do without: what is in memory only has to be seen.
+    pub fn usage(&self, active: &Path) -> Result<()> {
+        snapshot(&self.dir, "now", active, BTRFS_SUBVOL_RDONLY)?;
+        destroy(&self.dir, "now")
+    }
+}
+
+fn snapshot(dir: &Path, name: &str, source: &Path, flags: u32) -> Result<()> {
+    let source = Dir::open(source)?;
+    let source = std::os::fd::AsRawFd::as_raw_fd(&source.as_fd());
+    volume::<{ BTRFS_IOC_SNAP_CREATE_V2 }>(dir, name, source.into(), flags)
+}
+
+fn destroy(dir: &Path, name: &str) -> Result<()> {
+    volume::<{ BTRFS_IOC_SNAP_DESTROY_V2 }>(dir, name, 0, 0)
+}
+
+fn volume<const OPCODE: Opcode>(dir: &Path, name: &str, source: i64, flags: u32) -> Result<()> {
+    let mut field = [0; 4040];
+    for (to, from) in field.iter_mut().zip(name.bytes()) {
+        *to = from.cast_signed();
+    }
+    let args = btrfs_ioctl_vol_args_v2 {
+        fd: source,
+        transid: 0,
+        flags: flags.into(),
+        __bindgen_anon_1: linux_raw_sys::btrfs::btrfs_ioctl_vol_args_v2__bindgen_ty_1 { unused: [0; 4] },
+        __bindgen_anon_2: linux_raw_sys::btrfs::btrfs_ioctl_vol_args_v2__bindgen_ty_2 { name: field },
+    };
+    let dir = Dir::open(dir)?;
+    // SAFETY: both opcodes take this structure and only read it, no flag says that it holds a pointer, and the name is
+    // shorter than its field.
+    Ok(unsafe { ioctl(dir.as_fd(), Setter::<OPCODE, _>::new(args)) }?)
+}

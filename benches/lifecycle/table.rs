@@ -1,0 +1,103 @@
+//! The table that is printed at the end: an operation, what it is held against, and what of it was reached.
+
+use std::fmt;
+use std::time::Duration;
+
+use strata::compare::measure::{Statistics, three_digits as time};
+
+/// The rows so far.
+#[derive(Default)]
+pub struct Table {
+    rows: Vec<[String; 6]>,
+}
+
+/// Which of the samples count.
+#[derive(Clone, Copy)]
+pub enum Rank {
+    Median,
+    Percentile99,
+}
+
+impl Rank {
+    fn of(self, statistics: &Statistics) -> u64 {
+        match self {
+            Self::Median => statistics.median_ns,
+            Self::Percentile99 => statistics.percentile_99_ns,
+        }
+    }
+}
+
+impl Table {
+    /// Adds `operation`, which is to take at most `most` times what `against` takes.
+    pub fn ratio(&mut self, operation: &str, ours: &[Duration], against: &str, theirs: &[Duration], most: f64) {
+        self.ratio_of(Rank::Median, operation, ours, against, theirs, most);
+    }
+
+    /// The same, comparing by `rank`.
+    pub fn ratio_of(
+        &mut self,
+        rank: Rank,
+        operation: &str,
+        ours: &[Duration],
+        against: &str,
+        theirs: &[Duration],
+        most: f64,
+    ) {
+        let (Some(ours), Some(theirs)) = (Statistics::of(ours.to_vec()), Statistics::of(theirs.to_vec())) else {
+            return self.skip(operation, "no sample was taken");
+        };
+        let ratio = rank.of(&ours) as f64 / rank.of(&theirs).max(1) as f64;
+        self.add(operation, shown(rank, &ours), format!("{against}: {}", shown(rank, &theirs)), ratio, most);
+    }
+
+    /// Adds `operation`, which is to take at most `most`.
+    pub fn limit(&mut self, operation: &str, ours: &[Duration], beside: &str, most: Duration) {
+        let Some(ours) = Statistics::of(ours.to_vec()) else { return self.skip(operation, "no sample was taken") };
+        let verdict = if ours.median_ns <= most.as_nanos() as u64 { "met" } else { "MISSED" };
+        let target = format!("<= {}", time(most.as_nanos() as u64));
+        let cells = [operation, &shown(Rank::Median, &ours), beside, "", &target, verdict];
+        self.rows.push(cells.map(str::to_owned));
+    }
+
+    /// Adds why `operation` was not measured.
+    pub fn skip(&mut self, operation: &str, why: &str) {
+        self.rows.push([operation, "-", why, "", "", "not measured"].map(str::to_owned));
+    }
+
+    fn add(&mut self, operation: &str, ours: String, theirs: String, ratio: f64, most: f64) {
+        let verdict = if ratio <= most { "met" } else { "MISSED" };
+        let cells = [operation, &ours, &theirs, &format!("{ratio:.2}"), &format!("<= {most}"), verdict];
+        self.rows.push(cells.map(str::to_owned));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = comfy_table::Table::new();
+        table.load_style(comfy_table::presets::NOTHING).set_header([
+            "OPERATION",
+            "STRATA: MEDIAN (QUARTILES)",
+            "AGAINST",
+            "RATIO",
+            "TARGET",
+            "",
+        ]);
+        for row in &self.rows {
+            table.add_row(row);
+        }
+        writeln!(f, "{}", table.trim_fmt())
+    }
+}
+
+fn shown(rank: Rank, statistics: &Statistics) -> String {
+    let Statistics { samples, lower_quartile_ns, upper_quartile_ns, max_ns, .. } = statistics;
+    match rank {
+        Rank::Median => format!(
+            "{} ({} to {}), n={samples}",
+            time(statistics.median_ns),
+            time(*lower_quartile_ns),
+            time(*upper_quartile_ns)
+        ),
+        Rank::Percentile99 => format!("p99 {}, max {}, n={samples}", time(statistics.percentile_99_ns), time(*max_ns)),
+    }
+}

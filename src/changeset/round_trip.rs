@@ -26,7 +26,7 @@ use crate::mount::scratch::{FsType, Scratch};
 use crate::testing;
 use crate::tree::memory::Tree;
 use crate::tree::walk::remove_all;
-use crate::tree::{Device, Dir, FileType, Timestamp};
+use crate::tree::{Device, Dir, FileType, Meta, Timestamp};
 
 /// How long the suite runs in all if nobody says otherwise.
 const BUDGET_S: u64 = 4;
@@ -349,6 +349,8 @@ fn check(scratch: &Scratch, round: usize, first: &[Gene], second: &[Gene]) -> Re
     let base = base.open_dir(&round).expect("open");
     let [old, new, copy] = ["old", "new", "copy"].map(|name| {
         base.make_dir(name).expect("mkdir");
+        // What a layer without a parent is applied to.
+        base.set_meta(name, &Meta::implied_dir()).expect("an implied root");
         base.open_dir(name).expect("open")
     });
     let at = |name: &str| Editor { root: scratch.path().join(&round).join(name) };
@@ -358,8 +360,8 @@ fn check(scratch: &Scratch, round: usize, first: &[Gene], second: &[Gene]) -> Re
     check_order(&everything)?;
     transfer(None, &old, &new);
     transfer(None, &old, &copy);
-    let before = Tree::read(&old).expect("read");
-    check_result(&before, &before, &Tree::read(&copy).expect("read"), &everything)?;
+    let (before, copied) = (Tree::read(&old).expect("read"), Tree::read(&copy).expect("read"));
+    check_result(&Tree::default(), &before, &copied, &everything)?;
     prop_assert_eq!(stream(Some(&old), &copy), [], "a copy");
 
     let editor = at("new");
@@ -370,7 +372,7 @@ fn check(scratch: &Scratch, round: usize, first: &[Gene], second: &[Gene]) -> Re
     prop_assert_eq!(&stream(Some(&copy), &new), &changed, "from a copy");
     transfer(Some(&old), &new, &copy);
     let (after, result) = (Tree::read(&new).expect("read"), Tree::read(&copy).expect("read"));
-    check_result(&before, &after, &result, &changed)?;
+    check_result(&copied, &after, &result, &changed)?;
     prop_assert_eq!(stream(Some(&copy), &new), [], "what is left after applying");
     remove_all(&Dir::open(scratch.path()).expect("open"), &round).expect("remove");
     Ok(())

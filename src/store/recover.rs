@@ -19,7 +19,7 @@ use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
 use super::{Flush, Store};
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
 
@@ -109,16 +109,29 @@ fn make_again(store: &Store, id: Id) -> Result<()> {
     match found {
         // Removed meanwhile.
         None => Ok(()),
-        Some((row, _)) if row.kind == Kind::Committed => {
-            tracing::error!(name = row.name, %id, "a committed snapshot is missing on disk");
+        Some((row, parents)) if !may_be_missing(store, &row, &parents) => {
+            tracing::error!(name = row.name, %id, "a snapshot that was durable is missing on disk");
             Ok(())
         }
-        Some((_, parents)) => {
+        Some((row, parents)) => {
             // What was not finished then is in the way.
             store.backend.remove(id)?;
-            store.backend.create(id, &parents)
+            match store.backend.create(id, &parents) {
+                // One lost snapshot keeps nobody from the others, nor from removing it.
+                Err(error) if error.kind() == ErrorKind::NotFound => {
+                    tracing::error!(name = row.name, %id, why = error.chain(), "a snapshot's parent is missing on disk");
+                    Ok(())
+                }
+                made => made,
+            }
         }
     }
+}
+
+/// Whether a power cut can have taken the directory though the row was durable.
+fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
+    let synced = store.backend.capabilities().create_needs_sync && !parents.is_empty();
+    row.kind != Kind::Committed && !synced
 }
 
 /// Frees what is left of one id that is in the trash, for the one who drains it.

@@ -184,3 +184,26 @@ fn a_directory_in_the_way_is_passed_by_and_collected() {
     store.gc().expect("gc");
     assert_eq!(place.ids(), [Id(1), Id(4), Id(5)]);
 }
+
+/// One snapshot that cannot be made again keeps nobody from the others.
+#[test]
+fn a_snapshot_whose_parent_is_lost_can_be_removed() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "base", "", Flush::Now);
+    store.prepare("top", "base", NONE).expect("prepare");
+    drop(store);
+    for id in place.ids() {
+        fs::remove_dir(place.root().join("s").join(id.to_string())).expect("remove");
+    }
+    place.reboot();
+    let lost = |called: &str, _| match called {
+        "create" => Err(Error::not_found("the parent is missing")),
+        _ => Ok(()),
+    };
+    let store = place.store_during(During::new(lost));
+    store.remove("top").expect("remove");
+    store.remove("base").expect("remove");
+    store.cleanup().expect("cleanup");
+    assert_eq!(place.ids(), []);
+}

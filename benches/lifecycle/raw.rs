@@ -1,16 +1,12 @@
 //! The raw operations: what the kernel and SQLite take for the least that an operation of the store must do.
 //!
-//! Nothing here uses the store or a backend. The ioctls of btrfs are made here once more, for the library's own are part
-//! of what is measured.
+//! Nothing here uses the store or a backend; of btrfs it takes the bare ioctls.
 
 use std::fs;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use linux_raw_sys::btrfs::{BTRFS_SUBVOL_RDONLY, btrfs_ioctl_vol_args_v2};
-use linux_raw_sys::ioctl::{BTRFS_IOC_SNAP_CREATE_V2, BTRFS_IOC_SNAP_DESTROY_V2};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Timestamps};
-use rustix::ioctl::{Opcode, Setter, ioctl};
+use strata::backend::btrfs::raw;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload;
@@ -125,13 +121,13 @@ impl Btrfs {
     pub fn round(&mut self, image: &Image, round: u64, timer: &mut Timer) -> Result<()> {
         let (top, layer) = (format!("top{round}"), format!("layer{round}"));
         timer.time("prepare", || {
-            snapshot(&self.dir, &top, &self.source, 0)?;
+            snapshot(&self.dir, &top, &self.source, false)?;
             self.database.transaction()
         })?;
         let active = self.dir.join(&top);
         workload::write(&Dir::open(&active)?, image, round)?;
         timer.time("commit", || {
-            snapshot(&self.dir, &layer, &active, BTRFS_SUBVOL_RDONLY)?;
+            snapshot(&self.dir, &layer, &active, true)?;
             self.database.transaction()
         })?;
         timer.time("remove", || self.database.transaction())?;
@@ -141,7 +137,7 @@ impl Btrfs {
 
     /// An active snapshot to take the usage of.
     pub fn active(&self, name: &str) -> Result<PathBuf> {
-        snapshot(&self.dir, name, &self.source, 0)?;
+        snapshot(&self.dir, name, &self.source, false)?;
         Ok(self.dir.join(name))
     }
 
@@ -152,35 +148,15 @@ impl Btrfs {
 
     /// The ioctls that the usage of an active snapshot cannot do without: what is in memory only has to be seen.
     pub fn usage(&self, active: &Path) -> Result<()> {
-        snapshot(&self.dir, "now", active, BTRFS_SUBVOL_RDONLY)?;
+        snapshot(&self.dir, "now", active, true)?;
         destroy(&self.dir, "now")
     }
 }
 
-fn snapshot(dir: &Path, name: &str, source: &Path, flags: u32) -> Result<()> {
-    let source = Dir::open(source)?;
-    let source = std::os::fd::AsRawFd::as_raw_fd(&source.as_fd());
-    volume::<{ BTRFS_IOC_SNAP_CREATE_V2 }>(dir, name, source.into(), flags)
+fn snapshot(dir: &Path, name: &str, source: &Path, read_only: bool) -> Result<()> {
+    Ok(raw::snapshot(&Dir::open(dir)?, name, &Dir::open(source)?, read_only)?)
 }
 
 fn destroy(dir: &Path, name: &str) -> Result<()> {
-    volume::<{ BTRFS_IOC_SNAP_DESTROY_V2 }>(dir, name, 0, 0)
-}
-
-fn volume<const OPCODE: Opcode>(dir: &Path, name: &str, source: i64, flags: u32) -> Result<()> {
-    let mut field = [0; 4040];
-    for (to, from) in field.iter_mut().zip(name.bytes()) {
-        *to = from.cast_signed();
-    }
-    let args = btrfs_ioctl_vol_args_v2 {
-        fd: source,
-        transid: 0,
-        flags: flags.into(),
-        __bindgen_anon_1: linux_raw_sys::btrfs::btrfs_ioctl_vol_args_v2__bindgen_ty_1 { unused: [0; 4] },
-        __bindgen_anon_2: linux_raw_sys::btrfs::btrfs_ioctl_vol_args_v2__bindgen_ty_2 { name: field },
-    };
-    let dir = Dir::open(dir)?;
-    // SAFETY: both opcodes take this structure and only read it, no flag says that it holds a pointer, and the name is
-    // shorter than its field.
-    Ok(unsafe { ioctl(dir.as_fd(), Setter::<OPCODE, _>::new(args)) }?)
+    Ok(raw::destroy(&Dir::open(dir)?, name)?)
 }

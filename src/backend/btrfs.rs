@@ -21,6 +21,7 @@
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
 
 mod nested;
+pub mod raw;
 mod usage;
 
 use std::ffi::OsString;

@@ -15,16 +15,14 @@
 
 pub mod manifest;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{Mode, RenameFlags};
-use rustix::io::Errno;
 use rustix::time::ClockId;
 
 use self::manifest::{BootId, Manifest};
+use super::shelf::Shelf;
 use super::{Backend, Capabilities, Chain, Usage};
 use crate::changeset::{Format, Layer};
 use crate::error::{Context, Error, Result};
@@ -33,17 +31,11 @@ use crate::mount::{Access, Mount};
 use crate::tree::copy::{CloneMode, CopiedDir, Options, copy, probe_reflink};
 use crate::tree::{Dir, Meta, Timestamp, walk};
 
-/// The directory of the snapshots in the root.
-const SNAPSHOTS: &str = "s";
-
 /// A snapshot's tree.
 const TREE: &str = "fs";
 
 /// The manifest of a snapshot that has a parent.
 const MANIFEST: &str = "manifest";
-
-/// What an unfinished snapshot has behind its id.
-const UNFINISHED: &str = ".new";
 
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -51,10 +43,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Snapshots as full copies.
 #[derive(Debug)]
 pub struct Copy {
-    /// `<root>/s`, by its path.
-    path: PathBuf,
-    /// The same, open.
-    snapshots: Dir,
+    snapshots: Shelf,
     mode: CloneMode,
 }
 
@@ -72,22 +61,12 @@ impl Copy {
         if mode == CloneMode::Reflink {
             probe_reflink(&dir)?;
         }
-        match rustix::fs::mkdirat(&dir, SNAPSHOTS, Mode::RWXU) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
-        }
-        Ok(Self { path: root.join(SNAPSHOTS), snapshots: dir.open_dir(SNAPSHOTS)?, mode })
-    }
-
-    fn dir(&self, id: Id) -> PathBuf {
-        let mut path = self.path.join(id.to_string());
-        path.push(TREE);
-        path
+        Ok(Self { snapshots: Shelf::open(root, &dir)?, mode })
     }
 
     /// The tree of `id`, open.
     fn tree(&self, id: Id) -> Result<Dir> {
-        self.snapshots.open_dir(id.to_string())?.open_dir(TREE)
+        self.snapshots.snapshot(id)?.open_dir(TREE)
     }
 
     /// Copies the tree of `parent` into the unfinished snapshot `unfinished`.
@@ -139,28 +118,18 @@ impl Backend for Copy {
 
     /// In time and space proportional to the nearest parent, which must rest meanwhile; the others are not read.
     fn create(&self, id: Id, parents: &Chain) -> Result<()> {
-        let name = OsString::from(id.to_string());
-        if self.snapshots.stat_if_any(&name)?.is_some() {
-            return Err(Error::already_exists(format!(
-                "{} is there already",
-                self.snapshots.shown_at(&name).display()
-            )));
-        }
-        let unfinished_name = OsString::from(format!("{id}{UNFINISHED}"));
-        self.snapshots.make_dir(&unfinished_name)?;
-        let unfinished = self.snapshots.open_dir(&unfinished_name)?;
-        unfinished.make_dir(TREE)?;
-        match parents.first() {
-            Some(parent) => self.fill(&unfinished, *parent)?,
-            None => unfinished.open_dir(TREE)?.set_meta("", &Meta::implied_dir())?,
-        }
-        rustix::fs::renameat_with(&self.snapshots, &unfinished_name, &self.snapshots, &name, RenameFlags::NOREPLACE)
-            .at("make", self.snapshots.shown_at(&name))
+        self.snapshots.make(id, |unfinished| {
+            unfinished.make_dir(TREE)?;
+            match parents.first() {
+                Some(parent) => self.fill(unfinished, *parent),
+                None => unfinished.open_dir(TREE)?.set_meta("", &Meta::implied_dir()),
+            }
+        })
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
         let top = stack.first().ok_or_else(|| Error::invalid("the stack to mount is empty"))?;
-        Ok(vec![Mount::Bind { source: self.dir(*top), access }])
+        Ok(vec![Mount::Bind { source: self.snapshots.path(*top, TREE), access }])
     }
 
     fn seal(&self, active: Id, sealed: Id) -> Result<()> {
@@ -171,8 +140,7 @@ impl Backend for Copy {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        walk::remove_all(&self.snapshots, format!("{id}{UNFINISHED}"))?;
-        walk::remove_all(&self.snapshots, id.to_string())
+        self.snapshots.remove(id)
     }
 
     /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of
@@ -183,19 +151,11 @@ impl Backend for Copy {
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {
-        let names = self.snapshots.names()?;
-        let mut ids: Vec<Id> = names
-            .iter()
-            .filter_map(|entry| entry.name.to_str())
-            .filter_map(|name| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok())
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        self.snapshots.inventory()
     }
 
     fn layer(&self, id: Id) -> Option<Layer> {
-        Some(Layer { dir: self.dir(id), format: Format::Tree })
+        Some(Layer { dir: self.snapshots.path(id, TREE), format: Format::Tree })
     }
 }
 

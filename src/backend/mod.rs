@@ -19,6 +19,7 @@ pub mod btrfs;
 pub mod copy;
 pub mod faulty;
 pub mod overlay;
+mod shelf;
 
 use std::fmt::Debug;
 

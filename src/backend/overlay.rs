@@ -18,22 +18,16 @@
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`.
 
-use std::ffi::OsString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, RenameFlags};
-use rustix::io::Errno;
-
+use super::shelf::{SNAPSHOTS, Shelf};
 use super::{Backend, Capabilities, Chain, Usage};
 use crate::changeset::{Format, Layer};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::id::Id;
 use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
 use crate::tree::{Dir, Meta, walk};
-
-/// The directory of the snapshots in the root.
-const SNAPSHOTS: &str = "s";
 
 /// A snapshot's upper directory.
 const UPPER: &str = "fs";
@@ -41,19 +35,13 @@ const UPPER: &str = "fs";
 /// A snapshot's work directory.
 const WORK: &str = "work";
 
-/// What an unfinished snapshot has behind its id.
-const UNFINISHED: &str = ".new";
-
 /// Bytes that a path in an option string of overlayfs cannot have, as containerd and others split it.
 const UNPRINTABLE: &[u8] = b",:\\\n";
 
 /// Snapshots as the upper directories of overlay mounts.
 #[derive(Debug)]
 pub struct Overlay {
-    /// `<root>/s`, by its path.
-    path: PathBuf,
-    /// The same, open.
-    snapshots: Dir,
+    snapshots: Shelf,
     /// Whether overlayfs keeps its state in `user.overlay.*`: inside a user namespace.
     userxattr: bool,
 }
@@ -70,32 +58,13 @@ impl Overlay {
         let dir = Dir::open(root)?;
         if dir.stat_if_any(SNAPSHOTS)?.is_none() {
             probe::upper(root)?;
-            match rustix::fs::mkdirat(&dir, SNAPSHOTS, Mode::RWXU) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
-            }
         }
-        let snapshots = dir.open_dir(SNAPSHOTS)?;
-        Ok(Self { path: root.join(SNAPSHOTS), snapshots, userxattr: probe::in_user_namespace()? })
-    }
-
-    fn dir(&self, id: Id, name: &str) -> PathBuf {
-        let mut path = self.path.join(id.to_string());
-        path.push(name);
-        path
+        Ok(Self { snapshots: Shelf::open(root, &dir)?, userxattr: probe::in_user_namespace()? })
     }
 
     /// The upper directory of `id`, open.
     fn upper(&self, id: Id) -> Result<Dir> {
-        self.snapshots.open_dir(id.to_string())?.open_dir(UPPER)
-    }
-
-    /// Fills `name` with what makes an empty snapshot, whose root directory gets `meta`.
-    fn fill(&self, name: &OsString, meta: &Meta) -> Result<()> {
-        let dir = self.snapshots.open_dir(name)?;
-        dir.make_dir(WORK)?;
-        dir.make_dir(UPPER)?;
-        dir.open_dir(UPPER)?.set_meta("", meta)
+        self.snapshots.snapshot(id)?.open_dir(UPPER)
     }
 }
 
@@ -134,18 +103,11 @@ impl Backend for Overlay {
                 dir.meta("", &dir.stat("")?)?
             }
         };
-        let name = OsString::from(id.to_string());
-        if self.snapshots.stat_if_any(&name)?.is_some() {
-            return Err(Error::already_exists(format!(
-                "{} is there already",
-                self.snapshots.shown_at(&name).display()
-            )));
-        }
-        let unfinished = OsString::from(format!("{id}{UNFINISHED}"));
-        self.snapshots.make_dir(&unfinished)?;
-        self.fill(&unfinished, &meta)?;
-        rustix::fs::renameat_with(&self.snapshots, &unfinished, &self.snapshots, &name, RenameFlags::NOREPLACE)
-            .at("make", self.snapshots.shown_at(&name))
+        self.snapshots.make(id, |unfinished| {
+            unfinished.make_dir(WORK)?;
+            unfinished.make_dir(UPPER)?;
+            unfinished.open_dir(UPPER)?.set_meta("", &meta)
+        })
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
@@ -157,13 +119,13 @@ impl Backend for Overlay {
                 lower_ids.len()
             )));
         }
-        let lower: Vec<PathBuf> = lower_ids.iter().map(|id| self.dir(*id, UPPER)).collect();
+        let lower: Vec<PathBuf> = lower_ids.iter().map(|id| self.snapshots.path(*id, UPPER)).collect();
         Ok(vec![match (access, parents) {
             // One directory is not merged with anything, and overlayfs does not take it alone.
-            (_, []) => Mount::Bind { source: self.dir(*top, UPPER), access },
+            (_, []) => Mount::Bind { source: self.snapshots.path(*top, UPPER), access },
             (Access::ReadOnly, _) => Mount::Overlay { lower, upper: None, userxattr: self.userxattr },
             (Access::ReadWrite, _) => {
-                let upper = Upper { dir: self.dir(*top, UPPER), work: self.dir(*top, WORK) };
+                let upper = Upper { dir: self.snapshots.path(*top, UPPER), work: self.snapshots.path(*top, WORK) };
                 Mount::Overlay { lower, upper: Some(upper), userxattr: self.userxattr }
             }
         }])
@@ -177,8 +139,7 @@ impl Backend for Overlay {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        walk::remove_all(&self.snapshots, format!("{id}{UNFINISHED}"))?;
-        walk::remove_all(&self.snapshots, id.to_string())
+        self.snapshots.remove(id)
     }
 
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
@@ -187,20 +148,12 @@ impl Backend for Overlay {
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {
-        let names = self.snapshots.names()?;
-        let mut ids: Vec<Id> = names
-            .iter()
-            .filter_map(|entry| entry.name.to_str())
-            .filter_map(|name| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok())
-            .collect();
-        ids.sort_unstable();
-        ids.dedup();
-        Ok(ids)
+        self.snapshots.inventory()
     }
 
     fn layer(&self, id: Id) -> Option<Layer> {
         let format = if self.userxattr { Format::OverlayUserXattr } else { Format::Overlay };
-        Some(Layer { dir: self.dir(id, UPPER), format })
+        Some(Layer { dir: self.snapshots.path(id, UPPER), format })
     }
 }
 

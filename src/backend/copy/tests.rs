@@ -1,4 +1,5 @@
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::PathBuf;
 
 use super::*;
 use crate::ErrorKind;

@@ -28,3 +28,8 @@ mod testing;
 
 pub use error::{Error, ErrorKind, Result};
 pub use snapshotter::Snapshotter;
+
+/// The examples of the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

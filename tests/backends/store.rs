@@ -40,7 +40,9 @@ fn an_empty_active_is_made_again_after_a_boot() {
         store.prepare("top", "base", NONE).expect("prepare");
         store.prepare("bare", "", NONE).expect("prepare");
         let ids = store.backend().inventory().expect("inventory");
-        for id in &ids[ids.len() - 2..] {
+        // A copy of a parent was on disk before it was acknowledged: a power cut cannot take it.
+        let taken = if store.backend().capabilities().create_needs_sync { 1 } else { 2 };
+        for id in &ids[ids.len() - taken..] {
             store.backend().remove(*id).expect("what a power cut does");
         }
         drop(store);

@@ -23,6 +23,8 @@ NEEDS=(
   # the outside judges of what we read and write
   umoci:umoci skopeo:skopeo buildah:buildah podman:podman containerd:containerd
   crun:crun runc:runc bsdtar:libarchive-tools zstd:zstd xz:xz-utils
+  # the shells that read our completions
+  zsh:zsh fish:fish
   # to look into what went wrong, and to check these scripts
   strace:strace shellcheck:shellcheck
 )

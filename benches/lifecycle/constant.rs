@@ -1,14 +1,16 @@
 //! What must not depend on the size of the parent: overlay and btrfs.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use strata::compare::image::Image;
-use strata::compare::measure::Timer;
+use strata::compare::measure::{Statistics, Timer};
 use strata::compare::workload;
 use strata::compare::workload::CONTAINER;
 use strata::mount::Mounted;
 use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
+use strata::store::Store;
 use strata::tree::Dir;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -31,14 +33,52 @@ const TIMES_RAW_MAX: f64 = 2.0;
 const TIMES_SMALL_MAX: f64 = 1.3;
 
 pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
-    let raw = |source| raw::Overlay::new(place.dir("raw"), place.dir("mount-raw"), source);
+    let raw = |name: &str, source| {
+        raw::Overlay::new(place.dir(&format!("raw-{name}")), place.dir(&format!("mount-{name}")), source)
+    };
     strategy(place, Choice::Overlay, "system calls + transaction", table, raw, raw::Overlay::round)
 }
 
 pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
-    let raw = |source| raw::Btrfs::new(place.dir("raw"), source);
+    let raw = |name: &str, source| raw::Btrfs::new(place.dir(&format!("raw-{name}")), source);
     strategy(place, Choice::Btrfs, "ioctl + transaction", table, raw, raw::Btrfs::round)?;
     usage(place, table)
+}
+
+/// The times over the large and the small parent, of strata and raw.
+#[derive(Default)]
+struct Times {
+    ours: [Timer; 2],
+    raw: [Timer; 2],
+}
+
+impl Times {
+    /// Adds two rows for `step`: against the raw operation, and against the small parent.
+    fn rows(&self, operation: &str, step: &str, against: &str, table: &mut Table) {
+        let [ours, small] = [0, 1].map(|index: usize| self.ours[index].samples(step));
+        let [raw, raw_small] = [0, 1].map(|index: usize| self.raw[index].samples(step));
+        table.ratio(operation, &ours, against, &raw, TIMES_RAW_MAX);
+        let median = |samples: &[Duration]| Statistics::of(samples.to_vec()).map_or(0.0, |s| s.median_ns as f64);
+        // What the kernel does not do, the store cannot.
+        let kernel = median(&raw) / median(&raw_small);
+        table.ratio(operation, &ours, &format!("600 files (raw: {kernel:.2})"), &small, TIMES_SMALL_MAX);
+    }
+}
+
+/// A store with the large parent, and one with the small: in that order.
+struct Stores {
+    stores: [Store; 2],
+    images: [Image; 2],
+}
+
+impl Stores {
+    const NAMES: [&str; 2] = ["large", "small"];
+
+    fn new(place: &Place, choice: Choice) -> Result<Self> {
+        let [large, small] = Self::NAMES.map(|name| place.store(name, choice, CloneMode::Auto));
+        let images = [PARENT_FILES, SMALL_PARENT_FILES].map(|files| Image::new(files, FILE_BYTES_MAX, SEED));
+        Ok(Self { stores: [large?, small?], images })
+    }
 }
 
 /// The steps over both parents and raw, in turn.
@@ -47,59 +87,54 @@ fn strategy<R>(
     choice: Choice,
     against: &str,
     table: &mut Table,
-    make_raw: impl FnOnce(std::path::PathBuf) -> raw::Result<R>,
+    make_raw: impl Fn(&str, PathBuf) -> raw::Result<R>,
     raw_round: impl Fn(&mut R, &Image, u64, &mut Timer) -> raw::Result<()>,
 ) -> Result<()> {
-    let [large, small] = [PARENT_FILES, SMALL_PARENT_FILES].map(|files| Image::new(files, FILE_BYTES_MAX, SEED));
-    let large_store = place.store(&format!("{choice}-large"), choice, CloneMode::Auto)?;
-    let small_store = place.store(&format!("{choice}-small"), choice, CloneMode::Auto)?;
-    let subjects = [place.subject(&large_store, &large)?, place.subject(&small_store, &small)?];
-    let mut raw = make_raw(source(&large_store, "image")?).map_err(failed)?;
-    let mut timers = [Timer::default(), Timer::default(), Timer::default()];
+    let Stores { stores, images } = Stores::new(place, choice)?;
+    let mut each = Vec::new();
+    for ((store, image), name) in stores.iter().zip(&images).zip(Stores::NAMES) {
+        let subject = place.subject(store, image)?;
+        each.push((subject, image, make_raw(name, source(store, "image")?).map_err(failed)?));
+    }
+    let mut times = Times::default();
     for round in 0..WARM_UP_ROUNDS + ROUNDS {
         if round == WARM_UP_ROUNDS {
-            timers = [Timer::default(), Timer::default(), Timer::default()];
+            times = Times::default();
         }
-        CONTAINER.run(&subjects[0], round, &mut timers[0])?;
-        raw_round(&mut raw, &large, round, &mut timers[2]).map_err(failed)?;
-        CONTAINER.run(&subjects[1], round, &mut timers[1])?;
+        for (index, (subject, image, raw)) in each.iter_mut().enumerate() {
+            CONTAINER.run(subject, round, &mut times.ours[index])?;
+            raw_round(raw, image, round, &mut times.raw[index]).map_err(failed)?;
+        }
     }
-    for step in ["prepare", "commit", "remove"] {
-        let [large, small, raw] = [0, 1, 2].map(|index: usize| timers[index].samples(step));
-        let against = if step == "remove" { "transaction" } else { against };
-        table.ratio(&format!("{choice} {step}"), &large, against, &raw, TIMES_RAW_MAX);
-        table.ratio(&format!("{choice} {step}"), &large, "600 files", &small, TIMES_SMALL_MAX);
+    for (step, against) in [("prepare", against), ("commit", against), ("remove", "transaction")] {
+        times.rows(&format!("{choice} {step}"), step, against, table);
     }
     Ok(())
 }
 
 /// The usage of an active snapshot in which ten files were just written.
 fn usage(place: &Place, table: &mut Table) -> Result<()> {
-    let [large, small] = [PARENT_FILES, SMALL_PARENT_FILES].map(|files| Image::new(files, FILE_BYTES_MAX, SEED));
-    let [large_store, small_store] =
-        ["btrfs-large", "btrfs-small"].map(|name| place.store(name, Choice::Btrfs, CloneMode::Auto));
-    let (large_store, small_store) = (large_store?, small_store?);
-    let raw = raw::Btrfs::new(place.dir("raw"), source(&large_store, "image")?).map_err(failed)?;
-    let mut timers = [Timer::default(), Timer::default(), Timer::default()];
+    let Stores { stores, images } = Stores::new(place, Choice::Btrfs)?;
+    let target = place.dir("mount-usage");
+    let mut times = Times::default();
     for round in 0..ROUNDS {
         let name = format!("usage{round}");
-        for (timer, store, image) in [(0, &large_store, &large), (1, &small_store, &small)] {
-            let mounts = store.prepare(&name, "image", &Labels::new())?;
-            let mounted = Mounted::new(&mounts, place.dir("mount-usage"))?;
-            workload::write(&Dir::open(mounted.path())?, image, round)?;
+        for (index, (store, image)) in stores.iter().zip(&images).enumerate() {
+            let mounted = Mounted::new(&store.prepare(&name, "image", &Labels::new())?, &target)?;
+            workload::write(&Dir::open(&target)?, image, round)?;
             mounted.unmount()?;
-            timers[timer].time("usage", || store.usage(&name))?;
+            times.ours[index].time("usage", || store.usage(&name))?;
             store.remove(&name)?;
             store.cleanup()?;
+
+            let raw = raw::Btrfs::new(place.dir("raw-usage"), source(store, "image")?).map_err(failed)?;
+            let active = raw.active(&name).map_err(failed)?;
+            workload::write(&Dir::open(&active)?, image, round)?;
+            times.raw[index].time("usage", || raw.usage(&active)).map_err(failed)?;
+            raw.destroy(&name).map_err(failed)?;
         }
-        let active = raw.active(&name).map_err(failed)?;
-        workload::write(&Dir::open(&active)?, &large, round)?;
-        timers[2].time("usage", || raw.usage(&active)).map_err(failed)?;
-        raw.destroy(&name).map_err(failed)?;
     }
-    let [large, small, raw] = timers.map(|timer: Timer| -> Vec<Duration> { timer.samples("usage") });
-    table.ratio("btrfs usage, active", &large, "ioctls", &raw, TIMES_RAW_MAX);
-    table.ratio("btrfs usage, active", &large, "600 files", &small, TIMES_SMALL_MAX);
+    times.rows("btrfs usage, active", "usage", "ioctls", table);
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::table::Table;
 use super::{FILE_BYTES_MAX, PARENT_FILES, SEED};
 
 /// Samples that count; each copies the parent.
-const ROUNDS: u64 = 7;
+const ROUNDS: u64 = 5;
 
 pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
     let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, SEED);

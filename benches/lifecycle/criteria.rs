@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use criterion::Criterion;
+use strata::Result;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload::{CONTAINER, DIFF, Workload};
@@ -33,16 +34,16 @@ const WARM_UP: Duration = Duration::from_millis(300);
 pub fn steps(criterion: &mut Criterion) {
     for (name, choice, clone, fs) in STRATEGIES {
         if let Err(why) = strategy(criterion, name, choice, clone, fs) {
-            eprintln!("{name} is not measured: {why}");
+            eprintln!("{name} is not measured: {}", why.chain());
         }
     }
 }
 
-fn strategy(criterion: &mut Criterion, name: &str, choice: Choice, clone: CloneMode, fs: FsType) -> Result<(), String> {
+fn strategy(criterion: &mut Criterion, name: &str, choice: Choice, clone: CloneMode, fs: FsType) -> Result<()> {
     let image = Image::new(SMALL_PARENT_FILES, FILE_BYTES_MAX, SEED);
     let place = Place::new(fs)?;
-    let store = place.store(name, choice, clone).map_err(|error| error.chain())?;
-    let subject = place.subject(&store, &image).map_err(|error| error.chain())?;
+    let store = place.store(name, choice, clone)?;
+    let subject = place.subject(&store, &image)?;
     let mut group = criterion.benchmark_group(name);
     group.sample_size(SAMPLES).measurement_time(MEASUREMENT).warm_up_time(WARM_UP);
     let mut round = 0;

@@ -19,10 +19,10 @@ use super::table::{Rank, Table};
 use super::{FILE_BYTES_MAX, PARENT_FILES, SEED};
 
 /// Samples of one load: enough for a 99th percentile.
-const SAMPLES: usize = 400;
+const SAMPLES: usize = 200;
 
 /// No load is repeated for longer.
-const LOAD_TIME_MAX: Duration = Duration::from_secs(60);
+const LOAD_TIME_MAX: Duration = Duration::from_secs(20);
 
 /// What prepare may take of its idle time, in the median.
 const TIMES_IDLE_MAX: f64 = 1.5;
@@ -30,9 +30,12 @@ const TIMES_IDLE_MAX: f64 = 1.5;
 /// What it may take of the raw operation beside it, at the 99th percentile.
 const TIMES_RAW_MAX: f64 = 2.0;
 
-pub fn ext4(place: &Place, table: &mut Table) -> Result<()> {
-    rows(place, Choice::Copy, &[Load::Copy, Load::Remove], table)?;
+pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
     rows(place, Choice::Overlay, &[Load::Commit, Load::Remove], table)
+}
+
+pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
+    rows(place, Choice::Copy, &[Load::Copy, Load::Commit, Load::Remove], table)
 }
 
 pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {

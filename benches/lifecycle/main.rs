@@ -2,8 +2,8 @@
 //!
 //! First criterion measures the steps of the workloads of `strata compare` on small images, so that `--save-baseline` and
 //! `--baseline` show what a change did. Then a table is printed: each operation of the store over a parent of 60,000
-//! files beside the raw system calls that it cannot do without, in the same run, one after the other. A filter that matches
-//! no benchmark, as in `cargo bench --bench lifecycle -- table`, leaves the table alone.
+//! files beside the raw system calls that it cannot do without, in the same run, one after the other. Both happen without
+//! an argument; `cargo bench --bench lifecycle -- table` is the table alone, `-- table/btrfs` those of its rows.
 //!
 //! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
 //! only the rows of its type are measured.
@@ -19,10 +19,13 @@ mod place;
 mod raw;
 mod table;
 
+use std::time::Instant;
+
 use criterion::Criterion;
 use strata::compare::machine::Machine;
 use strata::compare::measure::Timer;
 
+use place::{FsType, Place};
 use table::Table;
 
 /// Files of the parent.
@@ -37,41 +40,51 @@ const FILE_BYTES_MAX: u64 = 16 << 10;
 /// The seed of everything that is made up.
 const SEED: u64 = 1;
 
+/// What adds rows to the table.
+struct Part {
+    name: &'static str,
+    fs: FsType,
+    rows: fn(&Place, &mut Table) -> strata::Result<()>,
+}
+
+/// Each has a file system of its own.
+const PARTS: [Part; 9] = [
+    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: constant::overlay },
+    Part { name: "btrfs", fs: FsType::Btrfs, rows: constant::btrfs },
+    Part { name: "copy-ext4", fs: FsType::Ext4, rows: copy::rows },
+    Part { name: "copy-xfs", fs: FsType::Xfs, rows: copy::rows },
+    Part { name: "copy-btrfs", fs: FsType::Btrfs, rows: copy::rows },
+    Part { name: "load-overlay-ext4", fs: FsType::Ext4, rows: load::overlay },
+    Part { name: "load-copy-ext4", fs: FsType::Ext4, rows: load::copy },
+    Part { name: "load-btrfs", fs: FsType::Btrfs, rows: load::btrfs },
+    Part { name: "info", fs: FsType::Ext4, rows: info::rows },
+];
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
     criteria::steps(&mut criterion);
     criterion.final_summary();
-    // What `cargo test --benches` and `--list` ask for.
-    if std::env::args().any(|argument| argument == "--test" || argument == "--list") {
+    let wanted: Vec<&Part> = PARTS.iter().filter(|part| is_wanted(part)).collect();
+    if wanted.is_empty() {
         return;
     }
     describe();
     let mut table = Table::default();
-    for fs in [place::FsType::Ext4, place::FsType::Xfs, place::FsType::Btrfs] {
-        match place::Place::new(fs) {
-            Ok(place) => rows(&place, &mut table),
-            Err(why) => table.skip(fs.as_str(), &why),
+    for part in wanted {
+        let started = Instant::now();
+        match Place::new(part.fs).and_then(|place| (part.rows)(&place, &mut table)) {
+            Ok(()) => eprintln!("{}: {:.0} s", part.name, started.elapsed().as_secs_f64()),
+            Err(error) => table.skip(part.name, &error.chain()),
         }
     }
     println!("\n{table}");
 }
 
-/// Every row that can be measured on `place`.
-fn rows(place: &place::Place, table: &mut Table) {
-    use place::FsType::{Btrfs, Ext4, Xfs};
-    type Part = fn(&place::Place, &mut Table) -> strata::Result<()>;
-    let parts: &[(&str, Part)] = match place.fs {
-        Ext4 => &[("overlay", constant::overlay), ("copy", copy::rows), ("load", load::ext4), ("info", info::rows)],
-        Xfs => &[("copy", copy::rows)],
-        Btrfs => &[("btrfs", constant::btrfs), ("copy", copy::rows), ("load", load::btrfs)],
-        _ => &[],
-    };
-    for (name, part) in parts {
-        eprintln!("measuring {name} on {}", place.fs);
-        if let Err(error) = part(place, table) {
-            table.skip(&format!("{name} on {}", place.fs), &error.chain());
-        }
-    }
+/// By the arguments: all parts where there are none but cargo's own, else those that are named.
+fn is_wanted(part: &Part) -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
+    let name = format!("table/{}", part.name);
+    arguments.is_empty() || arguments.iter().any(|argument| name.starts_with(argument))
 }
 
 fn describe() {

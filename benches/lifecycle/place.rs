@@ -27,18 +27,22 @@ pub struct Place {
 }
 
 impl Place {
-    /// A place on `fs`, or why there is none.
-    pub fn new(fs: FsType) -> Result<Self, String> {
-        private_namespace().map_err(|error| error.chain())?;
+    /// A place on `fs`.
+    ///
+    /// # Errors
+    /// `Unsupported` if there can be none, or not where the user wants it.
+    pub fn new(fs: FsType) -> Result<Self> {
+        private_namespace()?;
         let Some(real) = real_dir() else {
-            let scratch = Scratch::new(fs, SIZE_BYTES).map_err(|error| error.chain())?;
+            let scratch = Scratch::new(fs, SIZE_BYTES)?;
             return Ok(Self { fs, dir: scratch.path().to_owned(), _scratch: Some(scratch) });
         };
         if fs_of(&real) != Some(fs) {
-            return Err(format!("{DIR_VARIABLE}={} is on another file system", real.display()));
+            return Err(Error::unsupported(format!("{DIR_VARIABLE}={} is not on {fs}", real.display())));
         }
         let dir = real.join(format!("strata-bench-{}", std::process::id()));
-        std::fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+        let made = std::fs::create_dir(&dir);
+        made.map_err(|error| Error::precondition(format!("{}: {error}", dir.display())))?;
         Ok(Self { fs, dir, _scratch: None })
     }
 

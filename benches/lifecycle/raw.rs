@@ -47,7 +47,7 @@ pub struct Overlay {
 }
 
 impl Overlay {
-    /// Works in `dir`, over the layer `lower`.
+    /// Works in `dir`, over the layer `lower`, mounting at `target`.
     pub fn new(dir: PathBuf, target: PathBuf, lower: PathBuf) -> Result<Self> {
         Ok(Self { database: Database::new(&dir)?, dir, target, lower })
     }

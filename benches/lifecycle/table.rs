@@ -56,17 +56,23 @@ impl Table {
         let verdict = if ours.median_ns <= most.as_nanos() as u64 { "met" } else { "MISSED" };
         let target = format!("<= {}", time(most.as_nanos() as u64));
         let cells = [operation, &shown(Rank::Median, &ours), beside, "", &target, verdict];
-        self.rows.push(cells.map(str::to_owned));
+        self.push(cells);
     }
 
     /// Adds why `operation` was not measured.
     pub fn skip(&mut self, operation: &str, why: &str) {
-        self.rows.push([operation, "-", why, "", "", "not measured"].map(str::to_owned));
+        self.push([operation, "-", why, "", "", "not measured"]);
     }
 
     fn add(&mut self, operation: &str, ours: String, theirs: String, ratio: f64, most: f64) {
         let verdict = if ratio <= most { "met" } else { "MISSED" };
         let cells = [operation, &ours, &theirs, &format!("{ratio:.2}"), &format!("<= {most}"), verdict];
+        self.push(cells);
+    }
+
+    /// Tells the row at once, so that a run that is ended early was not in vain.
+    fn push(&mut self, cells: [&str; 6]) {
+        eprintln!("{}", cells.join(" | "));
         self.rows.push(cells.map(str::to_owned));
     }
 }

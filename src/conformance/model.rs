@@ -181,8 +181,10 @@ impl Model {
                 tree.rename(a, &aside).ok()?;
                 tree.rename(b, a).ok()?;
                 tree.rename(&aside, b).ok()?;
-                stamp_parent(tree, a, time)?;
-                stamp_parent(tree, b, time)?;
+                for path in [a, b] {
+                    tree.edit(path)?.meta.mtime = time;
+                    stamp_parent(tree, path, time)?;
+                }
             }
             Edit::Chmod(path, mode) => tree.edit(path)?.meta.mode = *mode,
             Edit::Chown(path, uid, gid, mode) => {

@@ -285,8 +285,9 @@ pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
         Edit::Exchange(_, with) => {
             let with = Place::find(root, with)?;
             exchange(&place, &with)?;
-            place.stamp_parent(time)?;
-            with.stamp_parent(time)
+            // xfs gives a directory that is exchanged a new mtime, since its `..` is written.
+            place.stamp_both(time)?;
+            with.stamp_both(time)
         }
         Edit::Chmod(_, mode) => place.dir.set_mode(&place.name, *mode),
         Edit::Chown(_, uid, gid, mode) => {

@@ -23,6 +23,9 @@ pub mod tree;
 #[cfg(test)]
 extern crate self as strata;
 #[cfg(test)]
+#[path = "../tests/support/random.rs"]
+mod random;
+#[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod testing;
 

@@ -23,10 +23,10 @@ use super::apply::Applier;
 use super::diff::diff;
 use super::{Change, Sink};
 use crate::mount::scratch::{FsType, Scratch};
-use crate::testing;
 use crate::tree::memory::Tree;
 use crate::tree::walk::remove_all;
 use crate::tree::{Device, Dir, FileType, Meta, Timestamp};
+use crate::{random, testing};
 
 /// How long the suite runs in all if nobody says otherwise.
 const BUDGET_S: u64 = 4;
@@ -397,10 +397,11 @@ fn applying_what_changed_gives_the_new_tree() {
         while scripts.map_or_else(|| started.elapsed() < budget, |wanted| rounds < wanted) {
             let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 2000, ..Config::default() };
             let genes = || vec(any::<Gene>(), 0..30);
-            let answer = TestRunner::new(config).run(&(genes(), genes()), |(first, second)| {
-                numbers.set(numbers.get() + 1);
-                check(&scratch, numbers.get(), &first, &second)
-            });
+            let answer =
+                TestRunner::new_with_rng(config, random::rng(rounds)).run(&(genes(), genes()), |(first, second)| {
+                    numbers.set(numbers.get() + 1);
+                    check(&scratch, numbers.get(), &first, &second)
+                });
             if let Err(failure) = answer {
                 panic!("{fs}, round {rounds}: {failure}");
             }

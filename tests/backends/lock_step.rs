@@ -31,7 +31,7 @@ use strata::tree::{Dir, text};
 use strata::{Error, ErrorKind, Result, Snapshotter};
 
 use super::{Bench, MATRIX};
-use crate::support;
+use crate::{random, support};
 
 /// How long the random suite runs if nobody says otherwise, in seconds.
 const BUDGET_S: u64 = 20;
@@ -290,12 +290,13 @@ fn strategies_agree() {
     let commits = Cell::new(0);
     while scripts_wanted().map_or_else(|| started.elapsed() < budget(), |wanted| rounds < wanted) {
         let config = Config { cases: 1, failure_persistence: None, max_shrink_iters: 400, ..Config::default() };
-        let result = TestRunner::new(config).run(&vec(gene(), 1..GENES_MAX), |genes| {
-            let mut done = Vec::new();
-            let answer = run(&benches, &genes, &mut done);
-            commits.set(commits.get() + done.iter().filter(|op| matches!(op, Op::Commit { .. })).count());
-            answer
-        });
+        let result =
+            TestRunner::new_with_rng(config, random::rng(rounds as u64)).run(&vec(gene(), 1..GENES_MAX), |genes| {
+                let mut done = Vec::new();
+                let answer = run(&benches, &genes, &mut done);
+                commits.set(commits.get() + done.iter().filter(|op| matches!(op, Op::Commit { .. })).count());
+                answer
+            });
         if let Err(TestError::Fail(why, genes)) = result {
             let mut last = Vec::new();
             let why = run(&benches, &genes, &mut last).err().unwrap_or_else(|| TestCaseError::fail(why));

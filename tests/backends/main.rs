@@ -1,5 +1,7 @@
 //! The matrix: every strategy on the file systems that it is used on, held to the contract and to one another.
 
+#[path = "../support/random.rs"]
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -178,7 +178,7 @@ fn child() {
     let backend = strata::registry::backend(&root, setting.strategy, setting.clone).expect("the backend");
     let database = strata::store::Database::create(&root, Durability::Commit).expect("the database");
     let store = Store::new(database, backend, strata::store::LOCAL).expect("the store");
-    let log = File::options().create(true).append(true).open(Path::new(base).join(format!("{name}.log"))).expect("log");
+    let log = Log::open(&Path::new(base).join(format!("{name}.log")));
     let mut worker = Worker { store, log, name: name.to_owned(), numbers: Numbers(seed.parse().expect("a seed")) };
     let calls: u64 = calls.parse().expect("a number");
     for number in 0..calls {
@@ -186,9 +186,28 @@ fn child() {
     }
 }
 
+/// The journal that a worker writes. A kill can leave its last line torn.
+struct Log(File);
+
+impl Log {
+    /// Opens it for further lines, without a torn one: whoever wrote that was killed before it was told of anything.
+    fn open(path: &Path) -> Self {
+        let file = File::options().create(true).append(true).open(path).expect("log");
+        let text = fs::read(path).expect("log");
+        let whole = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+        file.set_len(whole as u64).expect("log");
+        Self(file)
+    }
+
+    /// In one write, so that at most this line is torn.
+    fn line(&mut self, what: &str, call: &str) {
+        self.0.write_all(format!("{what} {call}\n").as_bytes()).expect("log");
+    }
+}
+
 struct Worker {
     store: Store,
-    log: File,
+    log: Log,
     name: String,
     numbers: Numbers,
 }
@@ -244,7 +263,7 @@ impl Worker {
 
     /// Makes one call. Others may have removed the parent, or built on what is to be removed; nothing else may fail.
     fn call(&mut self, call: &str) {
-        writeln!(self.log, "begin {call}").expect("log");
+        self.log.line("begin", call);
         let answer = match call.split(' ').collect::<Vec<_>>().as_slice() {
             ["prepare", key, parent] => self.store.prepare(key, parent, NONE).map(drop),
             ["commit", name, key] => self.store.commit(name, key, NONE),
@@ -252,9 +271,9 @@ impl Worker {
             _ => panic!("{call}"),
         };
         match answer {
-            Ok(()) => writeln!(self.log, "done {call}").expect("log"),
+            Ok(()) => self.log.line("done", call),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::FailedPrecondition) => {
-                writeln!(self.log, "refused {call}").expect("log");
+                self.log.line("refused", call);
             }
             Err(error) => panic!("{call}: {}", error.chain()),
         }

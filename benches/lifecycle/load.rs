@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
 use strata::compare::image::Image;
+use strata::compare::measure::Statistics;
 use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
@@ -110,11 +111,16 @@ fn rows(place: &Place, choice: Choice, loads: &[Load], table: &mut Table) -> Res
     for load in loads {
         let (beside, longest) = under(*load, &store, &image, &mut small)?;
         let operation = format!("{choice} prepare beside a {} ({:.1} s)", load.name(), longest.as_secs_f64());
-        table.ratio(&operation, &beside.prepare, "idle", &idle.prepare, TIMES_IDLE_MAX);
+        let raw = median(&beside.raw).as_secs_f64() / median(&idle.raw).as_secs_f64();
+        table.ratio(&operation, &beside.prepare, &format!("idle (raw: {raw:.2})"), &idle.prepare, TIMES_IDLE_MAX);
         let against = "mkdir + transaction beside it";
         table.ratio_of(Rank::Percentile99, &operation, &beside.prepare, against, &beside.raw, TIMES_RAW_MAX);
     }
     Ok(())
+}
+
+fn median(samples: &[Duration]) -> Duration {
+    Statistics::of(samples.to_vec()).map_or(Duration::ZERO, |statistics| Duration::from_nanos(statistics.median_ns))
 }
 
 /// Repeats `load` until there are enough samples; answers also how long it took at most.

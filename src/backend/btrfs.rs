@@ -15,7 +15,8 @@
 //!
 //! # What a crash leaves
 //! Beside `<id>` there can be `<id>.new`, which was not finished, and `<id>.now`, of which the usage was taken: they are
-//! listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there.
+//! listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the
+//! attributes of an empty one, which [`Backend::mend`] gives it again after a power cut.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
@@ -28,7 +29,7 @@ use std::ffi::OsString;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, Mode, RenameFlags};
+use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::{Backend, Capabilities, Chain, Usage};
@@ -113,22 +114,17 @@ impl Btrfs {
             .at("make the snapshot", self.snapshots.shown_at(name))
     }
 
-    /// Makes an empty snapshot under another name first: a power cut must not leave it without its attributes.
+    /// Makes an empty snapshot, under its name from the start. Giving it a name by a rename would keep a power cut from
+    /// leaving it without its attributes ([`Backend::mend`] does that), but after the rename of a subvolume the next fsync
+    /// of anybody commits the whole file system: 2.3 ms instead of 0.4, and as long as a large writer takes beside one.
     fn create_empty(&self, id: Id) -> Result<()> {
-        let (name, unfinished) = (OsString::from(id.to_string()), Beside::New.of(id));
-        let shown = self.snapshots.shown_at(&name);
-        if self.snapshots.stat_if_any(&name)?.is_some() {
-            return Err(Error::already_exists(format!("{} is there already", shown.display())));
-        }
-        sys::create_subvolume(self.snapshots.as_fd(), &unfinished)
-            .at("make the subvolume", self.snapshots.shown_at(&unfinished))?;
-        let (dir, meta) = (self.snapshots.open_dir(&unfinished)?, Meta::implied_dir());
-        dir.set_owner("", meta.uid, meta.gid)?;
-        // The umask was applied. Extended attributes stay: they are properties inherited from the directory around.
-        dir.set_mode("", meta.mode)?;
-        dir.set_mtime("", meta.mtime)?;
-        rustix::fs::renameat_with(&self.snapshots, &unfinished, &self.snapshots, &name, RenameFlags::NOREPLACE)
-            .at("make", shown)
+        let name = OsString::from(id.to_string());
+        let shown = || self.snapshots.shown_at(&name);
+        match sys::create_subvolume(self.snapshots.as_fd(), &name) {
+            Err(Errno::EXIST) => Err(Error::already_exists(format!("{} is there already", shown().display()))),
+            made => made.at("make the subvolume", shown()),
+        }?;
+        describe_empty(&self.snapshots.open_dir(&name)?)
     }
 
     /// Removes whatever is called `name`.
@@ -199,6 +195,22 @@ impl Backend for Btrfs {
         }
     }
 
+    /// The file system may have been committed between the making of an empty subvolume and its attributes, for which a
+    /// transaction cannot be held open. One that is still empty, and unchanged since the transaction that made it, gets
+    /// them again.
+    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+        if !parents.is_empty() {
+            return Ok(());
+        }
+        let dir = self.open(id)?;
+        let sys::Subvolume { made_in, changed_in, .. } =
+            sys::subvolume(dir.as_fd()).at("get the generation of", dir.shown())?;
+        if changed_in > made_in || !dir.names()?.is_empty() {
+            return Ok(());
+        }
+        describe_empty(&dir)
+    }
+
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
         let top = stack.first().ok_or_else(|| Error::invalid("nothing to mount: no snapshot was named"))?;
         Ok(vec![Mount::Bind { source: self.path.join(top.to_string()), access }])
@@ -256,6 +268,15 @@ impl Backend for Btrfs {
     fn layer(&self, id: Id) -> Option<Layer> {
         Some(Layer { dir: self.path.join(id.to_string()), format: Format::Tree })
     }
+}
+
+/// Gives the root directory of a new subvolume the attributes of one that nobody described.
+fn describe_empty(root: &Dir) -> Result<()> {
+    let meta = Meta::implied_dir();
+    root.set_owner("", meta.uid, meta.gid)?;
+    // The umask was applied. Extended attributes stay: they are properties inherited from the directory around.
+    root.set_mode("", meta.mode)?;
+    root.set_mtime("", meta.mtime)
 }
 
 /// The snapshot to which the directory entry `name` belongs.

@@ -111,6 +111,10 @@ impl Backend for Faulty {
         self.call("create", || self.inner.create(id, parents))
     }
 
+    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+        self.call("mend", || self.inner.mend(id, parents))
+    }
+
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {
         self.call("mounts", || self.inner.mounts(stack, access))
     }

@@ -69,6 +69,16 @@ pub trait Backend: Send + Sync + Debug {
     /// `AlreadyExists` if something is at `id` already: the store takes the next number.
     fn create(&self, id: Id, parents: &Chain) -> Result<()>;
 
+    /// Gives the writable snapshot `id`, which is there after a power cut, what the cut took of [`Backend::create`]. What
+    /// somebody wrote to it stays. Nothing where `create` leaves a whole snapshot or none.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+        let _ = (id, parents);
+        Ok(())
+    }
+
     /// What to mount to see `stack`, nearest first. With [`Access::ReadWrite`] its first is an active snapshot and takes
     /// the writes; with [`Access::ReadOnly`] it may be of any kind, and nothing that is mounted can change it. The stack
     /// is not empty. The same arguments give the same answer for ever.

@@ -23,6 +23,9 @@ const FILES_PER_DIR: u64 = 7;
 /// and for so many one symbolic link.
 const FILES_PER_LINK: u64 = 8;
 
+/// How deep the files lie that are changed, their own names included.
+const CHANGED_DEPTH: usize = 4;
+
 /// When everything was made: an image is older than what is done to it.
 const MADE: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
 
@@ -73,6 +76,20 @@ impl Image {
     /// Its regular files.
     pub fn files(&self) -> &[File] {
         &self.files
+    }
+
+    /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a file
+    /// are the directories above it; so the same work over a large image and a small one is the same.
+    pub fn files_to_change(&self, count: u64, random: &mut Random) -> Vec<&File> {
+        let depth = |file: &&File| file.path.components().count() == CHANGED_DEPTH;
+        let mut files: Vec<&File> = self.files.iter().filter(depth).collect();
+        if (files.len() as u64) < count {
+            files = self.files.iter().collect();
+        }
+        let count = count.min(files.len() as u64);
+        // One from each part, so that they are different ones.
+        let span = files.len() as u64 / count.max(1);
+        (0..count).map(|part| files[(part * span + random.below(span)) as usize]).collect()
     }
 
     /// How many inodes it has, its root included.

@@ -120,11 +120,7 @@ fn drop_layer(subject: &Subject<'_>, layer: &str, timer: &mut Timer) -> Result<(
 /// What the system calls report.
 pub fn write(root: &Dir, image: &Image, round: u64) -> Result<()> {
     let mut random = Random::new(image.seed() ^ round);
-    let files = image.files();
-    let span = files.len() as u64 / APPENDED_FILES;
-    for part in 0..APPENDED_FILES.min(files.len() as u64) {
-        // One from each part of the image, so that they are different ones.
-        let file = &files[(part * span + random.below(span)) as usize];
+    for file in image.files_to_change(APPENDED_FILES, &mut random) {
         put(root, &file.path, OFlags::APPEND, &mut random)?;
     }
     for number in 0..NEW_FILES {

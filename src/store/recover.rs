@@ -67,7 +67,7 @@ pub(super) fn recover(store: &Store) -> Result<()> {
         rowless.into_iter().try_for_each(|id| rows::discard_id(tx, id))?;
         rows::with_own_directory(tx)
     })?;
-    expected.into_iter().try_for_each(|id| make_again(store, id))?;
+    expected.into_iter().try_for_each(|id| make_again(store, id, booted))?;
     // Last, so that whoever comes after a failure or crash does all of it again. Nobody begins before.
     if booted {
         store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
@@ -95,11 +95,12 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Makes the directory of `id` again if a power cut took it: strategies that publish an active snapshot without a sync
-/// rely on it, for there was nothing acknowledged in it but the directory itself.
-fn make_again(store: &Store, id: Id) -> Result<()> {
+/// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an active
+/// snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
+fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
-    if dir.try_exists().at("look for", &dir)? {
+    let is_there = dir.try_exists().at("look for", &dir)?;
+    if is_there && !booted {
         return Ok(());
     }
     let found = store.meta.view(|tx| match rows::by_id(tx, id)? {
@@ -109,6 +110,10 @@ fn make_again(store: &Store, id: Id) -> Result<()> {
     match found {
         // Removed meanwhile.
         None => Ok(()),
+        Some((row, parents)) if is_there => match row.kind {
+            Kind::Active => store.backend.mend(id, &parents),
+            Kind::View | Kind::Committed => Ok(()),
+        },
         Some((row, parents)) if !may_be_missing(store, &row, &parents) => {
             tracing::error!(name = row.name, %id, "a snapshot that was durable is missing on disk");
             Ok(())

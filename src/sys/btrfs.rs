@@ -107,6 +107,8 @@ pub(crate) struct Subvolume {
     pub(crate) id: u64,
     /// The transaction that made it. Nothing in a read-only snapshot is newer.
     pub(crate) made_in: u64,
+    /// The transaction that changed an inode of it last.
+    pub(crate) changed_in: u64,
 }
 
 /// The subvolume in which `inside` lies.
@@ -114,7 +116,7 @@ pub(crate) fn subvolume(inside: BorrowedFd<'_>) -> Result<Subvolume, Errno> {
     type Info = raw::btrfs_ioctl_get_subvol_info_args;
     // SAFETY: the opcode writes the whole structure, in which every bit pattern is valid.
     let info: Info = unsafe { ioctl(inside, Getter::<{ op::BTRFS_IOC_GET_SUBVOL_INFO }, Info>::new()) }?;
-    Ok(Subvolume { id: info.treeid, made_in: info.otransid })
+    Ok(Subvolume { id: info.treeid, made_in: info.otransid, changed_in: info.ctransid })
 }
 
 /// The path of the directory `inode` from the root of the subvolume `tree`, for messages. `ENAMETOOLONG` beyond 4 KiB.

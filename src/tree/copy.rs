@@ -34,6 +34,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 /// More workers than this only wait for each other: creating files takes the file system's own locks.
 const WORKERS_MAX: usize = 4;
 
+/// How much the workers' nice value is above the caller's.
+const NICENESS: i32 = 10;
+
 /// The permission bits that creating a file may be asked for; set-id bits and the like come when it has its owner.
 const CREATE_MODE_MASK: u32 = 0o777;
 
@@ -83,7 +86,7 @@ impl FromStr for CloneMode {
 pub struct Options {
     /// How the bytes of files are copied.
     pub clone: CloneMode,
-    /// How many threads copy, the caller's included.
+    /// How many threads copy, while the caller's waits.
     pub workers: NonZeroUsize,
     /// Whether [`Copied::dirs`] is wanted.
     pub record: bool,
@@ -173,13 +176,13 @@ pub fn copy(source: &Dir, target: &Dir, options: Options) -> Result<Copied> {
         links: Mutex::new(HashMap::new()),
     };
     let copied = thread::scope(|scope| {
-        let others: Vec<_> = (1..options.workers.get())
+        let workers: Vec<_> = (0..options.workers.get())
             // Without another thread the work is done by fewer.
-            .map_while(|_| thread::Builder::new().spawn_scoped(scope, || crew.work()).ok())
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, || crew.work_behind_others()).ok())
             .collect();
-        let mut copied = crew.work();
-        for other in others {
-            match other.join() {
+        let mut copied = if workers.is_empty() { crew.work() } else { Copied::default() };
+        for worker in workers {
+            match worker.join() {
                 Ok(part) => copied.add(part),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
@@ -236,6 +239,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Crew<'_> {
+    /// Copies directories, and lets whoever has less to do go first: a copy takes seconds and all cores.
+    fn work_behind_others(&self) -> Copied {
+        // The kernel's priority is one of this thread, which ends with its work. Without it the copy is no other.
+        let _ = rustix::process::nice(NICENESS);
+        self.work()
+    }
+
     /// Copies directories until there are no more.
     fn work(&self) -> Copied {
         let mut worker = Worker { crew: self, contents: Contents::new(self.options.clone), copied: Copied::default() };

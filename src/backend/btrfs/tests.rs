@@ -278,6 +278,39 @@ fn removal_lifts_what_forbids_it() {
 }
 
 #[test]
+fn an_empty_snapshot_gets_its_attributes_after_a_power_cut() {
+    let Some(at) = Fixture::new() else { return };
+    let implied = |id: u64| {
+        let dir = at.backend.open(Id(id)).unwrap();
+        dir.meta("", &dir.stat("").unwrap()).unwrap() == Meta::implied_dir()
+    };
+    // The cut came right after the ioctl.
+    let cut = |id: u64| drop(make_subvolume(&at.path(id)));
+    cut(1);
+    assert!(!implied(1));
+    at.backend.mend(Id(1), &[]).unwrap();
+    assert!(implied(1));
+    // Somebody wrote to it already,
+    cut(2);
+    fs::write(at.path(2).join("f"), "x").unwrap();
+    at.backend.mend(Id(2), &[]).unwrap();
+    assert!(!implied(2) && at.path(2).join("f").exists());
+    // or changed it after it was made whole.
+    at.backend.create(Id(3), &[]).unwrap();
+    rustix::fs::syncfs(&at.backend.snapshots).unwrap();
+    fs::set_permissions(at.path(3), fs::Permissions::from_mode(0o700)).unwrap();
+    rustix::fs::syncfs(&at.backend.snapshots).unwrap();
+    at.backend.mend(Id(3), &[]).unwrap();
+    assert!(!implied(3));
+    // What has a parent came with its attributes.
+    at.layer(4, &[], |dir| fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap());
+    at.backend.create(Id(6), &[Id(5)]).unwrap();
+    at.backend.mend(Id(6), &[Id(5)]).unwrap();
+    assert!(!implied(6));
+    assert_eq!(at.backend.mend(Id(9), &[]).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
 fn debris_is_listed_and_goes() {
     let Some(at) = Fixture::new() else { return };
     let snapshots = at.root.join(SNAPSHOTS);

@@ -33,5 +33,5 @@ fn figures_for_every_strategy_that_the_machine_has() {
 
 #[test]
 fn what_is_no_number_of_rounds_is_refused() {
-    Bench::new().misuse(&["compare", "--samples", "0"]);
+    Bench::bare().misuse(&["compare", "--samples", "0"]);
 }

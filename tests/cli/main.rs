@@ -10,9 +10,14 @@ mod input;
 mod layers;
 mod signals;
 mod snapshots;
+mod user_namespace;
 
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::Value;
 use strata::mount::scratch::{FsType, Scratch};
@@ -26,7 +31,14 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    /// A bench for commands that need no mount, or `None` where this user cannot be root even in a user namespace: then
+    /// the test must return.
+    fn new() -> Option<Self> {
+        support::require("root", privileges().map(drop)).then(Self::bare)
+    }
+
+    /// A bench for commands that need no store.
+    fn bare() -> Self {
         Self { dir: tempfile::tempdir().expect("a temporary directory"), _scratch: None }
     }
 
@@ -41,12 +53,28 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+        let mut words = privileges().unwrap_or_default().to_vec();
+        words.push(env!("CARGO_BIN_EXE_strata"));
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]);
         command.env_remove("STRATA_LOG").env("STRATA_ROOT", self.path("store")).stdin(Stdio::null());
         if !arguments.contains(&"--backend") {
             command.args(["--backend", "copy"]);
         }
         command.args(arguments);
+        command
+    }
+
+    /// What `make` makes of the path of a copy of the binary, as a command of somebody without any privilege.
+    fn unprivileged(&self, make: impl FnOnce(&Path) -> Command) -> Command {
+        const NOBODY: u32 = 65_534;
+        let copy = self.path("strata");
+        if !copy.exists() {
+            fs::copy(env!("CARGO_BIN_EXE_strata"), &copy).expect("copy");
+            fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+        }
+        let mut command = make(&copy);
+        command.uid(NOBODY).gid(NOBODY);
         command
     }
 
@@ -92,12 +120,12 @@ impl Bench {
     }
 
     /// A store with `base` (committed), `work` (active) and `look` (a view) on it.
-    fn with_snapshots() -> Self {
-        let bench = Self::new();
+    fn with_snapshots() -> Option<Self> {
+        let bench = Self::new()?;
         for line in ["prepare first", "commit base first", "prepare work base --label role=test", "view look base"] {
             assert_eq!(bench.ok(&line.split(' ').collect::<Vec<_>>()), "", "{line}");
         }
-        bench
+        Some(bench)
     }
 
     fn names(&self, filters: &[&str]) -> Vec<String> {
@@ -109,6 +137,20 @@ impl Bench {
     fn database(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path("store/strata.db")).expect("open the database")
     }
+}
+
+/// The program and its arguments through which a command has the privileges that a store needs: none for root, a user
+/// namespace of its own for others.
+fn privileges() -> Result<&'static [&'static str], String> {
+    const WAYS: [&[&str]; 2] = [&["unshare", "-rm", "--map-auto"], &["unshare", "-rm"]];
+    static FOUND: OnceLock<Option<&[&str]>> = OnceLock::new();
+    if rustix::process::geteuid().is_root() {
+        return Ok(&[]);
+    }
+    let works =
+        |way: &&&[&str]| Command::new(way[0]).args(&way[1..]).arg("true").output().is_ok_and(|o| o.status.success());
+    let found = FOUND.get_or_init(|| WAYS.iter().find(works).copied());
+    found.ok_or_else(|| "not root, and `unshare -rm` makes no user namespace".to_owned())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -76,10 +76,15 @@ impl Ls {
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut found = Vec::new();
         if let Some(store) = session.find_store()? {
-            store.walk(&filters, &mut |info| {
-                found.push((store.owner().to_owned(), info.clone()));
+            let mut find = |owner: &str, info: &snapshotter::Info| {
+                found.push((owner.to_owned(), info.clone()));
                 Ok(())
-            })?;
+            };
+            if self.all {
+                store.walk_all(&filters, &mut find)?;
+            } else {
+                store.walk(&filters, &mut |info| find(store.owner(), info))?;
+            }
         }
         if session.output.is_json() {
             let owner = |owner| if self.all { Some(owner) } else { None };

@@ -255,6 +255,23 @@ impl Store {
         self.meta.transact(self.level(Flush::Now), |tx| known.iter().try_for_each(|known| rows::vouch(tx, *known)))
     }
 
+    /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at, since
+    /// everything else is done by an owner to its own.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a bad filter; what `visit` returns.
+    pub fn walk_all(&self, filters: &[&str], visit: &mut dyn FnMut(&str, &Info) -> Result<()>) -> Result<()> {
+        let filters = Filters::parse(filters)?;
+        let owned = self.meta.view(|tx| {
+            let owners = rows::owners(tx)?.into_iter();
+            owners.map(|owner| rows::infos(tx, &owner).map(|infos| (owner, infos))).collect::<Result<Vec<_>, _>>()
+        })?;
+        for (owner, infos) in &owned {
+            infos.iter().filter(|info| filters.matches(info)).try_for_each(|info| visit(owner, info))?;
+        }
+        Ok(())
+    }
+
     /// The DiffID that was recorded for `key`.
     ///
     /// # Errors

@@ -334,6 +334,12 @@ pub(super) fn info(tx: &Transaction<'_>, row: i64) -> Answer<Info> {
     Ok(info)
 }
 
+/// Everybody who owns a snapshot, by name.
+pub(super) fn owners(tx: &Transaction<'_>) -> Answer<Vec<String>> {
+    let mut statement = tx.prepare_cached("SELECT DISTINCT owner FROM snapshot ORDER BY owner")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
 /// What is known of every visible snapshot of `owner`, by key.
 pub(super) fn infos(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Info>> {
     let mut labels = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;

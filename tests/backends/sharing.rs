@@ -87,6 +87,14 @@ fn owners_are_apart() {
         assert_eq!(other.stat("key").expect_err("another's").kind(), ErrorKind::NotFound);
         assert_eq!(other.remove("key").expect_err("another's").kind(), ErrorKind::NotFound);
         other.prepare("key", "", NONE).expect("the same key is free");
+        let mut all = Vec::new();
+        let mut visit = |owner: &str, info: &strata::snapshotter::Info| {
+            all.push((owner.to_owned(), info.name.clone()));
+            Ok(())
+        };
+        mine.walk_all(&["name==key"], &mut visit).expect("walk");
+        mine.walk_all(&["kind==view"], &mut visit).expect("walk");
+        assert_eq!(all, [("containerd".into(), "key".into()), ("local".into(), "key".into())], "whoever asks");
         other.cleanup().expect("cleanup");
         assert_eq!(super::lifecycle::names(&mine), ["key"]);
         assert_eq!(mine.backend().inventory().expect("inventory").len(), 2);

@@ -84,6 +84,9 @@
 //! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
 //!   written back whenever it has grown to 1,000 pages.
 //!
+//! - **`strata.db-shm` is made before SQLite makes it**, with the flag C (write in place). On a full btrfs the kernel
+//!   otherwise kills a process that writes to that mapping: a page which is written anew needs space.
+//!
 //! ## Layers
 //!
 //! - **A tree without a parent is compared with an implied root**: an empty directory, 0755 0:0, mtime 0. So an empty
@@ -99,6 +102,11 @@
 //!
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active
 //!   one, which is gone after the commit. Exact quota groups cost every writer on the file system.
+//! - **btrfs makes an empty snapshot under its last name**, not under another with a rename: after the rename of a
+//!   subvolume every fsync commits the whole file system until the next commit. What a power cut can take then, the
+//!   attributes of the empty directory, is given again by recovery.
+//! - **copy's workers stand back** (a nice value of 10): a copy keeps all cores busy for seconds, and a `prepare` that
+//!   has a millisecond to do should not wait for it.
 //! - **copy keeps a manifest of inode numbers and ctimes** rather than trusting ctimes alone: two directories that change
 //!   places leave old ctimes on all that is in them.
 //! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the

@@ -19,6 +19,8 @@ use std::time::Duration;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use rustix::fs::{IFlags, Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -116,6 +118,25 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
+/// Makes the file of the database that SQLite maps into memory, to be written in place. A file system that writes anew
+/// needs space for a page that a process changes in its memory, and without any left the kernel kills that process
+/// (`SIGBUS`; seen on a full btrfs). It is no part of the data: SQLite makes its content anew after a boot.
+fn reserve_shared_memory(database: &Path) -> Result<()> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-shm");
+    let path = Path::new(&path);
+    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
+        Err(Errno::EXIST) => return Ok(()),
+        made => made.at("make", path)?,
+    };
+    match rustix::fs::ioctl_setflags(&file, IFlags::NOCOW) {
+        // It has no such flag and no need of it, or SQLite was faster.
+        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL) => Ok(()),
+        set => set.at("set the flag C (write in place) of", path),
+    }
+}
+
 impl Meta {
     /// Opens the database, and makes it if `create` says so.
     ///
@@ -137,6 +158,7 @@ impl Meta {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let at = |error| failure(error, path);
+        reserve_shared_memory(path)?;
         let connection = Connection::open_with_flags(path, flags).map_err(at)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
         let meta = Self { connection: Mutex::new(connection), path: path.to_owned(), steps };

@@ -11,16 +11,18 @@ use strata::mount::scratch::{FsType, Scratch};
 use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{Durability, Store};
-use strata::tree::copy::CloneMode;
 use strata::{ErrorKind, Snapshotter};
 
 use super::lifecycle::{names, open, write};
-use super::{Bench, Setting, on_each, support};
+use super::{Bench, MATRIX, Setting, on_each, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
 /// A file system that is soon full.
 const SMALL_BYTES: u64 = 24 << 20;
+
+/// The same, for those that cannot be as small: xfs wants 300 MiB.
+const LEAST_BYTES: u64 = 320 << 20;
 
 /// Less than what a copy of the test's snapshot takes.
 const ROOM_BYTES: u64 = 512 << 10;
@@ -113,7 +115,8 @@ fn fill(path: &Path) {
 }
 
 fn full_disk(setting: Setting) {
-    let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SMALL_BYTES)) else { return };
+    let size_bytes = if setting.fs == FsType::Ext4 { SMALL_BYTES } else { LEAST_BYTES };
+    let Some(scratch) = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, size_bytes)) else { return };
     let bench = Bench { setting, scratch };
     let store = bench.store("store");
     store.prepare("making", "", NONE).expect("prepare");
@@ -167,13 +170,8 @@ fn assert_no_work(root: &Path) {
 }
 
 #[test]
-fn a_full_disk_loses_nothing_with_overlay() {
-    full_disk(Setting { name: "overlay", strategy: Choice::Overlay, fs: FsType::Ext4, clone: CloneMode::Auto });
-}
-
-#[test]
-fn a_full_disk_loses_nothing_with_copy() {
-    full_disk(Setting { name: "copy", strategy: Choice::Copy, fs: FsType::Ext4, clone: CloneMode::Bytes });
+fn a_full_disk_loses_nothing() {
+    MATRIX.into_iter().for_each(full_disk);
 }
 
 /// No strategy is left to chance: what a store was made with is what it is.

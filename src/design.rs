@@ -18,6 +18,7 @@
 //! <root>/               0700
 //!   strata.db           SQLite in WAL mode; application_id "stra", user_version the format
 //!   s/<id>/             a snapshot: overlay fs/ and work/, copy fs/ and manifest, btrfs the subvolume itself
+//!   s/userxattr         overlay: layers are spelled with user.overlay.*, for the store was made in a user namespace
 //!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of which the usage is taken
 //!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
 //!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
@@ -86,6 +87,11 @@
 //!
 //! - **`strata.db-shm` is made before SQLite makes it**, with the flag C (write in place). On a full btrfs the kernel
 //!   otherwise kills a process that writes to that mapping: a page which is written anew needs space.
+//!
+//! - **A failed `syncfs` is remembered.** The kernel reports a lost write once for each open file, to whoever asks first,
+//!   who need not be the one who wrote. So after one failure the process vouches for nothing any more.
+//! - **What can be committed can be read**: overlay takes 500 layers, an active snapshot's own included, although the
+//!   kernel would mount that one over 500 lowers.
 //!
 //! ## Layers
 //!

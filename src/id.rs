@@ -16,6 +16,9 @@ use crate::error::{Error, Result};
 /// The longest key or name, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
+/// The largest id: a database holds it and all that follow it in practice.
+const ID_MAX: u64 = 1 << 62;
+
 /// The number of a snapshot: the name of its directory. Ids only grow and are never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u64);
@@ -29,10 +32,11 @@ impl fmt::Display for Id {
 impl FromStr for Id {
     type Err = Error;
 
-    /// Accepts exactly what `Display` prints: no sign, no leading zero.
+    /// Accepts exactly what `Display` prints: no sign, no leading zero. Numbers beyond what a store ever gives are none:
+    /// a stranger's directory must not use up the rest.
     fn from_str(text: &str) -> Result<Self> {
         match text.parse::<u64>() {
-            Ok(number) if number.to_string() == text => Ok(Self(number)),
+            Ok(number) if number.to_string() == text && number <= ID_MAX => Ok(Self(number)),
             _ => Err(Error::invalid(format!("{text:?} is no snapshot id"))),
         }
     }

@@ -184,7 +184,7 @@ impl Backend for Btrfs {
             seals_to_fresh_id: true,
             seal_is_durable: true,
             create_needs_sync: false,
-            parents_max: None,
+            layers_max: None,
         }
     }
 

@@ -112,7 +112,7 @@ impl Backend for Copy {
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: true,
-            parents_max: None,
+            layers_max: None,
         }
     }
 

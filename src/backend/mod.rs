@@ -52,8 +52,8 @@ pub struct Capabilities {
     /// Whether what [`Backend::create`] made of a parent must be on disk before the row that names it. Otherwise
     /// [`Backend::create`] is called again where the directory is missing after a power cut.
     pub create_needs_sync: bool,
-    /// The most parents below a writable snapshot that can be mounted; `None` where there is no limit.
-    pub parents_max: Option<usize>,
+    /// The most layers, the snapshot's own included, that can be read as one tree; `None` where there is no limit.
+    pub layers_max: Option<usize>,
 }
 
 /// A strategy. See the module documentation for the rules that hold for every method.
@@ -84,7 +84,7 @@ pub trait Backend: Send + Sync + Debug {
     /// is not empty. The same arguments give the same answer for ever.
     ///
     /// # Errors
-    /// `FailedPrecondition` if the stack is longer than [`Capabilities::parents_max`] allows.
+    /// `FailedPrecondition` if the stack is longer than [`Capabilities::layers_max`] allows.
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>>;
 
     /// Makes the writable snapshot `active` the read-only snapshot `sealed`. Where

@@ -5,13 +5,17 @@
 //! s/<id>/fs     the upper directory: a layer as soon as the snapshot is committed
 //! s/<id>/work   overlayfs's own, empty while nothing is mounted but for a directory of the kernel's
 //! s/<id>.new/   the same, not finished
+//! s/userxattr   an empty file: the layers are spelled with user.overlay.*, for the store was made in a user namespace
 //! ```
 //!
 //! Nothing moves when a snapshot is sealed, so the path of a layer is the same for ever.
 //!
 //! # Invariants
-//! - `s/<id>` is complete if it is there: it is made under another name and renamed. (A power cut can take it back, never
-//!   a half of it: the file systems that can hold an upper journal these steps in their order.)
+//! - `s/<id>` is complete if it is there: it is made under another name and renamed. A power cut can take it back; on
+//!   btrfs, where an fsync in the upper brings nothing but the way to it to disk, it can take `work` alone, which
+//!   [`Backend::mend`] makes again.
+//! - How deletions are spelled is a property of the store, whoever opens it: read in the other spelling, deleted files
+//!   come back.
 //! - The root of `fs` has the mode, owner, times and attributes of the parent's: overlayfs shows those of the topmost
 //!   layer as those of the mount.
 //!
@@ -24,7 +28,7 @@ use std::path::{Path, PathBuf};
 use super::shelf::{SNAPSHOTS, Shelf};
 use super::{Backend, Capabilities, Chain, Usage};
 use crate::changeset::{Format, Layer};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
 use crate::tree::{Dir, Meta, walk};
@@ -35,6 +39,9 @@ const UPPER: &str = "fs";
 /// A snapshot's work directory.
 const WORK: &str = "work";
 
+/// The mark of a store whose layers are spelled with `user.overlay.*`.
+const USER_MARK: &str = "userxattr";
+
 /// Bytes that a path in an option string of overlayfs cannot have, as containerd and others split it.
 const UNPRINTABLE: &[u8] = b",:\\\n";
 
@@ -42,7 +49,7 @@ const UNPRINTABLE: &[u8] = b",:\\\n";
 #[derive(Debug)]
 pub struct Overlay {
     snapshots: Shelf,
-    /// Whether overlayfs keeps its state in `user.overlay.*`: inside a user namespace.
+    /// Whether overlayfs keeps its state in `user.overlay.*`.
     userxattr: bool,
 }
 
@@ -52,19 +59,54 @@ impl Overlay {
     ///
     /// # Errors
     /// `Unsupported` if it cannot, or if mount options cannot carry the path of `root`; `PermissionDenied` where the user
-    /// may not mount; `InvalidArgument` for a relative path; `NotFound` if there is no `root`.
+    /// may not mount; `FailedPrecondition` in a user namespace if the layers were made outside; `InvalidArgument` for a
+    /// relative path; `NotFound` if there is no `root`.
     pub fn new(root: &Path) -> Result<Self> {
         check_root(root)?;
         let dir = Dir::open(root)?;
         if dir.stat_if_any(SNAPSHOTS)?.is_none() {
             probe::upper(root)?;
         }
-        Ok(Self { snapshots: Shelf::open(root, &dir)?, userxattr: probe::in_user_namespace()? })
+        let snapshots = Shelf::open(root, &dir)?;
+        let userxattr = spelled_for_users(&snapshots, probe::in_user_namespace()?)?;
+        Ok(Self { snapshots, userxattr })
+    }
+
+    /// What the root directory of a snapshot on top of `parents` begins with.
+    fn root_meta(&self, parents: &Chain) -> Result<Meta> {
+        let Some(parent) = parents.first() else { return Ok(Meta::implied_dir()) };
+        let dir = self.upper(*parent)?;
+        dir.meta("", &dir.stat("")?)
     }
 
     /// The upper directory of `id`, open.
     fn upper(&self, id: Id) -> Result<Dir> {
         self.snapshots.snapshot(id)?.open_dir(UPPER)
+    }
+}
+
+fn make_upper(snapshot: &Dir, root_meta: &Meta) -> Result<()> {
+    snapshot.make_dir(UPPER)?;
+    snapshot.open_dir(UPPER)?.set_meta("", root_meta)
+}
+
+/// Whether the layers are spelled with `user.overlay.*`. A user namespace can read and write nothing else, so a store
+/// without a layer that is opened there is marked; everybody else takes what there is.
+fn spelled_for_users(snapshots: &Shelf, in_user_namespace: bool) -> Result<bool> {
+    let marked = snapshots.dir().stat_if_any(USER_MARK)?.is_some();
+    if marked || !in_user_namespace {
+        return Ok(marked);
+    }
+    if !snapshots.inventory()?.is_empty() {
+        return Err(Error::precondition(format!(
+            "the layers in {} were made outside this user namespace, where overlayfs marks deletions in trusted.overlay.*, \
+             which cannot be read here: open the store as root, or use another --root",
+            snapshots.dir().shown().display()
+        )));
+    }
+    match snapshots.dir().create_file(USER_MARK) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(true),
     }
 }
 
@@ -91,23 +133,27 @@ impl Backend for Overlay {
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: false,
-            parents_max: Some(LOWER_MAX),
+            layers_max: Some(LOWER_MAX),
         }
     }
 
     fn create(&self, id: Id, parents: &Chain) -> Result<()> {
-        let meta = match parents.first() {
-            None => Meta::implied_dir(),
-            Some(parent) => {
-                let dir = self.upper(*parent)?;
-                dir.meta("", &dir.stat("")?)?
-            }
-        };
+        let meta = self.root_meta(parents)?;
         self.snapshots.make(id, |unfinished| {
             unfinished.make_dir(WORK)?;
-            unfinished.make_dir(UPPER)?;
-            unfinished.open_dir(UPPER)?.set_meta("", &meta)
+            make_upper(unfinished, &meta)
         })
+    }
+
+    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+        let snapshot = self.snapshots.snapshot(id)?;
+        if snapshot.stat_if_any(WORK)?.is_none() {
+            snapshot.make_dir(WORK)?;
+        }
+        match snapshot.stat_if_any(UPPER)? {
+            Some(_) => Ok(()),
+            None => make_upper(&snapshot, &self.root_meta(parents)?),
+        }
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {

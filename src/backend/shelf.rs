@@ -36,6 +36,11 @@ impl Shelf {
         Ok(Self { path: root.join(SNAPSHOTS), dir: dir.open_dir(SNAPSHOTS)? })
     }
 
+    /// The directory itself.
+    pub(super) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
     /// The path of `name` in the snapshot `id`.
     pub(super) fn path(&self, id: Id, name: &str) -> PathBuf {
         let mut path = self.path.join(id.to_string());

@@ -84,9 +84,13 @@ impl Store {
     fn seal(&self, name: &str, reserved: &ReservedName, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
         let ReservedName { active, parents, .. } = reserved;
         let capabilities = self.backend.capabilities();
-        let sealed = if capabilities.seals_to_fresh_id { reserved.id } else { active.id };
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
-        self.backend.seal(active.id, sealed)?;
+        let sealed = if capabilities.seals_to_fresh_id {
+            self.at_free_id(reserved.row, reserved.id, |id| self.backend.seal(active.id, id))?
+        } else {
+            self.backend.seal(active.id, active.id)?;
+            active.id
+        };
         let usage = self.backend.usage(sealed, parents)?;
         if self.waits(terms.flush) && (reserved.sand || !capabilities.seal_is_durable) {
             self.bring_to_disk(sealed, reserved.sand)?;

@@ -81,7 +81,7 @@ impl Store {
         }
         let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
         let parents = rows::chain(tx, parent)?;
-        self.check_depth(&parents)?;
+        self.check_height(kind, &parents)?;
         let id = rows::next_id(tx)?;
         let row = rows::insert(
             tx,
@@ -112,11 +112,13 @@ impl Store {
         Ok(row)
     }
 
-    fn check_depth(&self, parents: &[Id]) -> Result<()> {
-        match self.backend.capabilities().parents_max {
-            Some(most) if parents.len() > most => Err(Error::precondition(format!(
-                "the chain of parents is {} deep, and {} mounts at most {most}",
-                parents.len(),
+    /// Refuses what could be written to and committed, but not read as a whole.
+    fn check_height(&self, kind: Kind, parents: &[Id]) -> Result<()> {
+        let bare = kind == Kind::View && !parents.is_empty();
+        let layers = parents.len() + usize::from(!bare);
+        match self.backend.capabilities().layers_max {
+            Some(most) if layers > most => Err(Error::precondition(format!(
+                "it would have {layers} layers, and {} can read at most {most} as one tree: build on fewer layers",
                 self.backend.capabilities().name
             ))),
             _ => Ok(()),
@@ -128,7 +130,8 @@ impl Store {
         let Reserved { row, parent, parents, .. } = reserved;
         // A view of something has nothing of its own on disk.
         let bare = kind == Kind::View && parent.is_some();
-        let id = if bare { reserved.id } else { self.create(reserved)? };
+        let id =
+            if bare { reserved.id } else { self.at_free_id(*row, reserved.id, |id| self.backend.create(id, parents))? };
         let mut stack = vec![id];
         stack.extend(parents);
         let mounts = self.mounts_of(kind, &stack)?;
@@ -147,17 +150,17 @@ impl Store {
         })
     }
 
-    /// Makes the directory, under the next id where something is in the way.
-    fn create(&self, reserved: &Reserved) -> Result<Id> {
-        let mut id = reserved.id;
+    /// Lets `make` make something at `id`, which the reserved `row` has; where something is in the way, at the next id,
+    /// which is the row's then. Answers with the one that it was.
+    pub(super) fn at_free_id(&self, row: i64, mut id: Id, make: impl Fn(Id) -> Result<()>) -> Result<Id> {
         for _ in 0..ID_TRIES_MAX {
-            match self.backend.create(id, &reserved.parents) {
+            match make(id) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 made => return made.map(|()| id),
             }
             id = self.meta.transact(Level::Relaxed, |tx| {
                 let next = rows::next_id(tx)?;
-                rows::renumber(tx, reserved.row, next)?;
+                rows::renumber(tx, row, next)?;
                 rows::discard_id(tx, id).map(|()| next)
             })?;
         }

@@ -1,7 +1,7 @@
 //! containerd's filter language, for [`crate::Snapshotter::walk`].
 //!
 //! ```text
-//! filter   := selector ("," selector)*            all must match
+//! filter   := [selector ("," selector)*]          all must match; an empty one matches everything
 //! selector := field ("." field)* [operator value]   without operator: present and not empty
 //! operator := "==" | "!=" | "~="                  the last is a regular expression
 //! field    := [A-Za-z] [A-Za-z0-9_]* | quoted
@@ -49,12 +49,14 @@ impl Filters {
 
 impl Selector {
     fn matches(&self, info: &Info) -> bool {
-        let value = field(info, &self.path);
+        let found = field(info, &self.path);
+        let present = found.is_some();
+        let value = found.unwrap_or_default();
         match &self.test {
-            Test::Present => value.is_some_and(|value| !value.is_empty()),
-            Test::Equal(wanted) => value.is_some_and(|value| value == *wanted),
-            Test::NotEqual(wanted) => value.is_none_or(|value| value != *wanted),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&value)),
+            Test::Present => !value.is_empty(),
+            Test::Equal(wanted) => present && value == *wanted,
+            Test::NotEqual(wanted) => value != *wanted,
+            Test::Matches(pattern) => pattern.is_match(&value),
         }
     }
 }
@@ -100,6 +102,9 @@ impl Parser<'_> {
 
     fn filter(mut self) -> Result<Vec<Selector>> {
         let mut selectors = Vec::new();
+        if self.whole.is_empty() {
+            return Ok(selectors);
+        }
         loop {
             self.skip_space();
             selectors.push(self.selector()?);
@@ -269,11 +274,21 @@ mod tests {
             "labels.`containerd.io/gc.root`",
             "labels.none!=x",
             "name~=|^a|",
+            "labels.none~=^$",
+            "",
         ];
         for filter in matches {
             assert!(Filters::parse(&[filter]).expect(filter).matches(&info()), "{filter}");
         }
-        for filter in ["name==b", "labels.none", "labels.empty", "kind==view,name==a-wl", "other==x", "labels==x"] {
+        for filter in [
+            "name==b",
+            "labels.none",
+            "labels.empty",
+            "kind==view,name==a-wl",
+            "other==x",
+            "labels==x",
+            r#"labels.none!="""#,
+        ] {
             assert!(!Filters::parse(&[filter]).expect(filter).matches(&info()), "{filter}");
         }
         assert!(Filters::parse(&[]).expect("none").matches(&info()));
@@ -283,7 +298,7 @@ mod tests {
     #[test]
     fn mistakes() {
         for filter in [
-            "",
+            " ",
             ",",
             "name==",
             "name=a",

@@ -5,8 +5,8 @@
 
 use rusqlite::{OptionalExtension as _, Row as SqlRow, Transaction, params};
 
-use super::meta::Failed;
-use super::rows::{self, State};
+use super::meta::{Failed, Level};
+use super::rows::{self, Origin, Row, State};
 use super::{Flush, Store};
 use crate::error::{Error, Result};
 use crate::id::{Digest, check_key};
@@ -53,6 +53,17 @@ fn image_of(row: &SqlRow<'_>) -> rusqlite::Result<Result<Image, Failed>> {
     Ok((|| {
         Ok(Image { name, config: digest(config)?, manifest: digest(manifest)?, top, created: rows::timestamp(created) })
     })())
+}
+
+/// What [`Store::hold_layer`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Nothing has the name.
+    Missing,
+    /// A call under way will give the name, or fail.
+    InWork,
+    /// A committed snapshot.
+    Committed,
 }
 
 /// The name of an image whose topmost layer is `row`.
@@ -175,14 +186,31 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Whether the committed snapshot `name` is there, finished, for an importer to build on.
+    /// Looks for the committed snapshot `name`, for an importer to build on. One that came with an image is this process's
+    /// until it names its own or ends: no collection takes it meanwhile.
     ///
     /// # Errors
-    /// What the database reports.
-    pub fn has_committed(&self, name: &str) -> Result<bool> {
-        self.meta.view(|tx| {
-            let row = rows::holder(tx, self.owner(), name)?;
-            Ok(row.is_some_and(|row| row.state == State::Ready && row.kind == Kind::Committed))
+    /// `AlreadyExists` if the name belongs to an active snapshot or a view; what the database reports.
+    pub fn hold_layer(&self, name: &str) -> Result<Held> {
+        let look = |tx: &Transaction<'_>| rows::holder(tx, self.owner(), name);
+        let held = |row: &Row| match (row.state, row.kind) {
+            (State::Creating | State::Reserved, _) => Ok(Held::InWork),
+            (_, Kind::Committed) => Ok(Held::Committed),
+            (_, kind) => Err(Error::already_exists(format!("{name:?} is the name of a snapshot that is {kind}"))),
+        };
+        let Some(row) = self.meta.view(look)? else { return Ok(Held::Missing) };
+        if held(&row)? != Held::Committed || row.origin != Origin::Image {
+            return held(&row);
+        }
+        let worker = self.begin()?;
+        self.meta.transact(Level::Relaxed, |tx| match look(tx)? {
+            None => Ok::<_, Failed>(Held::Missing),
+            Some(row) => {
+                if held(&row)? == Held::Committed {
+                    rows::hold(tx, row.row, &worker)?;
+                }
+                Ok(held(&row)?)
+            }
         })
     }
 }

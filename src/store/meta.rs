@@ -15,7 +15,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
@@ -29,6 +29,9 @@ const APPLICATION_ID: i32 = 0x7374_7261;
 
 /// How long a transaction waits for another process's. None of them does slow work, so this is a broken machine.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a database that somebody is making is looked at.
+const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
 const MIGRATIONS: [&str; 1] = [SCHEMA];
@@ -137,6 +140,22 @@ fn reserve_shared_memory(database: &Path) -> Result<()> {
     }
 }
 
+/// Switches to the write-ahead log. While another process makes the same database SQLite says at once that it is busy,
+/// whatever its timeout.
+fn use_log(connection: &Connection) -> rusqlite::Result<()> {
+    let started = Instant::now();
+    loop {
+        match connection.pragma_update(None, "journal_mode", "wal") {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && started.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
 impl Meta {
     /// Opens the database, and makes it if `create` says so.
     ///
@@ -170,7 +189,7 @@ impl Meta {
 
     fn configure(&self) -> rusqlite::Result<()> {
         let connection = self.lock();
-        connection.pragma_update(None, "journal_mode", "wal")?;
+        use_log(&connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // The last process to leave would otherwise write the whole log back, with two more waits for the disk.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

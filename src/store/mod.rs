@@ -26,25 +26,26 @@ mod image;
 mod lock;
 mod meta;
 mod recover;
+mod remove;
 mod rows;
 
 pub use commit::Terms;
 pub use database::Database;
-pub use image::{Image, NewImage};
+pub use image::{Held, Image, NewImage};
 pub use meta::FORMAT;
 pub use recover::Freed;
+pub use remove::Extent;
 pub use rows::Origin;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
-
-use rusqlite::Transaction;
 
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::{Applied, Applier};
 use crate::changeset::{Sink, diff};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
@@ -96,6 +97,8 @@ pub struct Store {
     root: PathBuf,
     /// Open from the start, so that `syncfs` also reports write errors that happened in between.
     root_fd: OwnedFd,
+    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost.
+    lost_writes: AtomicBool,
     meta: Meta,
     backend: Box<dyn Backend>,
     owner: String,
@@ -125,7 +128,8 @@ impl Store {
         }
         let root_fd = Dir::open(&root)?.into_fd();
         let (owner, worker, ended) = (owner.to_owned(), Mutex::new(None), Mutex::default());
-        Ok(Self { root, root_fd, meta, backend, owner, durability, worker, ended })
+        let lost_writes = AtomicBool::new(false);
+        Ok(Self { root, root_fd, lost_writes, meta, backend, owner, durability, worker, ended })
     }
 
     /// The store's directory.
@@ -190,7 +194,22 @@ impl Store {
             let above = [self.dir_of(id), self.root.join("s")];
             return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
         }
-        rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root)
+        self.sync_file_system()
+    }
+
+    /// Brings all that was written to the store's file system to disk. After a failure there is no later success: what was
+    /// written before it, by whatever call, may be lost.
+    fn sync_file_system(&self) -> Result<()> {
+        if self.lost_writes.load(Ordering::SeqCst) {
+            let root = self.root.display();
+            return Err(Error::new(
+                ErrorKind::Io,
+                format!("an earlier write to the disk of {root} failed: look at the disk (dmesg), then start again"),
+            ));
+        }
+        let synced = rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root);
+        self.lost_writes.fetch_or(synced.is_err(), Ordering::SeqCst);
+        synced
     }
 
     /// Refuses while `id` is mounted: `doing` names the call.
@@ -231,7 +250,24 @@ impl Store {
         let (row, stack) = self.stack(key)?;
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
         let mounts = self.mounts_of(kind, &stack)?;
-        Ok(Dir::from_fd(mount::detached(&mounts)?, key))
+        let mount = self.on_disk(&row, || mount::detached(&mounts))?;
+        Ok(Dir::from_fd(mount, key))
+    }
+
+    /// Does what needs the directories of `row` and its parents. A power cut may have taken an empty one, which the first
+    /// change of a process makes again; what is missing still is lost, and no caller is to think that there is no such
+    /// snapshot.
+    fn on_disk<T>(&self, row: &Row, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(error) if error.kind() == ErrorKind::NotFound => self.begin().map(drop)?,
+            done => return done,
+        }
+        work().map_err(|error| match error.kind() {
+            ErrorKind::NotFound => {
+                Error::data_loss(format!("the snapshot {:?} is not whole on disk", row.name)).with_source(error)
+            }
+            _ => error,
+        })
     }
 
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
@@ -245,7 +281,7 @@ impl Store {
             return Ok(());
         }
         if self.waits(Flush::Now) {
-            rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root)?;
+            self.sync_file_system()?;
         }
         self.vouch(&known)
     }
@@ -312,7 +348,7 @@ impl Snapshotter for Store {
     fn usage(&self, key: &str) -> Result<Usage> {
         let (row, stack) = self.stack(key)?;
         match row.kind {
-            Kind::Active => self.backend.usage(row.id, &stack[1..]),
+            Kind::Active => self.on_disk(&row, || self.backend.usage(row.id, &stack[1..])),
             Kind::View | Kind::Committed => Ok(row.usage),
         }
     }
@@ -325,6 +361,9 @@ impl Snapshotter for Store {
             return Err(Error::precondition(format!(
                 "{key:?} is committed and has no mounts: prepare or view something on top of it"
             )));
+        }
+        if row.kind == Kind::Active {
+            recover::make_again(self, row.id, false)?;
         }
         self.mounts_of(row.kind, &stack)
     }
@@ -342,28 +381,7 @@ impl Snapshotter for Store {
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        let cannot = format!("cannot remove {key:?}");
-        let removable = |tx: &Transaction<'_>| {
-            let row = rows::visible(tx, &self.owner, key)?;
-            if row.state != State::Ready {
-                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
-            }
-            if rows::has_children(tx, row.row)? {
-                return Err(Error::precondition(format!("{cannot}: it has children; remove them first")).into());
-            }
-            if let Some(image) = image::using(tx, row.row)? {
-                return Err(Error::precondition(format!("{cannot}: the image {image:?} needs it")).into());
-            }
-            Ok::<_, Failed>(row)
-        };
-        check_key(key)?;
-        self.begin()?;
-        let row = self.meta.view(|tx| removable(tx))?;
-        self.check_not_mounted(row.id, &cannot)?;
-        self.meta.transact(self.level(Flush::Now), |tx| {
-            let row = removable(tx)?;
-            rows::discard(tx, row.row)
-        })
+        self.remove_with(key, Extent::Alone).map(drop)
     }
 
     fn walk(&self, filters: &[&str], visit: &mut dyn FnMut(&Info) -> Result<()>) -> Result<()> {
@@ -414,7 +432,12 @@ impl Snapshotter for Store {
             let mounts = self.backend.mounts(&stack, Access::ReadWrite)?;
             let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, key));
             produce(&mut applier)?;
-            applier.finish()
+            let applied = applier.finish()?;
+            // What an importer writes, it syncs with the other layers.
+            if row.origin == Origin::Named && self.waits(Flush::Now) {
+                self.bring_to_disk(row.id, false)?;
+            }
+            Ok(applied)
         };
         let applied = write();
         self.let_go(&[row.row]);

@@ -19,7 +19,7 @@ use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
 use super::{Flush, Store};
-use crate::error::{Context, ErrorKind, Result};
+use crate::error::{Context, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
 
@@ -67,8 +67,8 @@ pub(super) fn recover(store: &Store) -> Result<()> {
         rowless.into_iter().try_for_each(|id| rows::discard_id(tx, id))?;
         rows::with_own_directory(tx)
     })?;
-    expected.into_iter().try_for_each(|id| make_again(store, id, booted))?;
-    // Last, so that whoever comes after a failure or crash does all of it again. Nobody begins before.
+    expected.into_iter().for_each(|id| try_to_make_again(store, id, booted));
+    // Last, so that whoever comes after a crash does all of it again. Nobody begins before.
     if booted {
         store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
     }
@@ -95,9 +95,17 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put something
+/// else there) keeps nobody from the others, nor from removing it.
+fn try_to_make_again(store: &Store, id: Id, booted: bool) {
+    if let Err(error) = make_again(store, id, booted) {
+        tracing::error!(%id, why = error.chain(), "a snapshot is not whole on disk");
+    }
+}
+
 /// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an active
 /// snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
-fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
+pub(super) fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
     let is_there = dir.try_exists().at("look for", &dir)?;
     if is_there && !booted {
@@ -119,16 +127,10 @@ fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
             Ok(())
         }
         Some((row, parents)) => {
+            tracing::warn!(name = row.name, %id, "nothing was left of a snapshot on disk: it is as new again");
             // What was not finished then is in the way.
             store.backend.remove(id)?;
-            match store.backend.create(id, &parents) {
-                // One lost snapshot keeps nobody from the others, nor from removing it.
-                Err(error) if error.kind() == ErrorKind::NotFound => {
-                    tracing::error!(name = row.name, %id, why = error.chain(), "a snapshot's parent is missing on disk");
-                    Ok(())
-                }
-                made => made,
-            }
+            store.backend.create(id, &parents)
         }
     }
 }

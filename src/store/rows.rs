@@ -70,7 +70,7 @@ type Answer<T> = Result<T, Failed>;
 
 /// A value in the database that no version of strata writes.
 fn damaged(what: &str) -> Error {
-    Error::data_loss(format!("the store's database holds a wrong {what}: run strata check"))
+    Error::data_loss(format!("the store's database holds a wrong {what}: it is damaged, or something else wrote to it"))
 }
 
 fn kind_of(number: i64) -> Answer<Kind> {
@@ -163,6 +163,18 @@ pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
 /// Whether anything stands on `row`, snapshots in the making included.
 pub(super) fn has_children(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
     Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE parent = ?1 LIMIT 1")?.exists([row])?)
+}
+
+/// `row` and all that stands on it, snapshots in the making included, children first.
+pub(super) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row>> {
+    let mut statement = tx.prepare_cached(&format!(
+        "WITH RECURSIVE tree (number, depth) AS (
+             SELECT ?1, 0
+             UNION ALL SELECT s.row, depth + 1 FROM snapshot s JOIN tree ON s.parent = tree.number
+         ) SELECT {COLUMNS} FROM snapshot JOIN tree ON row = number ORDER BY depth DESC, row DESC"
+    ))?;
+    let rows: Vec<Answer<Row>> = statement.query_map([row], row_of)?.collect::<rusqlite::Result<_>>()?;
+    rows.into_iter().collect()
 }
 
 /// The next id; none is given twice.
@@ -413,6 +425,13 @@ pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
 }
 
+/// Keeps a finished row from being collected as long as `worker` lives, unless another keeps it.
+pub(super) fn hold(tx: &Transaction<'_>, row: i64, worker: &str) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET worker = ?2 WHERE row = ?1 AND state = 0 AND worker IS NULL")?
+        .execute(params![row, worker])?;
+    Ok(())
+}
+
 /// Ends the hold of a worker on `row` and on all below it.
 pub(super) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached(
@@ -426,7 +445,7 @@ pub(super) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     Ok(())
 }
 
-/// The rows that are not durable, and all that stands on one, children first.
+/// The rows that are not durable, and all that stands on one, in no order.
 pub(super) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached(
         "WITH RECURSIVE lost (row) AS (

@@ -83,13 +83,17 @@ impl Backend for Plain {
             seals_to_fresh_id: self.seals_to_fresh_id,
             seal_is_durable: false,
             create_needs_sync: false,
-            parents_max: None,
+            layers_max: None,
         }
     }
 
     fn create(&self, id: Id, _parents: &Chain) -> Result<()> {
         fs::create_dir(self.dir(id)).at("make directory", self.dir(id))?;
         (self.during.0)("create", id)
+    }
+
+    fn mend(&self, id: Id, _parents: &Chain) -> Result<()> {
+        (self.during.0)("mend", id)
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 
 use strata::Snapshotter;
@@ -117,6 +118,7 @@ fn every_call_fails_once() {
                     done += 1;
                 }
                 drop(store);
+                assert!(done < SCRIPT.len(), "{}: nobody noticed that call {at_call} failed", bench.setting.name);
                 check(bench, &root, done, false);
             }
         }
@@ -136,8 +138,10 @@ fn the_process_dies_at_every_call() {
                     .env(CHILD, format!("{place} {} {root} {at_call} {when}", bench.scratch.path().display()))
                     .output()
                     .expect("start the child");
-                assert!(!status.status.success(), "the child lived on: call {at_call} {when}");
-                let done = std::fs::read_to_string(&log).map_or(0, |text| text.lines().count());
+                let said = String::from_utf8_lossy(&status.stderr);
+                let killed = status.status.signal() == Some(libc::SIGKILL);
+                assert!(killed, "the child lived on, or did not live: call {at_call} {when}: {said}");
+                let done = std::fs::read_to_string(&log).expect("it began").lines().count();
                 check(&bench, &root, done, true);
             }
         }

@@ -223,21 +223,25 @@ fn a_mounted_snapshot_is_busy() {
 #[test]
 fn a_chain_may_be_as_deep_as_the_strategy_mounts() {
     on_each(|bench| {
-        let Some(most) = bench.store("store").backend().capabilities().parents_max else { return };
+        let Some(most) = bench.store("store").backend().capabilities().layers_max else { return };
         let store = bench
             .store_with("deep", strata::store::Durability::None, |backend| backend)
             .expect("a store without syncs");
         let mut parent = String::new();
-        for depth in 0..most {
-            let name = format!("layer{depth}");
+        for height in 1..most {
+            let name = format!("layer{height}");
             store.prepare("key", &parent, NONE).expect(&name);
             store.commit(&name, "key", NONE).expect(&name);
             parent = name;
         }
-        store.prepare("last", &parent, NONE).expect("as many lowers as the kernel takes");
+        store.prepare("last", &parent, NONE).expect("as many layers as the kernel takes");
         write(&store, "last", "file", b"x");
-        store.commit("too deep", "last", NONE).expect("commit");
-        let error = store.prepare("over", "too deep", NONE).expect_err("one more");
+        let has_file = |key: &str| store.open_tree(key).expect(key).stat("file").is_ok();
+        assert!(has_file("last"));
+        store.commit("highest", "last", NONE).expect("commit");
+        store.view("look", "highest", NONE).expect("view");
+        assert!(has_file("highest") && has_file("look"));
+        let error = store.prepare("over", "highest", NONE).expect_err("one more");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
         assert!(error.to_string().contains("500"), "{error}");
     });

@@ -301,15 +301,20 @@ fn strategies_agree() {
             let mut last = Vec::new();
             let why = run(&benches, &genes, &mut last).err().unwrap_or_else(|| TestCaseError::fail(why));
             let script: String = last.iter().map(|op| format!("  {op}\n")).collect();
-            panic!("the strategies disagree after {rounds} scripts; the shortest script found:\n{script}\n{why}");
+            let seed = random::seed();
+            panic!(
+                "the strategies disagree after {rounds} scripts (STRATA_SEED={seed}); the shortest script found:\n\
+                 {script}\n{why}"
+            );
         }
         rounds += 1;
     }
     support::say(&format!(
-        "lock step: {rounds} scripts, {} commits on {} strategies in {:.0} s",
+        "lock step: {rounds} scripts, {} commits on {} strategies in {:.0} s (STRATA_SEED={})",
         commits.get(),
         benches.len(),
-        started.elapsed().as_secs_f64()
+        started.elapsed().as_secs_f64(),
+        random::seed()
     ));
 }
 

@@ -20,7 +20,7 @@ impl Backend for Recorder {
             seals_to_fresh_id: true,
             seal_is_durable: false,
             create_needs_sync: true,
-            parents_max: Some(3),
+            layers_max: Some(3),
         }
     }
     fn create(&self, _: Id, _: &Chain) -> Result<()> {

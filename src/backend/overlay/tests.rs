@@ -94,7 +94,38 @@ fn life_of_three(bench: &Bench) {
         bench.backend.remove(id).expect("remove");
     }
     assert_eq!(names(&bench.root()), ["s"]);
-    assert_eq!(names(&bench.root().join("s")), [""; 0]);
+    let marks = usize::from(bench.backend.userxattr);
+    assert_eq!(names(&bench.root().join("s")), [USER_MARK; 1][..marks]);
+}
+
+#[test]
+fn the_spelling_is_the_stores() {
+    let Some(bench) = Bench::new(FsType::Tmpfs) else { return };
+    let shelf = &bench.backend.snapshots;
+    assert!(!spelled_for_users(shelf, false).expect("outside"));
+    bench.backend.create(Id(1), &[]).expect("create");
+    let error = spelled_for_users(shelf, true).expect_err("made outside");
+    assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
+    bench.backend.remove(Id(1)).expect("remove");
+    assert!(spelled_for_users(shelf, true).expect("an empty one"));
+    bench.backend.create(Id(2), &[]).expect("create");
+    assert!(spelled_for_users(shelf, true).expect("inside") && spelled_for_users(shelf, false).expect("outside"));
+    assert_eq!(bench.backend.inventory().expect("inventory"), [Id(2)]);
+}
+
+#[test]
+fn what_a_power_cut_took_is_made_again() {
+    let Some(bench) = Bench::new(FsType::Tmpfs) else { return };
+    bench.backend.create(Id(1), &[]).expect("create");
+    let at = |name: &str| bench.root().join("s/1").join(name);
+    fs::write(at("fs/f"), "x").expect("write");
+    fs::remove_dir(at("work")).expect("remove");
+    bench.backend.mend(Id(1), &[]).expect("mend");
+    assert!(at("work").is_dir() && at("fs/f").exists());
+    fs::remove_dir_all(at("fs")).expect("remove");
+    bench.backend.mend(Id(1), &[]).expect("mend");
+    let upper = bench.backend.upper(Id(1)).expect("upper");
+    assert_eq!(upper.meta("", &upper.stat("").expect("stat")).expect("meta"), Meta::implied_dir());
 }
 
 #[test]
@@ -176,7 +207,7 @@ fn the_highest_stack() {
         own.create_file(number.to_string()).expect("create");
         stack.insert(0, Id(number));
     }
-    assert_eq!(bench.backend.capabilities().parents_max, Some(500));
+    assert_eq!(bench.backend.capabilities().layers_max, Some(500));
     let mounted = bench.mount(&stack, Access::ReadWrite);
     assert_eq!(names(mounted.path()).len(), 501);
     fs::remove_file(mounted.path().join("1")).expect("remove from the lowest");

@@ -1,5 +1,7 @@
 //! Behind dead processes and power cuts.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::*;
 
 #[test]
@@ -94,11 +96,12 @@ fn directories_that_a_power_cut_took_are_made_again() {
         fs::remove_dir(place.root().join("s").join(id.to_string())).expect("remove");
     }
     place.reboot();
-    // Interrupted in the middle: the next one goes on.
+    // What fails keeps nobody from the others, and is tried again when it is wanted.
     let store = place.store_during(During::failing("create", |_| ()));
-    assert!(store.cleanup().is_err());
+    store.prepare("another", "base", NONE).expect("prepare");
+    store.remove("another").expect("remove");
+    store.cleanup().expect("cleanup");
     drop(store);
-    // Asking for mounts to use them is enough.
     place.store().mounts("top").expect("mounts");
     assert_eq!(place.ids(), made);
 }
@@ -206,4 +209,35 @@ fn a_snapshot_whose_parent_is_lost_can_be_removed() {
     store.remove("base").expect("remove");
     store.cleanup().expect("cleanup");
     assert_eq!(place.ids(), []);
+}
+
+/// After a boot what is there is looked at once; what cannot be mended keeps nobody from anything.
+#[test]
+fn an_active_snapshot_is_mended_after_a_boot() {
+    let place = Place::new();
+    let store = place.store();
+    committed(&store, "base", "", Flush::Now);
+    store.prepare("top", "base", NONE).expect("prepare");
+    drop(store);
+    let mended = Arc::new(AtomicU64::new(0));
+    let open = || {
+        let count = Arc::clone(&mended);
+        let mend = move |called: &str, id| match called {
+            "mend" => {
+                count.fetch_add(1, Ordering::Relaxed);
+                Err(Error::data_loss(format!("{id:?} is broken")))
+            }
+            _ => Ok(()),
+        };
+        place.store_during(During::new(mend))
+    };
+    open().prepare("first", "", NONE).expect("prepare");
+    assert_eq!(mended.load(Ordering::Relaxed), 0);
+    place.reboot();
+    let store = open();
+    store.prepare("second", "base", NONE).expect("prepare");
+    store.remove("top").expect("remove");
+    assert_eq!(mended.load(Ordering::Relaxed), 2, "the two that were there");
+    open().prepare("third", "", NONE).expect("prepare");
+    assert_eq!(mended.load(Ordering::Relaxed), 2, "once");
 }

@@ -56,8 +56,17 @@ impl Contents {
 
     /// For a file with holes one clone is cheaper than to look for them.
     fn try_clone(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> bool {
-        self.clones = self.clones && rustix::fs::ioctl_ficlone(target, source).is_ok();
-        self.clones
+        if !self.clones {
+            return false;
+        }
+        match rustix::fs::ioctl_ficlone(target, source) {
+            Ok(()) => true,
+            Err(errno) => {
+                // What was wrong with one file need not be with the next.
+                self.clones = !matches!(errno, Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL);
+                false
+            }
+        }
     }
 
     fn copy_sparse(

@@ -1,0 +1,71 @@
+//! Removing: one durable transaction puts what goes into the trash, all of it or nothing. The space is freed later.
+
+use rusqlite::Transaction;
+
+use super::meta::Failed;
+use super::rows::{self, Row, State};
+use super::{Flush, Store, image};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{Id, check_key};
+
+/// What a removal takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// The snapshot alone: one that has children stays.
+    Alone,
+    /// And all that stands on it.
+    Descendants,
+}
+
+impl Store {
+    /// Removes the snapshot `key`, and what `extent` says besides; all or nothing. Answers with the names of what is gone,
+    /// children first.
+    ///
+    /// # Errors
+    /// As [`crate::Snapshotter::remove`], naming what stays and why; `Unavailable` if something new stands on it meanwhile.
+    pub fn remove_with(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
+        check_key(key)?;
+        self.begin()?;
+        let found = self.meta.view(|tx| self.removable(tx, key, extent))?;
+        for row in &found {
+            self.check_not_mounted(row.id, &format!("cannot remove {:?}", row.name))?;
+        }
+        let ids = |rows: &[Row]| rows.iter().map(|row| row.id).collect::<Vec<Id>>();
+        self.meta.transact(self.level(Flush::Now), |tx| {
+            let rows = self.removable(tx, key, extent)?;
+            if ids(&rows) != ids(&found) {
+                let message = format!("cannot remove {key:?}: what stands on it changed meanwhile: try again");
+                return Err(Error::new(ErrorKind::Unavailable, message).into());
+            }
+            rows.iter().try_for_each(|row| rows::discard(tx, row.row))?;
+            Ok::<_, Failed>(rows.into_iter().map(|row| row.name).collect())
+        })
+    }
+
+    /// What a removal of `key` takes, children first, if nothing speaks against it.
+    fn removable(&self, tx: &Transaction<'_>, key: &str, extent: Extent) -> Result<Vec<Row>, Failed> {
+        let row = rows::visible(tx, &self.owner, key)?;
+        let rows = match extent {
+            Extent::Alone if rows::has_children(tx, row.row)? => {
+                let message = format!("cannot remove {key:?}: it has children; remove them first (rm -r does)");
+                return Err(Error::precondition(message).into());
+            }
+            Extent::Alone => vec![row],
+            Extent::Descendants => rows::with_descendants(tx, row.row)?,
+        };
+        rows.iter().try_for_each(|row| check_unused(tx, row))?;
+        Ok(rows)
+    }
+}
+
+/// Refuses what an image or another call needs.
+fn check_unused(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
+    let cannot = format!("cannot remove {:?}", row.name);
+    if row.state != State::Ready {
+        return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
+    }
+    match image::using(tx, row.row)? {
+        Some(image) => Err(Error::precondition(format!("{cannot}: the image {image:?} needs it")).into()),
+        None => Ok(()),
+    }
+}

@@ -18,7 +18,8 @@ test: provision ## run every test that this machine can run (as root: all of the
 	  END { printf "%d tests passed; %d times something was skipped\n", passed, skips }' target/test.log
 
 test-long: provision ## the same, with 20,000 random scripts and no time budget (hours)
-	env -u STRATA_BUDGET_S STRATA_SCRIPTS=20000 STRATA_SEED=$${STRATA_SEED:-$$RANDOM} cargo test --locked --release
+	seed=$${STRATA_SEED:-$$RANDOM}; echo "STRATA_SEED=$$seed"; \
+	  env -u STRATA_BUDGET_S STRATA_SCRIPTS=20000 STRATA_SEED=$$seed cargo test --locked --release
 
 compare: provision ## compare the strategies on this machine; ARGS="..." go to `strata compare`
 	cargo run --locked --release -- compare $(ARGS)

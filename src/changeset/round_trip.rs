@@ -403,7 +403,7 @@ fn applying_what_changed_gives_the_new_tree() {
                     check(&scratch, numbers.get(), &first, &second)
                 });
             if let Err(failure) = answer {
-                panic!("{fs}, round {rounds}: {failure}");
+                panic!("{fs}, round {rounds} (STRATA_SEED={}): {failure}", random::seed());
             }
             rounds += 1;
         }

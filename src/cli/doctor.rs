@@ -107,7 +107,7 @@ fn describe(store: &Store) -> Described {
 }
 
 fn try_out(choice: Choice, place: &Path, clone: CloneMode) -> Strategy {
-    let root = place.join(format!(".strata-doctor-{}", std::process::id()));
+    let root = place.join(format!("{}doctor-{}", probe::TRIAL_PREFIX, std::process::id()));
     let tried = check_privilege().and_then(|()| start(choice, &root, clone));
     // What it says is about the file system: people look for the place that they know.
     let said = |error: Error| error.chain().replace(&root.display().to_string(), &place.display().to_string());

@@ -9,6 +9,7 @@ use super::Done;
 use super::output::{fields, size, table, time, time_short};
 use super::session::Session;
 use crate::backend;
+use crate::error::ErrorKind;
 use crate::snapshotter::{self, Labels, Snapshotter};
 
 /// List snapshots
@@ -177,8 +178,14 @@ impl Usage {
         let mut found: Vec<(String, backend::Usage)> = Vec::new();
         match (self.keys.as_slice(), session.find_store()?) {
             ([], None) => {}
-            ([], Some(store)) => store
-                .walk(&[], &mut |info| store.usage(&info.name).map(|usage| found.push((info.name.clone(), usage))))?,
+            ([], Some(store)) => store.walk(&[], &mut |info| {
+                match store.usage(&info.name) {
+                    // Somebody removed it since it was listed.
+                    Err(error) if error.kind() == ErrorKind::NotFound => {}
+                    usage => found.push((info.name.clone(), usage?)),
+                }
+                Ok(())
+            })?,
             (keys, store) => {
                 let store = store.map_or_else(|| session.store(), Ok)?;
                 for key in keys {

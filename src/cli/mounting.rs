@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::Done;
 use super::session::Session;
+use crate::error::Context as _;
 use crate::mount;
 use crate::snapshotter::Snapshotter;
 
@@ -96,7 +97,8 @@ impl Mount {
 
 impl Umount {
     pub fn run(&self, session: &Session) -> Done {
-        mount::unmount(&self.dir)?;
+        // As umount(8) does; the library follows no link.
+        mount::unmount(&self.dir.canonicalize().at("find", &self.dir)?)?;
         if session.output.is_json() {
             session.output.document(&json!({"target": self.dir.to_string_lossy()}))?;
         }

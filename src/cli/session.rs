@@ -76,7 +76,7 @@ pub(super) fn check_privilege() -> Result<()> {
         return Ok(());
     }
     let message = "strata changes a store as root only: run it as root, or as the root of a user namespace of your own \
-                   (unshare -rm --map-auto strata ..., or podman unshare strata ...)";
+                   (in one shell: unshare -rm --map-auto, then strata --root ~/strata ...)";
     Err(Error::new(ErrorKind::PermissionDenied, message))
 }
 

@@ -1,6 +1,5 @@
 //! Commands that change snapshots: making, committing, removing, labelling them.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,7 +11,7 @@ use super::{Done, FREE_LIMIT, Failures};
 use crate::error::Result;
 use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
-use crate::store::{Freed, Store};
+use crate::store::{Extent, Freed, Store};
 
 /// How long space is freed before the wish to stop is looked at again.
 const FREE_SLICE: Duration = Duration::from_millis(200);
@@ -156,74 +155,49 @@ impl Rm {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
-        let children = if self.recursive { children_by_parent(&store)? } else { BTreeMap::new() };
         let mut removed = Vec::new();
         let mut failures = Vec::new();
         for key in &self.keys {
-            if let Err(error) = remove(&store, key, &children, &mut removed, &interrupt) {
-                failures.push(error);
+            match self.remove(&store, key, &removed, &interrupt) {
+                Ok(gone) => removed.extend(gone),
+                Err(error) => failures.push(error),
             }
         }
         let freed = self.free(&store, &interrupt).unwrap_or_else(|error| {
             failures.push(error);
-            Freed::default()
+            None
         });
         if session.output.is_json() && (failures.is_empty() || !removed.is_empty()) {
-            let Freed { snapshots, waiting } = freed;
-            session.output.document(&json!({"removed": removed, "freed": snapshots, "waiting": waiting}))?;
+            let (snapshots, waiting) = freed.map(|freed| (freed.snapshots, freed.waiting)).unzip();
+            let document = json!({"removed": removed, "freed": snapshots, "waiting": waiting});
+            if let Err(error) = session.output.document(&document) {
+                failures.push(error);
+            }
         }
         if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
     }
 
-    fn free(&self, store: &Store, interrupt: &Interrupt) -> Result<Freed> {
-        if self.wait {
-            return drain(store, interrupt);
+    /// Removes what one argument names; answers with what is gone by it.
+    fn remove(&self, store: &Store, key: &str, gone: &[String], interrupt: &Interrupt) -> Result<Vec<String>> {
+        interrupt.check().map_err(|stopped| stopped.context(format!("{key:?} was not removed")))?;
+        if self.recursive && gone.iter().any(|name| name == key) {
+            // An earlier argument took it along.
+            return Ok(Vec::new());
         }
-        store.drain(Some(FREE_LIMIT)).or_else(|error| {
+        store.remove_with(key, if self.recursive { Extent::Descendants } else { Extent::Alone })
+    }
+
+    /// Frees space; answers with nothing where that failed, which is no failure of the removal.
+    fn free(&self, store: &Store, interrupt: &Interrupt) -> Result<Option<Freed>> {
+        if self.wait {
+            return drain(store, interrupt).map(Some);
+        }
+        store.drain(Some(FREE_LIMIT)).map(Some).or_else(|error| {
             // The snapshots are gone as asked, and whoever drains next tries again.
             tracing::warn!(why = error.chain(), "space was not freed");
-            Ok(Freed::default())
+            Ok(None)
         })
     }
-}
-
-/// The names of all snapshots by their parents'.
-fn children_by_parent(store: &Store) -> Result<BTreeMap<String, Vec<String>>> {
-    let mut children: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    store.walk(&[], &mut |info| {
-        if !info.parent.is_empty() {
-            children.entry(info.parent.clone()).or_default().push(info.name.clone());
-        }
-        Ok(())
-    })?;
-    Ok(children)
-}
-
-/// Removes `key` after everything that stands on it.
-fn remove(
-    store: &Store,
-    key: &str,
-    children: &BTreeMap<String, Vec<String>>,
-    removed: &mut Vec<String>,
-    interrupt: &Interrupt,
-) -> Result<()> {
-    // Parents before children; the way back takes the children first.
-    let mut order = vec![key];
-    let mut next = 0;
-    while let Some(name) = order.get(next) {
-        order.extend(children.get(*name).into_iter().flatten().map(String::as_str));
-        next += 1;
-    }
-    for name in order.into_iter().rev() {
-        // With -r an earlier key may have taken this one along.
-        if removed.iter().any(|gone| gone == name) && !children.is_empty() {
-            continue;
-        }
-        interrupt.check().map_err(|stopped| stopped.context(format!("{name:?} was not removed")))?;
-        store.remove(name)?;
-        removed.push(name.to_owned());
-    }
-    Ok(())
 }
 
 /// Frees all space that waits for it, or as much as there is time for.

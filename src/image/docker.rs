@@ -15,7 +15,7 @@ use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_M
 use super::files::{Blob, Files};
 use super::{Found, Layer, ask, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{ChainId, Digest};
 
 /// The file that names the images.
@@ -23,6 +23,9 @@ pub(super) const MANIFEST: &str = "manifest.json";
 
 /// The version of the schema of manifests.
 const SCHEMA_VERSION: u32 = 2;
+
+/// How many images an archive may name: the config of each is read to know its ID.
+const IMAGES_MAX: usize = 1000;
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -63,22 +66,27 @@ impl Saved {
 pub(super) fn find(files: &Files, reference: Option<&str>) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
-    let mut images = Vec::with_capacity(list.len());
-    for saved in &list {
-        let (config, id) = saved.config(files)?;
-        images.push((saved, config, id));
+    if list.len() > IMAGES_MAX {
+        let found = list.len();
+        let message = format!("{MANIFEST} names {found} images, {IMAGES_MAX} are the limit");
+        return Err(Error::new(ErrorKind::ResourceExhausted, message));
     }
+    let ids = list.iter().map(|saved| Ok(saved.config(files)?.1)).collect::<Result<Vec<_>>>()?;
+    let images = || list.iter().zip(&ids);
     let shown: Vec<String> =
-        images.iter().map(|(saved, _, id)| saved.repo_tags.first().cloned().unwrap_or(id.to_string())).collect();
+        images().map(|(saved, id)| saved.repo_tags.first().cloned().unwrap_or(id.to_string())).collect();
+    let is_called = |saved: &Saved, id: &Digest, name: &str| {
+        saved.repo_tags.iter().any(|tag| tag == name) || id.to_string() == name
+    };
     let chosen = match reference {
-        None if images.iter().any(|(_, _, id)| *id != images[0].2) => return Err(ask(&shown)),
-        None => images.into_iter().next().ok_or_else(|| Error::not_found("there is no image in the archive"))?,
-        Some(reference) => images
-            .into_iter()
-            .find(|(saved, _, id)| saved.repo_tags.iter().any(|tag| tag == reference) || id.to_string() == reference)
+        None if ids.iter().any(|id| *id != ids[0]) => return Err(ask(&shown)),
+        None => list.first().ok_or_else(|| Error::not_found("there is no image in the archive"))?,
+        Some(reference) => images()
+            .find(|(saved, id)| is_called(saved, id, reference))
+            .map(|(saved, _)| saved)
             .ok_or_else(|| unknown(reference, &shown))?,
     };
-    image(files, chosen.0, chosen.1)
+    image(files, chosen, chosen.config(files)?.0)
 }
 
 fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {

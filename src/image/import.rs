@@ -14,7 +14,7 @@ use crate::changeset::tar::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Digest, check_key};
 use crate::snapshotter::{Labels, Snapshotter};
-use crate::store::{Flush, NewImage, Origin, Store, Terms};
+use crate::store::{Flush, Held, NewImage, Origin, Store, Terms};
 
 /// How long another process may take to commit the layer that this one has unpacked as well. What it has left to do then
 /// is a walk of the layer at most.
@@ -144,7 +144,7 @@ impl Importer<'_> {
     /// Whether the layer is in the store, and not something else under its name.
     fn is_there(&self, layer: &Layer) -> Result<bool> {
         let name = layer.chain_id.to_string();
-        if !self.store.has_committed(&name)? {
+        if self.store.hold_layer(&name)? != Held::Committed {
             return Ok(false);
         }
         if self.store.diff_id(&name)? == Some(layer.diff_id) {

@@ -136,7 +136,8 @@ fn check_target(target: &Path) -> Result<()> {
 }
 
 pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<()> {
-    move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).at("mount at", target)
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_SYMLINKS;
+    move_mount(mount, "", CWD, target, flags).at("mount at", target)
 }
 
 /// Makes one mount, detached.

@@ -23,8 +23,9 @@ use crate::sys;
 /// What the names of the directories begin with in which things are tried. A crash can leave one behind.
 pub const TRIAL_PREFIX: &str = ".strata-probe-";
 
-/// What a whole user namespace looks like to its first process: every id is itself.
-const INITIAL_MAP: [&str; 3] = ["0", "0", "4294967295"];
+/// The inode number of the first user namespace (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`): its map of ids looks
+/// like that of any other which maps every id to itself.
+const INITIAL_INODE: u64 = 0xEFFF_FFFD;
 
 /// How much of a file is shared to see whether it can be: a block of any file system.
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -138,9 +139,8 @@ fn kernel() -> &'static [Feature] {
 /// # Errors
 /// `Io` if `/proc` is not mounted.
 pub fn in_user_namespace() -> Result<bool> {
-    let path = "/proc/self/uid_map";
-    let map = fs::read_to_string(path).at("read", path)?;
-    Ok(!map.split_whitespace().eq(INITIAL_MAP))
+    let path = "/proc/self/ns/user";
+    Ok(fs::metadata(path).at("stat", path)?.ino() != INITIAL_INODE)
 }
 
 /// Tries whether the file system of `dir` can hold the writable part of an overlay: mounts one there, detached, deletes

@@ -14,9 +14,9 @@
 //! removal destroys them first. See [`nested`].
 //!
 //! # What a crash leaves
-//! Beside `<id>` there can be `<id>.new`, which was not finished, and `<id>.now`, of which the usage was taken: they are
-//! listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the
-//! attributes of an empty one, which [`Backend::mend`] gives it again after a power cut.
+//! Beside `<id>` there can be `<id>.new`, which was not finished, and `<id>.now`, which was looked at: they are listed by
+//! [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the attributes
+//! of an empty one, which [`Backend::mend`] gives it again after a power cut.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
@@ -33,7 +33,8 @@ use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 
 use super::{Backend, Capabilities, Chain, Usage};
-use crate::changeset::{Format, Layer};
+use crate::changeset::candidates::Generation;
+use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, Mount};
@@ -48,7 +49,7 @@ const SNAPSHOTS: &str = "s";
 enum Beside {
     /// A snapshot that takes more than one step to make.
     New,
-    /// A read-only copy of an active snapshot, of which the usage is taken.
+    /// A read-only copy of an active snapshot, of which the usage is taken or the changes are looked for.
     Now,
 }
 
@@ -129,12 +130,7 @@ impl Btrfs {
 
     /// Removes whatever is called `name`.
     fn clear(&self, name: &OsString) -> Result<()> {
-        match sys::destroy(self.snapshots.as_fd(), name) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(Errno::NOTEMPTY | Errno::PERM) => nested::destroy(&self.snapshots, name),
-            Err(Errno::INVAL | Errno::NOTDIR) => walk::remove_all(&self.snapshots, name),
-            Err(errno) => Err(errno).at("destroy the subvolume", self.snapshots.shown_at(name)),
-        }
+        clear(&self.snapshots, name)
     }
 
     /// The transaction after which whatever `parents` do not hold came into being.
@@ -144,18 +140,26 @@ impl Btrfs {
         Ok(sys::subvolume(dir.as_fd()).at("get the generation of", dir.shown())?.made_in)
     }
 
-    /// The usage of an active snapshot: that of a read-only snapshot of it, in which nothing is in memory only.
-    fn usage_now(&self, id: Id, active: &Dir, since: u64) -> Result<Usage> {
+    /// A read-only snapshot of the active snapshot `id` as it is now, in which nothing is in memory only.
+    fn now(&self, id: Id, active: &Dir) -> Result<Now> {
         let name = Beside::Now.of(id);
-        let _alone = self.alone()?;
+        let alone = self.alone()?;
         self.clear(&name)?;
-        self.snapshot(active, &name, true)?;
-        let usage = self.snapshots.open_dir(&name).and_then(|dir| usage::since(&dir, since));
-        self.clear(&name)?;
-        usage
+        let now = Now { snapshots: self.snapshots.try_clone()?, name, _alone: alone };
+        self.snapshot(active, &now.name, true)?;
+        Ok(now)
     }
 
-    /// Waits until nobody else, in whatever process, takes a usage. The lock is on the directory of all snapshots: one on
+    /// A subvolume of which all is on disk: `dir`, the root of `id`, or a copy of it that goes with the second value.
+    fn at_rest(&self, id: Id, dir: Dir) -> Result<(Dir, Option<Now>)> {
+        if sys::is_read_only(dir.as_fd()).at("get the flags of", dir.shown())? {
+            return Ok((dir, None));
+        }
+        let now = self.now(id, &dir)?;
+        Ok((self.snapshots.open_dir(&now.name)?, Some(now)))
+    }
+
+    /// Waits until nobody else, in whatever process, looks at an active snapshot. The lock is on the directory of all snapshots: one on
     /// a snapshot could be held for ever by who uses it.
     fn alone(&self) -> Result<Dir> {
         let dir = Dir::open(&self.path)?;
@@ -250,12 +254,8 @@ impl Backend for Btrfs {
     /// active snapshot a read-only one is made and destroyed, which flushes its data and commits a transaction.
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
         let since = self.origin(parents)?;
-        let dir = self.open(id)?;
-        if sys::is_read_only(dir.as_fd()).at("get the flags of", dir.shown())? {
-            usage::since(&dir, since)
-        } else {
-            self.usage_now(id, &dir, since)
-        }
+        let (dir, _now) = self.at_rest(id, self.open(id)?)?;
+        usage::since(&dir, since)
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {
@@ -267,6 +267,42 @@ impl Backend for Btrfs {
 
     fn layer(&self, id: Id) -> Option<Layer> {
         Some(Layer { dir: self.path.join(id.to_string()), format: Format::Tree })
+    }
+
+    /// For an active snapshot a read-only one is made, as for [`Self::usage`]; it goes with the answer, and until then
+    /// others who look at an active snapshot wait.
+    fn candidates(&self, id: Id, parent: Id) -> Result<Candidates> {
+        let base = self.open(parent)?;
+        let (dir, now) = self.at_rest(id, self.open(id)?)?;
+        let hold = now.map(|now| Box::new(now) as Box<_>);
+        Ok(Candidates::Generation(Generation::new(dir, base, hold)?))
+    }
+}
+
+/// A read-only snapshot that goes with the value. Nobody else makes one meanwhile.
+#[derive(Debug)]
+struct Now {
+    snapshots: Dir,
+    name: OsString,
+    _alone: Dir,
+}
+
+impl Drop for Now {
+    fn drop(&mut self) {
+        if let Err(error) = clear(&self.snapshots, &self.name) {
+            // It is listed with its snapshot, and goes with that or when the next one is made.
+            tracing::warn!(why = error.chain(), "a snapshot that was made to be looked at is left");
+        }
+    }
+}
+
+/// Removes whatever is called `name` in `snapshots`.
+fn clear(snapshots: &Dir, name: &OsString) -> Result<()> {
+    match sys::destroy(snapshots.as_fd(), name) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(Errno::NOTEMPTY | Errno::PERM) => nested::destroy(snapshots, name),
+        Err(Errno::INVAL | Errno::NOTDIR) => walk::remove_all(snapshots, name),
+        Err(errno) => Err(errno).at("destroy the subvolume", snapshots.shown_at(name)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! s/<id>/fs         the tree: a layer as soon as the snapshot is committed
-//! s/<id>/manifest   what the copy was when it was made: see [`manifest`]
+//! s/<id>/manifest   what the copy was when it was made: see [`crate::changeset::candidates::manifest`]
 //! s/<id>.new/       the same, not finished
 //! ```
 //!
@@ -13,18 +13,16 @@
 //!   for what was synced before ([`Capabilities::create_needs_sync`]).
 //! - Nothing moves when a snapshot is sealed.
 
-pub mod manifest;
-
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use rustix::time::ClockId;
 
-use self::manifest::{BootId, Manifest};
 use super::shelf::Shelf;
 use super::{Backend, Capabilities, Chain, Usage};
-use crate::changeset::{Format, Layer};
+use crate::changeset::candidates::manifest::{BootId, Manifest};
+use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, Result};
 use crate::id::Id;
 use crate::mount::{Access, Mount};
@@ -76,12 +74,29 @@ impl Copy {
         if copied.skipped_devices > 0 {
             let skipped = copied.skipped_devices;
             tracing::warn!(%parent, skipped, "device nodes were left out: a user namespace cannot make them");
+            // It tells what became of the copy, which no longer is all that differs from the parent.
+            return Ok(());
         }
         if let Err(error) = write_manifest(unfinished, parent, copied.dirs) {
             // It only narrows a later comparison; half of one is found damaged and does not.
             tracing::warn!(%parent, error = error.chain(), "changes will be looked for everywhere: no manifest");
         }
         Ok(())
+    }
+
+    /// The manifest of `id`, if it tells what differs from `parent`; else why not.
+    fn manifest(&self, id: Id, parent: Id) -> Result<Manifest> {
+        let mut bytes = Vec::new();
+        let dir = self.snapshots.snapshot(id)?;
+        dir.open_file(MANIFEST)?.read_to_end(&mut bytes).at("read", dir.shown_at(MANIFEST))?;
+        let manifest = Manifest::decode(&bytes)?;
+        if manifest.parent != parent {
+            return Err(Error::precondition(format!("it is a copy of {}", manifest.parent)));
+        }
+        if manifest.boot != boot_id()? {
+            return Err(Error::precondition("it was made before the machine was started"));
+        }
+        Ok(manifest)
     }
 }
 
@@ -156,6 +171,16 @@ impl Backend for Copy {
 
     fn layer(&self, id: Id) -> Option<Layer> {
         Some(Layer { dir: self.snapshots.path(id, TREE), format: Format::Tree })
+    }
+
+    fn candidates(&self, id: Id, parent: Id) -> Result<Candidates> {
+        Ok(self.manifest(id, parent).map_or_else(
+            |why| {
+                tracing::debug!(%id, %parent, why = why.chain(), "changes are looked for everywhere: no manifest");
+                Candidates::All
+            },
+            Candidates::Manifest,
+        ))
     }
 }
 

@@ -139,7 +139,7 @@ impl Backend for Faulty {
         self.inner.layer(id)
     }
 
-    fn candidates(&self, id: Id, parent: Option<Id>) -> Result<Candidates> {
+    fn candidates(&self, id: Id, parent: Id) -> Result<Candidates> {
         self.call("candidates", || self.inner.candidates(id, parent))
     }
 }

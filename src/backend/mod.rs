@@ -119,12 +119,13 @@ pub trait Backend: Send + Sync + Debug {
         None
     }
 
-    /// Which paths of `id` can differ from `parent`.
+    /// Which paths of `id`, an active or sealed snapshot, can differ from its parent `parent`. Why the answer is
+    /// [`Candidates::All`] is in the log.
     ///
     /// # Errors
     /// What the file system reports; the caller goes on with [`Candidates::All`] only if the answer says so.
-    fn candidates(&self, id: Id, parent: Option<Id>) -> Result<Candidates> {
-        let _ = (id, parent);
+    fn candidates(&self, id: Id, parent: Id) -> Result<Candidates> {
+        tracing::debug!(%id, %parent, "changes are looked for everywhere: the strategy keeps no record");
         Ok(Candidates::All)
     }
 }

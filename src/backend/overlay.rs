@@ -27,7 +27,7 @@ use std::path::{Path, PathBuf};
 
 use super::shelf::{SNAPSHOTS, Shelf};
 use super::{Backend, Capabilities, Chain, Usage};
-use crate::changeset::{Format, Layer};
+use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
@@ -200,6 +200,10 @@ impl Backend for Overlay {
     fn layer(&self, id: Id) -> Option<Layer> {
         let format = if self.userxattr { Format::OverlayUserXattr } else { Format::Overlay };
         Some(Layer { dir: self.snapshots.path(id, UPPER), format })
+    }
+
+    fn candidates(&self, id: Id, _parent: Id) -> Result<Candidates> {
+        Ok(self.layer(id).map_or(Candidates::All, Candidates::Upper))
     }
 }
 

@@ -22,12 +22,15 @@
 
 pub mod apply;
 pub mod blob;
+pub mod candidates;
 pub mod diff;
 #[cfg(test)]
 mod notation;
 #[cfg(test)]
 mod round_trip;
 pub mod tar;
+
+pub use candidates::Candidates;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -111,12 +114,4 @@ pub struct Layer {
     pub dir: PathBuf,
     /// Its spelling.
     pub format: Format,
-}
-
-/// Which paths can have changed: a hint that only narrows the comparison, never decides it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Candidates {
-    /// Any: both trees are walked.
-    All,
 }

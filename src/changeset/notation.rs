@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::apply::{Applied, Applier};
-use super::{Change, Sink};
+use super::{Candidates, Change, Sink};
 use crate::error::Result;
 use crate::tree::{Device, Dir, FileType, Meta, Node, Timestamp, walk};
 
@@ -170,6 +170,6 @@ pub(super) fn changes(old: Option<&Dir>, new: &Dir) -> Result<Vec<String>> {
         });
         Ok(())
     };
-    super::diff::diff(old, new, &mut sink)?;
+    super::diff::diff(old, new, Candidates::All, &mut sink)?;
     Ok(lines)
 }

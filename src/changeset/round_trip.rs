@@ -21,7 +21,7 @@ use rustix::fs::{CWD, RenameFlags};
 
 use super::apply::Applier;
 use super::diff::diff;
-use super::{Change, Sink};
+use super::{Candidates, Change, Sink};
 use crate::mount::scratch::{FsType, Scratch};
 use crate::tree::memory::Tree;
 use crate::tree::walk::remove_all;
@@ -286,14 +286,14 @@ fn stream(old: Option<&Dir>, new: &Dir) -> Vec<Change> {
         all.push(change.clone());
         Ok(())
     };
-    diff(old, new, &mut sink).expect("diff");
+    diff(old, new, Candidates::All, &mut sink).expect("diff");
     all
 }
 
 /// Applies what changed from `old` to `new` to `target`.
 fn transfer(old: Option<&Dir>, new: &Dir, target: &Dir) {
     let mut applier = Applier::new(target.try_clone().expect("clone"));
-    diff(old, new, &mut applier as &mut dyn Sink).expect("diff and apply");
+    diff(old, new, Candidates::All, &mut applier as &mut dyn Sink).expect("diff and apply");
     applier.finish().expect("finish");
 }
 

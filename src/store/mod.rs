@@ -44,7 +44,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::{Applied, Applier};
-use crate::changeset::{Sink, diff};
+use crate::changeset::{Candidates, Sink, diff};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
@@ -270,6 +270,19 @@ impl Store {
         })
     }
 
+    /// Where `key` can differ from what it is compared with: its parent, or something of which no strategy knows anything.
+    fn candidates(&self, key: &str, with_parent: bool) -> Result<Candidates> {
+        let (row, stack) = self.stack(key)?;
+        match stack.get(1) {
+            // A view is what its parent is.
+            Some(parent) if with_parent && row.kind != Kind::View => self.backend.candidates(row.id, *parent),
+            _ => {
+                tracing::debug!(key, "changes are looked for everywhere: it is not compared with what it was made of");
+                Ok(Candidates::All)
+            }
+        }
+    }
+
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
     ///
     /// # Errors
@@ -397,16 +410,11 @@ impl Snapshotter for Store {
     }
 
     fn changes(&self, key: &str, base: Option<&str>, sink: &mut dyn Sink) -> Result<()> {
-        let parent;
-        let base = match base {
-            Some(base) => base,
-            None => {
-                parent = self.stat(key)?.parent;
-                &parent
-            }
-        };
+        let info = self.stat(key)?;
+        let base = base.unwrap_or(&info.parent);
         let old = if base.is_empty() { None } else { Some(self.open_tree(base)?) };
-        diff::diff(old.as_ref(), &self.open_tree(key)?, sink)
+        let new = self.open_tree(key)?;
+        diff::diff(old.as_ref(), &new, self.candidates(key, base == info.parent)?, sink)
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {

@@ -32,6 +32,12 @@ const ROOT_TREE: u64 = raw::BTRFS_ROOT_TREE_OBJECTID as u64;
 pub(crate) const INODE_ITEM: u8 = raw::BTRFS_INODE_ITEM_KEY as u8;
 /// The type of the item that says where a part of a file lies.
 pub(crate) const EXTENT_DATA: u8 = raw::BTRFS_EXTENT_DATA_KEY as u8;
+/// The type of the item that says by which names an inode is reached, in the directory that its key names.
+pub(crate) const INODE_REF: u8 = raw::BTRFS_INODE_REF_KEY as u8;
+/// The same, for those that the other has no room for.
+pub(crate) const INODE_EXTREF: u8 = raw::BTRFS_INODE_EXTREF_KEY as u8;
+/// The type of the item that is a name in a directory, in the order in which they were made.
+pub(crate) const DIR_INDEX: u8 = raw::BTRFS_DIR_INDEX_KEY as u8;
 /// The type of the item by which a subvolume knows those inside it.
 const ROOT_REF: u8 = raw::BTRFS_ROOT_REF_KEY as u8;
 
@@ -227,6 +233,17 @@ pub(crate) struct Item<'a> {
     content: &'a [u8],
 }
 
+/// When an inode came into being, and when it changed last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Inode {
+    /// The transaction that made it.
+    pub(crate) made_in: u64,
+    /// The transaction that changed it last; for a directory, also its names.
+    pub(crate) changed_in: u64,
+    /// Whether it is a directory.
+    pub(crate) is_dir: bool,
+}
+
 /// Where a part of a file lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
@@ -262,6 +279,50 @@ impl Item<'_> {
     /// Of an [`INODE_ITEM`]: the transaction that made the inode.
     pub(crate) fn inode_generation(&self) -> Result<u64, Errno> {
         self.u64_at(offset_of!(raw::btrfs_inode_item, generation))
+    }
+
+    /// Of an [`INODE_ITEM`]: what of it tells whether it changed.
+    pub(crate) fn inode(&self) -> Result<Inode, Errno> {
+        type Layout = raw::btrfs_inode_item;
+        let mode = u32::from_le_bytes(self.bytes_at(offset_of!(Layout, mode))?);
+        Ok(Inode {
+            made_in: self.inode_generation()?,
+            changed_in: self.u64_at(offset_of!(Layout, transid))?,
+            is_dir: mode & libc::S_IFMT == libc::S_IFDIR,
+        })
+    }
+
+    /// Of a [`DIR_INDEX`]: the name, and the key of what it stands for.
+    pub(crate) fn dir_entry(&self) -> Result<(OsString, Key), Errno> {
+        type Layout = raw::btrfs_dir_item;
+        let length = self.bytes_at(offset_of!(Layout, name_len))?;
+        let name = self.slice(size_of::<Layout>(), u16::from_le_bytes(length).into())?;
+        let at = |field: usize| offset_of!(Layout, location) + field;
+        let [kind] = self.bytes_at(at(offset_of!(raw::btrfs_disk_key, type_)))?;
+        let object = self.u64_at(at(offset_of!(raw::btrfs_disk_key, objectid)))?;
+        let offset = self.u64_at(at(offset_of!(raw::btrfs_disk_key, offset)))?;
+        Ok((OsString::from_vec(name.to_vec()), Key { object, kind, offset }))
+    }
+
+    /// Of an [`INODE_REF`] or [`INODE_EXTREF`]: the directories and the names in them; none of any other item.
+    pub(crate) fn references(&self) -> Result<Vec<(u64, OsString)>, Errno> {
+        let (fixed, length_at) = match self.key.kind {
+            INODE_REF => (size_of::<raw::btrfs_inode_ref>(), offset_of!(raw::btrfs_inode_ref, name_len)),
+            INODE_EXTREF => (size_of::<raw::btrfs_inode_extref>(), offset_of!(raw::btrfs_inode_extref, name_len)),
+            _ => return Ok(Vec::new()),
+        };
+        let mut found = Vec::new();
+        let mut at = 0;
+        while at < self.content.len() {
+            let dir = match self.key.kind {
+                INODE_REF => self.key.offset,
+                _ => self.u64_at(at + offset_of!(raw::btrfs_inode_extref, parent_objectid))?,
+            };
+            let length = usize::from(u16::from_le_bytes(self.bytes_at(at + length_at)?));
+            found.push((dir, OsString::from_vec(self.slice(at + fixed, length)?.to_vec())));
+            at += fixed + length;
+        }
+        Ok(found)
     }
 
     /// Of an [`EXTENT_DATA`]: the transaction that wrote it, and where it lies.

@@ -216,6 +216,18 @@ fn check_names(runners: &[Runner<'_>], model: &Model) -> Result<(), TestCaseErro
     Ok(())
 }
 
+/// What each strategy knows of what changed only narrows the comparison: in what was just committed, and in all that is
+/// still active.
+fn check_narrowed(runners: &[Runner<'_>], name: &str) -> Result<(), TestCaseError> {
+    for runner in runners {
+        for key in runner.open.keys().map(String::as_str).chain([name]) {
+            super::narrow::narrowed_is_generic(&runner.store, key)
+                .map_err(|why| TestCaseError::fail(format!("{}: {why}", runner.bench.setting.name)))?;
+        }
+    }
+    Ok(())
+}
+
 /// Runs one script; `done` gets every operation before it is done.
 fn run(benches: &[Bench], genes: &[Gene], done: &mut Vec<Op>) -> Result<(), TestCaseError> {
     let mut model = Model::default();
@@ -223,6 +235,11 @@ fn run(benches: &[Bench], genes: &[Gene], done: &mut Vec<Op>) -> Result<(), Test
     for (step, gene) in genes.iter().enumerate() {
         let Some(op) = model.interpret(*gene, step) else { continue };
         done.push(op.clone());
+        if let Op::Commit { key, .. } = &op
+            && model.snapshots.contains_key(key)
+        {
+            check_narrowed(&runners, key)?;
+        }
         let expected = model.perform(&op);
         for runner in &mut runners {
             let found = runner.perform(&op).map_err(|error| (error.kind(), error.chain()));
@@ -240,6 +257,7 @@ fn run(benches: &[Bench], genes: &[Gene], done: &mut Vec<Op>) -> Result<(), Test
         }
         if let (Ok(()), Op::Commit { name, .. }) = (&expected, &op) {
             check_commit(&runners, &model, name)?;
+            check_narrowed(&runners, name)?;
         }
     }
     check_end(runners)
@@ -269,13 +287,13 @@ fn gene() -> impl Strategy<Value = Gene> {
     any::<(u8, u16, u16, u16)>().prop_map(|(kind, a, b, c)| Gene(kind, a, b, c))
 }
 
-fn budget() -> Duration {
+pub(crate) fn budget() -> Duration {
     let seconds = std::env::var("STRATA_BUDGET_S").ok().and_then(|text| text.parse().ok()).unwrap_or(BUDGET_S);
     Duration::from_secs(seconds)
 }
 
 /// How many scripts are wanted whatever time they take: `make test-long` says 20,000.
-fn scripts_wanted() -> Option<usize> {
+pub(crate) fn scripts_wanted() -> Option<usize> {
     std::env::var("STRATA_SCRIPTS").ok().and_then(|text| text.parse().ok())
 }
 

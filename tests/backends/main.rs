@@ -8,6 +8,7 @@ mod support;
 mod faults;
 mod lifecycle;
 mod lock_step;
+mod narrow;
 mod processes;
 mod sharing;
 mod store;

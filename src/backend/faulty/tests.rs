@@ -44,7 +44,7 @@ impl Backend for Recorder {
     fn layer(&self, id: Id) -> Option<Layer> {
         Some(Layer { dir: id.to_string().into(), format: crate::changeset::Format::Tree })
     }
-    fn candidates(&self, _: Id, _: Option<Id>) -> Result<Candidates> {
+    fn candidates(&self, _: Id, _: Id) -> Result<Candidates> {
         self.record::<()>("candidates").map(|()| Candidates::All)
     }
 }
@@ -65,7 +65,7 @@ fn run(fault: Fault) -> (Vec<Option<Error>>, Vec<&'static str>, u64) {
         faulty.remove(a).err(),
         faulty.usage(b, &[]).err(),
         faulty.inventory().err(),
-        faulty.candidates(b, None).err(),
+        faulty.candidates(b, a).err(),
     ];
     assert_eq!(faulty.capabilities(), Recorder::default().capabilities());
     assert_eq!(faulty.layer(a), Recorder::default().layer(a));

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use super::Applier;
+use crate::changeset::Candidates;
 use crate::changeset::diff::diff;
 use crate::changeset::notation::{apply, fresh, show};
 use crate::error::ErrorKind;
@@ -37,7 +38,7 @@ fn check(scratch: &Scratch, case: &str, lower: &[&str], layer: &[&str], expected
     check_one(&plain, case, layer, expected);
     if !expected.first().is_some_and(|line| line.starts_with("error: ")) {
         let mut copy = Applier::new(tree(&place.join("copy"), lower));
-        diff(Some(&tree(&place.join("lower"), lower)), &plain, &mut copy).expect("diff");
+        diff(Some(&tree(&place.join("lower"), lower)), &plain, Candidates::All, &mut copy).expect("diff");
         copy.finish().expect("finish");
         assert_eq!(show(&Dir::open(place.join("copy")).expect("open")), expected, "{case}: the changes, applied");
     }

@@ -3,10 +3,10 @@
 //! Invariants: directories are entered by descriptor, in the order of their names; what is kept in memory grows with
 //! the differences and with the names of hard-linked inodes, not with the trees.
 //!
-//! A hint about which names can differ belongs into [`pairs`], the only place that decides what is looked
-//! at.
+//! A [`Selection`] narrows what is looked at: in [`pairs`] the names of a directory, and at the end, for the names of a
+//! hard-linked inode that were not looked at, which there are. What is a change is decided here alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::vec;
@@ -14,15 +14,17 @@ use std::vec;
 use super::plan::{Findings, Mark, Step};
 use super::same::{Entry, same};
 use super::trail::{Trail, inode};
+use crate::changeset::candidates::{Scope, Selection};
 use crate::error::{Error, Result};
 use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
 
 /// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
 const WHITEOUT_NAME_MAX: usize = 251;
 
-/// Notes how `new` differs from `old`, or from an empty tree with an implied root.
-pub(super) fn compare(old: Option<&Dir>, new: &Dir) -> Result<Findings> {
+/// Notes how `new` differs from `old`, or from an empty tree with an implied root, in what `selection` names.
+pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -> Result<Findings> {
     let mut comparison = Comparison {
+        selection,
         old: old.map(Trail::new),
         new: Trail::new(new),
         path: PathBuf::new(),
@@ -30,6 +32,7 @@ pub(super) fn compare(old: Option<&Dir>, new: &Dir) -> Result<Findings> {
         found: Findings { steps: Vec::new(), retimed: Vec::new(), groups: HashMap::new() },
     };
     comparison.run()?;
+    comparison.complete_groups()?;
     Ok(comparison.found)
 }
 
@@ -46,6 +49,7 @@ pub(super) fn look(dir: &Dir, name: &OsStr) -> Result<Option<Stat>> {
 }
 
 struct Comparison<'a> {
+    selection: &'a Selection<'a>,
     old: Option<Trail<'a>>,
     new: Trail<'a>,
     path: PathBuf,
@@ -61,11 +65,13 @@ struct Frame {
     compared: bool,
 }
 
-/// A name, and which trees have it.
+/// A name, and which trees may have it.
 struct Pair {
     name: OsString,
     in_old: bool,
     in_new: bool,
+    /// What is looked at below, where both have a directory.
+    below: Scope,
 }
 
 impl Comparison<'_> {
@@ -74,7 +80,7 @@ impl Comparison<'_> {
         let now = self.new.dir().stat(root)?;
         match self.old.as_ref().map(|old| old.dir().stat(root)).transpose()? {
             None => self.first_root(&now)?,
-            before => self.directory(root, before, &now, true)?,
+            before => self.directory(root, before, &now, true, self.selection.root())?,
         }
         while let Some(frame) = self.frames.last_mut() {
             let compared = frame.compared;
@@ -97,7 +103,7 @@ impl Comparison<'_> {
         } else if retimed {
             self.found.retimed.push(PathBuf::new());
         }
-        let names = pairs(None, self.new.dir())?.into_iter();
+        let names = all_pairs(None, self.new.dir())?.into_iter();
         self.frames.push(Frame { names, compared: true });
         Ok(())
     }
@@ -126,7 +132,9 @@ impl Comparison<'_> {
                 self.mark(name, Mark::Remove);
                 Ok(())
             }
-            (before, Some(now)) if now.file_type == FileType::Dir => self.directory(name, before, &now, compared),
+            (before, Some(now)) if now.file_type == FileType::Dir => {
+                self.directory(name, before, &now, compared, pair.below)
+            }
             (before, Some(now)) => self.leaf(name, before, now, compared),
         }
     }
@@ -148,23 +156,28 @@ impl Comparison<'_> {
         }
         if now.nlink > 1 {
             let group = self.found.groups.entry(inode(&now)).or_default();
-            if unchanged {
-                group.unchanged.push(self.path.join(name));
-            } else {
-                group.emitted = true;
-            }
+            let names = if unchanged { &mut group.unchanged } else { &mut group.emitted };
+            names.push(self.path.join(name));
+            group.links = now.nlink;
         }
         Ok(())
     }
 
     /// A directory of the new tree: notes what it is itself, and enters it.
-    fn directory(&mut self, name: &OsStr, before: Option<Stat>, now: &Stat, compared: bool) -> Result<()> {
+    fn directory(
+        &mut self,
+        name: &OsStr,
+        before: Option<Stat>,
+        now: &Stat,
+        compared: bool,
+        below: Scope,
+    ) -> Result<()> {
         self.new.enter(name)?;
         self.path.push(name);
         let (mark, frame) = match before {
-            Some(before) if before.file_type == FileType::Dir => self.both(name, before, *now)?,
+            Some(before) if before.file_type == FileType::Dir => self.both(name, before, *now, below)?,
             before => {
-                let names = pairs(None, self.new.dir())?.into_iter();
+                let names = all_pairs(None, self.new.dir())?.into_iter();
                 (Some(Mark::Whole { existed: before.is_some() }), Frame { names, compared: false })
             }
         };
@@ -178,14 +191,14 @@ impl Comparison<'_> {
     }
 
     /// A directory that both trees have; the walk stands in the new one.
-    fn both(&mut self, name: &OsStr, before: Stat, now: Stat) -> Result<(Option<Mark>, Frame)> {
+    fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, Frame)> {
         let Some(trail) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
         trail.enter(name)?;
         let (old, new, itself) = (trail.dir(), self.new.dir(), OsStr::new(""));
-        let pairs = pairs(Some(old), new)?;
+        let pairs = pairs(self.selection, below, old, new)?;
         if unspellable(old, new, &pairs)? {
             trail.leave()?;
-            let names = pairs.into_iter().map(|pair| Pair { in_old: false, ..pair }).collect::<Vec<_>>().into_iter();
+            let names = all_pairs(None, new)?.into_iter();
             return Ok((Some(Mark::Opaque), Frame { names, compared: false }));
         }
         let equal =
@@ -195,27 +208,51 @@ impl Comparison<'_> {
         }
         Ok(((!equal).then_some(Mark::Put { existed: true }), Frame { names: pairs.into_iter(), compared: true }))
     }
+
+    /// Notes the names of emitted inodes that were not looked at, and so differ in nothing.
+    fn complete_groups(&mut self) -> Result<()> {
+        for ((_, ino), group) in &mut self.found.groups {
+            if !group.is_missing_names() {
+                continue;
+            }
+            let noted: HashSet<PathBuf> = group.emitted.iter().chain(&group.unchanged).cloned().collect();
+            let all = self.selection.links_of(*ino)?;
+            group.unchanged.extend(all.into_iter().filter(|path| !noted.contains(path)));
+        }
+        Ok(())
+    }
 }
 
-/// The names to visit in a directory, sorted: those of both trees.
-fn pairs(old: Option<&Dir>, new: &Dir) -> Result<Vec<Pair>> {
+/// The names to visit in a directory of both trees, sorted.
+fn pairs(selection: &Selection<'_>, scope: Scope, old: &Dir, new: &Dir) -> Result<Vec<Pair>> {
+    match selection.list(scope) {
+        None => all_pairs(Some(old), new),
+        Some(names) => {
+            Ok(names.map(|(name, below)| Pair { name: name.to_owned(), in_old: true, in_new: true, below }).collect())
+        }
+    }
+}
+
+/// The names of both trees.
+fn all_pairs(old: Option<&Dir>, new: &Dir) -> Result<Vec<Pair>> {
     let old = old.map(Dir::names).transpose()?.unwrap_or_default();
     let mut before = old.into_iter().map(|entry| entry.name).peekable();
+    let below = Scope::All;
     let mut pairs = Vec::new();
     for Name { name, .. } in new.names()? {
         while let Some(gone) = before.next_if(|gone| *gone < name) {
-            pairs.push(Pair { name: gone, in_old: true, in_new: false });
+            pairs.push(Pair { name: gone, in_old: true, in_new: false, below });
         }
         let in_old = before.next_if(|kept| *kept == name).is_some();
-        pairs.push(Pair { name, in_old, in_new: true });
+        pairs.push(Pair { name, in_old, in_new: true, below });
     }
-    pairs.extend(before.map(|name| Pair { name, in_old: true, in_new: false }));
+    pairs.extend(before.map(|name| Pair { name, in_old: true, in_new: false, below }));
     Ok(pairs)
 }
 
 /// Whether a name vanished that is too long to be spelled as a whiteout.
 fn unspellable(old: &Dir, new: &Dir, pairs: &[Pair]) -> Result<bool> {
-    for Pair { name, in_old, in_new } in pairs {
+    for Pair { name, in_old, in_new, .. } in pairs {
         let long = *in_old && name.len() > WHITEOUT_NAME_MAX;
         if long && look(old, name)?.is_some() && (!in_new || look(new, name)?.is_none()) {
             return Ok(true);

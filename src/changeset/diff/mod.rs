@@ -1,4 +1,4 @@
-//! Compares two trees and emits what changed: the generic walk, which reads both.
+//! Compares two trees and emits what changed.
 //!
 //! Two passes: `compare` notes what differs, `emit` sends it in canonical order. `same` alone decides what a change is.
 //! The trees must be at rest; one that changes meanwhile gives an error or a stream that describes no moment of it,
@@ -29,20 +29,25 @@ use std::path::Path;
 use rustix::io::Errno;
 
 use self::trail::Trail;
-use super::Sink;
+use super::{Candidates, Sink};
 use crate::error::Result;
 use crate::tree::{Dir, FileType, Meta, Node};
 
 /// Sends what changed from `old` to `new` to `sink`, by the rules and in the order of [`crate::changeset`]. Without an
 /// old tree it is compared with an empty one whose root nobody described: [`Meta::implied_dir`].
 ///
+/// `candidates` are those of `new` against `old`. The answer is that of [`Candidates::All`], which reads both trees, but
+/// that a character device 0:0 which both trees have is refused only where it is looked at. They are dropped before the
+/// sink is given anything.
+///
 /// The bytes of a file are read from the new tree when the sink asks for them.
 ///
 /// # Errors
 /// `InvalidArgument` naming a character device 0:0; `FailedPrecondition` naming a file that became shorter or a
 /// directory that was moved meanwhile; what reading the trees reports; what the sink returns.
-pub fn diff(old: Option<&Dir>, new: &Dir, sink: &mut dyn Sink) -> Result<()> {
-    let steps = compare::compare(old, new)?.settle();
+pub fn diff(old: Option<&Dir>, new: &Dir, candidates: Candidates, sink: &mut dyn Sink) -> Result<()> {
+    let steps = compare::compare(old, new, &candidates.select(new)?)?.settle();
+    drop(candidates);
     emit::emit(old, new, steps, sink)
 }
 

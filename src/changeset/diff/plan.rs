@@ -29,10 +29,19 @@ pub(super) struct Step {
 /// The names of one hard-linked inode of the new tree.
 #[derive(Debug, Default)]
 pub(super) struct Group {
-    /// Whether any of them is emitted.
-    pub(super) emitted: bool,
+    /// How many the inode has.
+    pub(super) links: u32,
+    /// Those which differ from the old tree, or are new.
+    pub(super) emitted: Vec<PathBuf>,
     /// Those which differ from the old tree in nothing.
     pub(super) unchanged: Vec<PathBuf>,
+}
+
+impl Group {
+    /// Whether the inode is emitted, and has names that are not noted here.
+    pub(super) fn is_missing_names(&self) -> bool {
+        !self.emitted.is_empty() && self.emitted.len() + self.unchanged.len() < self.links as usize
+    }
 }
 
 /// What the comparison notes.
@@ -50,7 +59,7 @@ impl Findings {
     /// All that is emitted, in stream order.
     pub(super) fn settle(self) -> Vec<Step> {
         let mut steps = self.steps;
-        let emitted = self.groups.into_values().filter(|group| group.emitted);
+        let emitted = self.groups.into_values().filter(|group| !group.emitted.is_empty());
         steps.extend(emitted.flat_map(|group| group.unchanged).map(put));
         let mut changed: HashSet<PathBuf> = steps.iter().filter_map(|step| parent(&step.path)).collect();
         // Children first: that a directory is emitted for its time counts as a change inside its parent.

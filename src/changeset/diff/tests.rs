@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use super::{Ancestors, diff};
-use crate::changeset::Change;
 use crate::changeset::notation::{apply, changes, fresh, show};
+use crate::changeset::{Candidates, Change};
 use crate::error::ErrorKind;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::testing;
@@ -199,7 +199,7 @@ fn large_and_sparse_files() {
             count += 1;
             Ok(())
         };
-        diff(Some(&pair.old), &pair.new, &mut sink).expect("diff");
+        diff(Some(&pair.old), &pair.new, Candidates::All, &mut sink).expect("diff");
         assert_eq!(count == 0, equal, "{byte} at {at}");
     }
     // One byte where the other has a hole.
@@ -217,7 +217,7 @@ fn large_and_sparse_files() {
                 answer = Err(());
                 Ok(())
             };
-            diff(Some(&pair.old), &pair.new, &mut sink).expect("diff");
+            diff(Some(&pair.old), &pair.new, Candidates::All, &mut sink).expect("diff");
             assert_eq!(answer.is_ok(), equal, "{byte} in {path}");
         }
     }
@@ -288,7 +288,7 @@ fn a_vanished_name_that_no_whiteout_can_spell_makes_its_directory_opaque() {
     copy.set_meta("", &Meta::implied_dir()).expect("root");
     apply(&copy, &old(&gone)).expect("apply");
     let mut applier = crate::changeset::apply::Applier::new(copy.try_clone().expect("clone"));
-    diff(Some(&pair.old), &pair.new, &mut applier).expect("diff");
+    diff(Some(&pair.old), &pair.new, Candidates::All, &mut applier).expect("diff");
     applier.finish().expect("finish");
     assert_eq!(show(&copy), show(&pair.new));
 }
@@ -330,7 +330,7 @@ fn a_file_that_shrinks_is_an_error() {
         }
         Ok(())
     };
-    let error = diff(None, &pair.new, &mut sink).expect_err("shrank");
+    let error = diff(None, &pair.new, Candidates::All, &mut sink).expect_err("shrank");
     assert!(error.to_string().contains("a became shorter"), "{error}");
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
 }

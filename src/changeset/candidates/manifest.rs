@@ -1,5 +1,5 @@
-//! The manifest of a copy: what was made where, so that a later comparison with the parent need only look at what is
-//! not as it was made.
+//! What changed in a copy, by its manifest: what was made where, so that a later comparison with the parent need only
+//! look at what is not as it was made.
 //!
 //! It lies beside the snapshot and is exactly as durable as that. A manifest that is missing, damaged, of another boot or
 //! of another parent only means that everything is compared.
@@ -8,7 +8,9 @@
 //! An entry is unchanged since the copy if its path has the recorded inode number and ctime **and** that ctime is older
 //! than [`Manifest::complete`]: within one tick of the clock a change leaves no trace. A directory with another inode
 //! number than recorded came from elsewhere, and nothing is known of what is below it. A ctime that is merely old proves
-//! nothing: renaming a directory leaves those below as they were.
+//! nothing: renaming a directory leaves those below as they were, and clocks are set back.
+//!
+//! One walk of the copy answers, and the parent is only touched for what the answer names.
 //!
 //! # Layout
 //! Numbers are little-endian. *varint*: seven bits a byte, the lowest first, the top bit set in all but the last byte.
@@ -33,14 +35,19 @@
 //!   varint    nanoseconds of the ctime
 //! ```
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::iter::Peekable;
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::slice;
 
+use super::Selection;
 use crate::error::{Error, Result};
 use crate::id::{Digest, Id};
-use crate::tree::Timestamp;
 use crate::tree::copy::{CopiedDir, CopiedEntry, Stamp};
+use crate::tree::walk::{Entry, Walk};
+use crate::tree::{Dir, FileType, Timestamp};
 
 const MAGIC: &[u8; 8] = b"strata-m";
 
@@ -123,9 +130,105 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// What of the copy `root` is not as it was made.
+    pub(super) fn select(&self, root: &Dir) -> Result<Selection<'static>> {
+        let mut reading =
+            Reading { manifest: self, frames: Vec::new(), selection: Selection::nothing(), links: HashMap::new() };
+        let mut walk = Walk::new(root)?;
+        while let Some(entry) = walk.next_entry()? {
+            if !reading.visit(&entry) {
+                walk.skip();
+            }
+        }
+        reading.rise_to(None);
+        Ok(reading.selection.with_known_links(reading.links))
+    }
+
+    /// The record of the directory at `path`.
+    fn dir(&self, path: &Path) -> Option<&CopiedDir> {
+        let found = self.dirs.binary_search_by(|dir| dir.path.as_path().cmp(path));
+        found.ok().and_then(|place| self.dirs.get(place))
+    }
+
+    /// Whether an inode that was recorded as `made` can have changed since, now that it has `now`.
+    fn is_stale(&self, made: Stamp, now: Stamp) -> bool {
+        made != now || now.ctime >= self.complete
+    }
+
     /// What the first stamp is told from.
     fn origin(&self) -> Stamp {
         Stamp { ino: 0, ctime: self.complete }
+    }
+}
+
+/// A walk of the copy along the manifest: both are in the same order.
+struct Reading<'a> {
+    manifest: &'a Manifest,
+    /// The directories down to where the walk is.
+    frames: Vec<Frame<'a>>,
+    selection: Selection<'static>,
+    /// Where the inodes with several names are.
+    links: HashMap<u64, Vec<PathBuf>>,
+}
+
+/// A directory that is the one which was made at its path.
+struct Frame<'a> {
+    dir: &'a CopiedDir,
+    /// The entries that the walk has not come by yet.
+    left: Peekable<slice::Iter<'a, CopiedEntry>>,
+}
+
+impl Reading<'_> {
+    /// Looks at one entry; false: nothing is known of what is below it.
+    fn visit(&mut self, entry: &Entry<'_>) -> bool {
+        let now = Stamp::from(&entry.stat);
+        let made = match entry.path.parent() {
+            Some(above) => {
+                self.rise_to(Some(above));
+                self.entry(entry.name)
+            }
+            None => self.manifest.dir(entry.path).map(|root| root.stamp),
+        };
+        if entry.stat.file_type == FileType::Dir {
+            return self.directory(entry.path, made, now);
+        }
+        if made.is_none_or(|made| self.manifest.is_stale(made, now)) {
+            self.selection.add(entry.path);
+        }
+        if entry.stat.nlink > 1 {
+            self.links.entry(now.ino).or_default().push(entry.path.to_owned());
+        }
+        true
+    }
+
+    fn directory(&mut self, path: &Path, made: Option<Stamp>, now: Stamp) -> bool {
+        let Some(dir) = self.manifest.dir(path).filter(|dir| made.is_some() && dir.stamp.ino == now.ino) else {
+            self.selection.add_all(path);
+            return false;
+        };
+        if self.manifest.is_stale(dir.stamp, now) {
+            self.selection.add(path);
+        }
+        self.frames.push(Frame { dir, left: dir.entries.iter().peekable() });
+        true
+    }
+
+    /// The record of the next entry, `name`. Those before it are gone.
+    fn entry(&mut self, name: &OsStr) -> Option<Stamp> {
+        let Frame { dir, left } = self.frames.last_mut()?;
+        while let Some(gone) = left.next_if(|made| made.name.as_os_str() < name) {
+            self.selection.add(&dir.path.join(&gone.name));
+        }
+        left.next_if(|made| made.name == name).map(|made| made.stamp)
+    }
+
+    /// Leaves the directories that do not lead to `path`; what was made in them and not met is gone.
+    fn rise_to(&mut self, path: Option<&Path>) {
+        while let Some(frame) = self.frames.pop_if(|frame| Some(frame.dir.path.as_path()) != path) {
+            for gone in frame.left {
+                self.selection.add(&frame.dir.path.join(&gone.name));
+            }
+        }
     }
 }
 
@@ -211,88 +314,4 @@ impl Input<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::ffi::OsString;
-    use std::os::unix::ffi::OsStringExt;
-    use std::path::PathBuf;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::ErrorKind;
-
-    fn stamp() -> impl Strategy<Value = Stamp> {
-        (any::<u64>(), any::<i64>(), 0..1_000_000_000_u32)
-            .prop_map(|(ino, seconds, nanos)| Stamp { ino, ctime: Timestamp { seconds, nanos } })
-    }
-
-    fn name() -> impl Strategy<Value = OsString> {
-        prop::collection::vec(1_u8.., 0..200).prop_map(OsString::from_vec)
-    }
-
-    fn manifest() -> impl Strategy<Value = Manifest> {
-        let entry = (name(), stamp()).prop_map(|(name, stamp)| CopiedEntry { name, stamp });
-        let dir = (name(), stamp(), prop::collection::vec(entry, 0..5)).prop_map(|(path, stamp, entries)| CopiedDir {
-            path: PathBuf::from(path),
-            stamp,
-            entries,
-        });
-        (any::<BootId>(), any::<u64>(), stamp(), prop::collection::vec(dir, 0..5))
-            .prop_map(|(boot, parent, stamp, dirs)| Manifest { boot, parent: Id(parent), complete: stamp.ctime, dirs })
-    }
-
-    #[test]
-    fn the_layout_is_what_it_was() {
-        let time = |nanos| Timestamp { seconds: 1, nanos };
-        let entry = CopiedEntry { name: "f".into(), stamp: Stamp { ino: 301, ctime: time(3) } };
-        let manifest = Manifest {
-            boot: *b"0123456789abcdef",
-            parent: Id(7),
-            complete: time(258),
-            dirs: vec![CopiedDir {
-                path: PathBuf::new(),
-                stamp: Stamp { ino: 300, ctime: Timestamp { seconds: 0, nanos: 2 } },
-                entries: vec![entry],
-            }],
-        };
-        let body = b"strata-m\x01\0\0\x000123456789abcdef\x07\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\x02\x01\0\0\
-            \0\xd8\x04\x01\x02\x01\x01f\x02\x02\x03";
-        let bytes = manifest.encode();
-        assert_eq!(&bytes[..bytes.len() - DIGEST_BYTES], body);
-        assert_eq!(Manifest::decode(&bytes).unwrap(), manifest);
-    }
-
-    #[test]
-    fn another_version_is_not_damage() {
-        let manifest = Manifest { boot: [0; 16], parent: Id(1), complete: Timestamp::EPOCH, dirs: Vec::new() };
-        let mut bytes = manifest.encode();
-        bytes.truncate(bytes.len() - DIGEST_BYTES);
-        bytes[8] = 2;
-        bytes.extend_from_slice(Digest::of(&bytes.clone()).as_bytes());
-        assert_eq!(Manifest::decode(&bytes).unwrap_err().kind(), ErrorKind::Unsupported);
-    }
-
-    proptest! {
-        #[test]
-        fn decode_undoes_encode(manifest in manifest()) {
-            prop_assert_eq!(Manifest::decode(&manifest.encode()).unwrap(), manifest);
-        }
-
-        #[test]
-        fn damage_is_found(manifest in manifest(), at in any::<prop::sample::Index>(), bit in 0..8_u32) {
-            let mut bytes = manifest.encode();
-            let at = at.index(bytes.len());
-            bytes[at] ^= 1 << bit;
-            prop_assert_eq!(Manifest::decode(&bytes).unwrap_err().kind(), ErrorKind::DataLoss);
-            bytes[at] ^= 1 << bit;
-            prop_assert!(Manifest::decode(&bytes[..at]).is_err());
-        }
-
-        #[test]
-        fn nonsense_with_a_right_digest_is_no_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
-            let mut bytes = [MAGIC, &VERSION.to_le_bytes()[..], &body].concat();
-            bytes.extend_from_slice(Digest::of(&bytes.clone()).as_bytes());
-            drop(Manifest::decode(&bytes));
-        }
-    }
-}
+mod tests;

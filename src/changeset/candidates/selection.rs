@@ -1,0 +1,122 @@
+//! The names that a comparison looks at, as a tree of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use super::Generation;
+use crate::error::Result;
+
+/// What is looked at below a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::changeset) enum Scope {
+    /// Everything.
+    All,
+    /// Some names: the place of their list in [`Selection::lists`].
+    Some(usize),
+}
+
+/// Where the other names of an inode are found which a narrowed walk did not come by.
+#[derive(Debug)]
+enum Links<'a> {
+    /// The walk comes by all names of an inode of which it comes by one that differs.
+    Walked,
+    /// The paths of each inode that has several.
+    Known(HashMap<u64, Vec<PathBuf>>),
+    /// In the file system.
+    Searched(&'a Generation),
+}
+
+/// Names to look at. A path that is not in it stands, unchanged, in both trees or in neither.
+#[derive(Debug)]
+pub(in crate::changeset) struct Selection<'a> {
+    /// At the root, which is always looked at itself.
+    root: Scope,
+    /// What is looked at in a directory, for each of which not everything is. An arena: dropping it must not recurse.
+    lists: Vec<BTreeMap<OsString, Scope>>,
+    links: Links<'a>,
+}
+
+impl<'a> Selection<'a> {
+    /// Every name.
+    pub(in crate::changeset) fn everything() -> Self {
+        Self { root: Scope::All, lists: Vec::new(), links: Links::Walked }
+    }
+
+    /// The root alone.
+    pub(super) fn nothing() -> Self {
+        Self { root: Scope::Some(0), lists: vec![BTreeMap::new()], links: Links::Walked }
+    }
+
+    /// Adds the name at `path`; the directories on the way to it are looked at, too.
+    pub(super) fn add(&mut self, path: &Path) {
+        self.insert(path);
+    }
+
+    /// Adds `path` and all that is below it.
+    pub(super) fn add_all(&mut self, path: &Path) {
+        match (path.parent(), path.file_name()) {
+            (Some(above), Some(name)) => {
+                if let Scope::Some(list) = self.insert(above) {
+                    self.lists[list].insert(name.to_owned(), Scope::All);
+                }
+            }
+            _ => self.root = Scope::All,
+        }
+    }
+
+    /// The scope of `path`, which is added if it is missing.
+    fn insert(&mut self, path: &Path) -> Scope {
+        let mut at = self.root;
+        for name in path {
+            let Scope::Some(list) = at else { return at };
+            at = match self.lists[list].get(name) {
+                Some(below) => *below,
+                None => {
+                    let below = Scope::Some(self.lists.len());
+                    self.lists[list].insert(name.to_owned(), below);
+                    self.lists.push(BTreeMap::new());
+                    below
+                }
+            };
+        }
+        at
+    }
+
+    /// Says where other names of hard-linked inodes are found.
+    pub(super) fn with_known_links(self, links: HashMap<u64, Vec<PathBuf>>) -> Self {
+        Self { links: Links::Known(links), ..self }
+    }
+
+    /// The same, by a search.
+    pub(super) fn with_searched_links(self, generation: &'a Generation) -> Self {
+        Self { links: Links::Searched(generation), ..self }
+    }
+
+    /// What is looked at in the root.
+    pub(in crate::changeset) fn root(&self) -> Scope {
+        self.root
+    }
+
+    /// The names to look at in a directory with `scope`, sorted by their bytes, and what below each; `None`: all.
+    pub(in crate::changeset) fn list(&self, scope: Scope) -> Option<impl Iterator<Item = (&OsStr, Scope)>> {
+        match scope {
+            Scope::All => None,
+            Scope::Some(list) => Some(self.lists[list].iter().map(|(name, below)| (name.as_os_str(), *below))),
+        }
+    }
+
+    /// The paths of the inode `ino` that the walk may not have come by. Others may be among them.
+    pub(in crate::changeset) fn links_of(&self, ino: u64) -> Result<Vec<PathBuf>> {
+        match &self.links {
+            Links::Walked => Ok(Vec::new()),
+            Links::Known(links) => Ok(links.get(&ino).cloned().unwrap_or_default()),
+            Links::Searched(generation) => generation.paths_of(ino),
+        }
+    }
+
+    /// How many names were selected, for the log.
+    pub(super) fn names(&self) -> usize {
+        self.lists.iter().map(BTreeMap::len).sum()
+    }
+}

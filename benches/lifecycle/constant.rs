@@ -15,10 +15,11 @@ use strata::tree::Dir;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::place::{Place, source};
-use super::raw;
-use super::table::Table;
-use super::{FILE_BYTES_MAX, PARENT_FILES, SEED, SMALL_PARENT_FILES};
+use super::raw::{self, source};
+use super::support::place::Place;
+use super::support::table::Table;
+use super::support::{FILE_BYTES_MAX, SEED};
+use super::{PARENT_FILES, SMALL_PARENT_FILES};
 
 /// Rounds that count.
 const ROUNDS: u64 = 100;

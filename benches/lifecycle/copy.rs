@@ -10,9 +10,11 @@ use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::place::{FsType, Place, source};
-use super::table::Table;
-use super::{FILE_BYTES_MAX, PARENT_FILES, SEED};
+use super::PARENT_FILES;
+use super::raw::source;
+use super::support::place::{FsType, Place};
+use super::support::table::Table;
+use super::support::{FILE_BYTES_MAX, SEED};
 
 /// Samples that count; each copies the parent.
 const ROUNDS: u64 = 5;

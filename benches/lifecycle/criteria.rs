@@ -10,8 +10,9 @@ use strata::compare::workload::{CONTAINER, DIFF, Workload};
 use strata::registry::Choice;
 use strata::tree::copy::CloneMode;
 
-use super::place::{FsType, Place};
-use super::{FILE_BYTES_MAX, SEED, SMALL_PARENT_FILES};
+use super::SMALL_PARENT_FILES;
+use super::support::place::{FsType, Place};
+use super::support::{FILE_BYTES_MAX, SEED};
 
 /// The strategies, where they are measured.
 const STRATEGIES: [(&str, Choice, CloneMode, FsType); 5] = [

@@ -9,8 +9,8 @@ use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::place::Place;
-use super::table::Table;
+use super::support::place::Place;
+use super::support::table::Table;
 
 /// Snapshots in the store.
 const SNAPSHOTS: u64 = 1000;

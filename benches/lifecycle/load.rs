@@ -13,11 +13,12 @@ use strata::store::Store;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
+use super::PARENT_FILES;
 use super::constant::failed;
-use super::place::Place;
 use super::raw::{self, Database};
-use super::table::{Rank, Table};
-use super::{FILE_BYTES_MAX, PARENT_FILES, SEED};
+use super::support::place::Place;
+use super::support::table::{Rank, Table};
+use super::support::{FILE_BYTES_MAX, SEED};
 
 /// Samples of one load: enough for a 99th percentile.
 const SAMPLES: usize = 200;

@@ -11,6 +11,8 @@ use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload;
 use strata::mount::{Mount, Mounted, Upper};
+use strata::snapshotter::{Labels, Snapshotter};
+use strata::store::Store;
 use strata::tree::Dir;
 
 /// A failure of a raw operation ends the benchmark: there is nothing to compare with.
@@ -35,6 +37,17 @@ impl Database {
             .prepare_cached("INSERT INTO t (name) SELECT 'name-' || (1 + coalesce(max(id), 0)) FROM t")?
             .execute([])?;
         Ok(transaction.commit()?)
+    }
+}
+
+/// Where the committed snapshot `name` of `store` lies.
+pub fn source(store: &Store, name: &str) -> strata::Result<PathBuf> {
+    let key = "where";
+    let mounts = store.view(key, name, &Labels::new())?;
+    store.remove(key)?;
+    match mounts.as_slice() {
+        [Mount::Bind { source, .. }] => Ok(source.clone()),
+        other => Err(strata::Error::unsupported(format!("the parent is not one directory: {other:?}"))),
     }
 }
 

@@ -4,11 +4,9 @@ use std::path::{Path, PathBuf};
 
 use strata::compare::Subject;
 use strata::compare::image::Image;
-use strata::mount::Mount;
 pub use strata::mount::scratch::FsType;
 use strata::mount::scratch::{Scratch, private_namespace};
 use strata::registry::{self, Choice, Config};
-use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -89,17 +87,6 @@ fn clear(dir: &Path) -> Result<()> {
         }
     }
     std::fs::remove_dir_all(dir).map_err(|error| Error::precondition(error.to_string()))
-}
-
-/// Where the committed snapshot `name` of `store` lies.
-pub fn source(store: &Store, name: &str) -> Result<PathBuf> {
-    let key = "where";
-    let mounts = store.view(key, name, &Labels::new())?;
-    store.remove(key)?;
-    match mounts.as_slice() {
-        [Mount::Bind { source, .. }] => Ok(source.clone()),
-        other => Err(Error::unsupported(format!("the parent is not one directory: {other:?}"))),
-    }
 }
 
 /// What is measured on, in a sentence.

@@ -1,0 +1,35 @@
+//! What finding changes costs: `cargo bench --bench changeset`, as root.
+//!
+//! First criterion measures small trees, so that `--save-baseline` and `--baseline` show what a change of the code did.
+//! Then a table is printed: the diff of 10 changes in a tree of 50,000 files by what each strategy knows, beside the walk
+//! of both trees that finds the same, in the same run, one after the other. `-- table` is the table alone, `-- table/copy`
+//! those of its rows.
+//!
+//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
+//! only the rows of its type are measured.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
+
+mod narrow;
+#[path = "../support/mod.rs"]
+mod support;
+
+use criterion::Criterion;
+
+use support::place::FsType;
+use support::{Part, print_table};
+
+/// Each has a file system of its own.
+const PARTS: [Part; 4] = [
+    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: narrow::overlay },
+    Part { name: "btrfs", fs: FsType::Btrfs, rows: narrow::btrfs },
+    Part { name: "copy-ext4", fs: FsType::Ext4, rows: narrow::copy },
+    Part { name: "copy-xfs", fs: FsType::Xfs, rows: narrow::copy },
+];
+
+fn main() {
+    let mut criterion = Criterion::default().configure_from_args();
+    narrow::criteria(&mut criterion);
+    criterion.final_summary();
+    print_table(&PARTS);
+}

@@ -1,0 +1,143 @@
+//! The diff by what a strategy knows, against the walk of both trees.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use criterion::Criterion;
+use strata::changeset::{Candidates, Change, diff};
+use strata::compare::image::Image;
+use strata::compare::measure::{Statistics, Timer, three_digits};
+use strata::compare::workload;
+use strata::mount::Mounted;
+use strata::registry::Choice;
+use strata::snapshotter::{Labels, Snapshotter};
+use strata::store::Store;
+use strata::tree::Dir;
+use strata::tree::copy::CloneMode;
+use strata::{Error, Result};
+
+use super::support::place::{FsType, Place};
+use super::support::table::Table;
+use super::support::{FILE_BYTES_MAX, SEED};
+
+/// Files of the tree.
+const FILES: u64 = 50_000;
+
+/// Files of the tree for criterion.
+const SMALL_FILES: u64 = 600;
+
+/// What is done to it: five files get longer, five are new.
+const CHANGES: u64 = 10;
+
+/// Rounds that count, after one that does not.
+const ROUNDS: u64 = 15;
+
+/// What a diff may take, however large the tree is.
+const OVERLAY_TIME_MAX: Duration = Duration::from_millis(2);
+const BTRFS_TIME_MAX: Duration = Duration::from_millis(5);
+
+/// What it may take of the walk of both trees where one has to be walked.
+const COPY_TIMES_GENERIC_MAX: f64 = 0.6;
+
+/// The layer that is looked at, and what it stands on.
+const LAYER: &str = "layer";
+const IMAGE: &str = "image";
+
+pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
+    limit(place, Choice::Overlay, OVERLAY_TIME_MAX, table)
+}
+
+pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
+    limit(place, Choice::Btrfs, BTRFS_TIME_MAX, table)
+}
+
+pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
+    let timer = measure(place, Choice::Copy)?;
+    let (narrowed, generic) = (timer.samples("narrowed"), timer.samples("generic"));
+    table.ratio(&operation(place, Choice::Copy), &narrowed, "walk of both", &generic, COPY_TIMES_GENERIC_MAX);
+    Ok(())
+}
+
+fn limit(place: &Place, choice: Choice, most: Duration, table: &mut Table) -> Result<()> {
+    let timer = measure(place, choice)?;
+    let generic = Statistics::of(timer.samples("generic"));
+    let beside = generic.map_or_else(String::new, |time| format!("walk of both: {}", three_digits(time.median_ns)));
+    table.limit(&operation(place, choice), &timer.samples("narrowed"), &beside, most);
+    Ok(())
+}
+
+fn operation(place: &Place, choice: Choice) -> String {
+    format!("{choice} diff of {CHANGES} changes in {FILES} files, {}", place.fs)
+}
+
+/// Both ways in turn.
+fn measure(place: &Place, choice: Choice) -> Result<Timer> {
+    let store = furnish(place, choice, CloneMode::Auto, FILES)?;
+    let mut timer = Timer::default();
+    for round in 0..=ROUNDS {
+        timer.time("generic", || generic(&store))?;
+        timer.time("narrowed", || narrowed(&store))?;
+        if round == 0 {
+            timer = Timer::default();
+        }
+    }
+    Ok(timer)
+}
+
+/// A store with an image and a layer on it.
+fn furnish(place: &Place, choice: Choice, clone: CloneMode, files: u64) -> Result<Store> {
+    let image = Image::new(files, FILE_BYTES_MAX, SEED);
+    let store = place.store(choice.as_str(), choice, clone)?;
+    place.subject(&store, &image)?;
+    let mounted = Mounted::new(&store.prepare("key", IMAGE, &Labels::new())?, place.dir("mount"))?;
+    workload::write(&Dir::open(mounted.path())?, &image, 0)?;
+    mounted.unmount()?;
+    store.commit(LAYER, "key", &Labels::new())?;
+    Ok(store)
+}
+
+/// What `strata diff` does, contents read.
+fn narrowed(store: &Store) -> Result<()> {
+    count(|sink| store.changes(LAYER, None, sink))
+}
+
+/// The same without what the strategy knows.
+fn generic(store: &Store) -> Result<()> {
+    count(|sink| diff::diff(Some(&store.open_tree(IMAGE)?), &store.open_tree(LAYER)?, Candidates::All, sink))
+}
+
+fn count(produce: impl FnOnce(&mut dyn strata::changeset::Sink) -> Result<()>) -> Result<()> {
+    let mut files = 0;
+    let mut sink = |_: &Change, data: &mut dyn Read| {
+        let read = io::copy(data, &mut io::sink()).map_err(|error| Error::precondition(error.to_string()))?;
+        files += u64::from(read > 0);
+        Ok(())
+    };
+    produce(&mut sink)?;
+    if files == CHANGES {
+        Ok(())
+    } else {
+        Err(Error::data_loss(format!("{CHANGES} files were changed, {files} found")))
+    }
+}
+
+/// Both ways on each strategy, on small trees.
+pub fn criteria(criterion: &mut Criterion) {
+    let all = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Ext4)];
+    for (choice, fs) in all {
+        if let Err(why) = strategy(criterion, choice, fs) {
+            eprintln!("{choice} is not measured: {}", why.chain());
+        }
+    }
+}
+
+fn strategy(criterion: &mut Criterion, choice: Choice, fs: FsType) -> Result<()> {
+    let place = Place::new(fs)?;
+    let store = furnish(&place, choice, CloneMode::Auto, SMALL_FILES)?;
+    let mut group = criterion.benchmark_group(format!("diff/{choice}"));
+    group.measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));
+    group.bench_function("narrowed", |bencher| bencher.iter(|| narrowed(&store).expect("a diff")));
+    group.bench_function("generic", |bencher| bencher.iter(|| generic(&store).expect("a diff")));
+    group.finish();
+    Ok(())
+}

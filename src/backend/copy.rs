@@ -13,14 +13,17 @@
 //!   for what was synced before ([`Capabilities::create_needs_sync`]).
 //! - Nothing moves when a snapshot is sealed.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
 
 use super::shelf::Shelf;
-use super::{Backend, Capabilities, Chain, Usage};
+use super::{Backend, Capabilities, Chain, Survey, Usage};
 use crate::changeset::candidates::manifest::{BootId, Manifest};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, Result};
@@ -35,6 +38,9 @@ const TREE: &str = "fs";
 /// The manifest of a snapshot that has a parent.
 const MANIFEST: &str = "manifest";
 
+/// For how long the usage of a snapshot is not taken anew.
+const USAGE_KEPT: Duration = Duration::from_secs(60);
+
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
@@ -43,6 +49,8 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 pub struct Copy {
     snapshots: Shelf,
     mode: CloneMode,
+    /// What was answered when.
+    usages: Mutex<HashMap<Id, (Instant, Usage)>>,
 }
 
 impl Copy {
@@ -59,7 +67,14 @@ impl Copy {
         if mode == CloneMode::Reflink {
             probe_reflink(&dir)?;
         }
-        Ok(Self { snapshots: Shelf::open(root, &dir)?, mode })
+        Ok(Self { snapshots: Shelf::open(root, &dir)?, mode, usages: Mutex::default() })
+    }
+
+    /// The answers that are young enough to be given again.
+    fn kept(&self) -> MutexGuard<'_, HashMap<Id, (Instant, Usage)>> {
+        let mut kept = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.retain(|_, (taken, _)| taken.elapsed() < USAGE_KEPT);
+        kept
     }
 
     /// The tree of `id`, open.
@@ -159,10 +174,22 @@ impl Backend for Copy {
     }
 
     /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of
-    /// one of those that share them frees depends on the others.
+    /// one of those that share them frees depends on the others. An answer is kept for [`USAGE_KEPT`], for whoever watches
+    /// many snapshots would walk all of them all the time.
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
+        if let Some((_, usage)) = self.kept().get(&id) {
+            return Ok(*usage);
+        }
+        // Nobody else waits for the walk.
         let walk::Space { size_bytes, inodes } = walk::usage(&self.tree(id)?)?;
-        Ok(Usage { size_bytes, inodes })
+        let usage = Usage { size_bytes, inodes };
+        self.kept().insert(id, (Instant::now(), usage));
+        Ok(usage)
+    }
+
+    fn survey(&self, id: Id, _parents: &Chain) -> Result<Survey> {
+        self.kept().remove(&id);
+        Survey::of_layer(&self.tree(id)?)
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {

@@ -10,7 +10,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Backend, Capabilities, Chain, Usage};
+use super::{Backend, Capabilities, Chain, Survey, Usage};
 use crate::changeset::{Candidates, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -129,6 +129,10 @@ impl Backend for Faulty {
 
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
         self.call("usage", || self.inner.usage(id, parents))
+    }
+
+    fn survey(&self, id: Id, parents: &Chain) -> Result<Survey> {
+        self.call("survey", || self.inner.survey(id, parents))
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {

@@ -26,7 +26,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::shelf::{SNAPSHOTS, Shelf};
-use super::{Backend, Capabilities, Chain, Usage};
+use super::{Backend, Capabilities, Chain, Survey, Usage};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -191,6 +191,10 @@ impl Backend for Overlay {
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
         let walk::Space { size_bytes, inodes } = walk::usage(&self.upper(id)?)?;
         Ok(Usage { size_bytes, inodes })
+    }
+
+    fn survey(&self, id: Id, _parents: &Chain) -> Result<Survey> {
+        Survey::of_layer(&self.upper(id)?)
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {

@@ -5,6 +5,7 @@ use rusqlite::Transaction;
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Published, Row, State};
 use super::{Flush, Store};
+use crate::backend::Survey;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
@@ -91,9 +92,10 @@ impl Store {
             self.backend.seal(active.id, active.id)?;
             active.id
         };
-        let usage = self.backend.usage(sealed, parents)?;
+        let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
         if self.waits(terms.flush) && (reserved.sand || !capabilities.seal_is_durable) {
-            self.bring_to_disk(sealed, reserved.sand)?;
+            // Where a parent is to be brought to disk, too, all of the file system is.
+            self.bring_to_disk(sealed, inodes.filter(|_| !reserved.sand))?;
         }
         let durable = terms.flush == Flush::Now;
         let held_by = (terms.origin == Origin::Image).then_some(worker);

@@ -5,10 +5,13 @@ use rusqlite::Transaction;
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Row, State};
 use super::{Flush, Store};
+use crate::backend::FSYNC_INODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 use crate::mount::Mount;
 use crate::snapshotter::{Kind, Labels};
+use crate::tree::Dir;
+use crate::tree::walk::Inodes;
 
 /// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
 const ID_TRIES_MAX: usize = 1000;
@@ -138,7 +141,9 @@ impl Store {
         let sand = self.meta.view(|tx| rows::stands_on_sand(tx, *parent))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
         if self.waits(flush) && (sand || copied) {
-            self.bring_to_disk(id, sand)?;
+            let layer = self.backend.layer(id).filter(|_| !sand);
+            let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
+            self.bring_to_disk(id, inodes)?;
         }
         self.meta.transact(self.level(flush), |tx| {
             rows::set_state(tx, *row, State::Ready, held_by)?;

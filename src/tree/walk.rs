@@ -283,39 +283,81 @@ fn unlock(fd: impl std::os::fd::AsFd) -> bool {
     }
 }
 
-/// Makes everything below `dir` durable by `fsync` of each file and directory, `dir` included. Answers false, and
-/// leaves the work to a `syncfs` by the caller, where that would be dearer or not enough: more than `inodes_max`
-/// entries, a file that the caller may not open, or an inode that nobody can `fsync`, such as a symbolic link: its owner
-/// and times travel with nothing else. (A whiteout has neither; it lives and dies with its directory.)
-///
-/// # Errors
-/// What `fsync` and the walk report: then nothing may be assumed to be on disk.
-pub fn sync(dir: &Dir, inodes_max: usize) -> Result<bool> {
-    let mut walk = Walk::new(dir)?;
-    let mut count = 0;
-    while let Some(entry) = walk.next_entry()? {
-        count += 1;
+/// The inodes of a tree that rests, to be brought to disk one by one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inodes {
+    /// Each with its path, in canonical order; `None` where it takes a `syncfs`.
+    paths: Option<Vec<(PathBuf, FileType)>>,
+    max: usize,
+}
+
+impl Inodes {
+    fn new(max: usize) -> Self {
+        Self { paths: Some(Vec::new()), max }
+    }
+
+    /// Those of `dir`, itself included, if they are not more than `max`: then a `syncfs` is cheaper.
+    ///
+    /// # Errors
+    /// As [`walk`].
+    pub fn of(dir: &Dir, max: usize) -> Result<Self> {
+        let mut inodes = Self::new(max);
+        let mut walk = Walk::new(dir)?;
+        while let Some(entry) = walk.next_entry()? {
+            if !inodes.add(&entry) {
+                break;
+            }
+        }
+        Ok(inodes)
+    }
+
+    /// Adds one. False, from then on, if there are more than `max`, or one that nobody can `fsync`, such as a
+    /// symbolic link: its owner and times travel with nothing else. (A whiteout has neither; it lives and dies with its
+    /// directory.)
+    fn add(&mut self, entry: &Entry<'_>) -> bool {
         let Stat { file_type, device, .. } = entry.stat;
         let whiteout = file_type == FileType::Char && device == Device::default();
-        if count > inodes_max || !(whiteout || matches!(file_type, FileType::File | FileType::Dir)) {
-            return Ok(false);
+        let Some(paths) = &mut self.paths else { return false };
+        if paths.len() < self.max && (whiteout || matches!(file_type, FileType::File | FileType::Dir)) {
+            paths.push((entry.path.to_owned(), file_type));
+            return true;
         }
+        self.paths = None;
+        false
     }
-    match self::walk(dir, sync_entry) {
-        Err(error) if error.errno() == Some(Errno::ACCESS) => Ok(false),
-        answer => answer.map(|()| true),
+
+    /// Makes them durable, below the same `dir`. Answers false if a `syncfs` has to: also for a file that the caller may
+    /// not open.
+    ///
+    /// # Errors
+    /// What `fsync` reports: then nothing may be assumed to be on disk.
+    pub fn sync(&self, dir: &Dir) -> Result<bool> {
+        let Some(paths) = &self.paths else { return Ok(false) };
+        match sync_each(dir, paths) {
+            Err(error) if error.errno() == Some(Errno::ACCESS) => Ok(false),
+            answer => answer.map(|()| true),
+        }
     }
 }
 
-fn sync_entry(entry: &Entry<'_>) -> Result<()> {
-    let Entry { dir, name, .. } = *entry;
-    let done = match entry.stat.file_type {
-        FileType::File => rustix::fs::fsync(dir.open_file(name)?),
-        FileType::Dir if name.is_empty() => rustix::fs::fsync(dir),
-        FileType::Dir => rustix::fs::fsync(dir.open_dir(name)?),
-        _ => return Ok(()),
-    };
-    done.at("fsync", dir.place(name))
+/// The files of a directory come one after the other: it is opened once for them.
+fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> Result<()> {
+    let mut above: Option<(&Path, Dir)> = None;
+    for (path, file_type) in paths {
+        let (holder, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
+        let dir = match &mut above {
+            Some((at, dir)) if *at == holder => dir,
+            other => &other.insert((holder, root.open_beneath(holder)?)).1,
+        };
+        let done = match file_type {
+            FileType::File => rustix::fs::fsync(dir.open_file(name)?),
+            FileType::Dir if name.is_empty() => rustix::fs::fsync(dir),
+            FileType::Dir => rustix::fs::fsync(dir.open_dir(name)?),
+            _ => continue,
+        };
+        done.at("fsync", dir.place(name))?;
+    }
+    Ok(())
 }
 
 /// What a tree takes on its file system.
@@ -332,7 +374,15 @@ pub struct Space {
 /// # Errors
 /// As [`walk`].
 pub fn usage(dir: &Dir) -> Result<Space> {
-    let mut space = Space::default();
+    survey(dir, 0).map(|(space, _)| space)
+}
+
+/// [`usage`], and what to bring to disk one by one if it is not more than `inodes_max` inodes: in one walk.
+///
+/// # Errors
+/// As [`walk`].
+pub fn survey(dir: &Dir, inodes_max: usize) -> Result<(Space, Inodes)> {
+    let (mut space, mut inodes) = (Space::default(), Inodes::new(inodes_max));
     let mut seen = HashSet::new();
     walk(dir, |entry| {
         let Stat { file_type, nlink, dev, ino, allocated, .. } = entry.stat;
@@ -340,9 +390,10 @@ pub fn usage(dir: &Dir) -> Result<Space> {
             space.size_bytes += allocated;
             space.inodes += 1;
         }
+        inodes.add(entry);
         Ok(())
     })?;
-    Ok(space)
+    Ok((space, inodes))
 }
 
 #[cfg(test)]

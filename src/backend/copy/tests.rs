@@ -161,3 +161,40 @@ fn the_manifest_is_the_copy_as_it_was_made() {
         assert!(!bench.scratch.path().join("s/1/manifest").exists());
     }
 }
+
+#[test]
+fn only_the_own_manifest_of_this_boot_tells_what_changed() {
+    let Some(bench) = Bench::new(FsType::Ext4) else { return };
+    bench.base();
+    for id in 2..4 {
+        bench.backend.create(Id(id), &[Id(1)]).unwrap();
+    }
+    let candidates = |id, parent| bench.backend.candidates(Id(id), Id(parent)).unwrap();
+    let path = bench.scratch.path().join("s/2/manifest");
+    let bytes = fs::read(&path).unwrap();
+    let manifest = Manifest::decode(&bytes).unwrap();
+    assert!(matches!(candidates(2, 1), Candidates::Manifest(found) if found == manifest));
+    assert!(matches!(candidates(2, 3), Candidates::All), "of another parent");
+    assert!(matches!(candidates(1, 1), Candidates::All), "of a base");
+    let rebooted = Manifest { boot: manifest.boot.map(|byte| !byte), ..manifest };
+    for (what, bytes) in [("another boot", rebooted.encode()), ("half of one", bytes[..bytes.len() / 2].to_vec())] {
+        fs::write(&path, bytes).unwrap();
+        assert!(matches!(candidates(2, 1), Candidates::All), "{what}");
+    }
+    fs::remove_file(&path).unwrap();
+    assert!(matches!(candidates(2, 1), Candidates::All), "none");
+}
+
+#[test]
+fn an_answer_is_kept_and_what_is_sealed_is_looked_at_anew() {
+    let Some(bench) = Bench::new(FsType::Tmpfs) else { return };
+    bench.backend.create(Id(1), &[]).unwrap();
+    let usage = || bench.backend.usage(Id(1), &[]).unwrap();
+    assert_eq!(usage().inodes, 1);
+    fs::write(bench.path(1).join("f"), "one").unwrap();
+    assert_eq!(usage().inodes, 1, "within a minute");
+    let survey = bench.backend.survey(Id(1), &[]).unwrap();
+    assert_eq!(survey.usage.inodes, 2);
+    assert_eq!(usage(), survey.usage, "what is known to be old is not kept");
+    assert!(survey.inodes.unwrap().sync(&Dir::open(bench.path(1)).unwrap()).unwrap());
+}

@@ -120,3 +120,46 @@ impl<'a> Selection<'a> {
         self.lists.iter().map(BTreeMap::len).sum()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(selection: &Selection<'_>, scope: Scope) -> String {
+        let Some(names) = selection.list(scope) else { return "*".to_owned() };
+        let names: Vec<_> =
+            names.map(|(name, below)| format!("{}{}", name.display(), shown(selection, below))).collect();
+        format!("({})", names.join(" "))
+    }
+
+    #[test]
+    fn everything_below_a_path_swallows_what_was_named_there() {
+        let mut selection = Selection::nothing();
+        let mut after = |path: &str, all: bool| {
+            let path = Path::new(path);
+            if all {
+                selection.add_all(path)
+            } else {
+                selection.add(path)
+            }
+            shown(&selection, selection.root())
+        };
+        assert_eq!(after("", false), "()");
+        assert_eq!(after("b/c", false), "(b(c()))");
+        assert_eq!(after("a", false), "(a() b(c()))");
+        assert_eq!(after("b/a", true), "(a() b(a* c()))");
+        assert_eq!(after("b/a/x", false), "(a() b(a* c()))");
+        assert_eq!(after("b/a/x", true), "(a() b(a* c()))");
+        assert_eq!(after("b", false), "(a() b(a* c()))");
+        assert_eq!(after("b", true), "(a() b*)");
+        assert_eq!(after("", true), "*");
+        assert_eq!(after("c", false), "*");
+    }
+
+    #[test]
+    fn depth_is_no_danger() {
+        let mut selection = Selection::nothing();
+        selection.add(Path::new(&"d/".repeat(1_000_000)));
+        assert_eq!(selection.names(), 1_000_000);
+    }
+}

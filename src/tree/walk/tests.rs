@@ -163,8 +163,8 @@ fn sync_says_when_it_is_not_enough() {
     let (temp, dir) = scratch();
     fs::create_dir(temp.path().join("d")).unwrap();
     fs::write(temp.path().join("d/f"), "x").unwrap();
-    assert!(sync(&dir, 3).unwrap());
-    assert!(!sync(&dir, 2).unwrap());
+    assert!(Inodes::of(&dir, 3).unwrap().sync(&dir).unwrap());
+    assert!(!Inodes::of(&dir, 2).unwrap().sync(&dir).unwrap());
     symlink("f", temp.path().join("d/l")).unwrap();
-    assert!(!sync(&dir, 100).unwrap());
+    assert!(!Inodes::of(&dir, 100).unwrap().sync(&dir).unwrap());
 }

@@ -19,7 +19,7 @@
 //!   strata.db           SQLite in WAL mode; application_id "stra", user_version the format
 //!   s/<id>/             a snapshot: overlay fs/ and work/, copy fs/ and manifest, btrfs the subvolume itself
 //!   s/userxattr         overlay: layers are spelled with user.overlay.*, for the store was made in a user namespace
-//!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of which the usage is taken
+//!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of an active one, to be looked at
 //!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
 //!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
 //! ```
@@ -104,6 +104,17 @@
 //!   (`trusted.overlay.*`, `user.overlay.*`), the second names by which xfs lists access control lists
 //!   (`trusted.SGI_ACL_*`), properties of btrfs (`btrfs.*`), `security.selinux`, `system.nfs4_acl`.
 //!
+//! - **What a strategy knows names paths, and nothing else.** The comparison asks for the names of a directory in one
+//!   place, and looks at those that were named; what is a change it decides as it does without a hint. What no hint
+//!   names is not looked at: a device 0:0 that was in the parent already is refused only by a walk of both trees. It
+//!   is in no layer that is written of the difference.
+//! - **Hard links reach out of what is looked at**: a directory that moved brings names of inodes of which others stayed
+//!   where they were. Those are asked for where the hint came from (btrfs keeps them with the inode, the walk of a copy
+//!   notes them); overlayfs has all names of an inode in one upper.
+//! - **A hint is valid or is none.** The strategy says whether what it knows is about this parent and this boot, and
+//!   answers with it or with [`crate::changeset::Candidates::All`]; nothing is found out half-way through a comparison.
+//! - **A view changed nothing against its parent**, and neither of them is read to say so.
+//!
 //! ## Strategies
 //!
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active
@@ -115,5 +126,11 @@
 //!   has a millisecond to do should not wait for it.
 //! - **copy keeps a manifest of inode numbers and ctimes** rather than trusting ctimes alone: two directories that change
 //!   places leave old ctimes on all that is in them.
+//!   A copy from which device nodes had to be left out has none: it differs from its parent where nothing was done to it.
+//! - **copy keeps the usage of a snapshot for a minute**: it takes a walk of all of it, and there are daemons which ask for
+//!   every snapshot all the time. A commit counts anew.
+//! - **btrfs looks at an active snapshot one caller after the other**, at a read-only copy of it. The changes are found
+//!   before the first of them is handed out, and the copy is gone by then: nobody waits for a slow reader.
+//! - **A commit walks once**: the walk that counts also notes what to bring to disk, as long as that is little.
 //! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the
 //!   error names the path.

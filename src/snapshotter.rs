@@ -103,8 +103,8 @@ pub trait Snapshotter: Send + Sync {
     /// `NotFound`; `InvalidArgument` for any other field path.
     fn update(&self, info: &Info, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// The space that the snapshot takes for itself, without its parents: as stored at commit, computed now for an active
-    /// one, zero for a view.
+    /// The space that the snapshot takes for itself, without its parents: as stored at commit, computed for an active
+    /// one (by some strategies once a minute), zero for a view.
     ///
     /// # Errors
     /// `NotFound`.

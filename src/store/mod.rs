@@ -267,14 +267,13 @@ impl Store {
         })
     }
 
-    /// Where `key` can differ from what it is compared with: its parent, or something of which no strategy knows anything.
+    /// Where `key` can differ from what it is compared with: a strategy knows something only of its parent.
     fn candidates(&self, key: &str, with_parent: bool) -> Result<Candidates> {
         let (row, stack) = self.stack(key)?;
         match stack.get(1) {
-            // A view is what its parent is.
             Some(parent) if with_parent && row.kind != Kind::View => self.backend.candidates(row.id, *parent),
             _ => {
-                tracing::debug!(key, "changes are looked for everywhere: it is not compared with what it was made of");
+                tracing::debug!(key, "changes are looked for everywhere: it is not compared with its parent");
                 Ok(Candidates::All)
             }
         }
@@ -409,6 +408,9 @@ impl Snapshotter for Store {
     fn changes(&self, key: &str, base: Option<&str>, sink: &mut dyn Sink) -> Result<()> {
         let info = self.stat(key)?;
         let base = base.unwrap_or(&info.parent);
+        if info.kind == Kind::View && base == info.parent && !base.is_empty() {
+            return Ok(());
+        }
         let old = if base.is_empty() { None } else { Some(self.open_tree(base)?) };
         let new = self.open_tree(key)?;
         diff::diff(old.as_ref(), &new, self.candidates(key, base == info.parent)?, sink)

@@ -17,13 +17,14 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 use strata::changeset::{Candidates, Change, diff};
 use strata::conformance::ops::{Content, Edit, perform};
 use strata::mount;
+use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{Durability, Store};
 use strata::tree::{Device, Dir, FileType, Timestamp, walk};
 use strata::{Result, Snapshotter};
 
 use super::lock_step::{budget, scripts_wanted};
-use super::{Bench, MATRIX};
+use super::{Bench, MATRIX, on_each};
 use crate::{random, support};
 
 /// Scripts of this many numbers make some layers.
@@ -247,4 +248,74 @@ fn clear(store: Store) {
     }
     store.cleanup().expect("cleanup");
     std::fs::remove_dir_all(store.root()).expect("remove the store");
+}
+
+/// Commits what `edit` did to the snapshot on `parent`, and compares both answers before and after.
+fn layer(store: &Store, parent: &str, name: &str, edit: impl FnOnce(&Dir)) {
+    let tree = Dir::from_fd(mount::detached(&store.prepare(KEY, parent, NONE).expect(name)).expect(name), KEY);
+    edit(&tree);
+    drop(tree);
+    assert_eq!(narrowed_is_generic(store, KEY), Ok(()), "{name}, active");
+    store.commit(name, KEY, NONE).expect(name);
+    assert_eq!(narrowed_is_generic(store, name), Ok(()), "{name}");
+}
+
+fn paths(store: &Store, key: &str) -> Vec<PathBuf> {
+    let mut paths = Vec::new();
+    let mut note = |change: &Change, _: &mut dyn Read| {
+        paths.push(change.path().to_owned());
+        Ok(())
+    };
+    store.changes(key, None, &mut note).expect(key);
+    paths
+}
+
+/// An inode with more names than one item of btrfs holds, and one that a directory which moves brings along: all names
+/// are emitted, and those that stayed are found without a walk of the tree around them.
+#[test]
+fn all_names_of_an_inode_are_emitted() {
+    const LINKS: usize = 150;
+    let time = Timestamp { seconds: 7, nanos: 0 };
+    on_each(|bench| {
+        let store = bench.store("links");
+        let change = |tree: &Dir, edit: Edit| perform(tree, &edit, time).expect("edit");
+        layer(&store, "", "base", |tree| {
+            for dir in ["d", "e", "far", "far/away"] {
+                change(tree, Edit::MakeDir(dir.into()));
+            }
+            change(tree, Edit::Write("d/f".into(), Content { seed: 1, length: 3 }));
+            change(tree, Edit::Write("e/f".into(), Content { seed: 2, length: 3 }));
+            change(tree, Edit::Link { from: "e/f".into(), to: "far/away/f".into() });
+            for number in 0..LINKS {
+                let to = Path::new("d").join(format!("{number:0200}"));
+                change(tree, Edit::Link { from: "d/f".into(), to });
+            }
+        });
+        layer(&store, "base", "many", |tree| change(tree, Edit::Chmod("d/f".into(), 0o600)));
+        // overlayfs has split them.
+        let expected = if bench.setting.strategy == Choice::Overlay { 1 } else { 1 + LINKS };
+        assert_eq!(paths(&store, "many").iter().filter(|path| path.starts_with("d/")).count(), expected);
+        layer(&store, "base", "moved", |tree| {
+            change(tree, Edit::Rename { from: "e".into(), to: "g".into() });
+        });
+        let stayed = paths(&store, "moved").contains(&PathBuf::from("far/away/f"));
+        assert_eq!(stayed, bench.setting.strategy != Choice::Overlay, "{}", bench.setting.name);
+    });
+}
+
+#[test]
+fn a_view_changed_nothing() {
+    on_each(|bench| {
+        let store = bench.store("view");
+        layer(&store, "", "base", |tree| tree.make_dir("d").expect("mkdir"));
+        store.view("sight", "base", NONE).expect("view");
+        assert!(paths(&store, "sight").is_empty());
+        let mut count = 0;
+        let mut note = |_: &Change, _: &mut dyn Read| {
+            count += 1;
+            Ok(())
+        };
+        store.changes("sight", Some(""), &mut note).expect("against nothing");
+        assert!(count > 0, "{}", bench.setting.name);
+    });
 }

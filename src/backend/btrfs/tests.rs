@@ -514,3 +514,17 @@ fn without_privilege_the_reason_is_said() {
     sets.effective.insert(CapabilitySet::SYS_ADMIN);
     set_capabilities(None, sets).unwrap();
 }
+
+#[test]
+fn what_an_active_snapshot_is_looked_at_by_goes_with_the_answer() {
+    let Some(at) = Fixture::new() else { return };
+    at.layer(1, &[], |dir| fs::write(dir.join("f"), "base").unwrap());
+    at.backend.create(Id(3), &[Id(2)]).unwrap();
+    let committed = at.backend.candidates(Id(2), Id(2)).unwrap();
+    assert_eq!(at.names(), ["1", "2", "3"], "a sealed one is looked at itself");
+    let active = at.backend.candidates(Id(3), Id(2)).unwrap();
+    assert_eq!(at.names(), ["1", "2", "3", "3.now"]);
+    drop((committed, active));
+    assert_eq!(at.names(), ["1", "2", "3"]);
+    assert_eq!(at.backend.usage(Id(3), &[Id(2)]).unwrap(), Usage::default(), "nobody has the lock");
+}

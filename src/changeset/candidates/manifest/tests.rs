@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ErrorKind;
+use crate::mount::scratch::FsType;
+use crate::testing;
 
 fn stamp() -> impl Strategy<Value = Stamp> {
     (any::<u64>(), any::<i64>(), 0..1_000_000_000_u32)
@@ -80,4 +82,30 @@ proptest! {
         bytes.extend_from_slice(Digest::of(&bytes.clone()).as_bytes());
         drop(Manifest::decode(&bytes));
     }
+}
+
+#[test]
+fn a_clock_that_stepped_back_and_a_change_within_a_tick_are_seen() {
+    let Some(scratch) = testing::scratch(FsType::Tmpfs) else { return };
+    let root = Dir::open(scratch.path()).unwrap();
+    for name in ["a", "b"] {
+        root.create_file(name).unwrap();
+    }
+    let stamp = |name: &str| Stamp::from(&root.stat(name).unwrap());
+    let record = |complete| {
+        let entries = ["a", "b"].map(|name| CopiedEntry { name: name.into(), stamp: stamp(name) }).to_vec();
+        let dirs = vec![CopiedDir { path: PathBuf::new(), stamp: stamp(""), entries }];
+        Manifest { boot: [0; 16], parent: Id(1), complete, dirs }
+    };
+    let names = |manifest: &Manifest| {
+        let selection = manifest.select(&root).unwrap();
+        selection.list(selection.root()).unwrap().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+    };
+    let tomorrow = Timestamp { seconds: stamp("a").ctime.seconds + 86_400, nanos: 0 };
+    let before = record(tomorrow);
+    assert!(names(&before).is_empty());
+    root.set_mode("a", 0o640).unwrap();
+    assert_eq!(names(&before), ["a"], "changed when the clock was behind");
+    let within = record(stamp("a").ctime);
+    assert!(names(&within).contains(&"a".into()), "changed once more, and nothing tells");
 }

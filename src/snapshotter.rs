@@ -166,7 +166,8 @@ pub trait Snapshotter: Send + Sync {
 
     /// Pushes what `key`, of any kind, changed against the snapshot `base` into `sink`: against its parent if that is
     /// `None`, against nothing if it is `Some("")`. The stream is canonical ([`crate::changeset`]). An active snapshot may
-    /// be mounted, but who writes to it meanwhile may or may not be seen.
+    /// be mounted, but who writes to it meanwhile may or may not be seen. Against the parent it costs what changed, as far as
+    /// the strategy knows that.
     ///
     /// # Errors
     /// `NotFound`; what `sink` returns.

@@ -2,6 +2,7 @@
 //!
 //! Producers push into a [`Sink`]: [`diff`] compares two trees, [`tar::decode`] reads a layer. Consumers are sinks:
 //! [`apply::Applier`] writes into a tree, [`tar::Encoder`] writes a layer. Nothing here knows what a snapshot is.
+//! [`candidates`] narrow what [`diff`] looks at, never what it answers.
 //!
 //! # What is a change
 //! Content, type, mode, owner, extended attributes ([`crate::tree::xattr_is_portable`]), link target, device number, and

@@ -42,7 +42,7 @@ pub struct Usage {
     pub inodes: u64,
 }
 
-/// What is found in a sealed snapshot before it is published.
+/// What is found in a snapshot at rest, before it is called done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Survey {
     /// As [`Backend::usage`] answers.
@@ -131,7 +131,7 @@ pub trait Backend: Send + Sync + Debug {
     /// What the file system reports.
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage>;
 
-    /// What is to be known of `id`, which was just sealed: its usage now, and what is to be brought to disk if
+    /// What is to be known of `id`, which nobody writes to at the moment: its usage now, and what is to be brought to disk if
     /// [`Capabilities::seal_is_durable`] is false.
     ///
     /// # Errors

@@ -442,7 +442,10 @@ impl Snapshotter for Store {
             let applied = applier.finish()?;
             // What an importer writes, it syncs with the other layers.
             if row.origin == Origin::Named && self.waits(Flush::Now) {
-                self.bring_to_disk(row.id, false)?;
+                // Where sealing needs no list of inodes there is none.
+                let listed = !self.backend.capabilities().seal_is_durable;
+                let survey = listed.then(|| self.backend.survey(row.id, &stack[1..])).transpose()?;
+                self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes))?;
             }
             Ok(applied)
         };

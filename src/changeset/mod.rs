@@ -27,6 +27,7 @@ pub mod candidates;
 pub mod diff;
 #[cfg(test)]
 mod notation;
+pub mod pipeline;
 #[cfg(test)]
 mod round_trip;
 pub mod tar;

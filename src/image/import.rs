@@ -9,7 +9,8 @@ use super::files::{Blob, Files, Spool, check_cancelled};
 use super::{Found, Layer, Options, Progress, Source, docker, layout};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
-use crate::changeset::blob::{Decompress, DigestReader, Expansion};
+use crate::changeset::blob::Expansion;
+use crate::changeset::pipeline::{self, Stream, may_be_damage};
 use crate::changeset::tar::decode;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Digest, check_key};
@@ -130,15 +131,23 @@ impl Importer<'_> {
                 missing.push(layer);
             }
         }
-        for layer in &missing {
-            check_cancelled(self.options.cancel)?;
-            let below = layer.number.checked_sub(2).map(|below| layers[below].chain_id.to_string());
-            self.progress.started(layer);
-            let applied = self.layer(layer, below.as_deref().unwrap_or("")).map_err(|error| error.context(layer))?;
-            losses.add(&applied);
-            self.progress.done(layer);
+        if missing.is_empty() {
+            return Ok((0, losses));
         }
-        Ok((missing.len(), losses))
+        let (files, cancel) = (self.files, self.options.cancel);
+        let blobs = missing.iter().map(|layer| open(files, layer, cancel).map_err(|error| error.context(layer)));
+        pipeline::ahead(blobs, |stream| {
+            for layer in &missing {
+                check_cancelled(cancel)?;
+                let below = layer.number.checked_sub(2).map(|below| layers[below].chain_id.to_string());
+                self.progress.started(layer);
+                let applied =
+                    self.layer(layer, below.as_deref().unwrap_or(""), stream).map_err(|error| error.context(layer))?;
+                losses.add(&applied);
+                self.progress.done(layer);
+            }
+            Ok((missing.len(), losses))
+        })
     }
 
     /// Whether the layer is in the store, and not something else under its name.
@@ -164,10 +173,10 @@ impl Importer<'_> {
     }
 
     /// Unpacks one layer on top of the snapshot `below` and commits it.
-    fn layer(&self, layer: &Layer, below: &str) -> Result<Applied> {
+    fn layer(&self, layer: &Layer, below: &str, stream: &mut Stream<'_>) -> Result<Applied> {
         let key = extraction_key(layer);
         self.store.prepare_layer(&key, below)?;
-        let done = self.unpack(layer, &key).and_then(|applied| {
+        let done = self.unpack(layer, &key, stream).and_then(|applied| {
             if !self.commit(layer, &key, &applied)? {
                 self.store.remove(&key)?;
             }
@@ -179,36 +188,24 @@ impl Importer<'_> {
         })
     }
 
-    fn unpack(&self, layer: &Layer, key: &str) -> Result<Applied> {
-        let blob = self.files.blob(&layer.path)?;
-        let compression = blob.compression()?;
-        let watched = Watched { blob, layer, progress: self.progress, cancel: self.options.cancel };
-        let mut compressed = DigestReader::new(watched);
-        let shown = format!("layer {}", layer.digest);
-        let plain = Decompress::new(&mut compressed, compression, Expansion::default(), shown)?;
-        let mut plain = DigestReader::new(plain);
+    fn unpack(&self, layer: &Layer, key: &str, stream: &mut Stream<'_>) -> Result<Applied> {
+        let mut plain = Watched { stream, layer, progress: self.progress, cancel: self.options.cancel, told: 0 };
         let applied =
             self.store.apply(key, &mut |sink: &mut dyn Sink| decode(&mut plain, &self.options.limits, sink).map(drop));
-        let (diff_id, _) = plain.finish();
         // A damaged blob mostly shows as nonsense inside: then say that it is damaged.
-        let worth_reading = |error: &Error| matches!(error.kind(), ErrorKind::DataLoss | ErrorKind::InvalidArgument);
-        if applied.is_ok() || applied.as_ref().is_err_and(worth_reading) {
-            io::copy(&mut compressed, &mut io::sink()).map_err(read_failure)?;
-            let (digest, _) = compressed.finish();
-            if digest != layer.digest {
-                let damaged = Error::data_loss(format!("the blob is damaged: it has the digest {digest}"));
-                return Err(match applied {
-                    Ok(_) => damaged,
-                    Err(cause) => damaged.with_source(cause),
-                });
-            }
+        if applied.as_ref().is_err_and(|error| !may_be_damage(error)) {
+            return applied;
+        }
+        let end = stream.finish()?;
+        if end.blob != Some(layer.digest) {
+            return Err(damaged(end.blob, applied.err()));
         }
         let applied = applied?;
-        if diff_id == layer.diff_id {
+        if end.diff_id == layer.diff_id {
             return Ok(applied);
         }
-        let said = layer.diff_id;
-        Err(Error::data_loss(format!("its content has the DiffID {diff_id}, the config says {said}")))
+        let (found, said) = (end.diff_id, layer.diff_id);
+        Err(Error::data_loss(format!("its content has the DiffID {found}, the config says {said}")))
     }
 
     /// Commits what was unpacked; answers whether it was needed: another process may have done the same.
@@ -235,10 +232,23 @@ impl Importer<'_> {
     }
 }
 
-fn read_failure(error: io::Error) -> Error {
-    match error.downcast::<Error>() {
-        Ok(own) => own,
-        Err(error) => Error::new(ErrorKind::Io, "read the blob").with_source(error),
+/// The blob of `layer`, to be read ahead.
+fn open<'a>(files: &Files, layer: &Layer, cancel: Option<&'a AtomicBool>) -> Result<pipeline::Blob<'a>> {
+    let blob = files.blob(&layer.path)?;
+    let compression = blob.compression()?;
+    let (expansion, shown) = (Expansion::default(), format!("layer {}", layer.digest));
+    Ok(pipeline::Blob { reader: Box::new(Stoppable { blob, cancel }), compression, expansion, shown })
+}
+
+/// The error for a blob with another digest than it should have, or of which that is not known.
+fn damaged(found: Option<Digest>, cause: Option<Error>) -> Error {
+    match (found, cause) {
+        (None, Some(cause)) => cause,
+        (None, None) => Error::data_loss("the blob was not read to its end"),
+        (Some(digest), cause) => {
+            let damaged = Error::data_loss(format!("the blob is damaged: it has the digest {digest}"));
+            cause.into_iter().fold(damaged, Error::with_source)
+        }
     }
 }
 
@@ -250,19 +260,39 @@ fn extraction_key(layer: &Layer) -> String {
     format!("import-{nanos}-{process}-{count} {}", layer.chain_id)
 }
 
-/// The blob of a layer, while somebody looks on and may call it off.
-struct Watched<'a> {
+/// A blob that is no longer read once the import is called off.
+struct Stoppable<'a> {
     blob: Blob,
-    layer: &'a Layer,
-    progress: &'a dyn Progress,
     cancel: Option<&'a AtomicBool>,
 }
 
-impl Read for Watched<'_> {
+impl Read for Stoppable<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         check_cancelled(self.cancel)?;
-        let count = self.blob.read(buffer)?;
-        self.progress.read(self.layer, count as u64);
+        self.blob.read(buffer)
+    }
+}
+
+/// The plain bytes of a layer, while somebody looks on and may call it off.
+struct Watched<'a, 's> {
+    stream: &'a mut Stream<'s>,
+    layer: &'a Layer,
+    progress: &'a dyn Progress,
+    cancel: Option<&'a AtomicBool>,
+    /// Of how many bytes of the blob was told.
+    told: u64,
+}
+
+impl Read for Watched<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        check_cancelled(self.cancel)?;
+        let count = self.stream.read(buffer)?;
+        let read = self.stream.compressed_bytes();
+        if read > self.told {
+            self.progress.read(self.layer, read - self.told);
+            self.told = read;
+            check_cancelled(self.cancel)?;
+        }
         Ok(count)
     }
 }

@@ -87,7 +87,11 @@ fn default_mode(kind: &str) -> u32 {
 
 /// Applies lines to a tree.
 pub(super) fn apply(root: &Dir, lines: &[&str]) -> Result<Applied> {
-    let mut applier = Applier::new(root.try_clone()?);
+    apply_by(Applier::new(root.try_clone()?), lines)
+}
+
+/// Applies lines by an applier of one's own.
+pub(super) fn apply_by(mut applier: Applier, lines: &[&str]) -> Result<Applied> {
     for line in lines {
         let (change, content) = parse(line);
         applier.change(&change, &mut content.as_slice())?;

@@ -122,6 +122,7 @@ impl Applier {
             Err(error) if error.errno() == Some(Errno::PERM) => {
                 // `EPERM` comes before `EEXIST`.
                 self.clear(parent, name, path)?;
+                self.keep_waiting(path)?;
                 self.skipped.insert(path.clone());
                 self.applied.skipped_devices += 1;
                 Ok(())
@@ -184,9 +185,14 @@ impl Applier {
     }
 
     /// Makes an empty directory that only its maker can enter, with nothing inherited.
-    pub(super) fn make_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<()> {
+    pub(super) fn make_dir(&mut self, parent: &Parent, name: &OsStr, path: &Path) -> Result<()> {
         self.touch(parent);
         parent.dir.make_dir(name)?;
+        if !self.is_purged(parent) {
+            // It outlives a removal, and nothing was below it.
+            self.ledger.occupy(path);
+            self.ledger.purge(path);
+        }
         if parent.plain {
             return Ok(());
         }

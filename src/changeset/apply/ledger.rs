@@ -3,6 +3,9 @@
 //!
 //! Paths are without links here, so that one place has one path. The sets hold 128 bits of keyed hash for each: a layer
 //! cannot aim at a collision, and none happens by chance.
+//!
+//! What is in a directory that holds nothing of the lower tree is the layer's, without being remembered: so a layer
+//! without a parent, or of new directories, takes no memory however many entries it has.
 
 use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
@@ -13,6 +16,12 @@ use std::path::{Path, PathBuf};
 
 use crate::tree::{Meta, Timestamp};
 
+/// About what one directory takes besides its path and attributes: its entry in the map, and a [`Meta`].
+const DUE_BYTES: usize = 200;
+
+/// How much may be due, in bytes: some 30,000 directories.
+const DUE_BYTES_MAX: usize = 8 << 20;
+
 /// What a directory gets when everything below it is done.
 #[derive(Debug)]
 pub(super) enum Due {
@@ -22,7 +31,7 @@ pub(super) enum Due {
     Meta(Box<Meta>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
     keys: [RandomState; 2],
     /// Paths with an entry of the layer.
@@ -32,6 +41,18 @@ pub(super) struct Ledger {
     /// Directories that hold nothing of the lower tree any more.
     purged: HashSet<u128>,
     due: BTreeMap<PathBuf, Due>,
+    /// About how much memory `due` takes; what was forgotten of it counts still.
+    due_bytes: usize,
+    /// How much it may take.
+    pub(super) due_bytes_max: usize,
+}
+
+impl Default for Ledger {
+    fn default() -> Self {
+        let (described, occupied, purged) = Default::default();
+        let keys = [RandomState::new(), RandomState::new()];
+        Self { keys, described, occupied, purged, due: BTreeMap::new(), due_bytes: 0, due_bytes_max: DUE_BYTES_MAX }
+    }
 }
 
 impl Ledger {
@@ -65,19 +86,34 @@ impl Ledger {
         self.described.contains(&key) || self.occupied.contains(&key)
     }
 
-    /// Notes that nothing of the lower tree is left in the directory `path`; false if that is known.
+    /// Notes that nothing of the lower tree is left in the directory `path`, nor below it; false if that is known.
     pub(super) fn purge(&mut self, path: &Path) -> bool {
-        self.purged.insert(self.key(path))
+        !self.is_purged(path) && self.purged.insert(self.key(path))
+    }
+
+    /// Whether nothing of the lower tree is left in the directory `path`. Once that is so, it stays.
+    pub(super) fn is_purged(&self, path: &Path) -> bool {
+        !self.purged.is_empty() && path.ancestors().any(|dir| self.purged.contains(&self.key(dir)))
     }
 
     /// The directory `path` gets `meta` at the end.
     pub(super) fn owe(&mut self, path: PathBuf, meta: Meta) {
+        let xattrs: usize = meta.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum();
+        self.due_bytes += DUE_BYTES + path.as_os_str().len() + xattrs;
         self.due.insert(path, Due::Meta(Box::new(meta)));
     }
 
     /// The directory `path` gets back its mtime at the end, unless more is due.
     pub(super) fn restore(&mut self, path: &Path, mtime: Timestamp) {
-        self.due.entry(path.to_owned()).or_insert(Due::Time(mtime));
+        self.due.entry(path.to_owned()).or_insert_with(|| {
+            self.due_bytes += DUE_BYTES + path.as_os_str().len();
+            Due::Time(mtime)
+        });
+    }
+
+    /// Whether more is due than memory should hold.
+    pub(super) fn owes_much(&self) -> bool {
+        self.due_bytes > self.due_bytes_max
     }
 
     /// The directory `path` is gone, with everything below it.
@@ -87,6 +123,7 @@ impl Ledger {
 
     /// What is due, in the order of the paths.
     pub(super) fn take_due(&mut self) -> BTreeMap<PathBuf, Due> {
+        self.due_bytes = 0;
         std::mem::take(&mut self.due)
     }
 }

@@ -11,7 +11,7 @@ impl Applier {
     pub(super) fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
         super::check_path(target)?;
         let place = self.place(path)?;
-        self.ledger.describe(&place.path);
+        self.describe(&place);
         let source = self.existing_place(target)?;
         if let Some(source) = &source {
             if source.path.starts_with(&place.path) {
@@ -23,6 +23,8 @@ impl Applier {
         }
         self.clear(&place.parent, &place.name, &place.path)?;
         let target = source.map_or_else(|| target.to_owned(), |source| source.path);
+        self.keep_waiting(&place.path)?;
+        self.keep_waiting(&target)?;
         self.deferred.insert(place.path, target);
         Ok(())
     }
@@ -32,6 +34,7 @@ impl Applier {
         let Place { parent, name, path } = place;
         if self.skipped.contains(&source.path) {
             self.clear(parent, name, path)?;
+            self.keep_waiting(path)?;
             self.skipped.insert(path.clone());
             self.applied.skipped_devices += 1;
             return Ok(true);

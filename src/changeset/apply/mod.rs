@@ -8,8 +8,9 @@
 //!
 //! # What is remembered
 //! Removals apply to what lay below before this layer, in whatever order the stream gives them. So the paths of the
-//! layer are remembered as hashes ([`ledger`]), 16 bytes each; directories that were touched, by path, with what they
-//! get at the end; and links to entries that are still to come.
+//! layer are remembered as hashes ([`ledger`]), 16 bytes each, unless all in their directory is the layer's; directories
+//! that were touched, by path, with what they get at the end, or before that if they are many: who is touched after that
+//! is as one of the lower tree, with what it got; and links to entries that are still to come.
 //!
 //! # Decisions
 //! Numbers are those of the checklist of layer semantics, as the tests are named.
@@ -51,11 +52,15 @@ use self::create::Creation;
 use self::ledger::{Due, Ledger};
 use self::resolve::{Found, Parent, Resolver};
 use super::{Change, Sink};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Dir, FileType, Meta, Timestamp};
 
 /// Times within this many seconds of 1970 exist on every file system: others are looked at after they were set.
 const TIME_CERTAIN_S: i64 = i32::MAX as i64;
+
+/// How long the paths of links to later entries, and of devices that could not be made, may be in all: some 80,000 of
+/// ordinary length. Writers of layers put a link behind its target.
+const WAITING_BYTES_MAX: usize = 8 << 20;
 
 /// What an applied stream came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +88,8 @@ pub struct Applier {
     deferred: BTreeMap<PathBuf, PathBuf>,
     /// Where a device would be that could not be made.
     skipped: HashSet<PathBuf>,
+    /// How long the paths are that came to be in these two.
+    waiting_bytes: usize,
     applied: Applied,
 }
 
@@ -98,12 +105,18 @@ impl Applier {
     /// Writes below `root`. Nobody else should change the tree meanwhile, nor the process its umask.
     ///
     pub fn new(root: Dir) -> Self {
+        let mut ledger = Ledger::default();
+        // A root that cannot be listed is taken for one that holds something.
+        if root.names().is_ok_and(|names| names.is_empty()) {
+            ledger.purge(Path::new(""));
+        }
         Self {
             resolver: Resolver::new(root),
-            ledger: Ledger::default(),
+            ledger,
             creation: Creation::default(),
             deferred: BTreeMap::new(),
             skipped: HashSet::new(),
+            waiting_bytes: 0,
             applied: Applied::default(),
         }
     }
@@ -115,6 +128,12 @@ impl Applier {
     /// `InvalidArgument` naming a link whose target never came; what the system calls report.
     pub fn finish(mut self) -> Result<Applied> {
         self.make_deferred()?;
+        self.settle()?;
+        Ok(self.applied)
+    }
+
+    /// Gives directories what is due to them.
+    fn settle(&mut self) -> Result<()> {
         for (path, due) in self.ledger.take_due() {
             let dir = self.resolver.open(&path)?;
             match due {
@@ -125,7 +144,9 @@ impl Applier {
                 }
             }
         }
-        Ok(self.applied)
+        // What is known of them is what they were like before.
+        self.resolver.forget();
+        Ok(())
     }
 
     /// The directory `path` of the layer, made where it does not exist.
@@ -141,15 +162,29 @@ impl Applier {
                 parent
             }
         };
-        self.ledger.occupy(&parent.path);
+        if !self.is_purged(&parent) {
+            self.ledger.occupy(&parent.path);
+        }
         Ok(parent)
+    }
+
+    /// Whether all in `parent` is the layer's. What has become so since it was opened may go unnoticed.
+    fn is_purged(&self, parent: &Parent) -> bool {
+        *parent.purged.get_or_init(|| self.ledger.is_purged(&parent.path))
+    }
+
+    /// Notes that the layer has an entry at `place`.
+    fn describe(&mut self, place: &Place) {
+        if !self.is_purged(&place.parent) {
+            self.ledger.describe(&place.path);
+        }
     }
 
     /// Makes a directory that the layer does not describe, in place of whatever is there.
     fn implied_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<Arc<Parent>> {
         let path = parent.path.join(name);
         self.clear(parent, name, &path)?;
-        self.make_dir(parent, name)?;
+        self.make_dir(parent, name, &path)?;
         self.ledger.owe(path.clone(), Meta::implied_dir());
         Ok(Arc::new(Parent::new(parent.dir.open_dir(name)?, path)?))
     }
@@ -186,7 +221,7 @@ impl Applier {
             return Ok(());
         }
         let place = self.place(path)?;
-        self.ledger.describe(&place.path);
+        self.describe(&place);
         self.deferred.remove(&place.path);
         self.skipped.remove(&place.path);
         if meta.node.file_type() == FileType::Dir {
@@ -203,10 +238,22 @@ impl Applier {
         let is_dir = |stat: crate::tree::Stat| stat.file_type == FileType::Dir;
         if !parent.dir.stat_if_any(&name)?.is_some_and(is_dir) {
             self.clear(&parent, &name, &path)?;
-            self.make_dir(&parent, &name)?;
+            self.make_dir(&parent, &name, &path)?;
         }
         self.ledger.owe(path, meta);
         Ok(())
+    }
+
+    /// Counts a path that has to be kept until the end.
+    fn keep_waiting(&mut self, path: &Path) -> Result<()> {
+        self.waiting_bytes += path.as_os_str().len();
+        if self.waiting_bytes <= WAITING_BYTES_MAX {
+            return Ok(());
+        }
+        let message = format!(
+            "links to later entries and devices that are left out: more than {WAITING_BYTES_MAX} bytes of paths"
+        );
+        Err(Error::new(ErrorKind::ResourceExhausted, message))
     }
 
     /// Notes that the content of a directory changes, and hence its mtime.
@@ -238,7 +285,7 @@ impl Sink for Applier {
             Change::Opaque { path } => self.hide(path)?,
         }
         self.applied.entries += 1;
-        Ok(())
+        if self.ledger.owes_much() { self.settle() } else { Ok(()) }
     }
 }
 

@@ -13,6 +13,9 @@ impl Applier {
     /// The lower tree has nothing at `path` any more.
     pub(super) fn remove(&mut self, path: &Path) -> Result<()> {
         let Some(Place { parent, name, path }) = self.existing_place(path)? else { return Ok(()) };
+        if self.is_purged(&parent) {
+            return Ok(());
+        }
         if !self.ledger.holds(&path) {
             return self.clear(&parent, &name, &path);
         }
@@ -31,9 +34,9 @@ impl Applier {
 
     /// Removes everything below a directory that is not the layer's. Once done for a directory it is done for good.
     fn purge(&mut self, path: PathBuf) -> Result<()> {
-        let mut todo = vec![path];
+        let mut todo = vec![path.clone()];
         while let Some(path) = todo.pop() {
-            if !self.ledger.purge(&path) {
+            if self.ledger.is_purged(&path) {
                 continue;
             }
             let dir = self.resolver.parent(path)?;
@@ -46,6 +49,10 @@ impl Applier {
                     todo.push(path);
                 }
             }
+        }
+        if self.ledger.purge(&path) {
+            // Who has it open knows another thing of it.
+            self.resolver.forget();
         }
         Ok(())
     }

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -37,13 +37,16 @@ pub(super) struct Parent {
     /// Whether what is made in it belongs to its maker and has no ACL: it is not set-gid and has no default ACL.
     pub(super) plain: bool,
     touched: AtomicBool,
+    /// Whether it was found to hold nothing of the lower tree: [`super::Ledger::is_purged`].
+    pub(super) purged: OnceLock<bool>,
 }
 
 impl Parent {
     pub(super) fn new(dir: Dir, path: PathBuf) -> Result<Self> {
         let stat = dir.stat("")?;
         let plain = stat.mode & libc::S_ISGID == 0 && dir.xattr("", c"system.posix_acl_default")?.is_none();
-        Ok(Self { dir, path, mtime: stat.mtime, plain, touched: AtomicBool::new(false) })
+        let (touched, purged) = (AtomicBool::new(false), OnceLock::new());
+        Ok(Self { dir, path, mtime: stat.mtime, plain, touched, purged })
     }
 
     /// Says that its content changes; true the first time.

@@ -3,11 +3,11 @@
 use std::fs;
 use std::path::Path;
 
-use super::Applier;
+use super::{Applied, Applier};
 use crate::changeset::Candidates;
 use crate::changeset::diff::diff;
-use crate::changeset::notation::{apply, fresh, show};
-use crate::error::ErrorKind;
+use crate::changeset::notation::{apply, apply_by, fresh, show};
+use crate::error::{ErrorKind, Result};
 use crate::mount::scratch::{FsType, Scratch};
 use crate::mount::{self, Mount, Upper};
 use crate::testing;
@@ -29,13 +29,17 @@ fn tree(path: &Path, lines: &[&str]) -> Dir {
 }
 
 /// Applies `layer` over `lower`, once in a plain directory and once in a merged view of overlayfs, and compares the
-/// tree, or the error if `expected` is `error: ...`. What changed in the plain directory, applied to another copy of
-/// `lower`, has to give the same tree.
+/// tree, or the error if `expected` is `error: ...`. Directories that get what is due to them after each entry are no
+/// different; and what changed in the plain directory, applied to another copy of `lower`, has to give the same tree.
 fn check(scratch: &Scratch, case: &str, lower: &[&str], layer: &[&str], expected: &[&str]) {
     let place = scratch.path().join(case.replace([' ', '/'], "-"));
     fs::create_dir(&place).expect("mkdir");
     let plain = tree(&place.join("plain"), lower);
     check_one(&plain, case, layer, expected);
+    let hasty = tree(&place.join("hasty"), lower);
+    let mut applier = Applier::new(hasty.try_clone().expect("clone"));
+    applier.ledger.due_bytes_max = 0;
+    check_answer(&hasty, &format!("{case}: settled at once"), apply_by(applier, layer), expected);
     if !expected.first().is_some_and(|line| line.starts_with("error: ")) {
         let mut copy = Applier::new(tree(&place.join("copy"), lower));
         diff(Some(&tree(&place.join("lower"), lower)), &plain, Candidates::All, &mut copy).expect("diff");
@@ -49,7 +53,11 @@ fn check(scratch: &Scratch, case: &str, lower: &[&str], layer: &[&str], expected
 }
 
 fn check_one(root: &Dir, case: &str, layer: &[&str], expected: &[&str]) {
-    match (apply(root, layer), expected) {
+    check_answer(root, case, apply(root, layer), expected);
+}
+
+fn check_answer(root: &Dir, case: &str, answer: Result<Applied>, expected: &[&str]) {
+    match (answer, expected) {
         (Err(error), [wanted]) if wanted.starts_with("error: ") => {
             let wanted = wanted.trim_start_matches("error: ");
             assert!(error.chain().contains(wanted), "{case}: {}", error.chain());

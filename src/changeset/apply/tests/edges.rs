@@ -248,3 +248,17 @@ fn devices_are_skipped_in_a_user_namespace() {
     let error = apply(&root, &["f a \"x\" 7:7"]).expect_err("owner");
     assert!(error.to_string().contains("7:7 is not mapped"), "{error}");
 }
+
+/// However many links wait for their targets, memory does not grow with them.
+#[test]
+fn links_that_wait_have_a_limit() {
+    let Some(scratch) = scratch() else { return };
+    let mut applier = Applier::new(tree(&scratch.path().join("t"), &[]));
+    let target = std::path::PathBuf::from("missing/".repeat(500) + "x");
+    let links = super::super::WAITING_BYTES_MAX / target.as_os_str().len();
+    let answer = (0..=links).try_for_each(|number| {
+        let link = Change::Link { path: format!("link{number}").into(), target: target.clone(), existed: false };
+        applier.change(&link, &mut std::io::empty())
+    });
+    assert_eq!(answer.expect_err("too many").kind(), ErrorKind::ResourceExhausted);
+}

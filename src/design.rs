@@ -114,6 +114,18 @@
 //! - **A hint is valid or is none.** The strategy says whether what it knows is about this parent and this boot, and
 //!   answers with it or with [`crate::changeset::Candidates::All`]; nothing is found out half-way through a comparison.
 //! - **A view changed nothing against its parent**, and neither of them is read to say so.
+//! - **An import is a pipeline of four threads**: read and digest the blob, decompress, digest the plain stream, and the
+//!   caller's, which parses and writes. On two cores the first three take about as long together as the last; more
+//!   would need parallel inflation, of which two threads are no faster than zlib-rs on one. Layers are still applied in
+//!   order, because one can need what lies below it.
+//! - **A damaged blob is read to its end**, so that the error can say that it is damaged; one beyond a limit is not, nor
+//!   is it decompressed further when its caller has failed.
+//! - **What is remembered of a layer is bounded by the lower tree, not by the layer**: in a directory that holds nothing
+//!   of the lower tree every entry is the layer's. Directories beyond 8 MiB of them get their attributes before the
+//!   end; later entries then find them as they find those of the lower tree, and give them back their times.
+//! - **Writeback starts with a `syncfs` beside the work**, every 128 MiB: `sync_file_range` would take a call for every
+//!   file, and means nothing on btrfs. It makes nothing durable; the sync at the end does, by another descriptor, which
+//!   is told of every error that the first one met.
 //!
 //! ## Strategies
 //!

@@ -136,18 +136,20 @@ impl Importer<'_> {
         }
         let (files, cancel) = (self.files, self.options.cancel);
         let blobs = missing.iter().map(|layer| open(files, layer, cancel).map_err(|error| error.context(layer)));
-        pipeline::ahead(blobs, |stream| {
+        let mut unpack = |stream: &mut Stream<'_>, written: &dyn Fn(u64)| {
             for layer in &missing {
                 check_cancelled(cancel)?;
                 let below = layer.number.checked_sub(2).map(|below| layers[below].chain_id.to_string());
                 self.progress.started(layer);
-                let applied =
-                    self.layer(layer, below.as_deref().unwrap_or(""), stream).map_err(|error| error.context(layer))?;
+                let below = below.as_deref().unwrap_or("");
+                let applied = self.layer(layer, below, stream, written).map_err(|error| error.context(layer))?;
                 losses.add(&applied);
                 self.progress.done(layer);
             }
-            Ok((missing.len(), losses))
-        })
+            Ok(())
+        };
+        self.store.writing_back(|written| pipeline::ahead(blobs, |stream| unpack(stream, written)))?;
+        Ok((missing.len(), losses))
     }
 
     /// Whether the layer is in the store, and not something else under its name.
@@ -173,10 +175,10 @@ impl Importer<'_> {
     }
 
     /// Unpacks one layer on top of the snapshot `below` and commits it.
-    fn layer(&self, layer: &Layer, below: &str, stream: &mut Stream<'_>) -> Result<Applied> {
+    fn layer(&self, layer: &Layer, below: &str, stream: &mut Stream<'_>, written: &dyn Fn(u64)) -> Result<Applied> {
         let key = extraction_key(layer);
         self.store.prepare_layer(&key, below)?;
-        let done = self.unpack(layer, &key, stream).and_then(|applied| {
+        let done = self.unpack(layer, &key, stream, written).and_then(|applied| {
             if !self.commit(layer, &key, &applied)? {
                 self.store.remove(&key)?;
             }
@@ -188,8 +190,9 @@ impl Importer<'_> {
         })
     }
 
-    fn unpack(&self, layer: &Layer, key: &str, stream: &mut Stream<'_>) -> Result<Applied> {
-        let mut plain = Watched { stream, layer, progress: self.progress, cancel: self.options.cancel, told: 0 };
+    fn unpack(&self, layer: &Layer, key: &str, stream: &mut Stream<'_>, written: &dyn Fn(u64)) -> Result<Applied> {
+        let (progress, cancel) = (self.progress, self.options.cancel);
+        let mut plain = Watched { stream, layer, progress, cancel, told: 0, written };
         let applied =
             self.store.apply(key, &mut |sink: &mut dyn Sink| decode(&mut plain, &self.options.limits, sink).map(drop));
         // A damaged blob mostly shows as nonsense inside: then say that it is damaged.
@@ -281,12 +284,15 @@ struct Watched<'a, 's> {
     cancel: Option<&'a AtomicBool>,
     /// Of how many bytes of the blob was told.
     told: u64,
+    /// Takes how many plain bytes were read, which is about what is written then.
+    written: &'a dyn Fn(u64),
 }
 
 impl Read for Watched<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         check_cancelled(self.cancel)?;
         let count = self.stream.read(buffer)?;
+        (self.written)(count as u64);
         let read = self.stream.compressed_bytes();
         if read > self.told {
             self.progress.read(self.layer, read - self.told);

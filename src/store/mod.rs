@@ -28,6 +28,7 @@ mod meta;
 mod recover;
 mod remove;
 mod rows;
+mod writeback;
 
 pub use commit::Terms;
 pub use database::Database;

@@ -4,10 +4,10 @@
 SHELL := /bin/bash
 # Where rustup puts cargo, and where Debian keeps mkfs for those who are not root.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
-SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh)
+SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench lint ci provision
+.PHONY: help test test-long compare bench bench-import lint ci provision
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -26,6 +26,10 @@ compare: provision ## compare the strategies on this machine; ARGS="..." go to `
 
 bench: provision ## measure against the raw system calls
 	cargo bench --locked
+
+bench-import: provision ## measure imports against tar, umoci, podman and containerd (as root; ROUNDS=5)
+	cargo build --locked --release
+	benches/import/run.sh "$(CURDIR)/target/release/strata" $(or $(ROUNDS),5)
 
 lint: ## check formatting, clippy and the shell scripts
 	cargo fmt --check

@@ -23,6 +23,8 @@ NEEDS=(
   # the outside judges of what we read and write
   umoci:umoci skopeo:skopeo buildah:buildah podman:podman containerd:containerd
   crun:crun runc:runc bsdtar:libarchive-tools zstd:zstd xz:xz-utils
+  # to measure the processor time and the memory of whole programs (make bench-import)
+  /usr/bin/time:time
   # the shells that read our completions
   zsh:zsh fish:fish
   # to look into what went wrong, and to check these scripts

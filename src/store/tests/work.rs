@@ -216,3 +216,22 @@ fn the_log_does_not_grow_for_ever() {
     let bytes = fs::metadata(place.root().join("strata.db-wal")).expect("the log").len();
     assert!(bytes < 6 << 20, "{bytes} bytes");
 }
+
+/// What is written back beside the work changes nothing about it, however much it says it writes.
+#[test]
+fn writing_back_beside_the_work() {
+    let place = Place::new();
+    for durability in [Durability::Commit, Durability::None] {
+        let store = place.open(durability, place.plain(During::nothing()), LOCAL);
+        let done = store.writing_back(|written| {
+            (0..100).for_each(|_| written(1 << 30));
+            Ok(7)
+        });
+        assert_eq!(done.expect("done"), 7);
+        let failed: Result<()> = store.writing_back(|written| {
+            written(1 << 40);
+            Err(Error::new(ErrorKind::Cancelled, "enough"))
+        });
+        assert_eq!(failed.expect_err("passed on").kind(), ErrorKind::Cancelled);
+    }
+}

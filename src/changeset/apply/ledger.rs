@@ -130,9 +130,13 @@ impl Ledger {
 
 /// Removes `path` and everything below it from a map.
 pub(super) fn remove_below<T>(map: &mut BTreeMap<PathBuf, T>, path: &Path) {
-    let from = (Bound::Included(path), Bound::Unbounded);
-    let below = map.range::<Path, _>(from).map(|(found, _)| found).take_while(|found| found.starts_with(path));
-    for gone in below.cloned().collect::<Vec<_>>() {
+    for gone in below(map, path) {
         map.remove(&gone);
     }
+}
+
+/// Which paths of a map are `path` or below it.
+pub(super) fn below<T>(map: &BTreeMap<PathBuf, T>, path: &Path) -> Vec<PathBuf> {
+    let from = (Bound::Included(path), Bound::Unbounded);
+    map.range::<Path, _>(from).map(|(found, _)| found).take_while(|found| found.starts_with(path)).cloned().collect()
 }

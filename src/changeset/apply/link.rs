@@ -1,12 +1,60 @@
 //! Hard links: to what the layer brought, to what lies below, and to what the layer brings later.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use super::ledger::below;
 use super::{Applier, Place};
 use crate::error::{Error, Result};
 use crate::tree::FileType;
 
+/// Links of the layer to inodes of the lower tree, by their paths without links. A link to such a link is one too.
+#[derive(Debug, Default)]
+pub(super) struct Borrowed {
+    targets: BTreeMap<PathBuf, PathBuf>,
+    /// The same, to be found by the target.
+    links: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
+}
+
+impl Borrowed {
+    fn insert(&mut self, link: PathBuf, target: PathBuf) {
+        self.links.entry(target.clone()).or_default().insert(link.clone());
+        self.targets.insert(link, target);
+    }
+
+    /// The link `path` is something else now.
+    pub(super) fn remove(&mut self, path: &Path) {
+        let Some(target) = self.targets.remove(path) else { return };
+        if let Some(links) = self.links.get_mut(&target) {
+            links.remove(path);
+            if links.is_empty() {
+                self.links.remove(&target);
+            }
+        }
+    }
+
+    /// Every link at or below `path` is gone.
+    pub(super) fn remove_below(&mut self, path: &Path) {
+        below(&self.targets, path).iter().for_each(|link| self.remove(link));
+    }
+}
+
 impl Applier {
+    /// Nothing of the lower tree is at `target` or below it any more: the links to such are taken back, and wait for what
+    /// the layer may have there.
+    pub(super) fn give_back(&mut self, target: &Path) -> Result<()> {
+        for target in below(&self.borrowed.links, target) {
+            for link in self.borrowed.links.remove(&target).unwrap_or_default() {
+                if let (Some(above), Some(name)) = (link.parent(), link.file_name()) {
+                    let parent = self.resolver.parent(above.to_owned())?;
+                    self.clear(&parent, name, &link)?;
+                }
+                self.deferred.insert(link, target.clone());
+            }
+        }
+        Ok(())
+    }
+
     /// `path` becomes another name of the inode at `target`.
     pub(super) fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
         super::check_path(target)?;
@@ -46,6 +94,11 @@ impl Applier {
         self.clear(parent, name, path)?;
         self.touch(parent);
         parent.dir.make_link(&source.parent.dir, &source.name, name)?;
+        if let Some(lower) = self.borrowed.targets.get(&source.path) {
+            self.borrowed.insert(path.clone(), lower.clone());
+        } else if !self.ledger.describes(&source.path) {
+            self.borrowed.insert(path.clone(), source.path.clone());
+        }
         Ok(true)
     }
 

@@ -23,8 +23,9 @@
 //! * 20: a path through more than 40 links is an error.
 //! * 21: a directory replaces a link.
 //! * 27: the later entry wins.
-//! * 30: a link to a later entry is made at the end. A link to an entry of the lower tree takes the inode that is there
-//!   when it comes: a removal of its target that follows does not undo it.
+//! * 30: a link to an entry that is not there yet is made at the end. A link to an entry of the lower tree is taken back
+//!   when a removal of its target follows, and waits for an entry of the layer to link to: without one it is an error,
+//!   as it is where the removal comes first.
 //! * 32: at the file system's limit of names a link is an error, never a copy: `apply(changes(x)) == x`.
 //! * 36: `user.*` attributes of links and special files, and the attributes that do not travel, are dropped and counted;
 //!   39: those of overlayfs are an error, and so is any other that cannot be set.
@@ -50,6 +51,7 @@ use std::sync::Arc;
 
 use self::create::Creation;
 use self::ledger::{Due, Ledger};
+use self::link::Borrowed;
 use self::resolve::{Found, Parent, Resolver};
 use super::{Change, Sink};
 use crate::error::{Error, ErrorKind, Result};
@@ -86,6 +88,8 @@ pub struct Applier {
     creation: Creation,
     /// Links to entries that did not exist yet: where, and to what.
     deferred: BTreeMap<PathBuf, PathBuf>,
+    /// Links to inodes of the lower tree.
+    borrowed: Borrowed,
     /// Where a device would be that could not be made.
     skipped: HashSet<PathBuf>,
     /// How long the paths are that came to be in these two.
@@ -115,6 +119,7 @@ impl Applier {
             ledger,
             creation: Creation::default(),
             deferred: BTreeMap::new(),
+            borrowed: Borrowed::default(),
             skipped: HashSet::new(),
             waiting_bytes: 0,
             applied: Applied::default(),
@@ -224,6 +229,7 @@ impl Applier {
         self.describe(&place);
         self.deferred.remove(&place.path);
         self.skipped.remove(&place.path);
+        self.borrowed.remove(&place.path);
         if meta.node.file_type() == FileType::Dir {
             return self.put_dir(place, meta);
         }

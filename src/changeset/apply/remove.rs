@@ -16,6 +16,7 @@ impl Applier {
         if self.is_purged(&parent) {
             return Ok(());
         }
+        self.give_back(&path)?;
         if !self.ledger.holds(&path) {
             return self.clear(&parent, &name, &path);
         }
@@ -29,6 +30,7 @@ impl Applier {
     /// The lower tree has nothing below the directory `path` any more.
     pub(super) fn hide(&mut self, path: &Path) -> Result<()> {
         let dir = self.dir(path)?;
+        self.give_back(&dir.path)?;
         self.purge(dir.path.clone())
     }
 
@@ -69,6 +71,7 @@ impl Applier {
     pub(super) fn clear(&mut self, parent: &Parent, name: &OsStr, path: &Path) -> Result<()> {
         self.deferred.remove(path);
         self.skipped.remove(path);
+        self.borrowed.remove(path);
         let Some(stat) = parent.dir.stat_if_any(name)? else { return Ok(()) };
         self.touch(parent);
         match stat.file_type {
@@ -76,6 +79,7 @@ impl Applier {
                 self.resolver.forget();
                 self.ledger.forget_below(path);
                 remove_below(&mut self.deferred, path);
+                self.borrowed.remove_below(path);
                 walk::remove_all(&parent.dir, name)
             }
             FileType::Symlink => {

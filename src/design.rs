@@ -127,6 +127,19 @@
 //!   file, and means nothing on btrfs. It makes nothing durable; the sync at the end does, by another descriptor, which
 //!   is told of every error that the first one met.
 //!
+//! ## Rules without examples
+//!
+//! `conformance::layers` has an example for each rule of the checklist of layer semantics, except for these.
+//!
+//! - **32** (a link where the file system has no room for more names): the limit is the file system's, 65,000 on ext4 and
+//!   none on xfs, so there is no one answer. Apply reports it and never copies instead; its own tests reach the limit.
+//! - **56** (a file that vanishes or changes while a layer is written): no sequence of calls can show it. A committed
+//!   snapshot does not change, and what is seen to change in an active one is an error (`changeset::diff`'s tests).
+//! - **57** (a file that grows while it is written): the same; the encoder takes exactly the size that its header says, and
+//!   anything else is an error.
+//! - **58** (`/etc/hosts`, `/dev` and other places where a runtime mounts): a snapshot knows no runtime. Who runs containers
+//!   mounts over what is there and takes the mounts away again.
+//!
 //! ## Strategies
 //!
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active

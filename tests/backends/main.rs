@@ -6,6 +6,7 @@ mod random;
 mod support;
 
 mod faults;
+mod layers;
 mod lifecycle;
 mod lock_step;
 mod narrow;

@@ -6,11 +6,13 @@ mod random;
 mod support;
 
 mod faults;
+mod hostile;
 mod layers;
 mod lifecycle;
 mod lock_step;
 mod narrow;
 mod processes;
+mod race;
 mod sharing;
 mod store;
 

@@ -91,6 +91,7 @@ impl Directory {
 /// Whether a link leads to an inode that came before it.
 fn is_possible(change: &Change, ordered: &Stream) -> bool {
     let Change::Link { target, .. } = change else { return true };
-    let is_inode = |found: &Change| matches!(found, Change::Put { path, meta, .. } if path == target && meta.node != Node::Dir);
+    let is_inode =
+        |found: &Change| matches!(found, Change::Put { path, meta, .. } if path == target && meta.node != Node::Dir);
     ordered.iter().any(|(found, _)| is_inode(found))
 }

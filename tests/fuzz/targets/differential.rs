@@ -30,9 +30,7 @@ fn listed(change: &Change, content: Vec<u8>) -> Listed {
     };
     match change {
         Change::Put { path, meta, .. } => match &meta.node {
-            Node::Symlink { target } => {
-                (path.clone(), Some(OsStr::from_bytes(target).into()), content)
-            }
+            Node::Symlink { target } => (path.clone(), Some(OsStr::from_bytes(target).into()), content),
             _ => (path.clone(), None, content),
         },
         Change::Link { path, target, .. } => (path.clone(), Some(target.clone()), content),
@@ -50,6 +48,8 @@ fn list(archive: &[u8]) -> Option<Vec<Listed>> {
         match kind.as_byte() {
             // Nothing to a layer: global headers and volume labels.
             b'g' | b'V' => continue,
+            // In a header of no known format it takes extended headers for entries. GNU tar and Go's reader do not.
+            b'L' | b'K' | b'x' => return None,
             // Sparse files: the crate knows GNU's oldest format only, and that only with a size of its own.
             b'S' => return None,
             // It takes bytes behind entries of types without content for their content. Go's reader and we do not.

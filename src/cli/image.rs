@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::interrupt::Interrupt;
 use super::layer::warn_of_losses;
+use super::limits::LayerLimits;
 use super::output::{shown, table, time, time_short};
 use super::session::Session;
 use super::{Done, FREE_LIMIT};
@@ -40,6 +41,8 @@ pub(super) struct Import {
     /// Which one of an image for several platforms, instead of this machine's: linux/arm64
     #[arg(long, value_name = "OS/ARCH[/VARIANT]", value_parser = platform)]
     platform: Option<Platform>,
+    #[command(flatten)]
+    limits: LayerLimits,
 }
 
 /// List images
@@ -66,6 +69,8 @@ impl Import {
             name: self.name.clone(),
             platform: self.platform.clone(),
             cancel: Some(interrupt.flag()),
+            limits: self.limits.limits(),
+            expansion: self.limits.expansion(),
             ..Options::default()
         };
         let progress: Box<dyn Progress> = if session.draws() {

@@ -11,11 +11,12 @@ use serde_json::json;
 
 use super::Done;
 use super::interrupt::{Interrupt, Stoppable};
+use super::limits::LayerLimits;
 use super::session::Session;
 use crate::changeset::apply::Applied;
-use crate::changeset::blob::{Compression, Decompress, DigestWriter, Expansion};
+use crate::changeset::blob::{Compression, Decompress, DigestWriter};
 use crate::changeset::diff::Ancestors;
-use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
+use crate::changeset::tar::{self, Encoder, MtimePrecision};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
@@ -70,6 +71,8 @@ pub(super) struct Apply {
     /// The layer; standard input if it is - or missing
     #[arg(value_name = "FILE")]
     file: Option<PathBuf>,
+    #[command(flatten)]
+    limits: LayerLimits,
 }
 
 impl Tree {
@@ -259,7 +262,7 @@ impl Apply {
         let applied = store.apply(&self.key, &mut |sink: &mut dyn Sink| {
             let mut layer = self.open(&interrupt)?;
             began = true;
-            tar::decode(&mut layer, &Limits::default(), sink).map(drop)
+            tar::decode(&mut layer, &self.limits.limits(), sink).map(drop)
         });
         let applied = applied.map_err(|error| {
             if !began {
@@ -289,7 +292,7 @@ impl Apply {
         };
         let mut input = BufReader::new(Stoppable { inner: input, interrupt });
         let compression = Compression::detect(input.fill_buf().at("read", self.name())?);
-        Ok(Box::new(Decompress::new(input, compression, Expansion::default(), self.name())?))
+        Ok(Box::new(Decompress::new(input, compression, self.limits.expansion(), self.name())?))
     }
 
     /// The file, unless it is standard input.

@@ -15,6 +15,7 @@ mod doctor;
 mod image;
 mod interrupt;
 mod layer;
+mod limits;
 mod listing;
 mod mounting;
 mod output;

@@ -9,7 +9,6 @@ use super::files::{Blob, Files, Spool, check_cancelled};
 use super::{Found, Layer, Options, Progress, Source, docker, layout};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
-use crate::changeset::blob::Expansion;
 use crate::changeset::pipeline::{self, Stream, may_be_damage};
 use crate::changeset::tar::decode;
 use crate::error::{Error, ErrorKind, Result};

@@ -32,6 +32,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use crate::changeset::blob::Expansion;
 use crate::changeset::tar::Limits;
 use crate::error::{Error, ErrorKind};
 use crate::id::{ChainId, DiffId, Digest};
@@ -89,14 +90,16 @@ pub struct Options<'a> {
     pub cancel: Option<&'a AtomicBool>,
     /// What a layer may ask for.
     pub limits: Limits,
+    /// How much its blob may grow.
+    pub expansion: Expansion,
     /// How long an archive may be that has to be spooled.
     pub spool_bytes_max: u64,
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        let limits = Limits::default();
-        Self { name: None, platform: None, cancel: None, limits, spool_bytes_max: SPOOL_BYTES_MAX }
+        let (limits, expansion) = (Limits::default(), Expansion::default());
+        Self { name: None, platform: None, cancel: None, limits, expansion, spool_bytes_max: SPOOL_BYTES_MAX }
     }
 }
 

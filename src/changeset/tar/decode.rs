@@ -172,7 +172,12 @@ impl Ahead {
             self.pax = Some(Pax::parse(&body, limits)?);
             return Ok(());
         }
-        body.truncate(body.iter().position(|byte| *byte == 0).unwrap_or(body.len()));
+        // One reader takes what is behind a NUL for a part of the name, another does not.
+        let name_bytes = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
+        if body[name_bytes..].iter().any(|byte| *byte != 0) {
+            return Err(Error::invalid("a NUL byte inside a GNU long name"));
+        }
+        body.truncate(name_bytes);
         match kind {
             Kind::LongName => self.long_name = Some(body),
             _ => self.long_link = Some(body),

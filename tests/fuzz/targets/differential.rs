@@ -59,7 +59,7 @@ fn list(archive: &[u8]) -> Option<Vec<Listed>> {
         if is_sparse(&mut entry)? {
             return None;
         }
-        let raw = entry.path_bytes().into_owned();
+        let raw = without_end(&entry.path_bytes()).to_vec();
         let path = clean(&raw);
         let name = path.file_name().unwrap_or_default().as_bytes().to_vec();
         // aufs's own.
@@ -69,7 +69,7 @@ fn list(archive: &[u8]) -> Option<Vec<Listed>> {
         {
             continue;
         }
-        let target = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+        let target = entry.link_name_bytes().map(|target| without_end(&target).to_vec()).unwrap_or_default();
         let is_whiteout = name.starts_with(b".wh.");
         let target = match kind.as_byte() {
             _ if is_whiteout => None,
@@ -86,6 +86,11 @@ fn list(archive: &[u8]) -> Option<Vec<Listed>> {
         listed.push((path, target, content));
     }
     Some(listed)
+}
+
+/// A name without the NULs at its end: of those that GNU's long names may have, the crate takes off one.
+fn without_end(name: &[u8]) -> &[u8] {
+    &name[..name.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)]
 }
 
 /// Whether PAX says that the entry has holes: the crate does not look.

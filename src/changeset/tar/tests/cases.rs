@@ -520,9 +520,19 @@ fn two_names_for_one_entry() {
     let both =
         |long: &[u8]| new().pax(&[("path", b"a"), ("linkpath", b"t")]).entry(b'L', "", long).link(b'2', "x", "y");
     check("agreeing", both(b"a\0"), vec![put("a", meta(Node::Symlink { target: b"t".to_vec() }))]);
+    check("padded", both(b"a\0\0\0"), vec![put("a", meta(Node::Symlink { target: b"t".to_vec() }))]);
     refuse(both(b"b\0"), ErrorKind::InvalidArgument, &["different path"]);
     refuse(new().pax(&[]).pax(&[]).file("x", ""), ErrorKind::InvalidArgument, &["two extended headers"]);
     refuse(new().entry(b'K', "", b"a\0").entry(b'K', "", b"a\0").file("x", ""), ErrorKind::InvalidArgument, &["two"]);
+}
+
+/// Found by the fuzz target `differential`: the tar crate takes what is behind the NUL for a part of the name.
+#[test]
+fn a_nul_inside_a_gnu_long_name() {
+    for kind in [b'L', b'K'] {
+        let archive = new().entry(kind, "", b"a\0b\0").link(b'2', "x", "y");
+        refuse(archive, ErrorKind::InvalidArgument, &["a NUL byte inside a GNU long name"]);
+    }
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! What a layer may ask for, as users say it.
+
+use std::str::FromStr;
+
+use crate::changeset::blob::Expansion;
+use crate::changeset::tar::Limits;
+use crate::error::{Error, Result};
+
+/// The limits that a layer of good faith can reach.
+#[derive(Debug, clap::Args)]
+pub(super) struct LayerLimits {
+    /// Let a layer have more, or less: entries=NUMBER (4194304 otherwise), bytes=NUMBER when decompressed (1T), ratio=NUMBER
+    /// of these to compressed ones (250, from the first gigabyte on); K, M, G and T stand for powers of 1024
+    #[arg(long = "limit", value_name = "WHAT=NUMBER")]
+    given: Vec<Limit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    Entries(u64),
+    Bytes(u64),
+    Ratio(u64),
+}
+
+impl FromStr for Limit {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (what, number) = text.split_once('=').unwrap_or((text, ""));
+        let limit = match what {
+            "entries" => Self::Entries,
+            "bytes" => Self::Bytes,
+            "ratio" => Self::Ratio,
+            other => return Err(Error::invalid(format!("{other:?} is no limit: entries, bytes, ratio"))),
+        };
+        scaled(number).map(limit).ok_or_else(|| Error::invalid(format!("{number:?} is no number of {what}")))
+    }
+}
+
+/// A number with an optional K, M, G or T.
+fn scaled(text: &str) -> Option<u64> {
+    let power = text.chars().last().and_then(|last| "KMGT".find(last));
+    let digits = power.map_or(text, |_| &text[..text.len() - 1]);
+    let factor = 1024_u64.pow(power.map_or(0, |power| power as u32 + 1));
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+impl LayerLimits {
+    /// What the archive may hold.
+    pub(super) fn limits(&self) -> Limits {
+        self.given.iter().fold(Limits::default(), |limits, given| match *given {
+            Limit::Entries(entries) => Limits { entries, ..limits },
+            Limit::Bytes(total_bytes) => Limits { total_bytes, ..limits },
+            Limit::Ratio(_) => limits,
+        })
+    }
+
+    /// How much the blob may grow.
+    pub(super) fn expansion(&self) -> Expansion {
+        self.given.iter().fold(Expansion::default(), |expansion, given| match *given {
+            Limit::Entries(_) => expansion,
+            Limit::Bytes(bytes) => Expansion { bytes, ..expansion },
+            Limit::Ratio(ratio) => Expansion { ratio, ..expansion },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changeset::blob::{DECOMPRESSED_BYTES_MAX, RATIO_MAX};
+    use crate::changeset::tar::{ENTRIES_MAX, TOTAL_BYTES_MAX};
+
+    #[test]
+    fn what_users_say() {
+        for (text, expected) in [
+            ("entries=10", Some(Limit::Entries(10))),
+            ("bytes=2T", Some(Limit::Bytes(2 << 40))),
+            ("ratio=1K", Some(Limit::Ratio(1024))),
+            ("bytes=16777216T", None),
+            ("bytes=", None),
+            ("bytes=T", None),
+            ("bytes", None),
+            ("bytes=-1", None),
+            ("bytes=1.5G", None),
+            ("depth=9", None),
+        ] {
+            assert_eq!(text.parse::<Limit>().ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_one_counts() {
+        let given = ["bytes=1", "ratio=7", "bytes=2"].map(|text| text.parse().expect(text)).to_vec();
+        let limits = LayerLimits { given };
+        assert_eq!(limits.limits(), Limits { total_bytes: 2, ..Limits::default() });
+        assert_eq!(limits.expansion(), Expansion { bytes: 2, ratio: 7, ..Expansion::default() });
+    }
+
+    /// The help says them.
+    #[test]
+    fn the_usual_ones() {
+        assert_eq!(
+            (ENTRIES_MAX, TOTAL_BYTES_MAX, DECOMPRESSED_BYTES_MAX, RATIO_MAX),
+            (4_194_304, 1 << 40, 1 << 40, 250)
+        );
+    }
+}

@@ -12,6 +12,11 @@
 //! that were touched, by path, with what they get at the end, or before that if they are many: who is touched after that
 //! is as one of the lower tree, with what it got; and links to entries that are still to come.
 //!
+//! # Work
+//! In proportion to the layer and to what it removes, whatever the stream says and how often. A directory is listed once
+//! in search of what is to be removed: nothing that was below before comes back. A path is followed through a bounded
+//! number of links and components. What is remembered of a removed directory goes with it, each entry once.
+//!
 //! # Decisions
 //! Numbers are those of the checklist of layer semantics, as the tests are named.
 //! * 4, 5, 7: a path that the layer has both as an entry and as a removal is the entry, fresh: of a directory nothing of
@@ -94,6 +99,8 @@ pub struct Applier {
     skipped: HashSet<PathBuf>,
     /// How long the paths are that came to be in these two.
     waiting_bytes: usize,
+    /// How many entries of directories were listed in search of what is to be removed.
+    listed: u64,
     applied: Applied,
 }
 
@@ -122,6 +129,7 @@ impl Applier {
             borrowed: Borrowed::default(),
             skipped: HashSet::new(),
             waiting_bytes: 0,
+            listed: 0,
             applied: Applied::default(),
         }
     }

@@ -43,6 +43,7 @@ impl Applier {
             }
             let dir = self.resolver.parent(path)?;
             for entry in dir.dir.names()? {
+                self.listed += 1;
                 let path = dir.path.join(&entry.name);
                 if !self.ledger.holds(&path) {
                     self.clear(&dir, &entry.name, &path)?;

@@ -207,6 +207,33 @@ fn case_42_times_beyond_the_range_are_clamped_and_counted() {
     }
 }
 
+/// containerd advisory GHSA-rp3h-jf77-q9p4: each mark of an opaque directory walked the directory again.
+#[test]
+fn saying_it_again_lists_nothing_again() {
+    const FILES: usize = 200;
+    const TIMES: usize = 100;
+    let Some(scratch) = scratch() else { return };
+    let lower: Vec<String> = (0..FILES).map(|number| format!("f d/e/{number} \"x\"")).collect();
+    let layer: Vec<String> = (0..TIMES)
+        .flat_map(|number| {
+            [format!("f d/e/n{number} \"y\""), "! d".into(), "! d/e".into(), "- d".into(), "- d/e".into()]
+        })
+        .chain((0..TIMES).map(|_| "! l/e".into()))
+        .collect();
+    let lower: Vec<&str> = lower.iter().map(String::as_str).chain(["l l -> d"]).collect();
+    let root = tree(&scratch.path().join("t"), &lower);
+    let mut applier = Applier::new(root.try_clone().expect("clone"));
+    for line in &layer {
+        let (change, content) = crate::changeset::notation::parse(line);
+        applier.change(&change, &mut content.as_slice()).expect("apply");
+    }
+    // All of the lower tree, and of the layer only what was there at the first time.
+    let most = (FILES + 3) as u64;
+    assert!(applier.listed <= most, "{} entries were listed, {most} are enough", applier.listed);
+    applier.finish().expect("finish");
+    assert_eq!(show(&root).len(), TIMES + 3);
+}
+
 #[test]
 fn what_was_left_out_is_counted() {
     let Some(scratch) = scratch() else { return };

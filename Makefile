@@ -7,7 +7,11 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench bench-import lint ci provision
+.PHONY: help test test-long compare bench bench-import fuzz lint ci provision
+
+# Seconds for each fuzz target.
+FUZZ_S ?= 1800
+FUZZERS := decode round_trip differential apply
 
 help: ## list these targets
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -31,8 +35,18 @@ bench-import: provision ## measure imports against tar, umoci, podman and contai
 	cargo build --locked --release
 	benches/import/run.sh "$(CURDIR)/target/release/strata" $(or $(ROUNDS),5)
 
+fuzz: ## run each fuzz target of tests/fuzz for FUZZ_S seconds (half an hour)
+	@cargo fuzz --version > /dev/null 2>&1 || { echo 'make fuzz: cargo-fuzz is missing: cargo install cargo-fuzz' >&2; exit 1; }
+	@for target in $(FUZZERS); do \
+	  mkdir -p target/fuzz/corpus/$$target && \
+	  RUSTC_BOOTSTRAP=1 cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(CURDIR)/target/fuzz -s none $$target \
+	    $(CURDIR)/target/fuzz/corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target -- \
+	    -max_total_time=$(FUZZ_S) -max_len=16384 || exit 1; \
+	done
+
 lint: ## check formatting, clippy and the shell scripts
 	cargo fmt --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
 	shellcheck $(SCRIPTS)
 

@@ -39,6 +39,15 @@ impl Borrowed {
     }
 }
 
+/// What came of an attempt to link.
+enum Tried {
+    Made,
+    IsMissing,
+    IsDirectory,
+}
+
+const IS_DIRECTORY: &str = "the target is a directory";
+
 impl Applier {
     /// Nothing of the lower tree is at `target` or below it any more: the links to such are taken back, and wait for what
     /// the layer may have there.
@@ -65,8 +74,13 @@ impl Applier {
             if source.path.starts_with(&place.path) {
                 return Err(refused(path, target, "the link would replace its own target"));
             }
-            if self.try_link(&place, source, target)? {
-                return Ok(());
+            match self.try_link(&place, source)? {
+                Tried::Made => return Ok(()),
+                Tried::IsDirectory if self.ledger.describes(&source.path) => {
+                    return Err(refused(path, target, IS_DIRECTORY));
+                }
+                // One of the lower tree may make room for an entry of the layer.
+                Tried::IsDirectory | Tried::IsMissing => {}
             }
         }
         self.clear(&place.parent, &place.name, &place.path)?;
@@ -77,19 +91,19 @@ impl Applier {
         Ok(())
     }
 
-    /// Makes the link, in place of whatever is there; false if there is no target.
-    fn try_link(&mut self, place: &Place, source: &Place, target: &Path) -> Result<bool> {
+    /// Makes the link, in place of whatever is there, if there is something to link to.
+    fn try_link(&mut self, place: &Place, source: &Place) -> Result<Tried> {
         let Place { parent, name, path } = place;
         if self.skipped.contains(&source.path) {
             self.clear(parent, name, path)?;
             self.keep_waiting(path)?;
             self.skipped.insert(path.clone());
             self.applied.skipped_devices += 1;
-            return Ok(true);
+            return Ok(Tried::Made);
         }
-        let Some(stat) = source.parent.dir.stat_if_any(&source.name)? else { return Ok(false) };
+        let Some(stat) = source.parent.dir.stat_if_any(&source.name)? else { return Ok(Tried::IsMissing) };
         if stat.file_type == FileType::Dir {
-            return Err(refused(path, target, "the target is a directory"));
+            return Ok(Tried::IsDirectory);
         }
         self.clear(parent, name, path)?;
         self.touch(parent);
@@ -99,7 +113,7 @@ impl Applier {
         } else if !self.ledger.describes(&source.path) {
             self.borrowed.insert(path.clone(), source.path.clone());
         }
-        Ok(true)
+        Ok(Tried::Made)
     }
 
     /// Makes the links whose targets came later, each after those that it leads through.
@@ -112,12 +126,10 @@ impl Applier {
             while let Some((path, target)) = chain.pop() {
                 let place = self.place(&path)?;
                 let source = self.existing_place(&target)?;
-                let made = match &source {
-                    Some(source) => self.try_link(&place, source, &target)?,
-                    None => false,
-                };
-                if !made {
-                    return Err(refused(&path, &target, "there is no such entry"));
+                match source.map_or(Ok(Tried::IsMissing), |source| self.try_link(&place, &source))? {
+                    Tried::Made => {}
+                    Tried::IsDirectory => return Err(refused(&path, &target, IS_DIRECTORY)),
+                    Tried::IsMissing => return Err(refused(&path, &target, "there is no such entry")),
                 }
             }
         }

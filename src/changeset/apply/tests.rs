@@ -14,6 +14,7 @@ use crate::testing;
 use crate::tree::{Dir, Meta};
 
 mod edges;
+mod random;
 
 /// Where a table of cases runs: each on trees of its own.
 fn scratch() -> Option<Scratch> {
@@ -414,6 +415,12 @@ fn hard_links() {
             &["f a \"0\""],
             &["h a -> b", "- a", "f b \"2\""],
             &["f a \"2\"", "h b -> a"],
+        ),
+        (
+            "30 to a directory that makes room for a file",
+            &["d d", "d d/a"],
+            &["h b -> d/a", "! d", "f d/a \"x\""],
+            &["f b \"x\"", "d d", "h d/a -> b"],
         ),
         ("30 to a name whited out later", &["f a \"x\""], &["h b -> a", "- a"], &["error: no such entry"]),
         ("30 to a name in a directory whited out later", &["f d/a \"x\""], &["h b -> d/a", "- d"], &["error: no such"]),

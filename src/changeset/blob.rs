@@ -40,6 +40,9 @@ pub const GZIP_LEVEL: u32 = 6;
 /// What [`Compress`] spends by default on zstd: the library's own default.
 pub const ZSTD_LEVEL: i32 = 3;
 
+/// How many bytes tell how a blob is compressed.
+pub const MAGIC_BYTES: usize = 10;
+
 /// How a blob is compressed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
@@ -52,13 +55,24 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Tells the compression by the first four bytes of a blob; what is neither gzip nor zstd is taken for plain.
-    pub fn detect(magic: &[u8]) -> Self {
-        match magic {
+    /// Tells the compression by the first [`MAGIC_BYTES`] of a blob, or by all there are. What is not known to be
+    /// compressed is taken for plain.
+    ///
+    /// # Errors
+    /// `Unsupported` for what other tools compress with.
+    pub fn detect(magic: &[u8]) -> Result<Self> {
+        let unsupported = |name: &str| {
+            Err(Error::unsupported(format!("it is compressed with {name}, and only gzip and zstd can be read")))
+        };
+        Ok(match magic {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
+            [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return unsupported("xz"),
+            // All of it, for a plain archive begins with the name of its first file.
+            [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => return unsupported("bzip2"),
+            [b'P', b'K', 3, 4, ..] => return unsupported("zip"),
             _ => Self::None,
-        }
+        })
     }
 
     /// Tells the compression by the media type of a layer: OCI's (`...tar+gzip`) or Docker's (`...tar.gzip`).

@@ -291,7 +291,8 @@ impl Apply {
             None => Box::new(io::stdin().lock()),
         };
         let mut input = BufReader::new(Stoppable { inner: input, interrupt });
-        let compression = Compression::detect(input.fill_buf().at("read", self.name())?);
+        let start = input.fill_buf().at("read", self.name())?;
+        let compression = Compression::detect(start).map_err(|error| error.context(self.name()))?;
         Ok(Box::new(Decompress::new(input, compression, self.limits.expansion(), self.name())?))
     }
 

@@ -22,7 +22,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::Place;
 use super::document::DOCUMENT_BYTES_MAX;
-use crate::changeset::blob::{Compression, Decompress, Expansion};
+use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
 use crate::changeset::tar::{Content, members};
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -32,14 +32,8 @@ pub const SPOOL_BYTES_MAX: u64 = 64 << 30;
 /// What is read and written at a time.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// How many bytes tell how something is compressed.
-const MAGIC_BYTES: usize = 6;
-
 /// How many links a path in an archive may lead through.
 const LINKS_MAX: usize = 8;
-
-/// How other tools compress archives, and what their files begin with.
-const UNSUPPORTED: [(&str, &[u8]); 3] = [("xz", b"\xfd7zXZ\0"), ("bzip2", b"BZh"), ("zip", b"PK\x03\x04")];
 
 /// Where to put what can be read only once.
 #[derive(Clone, Copy, Debug)]
@@ -88,7 +82,7 @@ impl Files {
             read_at_most(|buffer, _| file.read(buffer), &mut magic)
         };
         let magic = &magic[..count.at("read", &shown)?];
-        let compression = known_compression(magic).map_err(|error| error.context(shown.clone()))?;
+        let compression = Compression::detect(magic).map_err(|error| error.context(shown.clone()))?;
         let plain = if seekable && compression == Compression::None {
             file
         } else if seekable {
@@ -185,7 +179,7 @@ impl Blob {
         let mut magic = [0; MAGIC_BYTES];
         let length = MAGIC_BYTES.min(usize::try_from(self.size).unwrap_or(MAGIC_BYTES));
         let count = read_at_most(|buffer, at| self.file.read_at(buffer, self.at + at), &mut magic[..length]);
-        known_compression(&magic[..count.at("read", "blob")?])
+        Compression::detect(&magic[..count.at("read", "blob")?])
     }
 }
 
@@ -225,13 +219,6 @@ fn read_at_most(mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>, buffe
         }
     }
     Ok(filled)
-}
-
-fn known_compression(magic: &[u8]) -> Result<Compression> {
-    match UNSUPPORTED.iter().find(|(_, start)| magic.starts_with(start)) {
-        Some((name, _)) => Err(Error::unsupported(format!("it is compressed with {name}; gzip and zstd are known"))),
-        None => Ok(Compression::detect(magic)),
-    }
 }
 
 /// Writes what `reader` yields, decompressed, into a file that has no name.

@@ -71,6 +71,28 @@ fn damaged_archives() {
         let said = bench.fails(&["apply", "k", &name], "data_loss");
         assert!(said.contains(&name) && said.contains("\"k\""), "{said}");
     }
+    fs::write(&layer, b"\xfd7zXZ\0\0\x04").expect("write");
+    let said = bench.fails(&["apply", "k", &name], "unsupported");
+    assert!(said.contains(&name) && said.contains("xz"), "{said}");
     bench.fails(&["apply", "k", bench.path("none").to_str().expect("UTF-8")], "not_found");
+    bench.ok(&["rm", "k"]);
+}
+
+#[test]
+fn limits_of_a_layer() {
+    let Some(bench) = Bench::mounting() else { return };
+    let layer = bench.path("layer");
+    let name = layer.to_str().expect("UTF-8").to_owned();
+    let two = strata::conformance::layers::notation::archive(&["f a \"x\"", "f b \"y\""]).expect("lines");
+    fs::write(&layer, two).expect("write");
+    bench.ok(&["prepare", "k"]);
+    for limit in ["entries=1", "bytes=1K"] {
+        let said = bench.fails(&["apply", "k", &name, "--limit", limit], "resource_exhausted");
+        assert!(said.contains(&name), "{said}");
+    }
+    bench.ok(&["apply", "k", &name, "--limit", "entries=2", "--limit", "bytes=1M", "--limit", "ratio=1"]);
+    for limit in ["entries=", "entries=x", "depth=1", "bytes=99999999T"] {
+        assert_eq!(bench.run(&["apply", "k", &name, "--limit", limit]).status.code(), Some(2), "{limit}");
+    }
     bench.ok(&["rm", "k"]);
 }

@@ -34,13 +34,17 @@ fn round_trip_and_detection() {
             let plain = sample(length);
             let blob = compress(&plain, compression);
             assert_eq!(blob, compress(&plain, compression), "the same bytes each time");
-            assert_eq!(Compression::detect(&blob), compression);
+            assert_eq!(Compression::detect(&blob).expect("known"), compression);
             assert_eq!(decompress(&blob, compression, Expansion::default()).expect("intact"), plain);
         }
     }
     assert_eq!(compress(b"", Compression::Gzip)[3..8], [0; 5], "no name, no time");
-    for short in [&b""[..], b"\x1f", b"\x28\xb5\x2f", b"not compressed"] {
-        assert_eq!(Compression::detect(short), Compression::None);
+    for plain in [&b""[..], b"\x1f", b"\x28\xb5\x2f", b"not compressed", b"BZhello.txt\0"] {
+        assert_eq!(Compression::detect(plain).expect("known"), Compression::None);
+    }
+    for (name, blob) in [("xz", &b"\xfd7zXZ\0\0\x04"[..]), ("bzip2", b"BZh91AY&SY"), ("zip", b"PK\x03\x04")] {
+        let error = Compression::detect(blob).expect_err(name);
+        assert!(error.kind() == ErrorKind::Unsupported && error.to_string().contains(name), "{error}");
     }
 }
 
@@ -76,7 +80,7 @@ fn case_29_members_and_frames() {
         if compression == Compression::Zstd {
             blob.extend_from_slice(b"\x5a\x2a\x4d\x18\x03\0\0\0abc");
             blob.splice(..0, *b"\x50\x2a\x4d\x18\0\0\0\0");
-            assert_eq!(Compression::detect(&blob), Compression::Zstd);
+            assert_eq!(Compression::detect(&blob).expect("known"), Compression::Zstd);
         }
         blob.extend(compress(b"two", compression));
         assert_eq!(decompress(&blob, compression, Expansion::default()).expect("intact"), b"one two");

@@ -126,6 +126,15 @@
 //! - **Writeback starts with a `syncfs` beside the work**, every 128 MiB: `sync_file_range` would take a call for every
 //!   file, and means nothing on btrfs. It makes nothing durable; the sync at the end does, by another descriptor, which
 //!   is told of every error that the first one met.
+//! - **Removals apply first, wherever they stand, to the targets of hard links too.** The specification says so of
+//!   whiteouts alone. A link that was made to a lower file is taken back when the file's whiteout follows, and waits for an
+//!   entry of the layer by that name; otherwise the same entries in another order would be another tree.
+//! - **What two readers of tar would read as two things is refused**, not read in one way: two names for an entry, a NUL
+//!   inside a GNU long name, a header behind a single zero block. A scanner and a runtime must see one image.
+//! - **Work has no limit of its own**: it is in proportion to the layer by construction (`changeset::apply`), which is
+//!   tested by counting. A limit would have to guess how large a directory may be.
+//! - **The command line sets three limits** (entries, bytes, ratio): those that a layer of good faith can reach. Nobody
+//!   needs a longer PAX header or a wider zstd window than the constants allow.
 //!
 //! ## Rules without examples
 //!

@@ -28,7 +28,7 @@
 //! * 20: a path through more than 40 links is an error.
 //! * 21: a directory replaces a link.
 //! * 27: the later entry wins.
-//! * 30: a link to an entry that is not there yet is made at the end. A link to an entry of the lower tree is taken back
+//! * 30: a link to an entry that is not there yet, or to a lower directory, is made at the end. A link to an entry of the lower tree is taken back
 //!   when a removal of its target follows, and waits for an entry of the layer to link to: without one it is an error,
 //!   as it is where the removal comes first.
 //! * 32: at the file system's limit of names a link is an error, never a copy: `apply(changes(x)) == x`.

@@ -134,7 +134,7 @@ impl Importer<'_> {
             return Ok((0, losses));
         }
         let (files, cancel) = (self.files, self.options.cancel);
-        let blobs = missing.iter().map(|layer| open(files, layer, cancel).map_err(|error| error.context(layer)));
+        let blobs = missing.iter().map(|layer| open(files, layer, self.options).map_err(|error| error.context(layer)));
         let mut unpack = |stream: &mut Stream<'_>, written: &dyn Fn(u64)| {
             for layer in &missing {
                 check_cancelled(cancel)?;
@@ -235,11 +235,12 @@ impl Importer<'_> {
 }
 
 /// The blob of `layer`, to be read ahead.
-fn open<'a>(files: &Files, layer: &Layer, cancel: Option<&'a AtomicBool>) -> Result<pipeline::Blob<'a>> {
+fn open<'a>(files: &Files, layer: &Layer, options: &Options<'a>) -> Result<pipeline::Blob<'a>> {
     let blob = files.blob(&layer.path)?;
     let compression = blob.compression()?;
-    let (expansion, shown) = (Expansion::default(), format!("layer {}", layer.digest));
-    Ok(pipeline::Blob { reader: Box::new(Stoppable { blob, cancel }), compression, expansion, shown })
+    let (expansion, shown) = (options.expansion, format!("layer {}", layer.digest));
+    let reader = Box::new(Stoppable { blob, cancel: options.cancel });
+    Ok(pipeline::Blob { reader, compression, expansion, shown })
 }
 
 /// The error for a blob with another digest than it should have, or of which that is not known.

@@ -76,7 +76,7 @@ impl Applier {
             }
             match self.try_link(&place, source)? {
                 Tried::Made => return Ok(()),
-                Tried::IsDirectory if self.ledger.describes(&source.path) => {
+                Tried::IsDirectory if self.describes(source) => {
                     return Err(refused(path, target, IS_DIRECTORY));
                 }
                 // One of the lower tree may make room for an entry of the layer.
@@ -110,7 +110,7 @@ impl Applier {
         parent.dir.make_link(&source.parent.dir, &source.name, name)?;
         if let Some(lower) = self.borrowed.targets.get(&source.path) {
             self.borrowed.insert(path.clone(), lower.clone());
-        } else if !self.ledger.describes(&source.path) {
+        } else if !self.describes(source) {
             self.borrowed.insert(path.clone(), source.path.clone());
         }
         Ok(Tried::Made)

@@ -193,6 +193,11 @@ impl Applier {
         }
     }
 
+    /// Whether what is at `place` is an entry of the layer.
+    fn describes(&self, place: &Place) -> bool {
+        self.is_purged(&place.parent) || self.ledger.describes(&place.path)
+    }
+
     /// Makes a directory that the layer does not describe, in place of whatever is there.
     fn implied_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<Arc<Parent>> {
         let path = parent.path.join(name);

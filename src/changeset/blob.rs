@@ -7,12 +7,15 @@
 //! RFC 1952 (gzip; a blob may hold several members), RFC 8878 (zstd; frames and skippable frames), OCI image
 //! specification, `descriptor.md` and `layer.md`.
 
+mod gzip;
+mod write;
+
+pub use write::{Blob, BlobWriter};
+
 use std::fmt;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read};
 
 use flate2::bufread::MultiGzDecoder;
-use flate2::write::GzEncoder;
-use flate2::{Compression as GzipLevel, GzBuilder};
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -34,12 +37,6 @@ pub const RATIO_MAX: u64 = 250;
 /// [`Expansion::ratio_free_bytes`]: a file of zeros is legitimate, and shrinks a thousandfold.
 pub const RATIO_FREE_BYTES: u64 = 1 << 30;
 
-/// What [`Compress`] spends by default on gzip: what every other tool spends.
-pub const GZIP_LEVEL: u32 = 6;
-
-/// What [`Compress`] spends by default on zstd: the library's own default.
-pub const ZSTD_LEVEL: i32 = 3;
-
 /// How many bytes tell how a blob is compressed.
 pub const MAGIC_BYTES: usize = 10;
 
@@ -55,6 +52,15 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// Its name on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+
     /// Tells the compression by the first [`MAGIC_BYTES`] of a blob, or by all there are. What is not known to be
     /// compressed is taken for plain.
     ///
@@ -247,82 +253,6 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A writer that compresses. The same bytes in give the same bytes out, with one version of the libraries.
-///
-/// A gzip header has no name and no time. A zstd frame ends with a checksum of its content.
-pub struct Compress<W: Write>(Compressor<W>);
-
-enum Compressor<W: Write> {
-    None(W),
-    Gzip(GzEncoder<W>),
-    Zstd(zstd::Encoder<'static, W>),
-}
-
-impl<W: Write> Compress<W> {
-    /// A writer into `writer`, at `level`, or at [`GZIP_LEVEL`] or [`ZSTD_LEVEL`].
-    ///
-    /// # Errors
-    /// `InvalidArgument` for a level that the compression does not have.
-    pub fn new(writer: W, compression: Compression, level: Option<i32>) -> Result<Self> {
-        let wrong = |level: i32| Error::invalid(format!("there is no compression level {level}"));
-        Ok(Self(match compression {
-            Compression::None => Compressor::None(writer),
-            Compression::Gzip => {
-                let level = match level {
-                    Some(level) => u32::try_from(level).ok().filter(|level| *level <= 9).ok_or_else(|| wrong(level))?,
-                    None => GZIP_LEVEL,
-                };
-                Compressor::Gzip(GzBuilder::new().mtime(0).write(writer, GzipLevel::new(level)))
-            }
-            Compression::Zstd => {
-                let level = level.unwrap_or(ZSTD_LEVEL);
-                if !zstd::compression_level_range().contains(&level) {
-                    return Err(wrong(level));
-                }
-                let mut encoder = zstd::Encoder::new(writer, level).at("compress", "layer")?;
-                encoder.include_checksum(true).at("compress", "layer")?;
-                Compressor::Zstd(encoder)
-            }
-        }))
-    }
-
-    /// Writes the end of the compressed stream and gives the writer back, not flushed.
-    ///
-    /// # Errors
-    /// What the writer reports. Without this call the stream is cut short.
-    pub fn finish(self) -> Result<W> {
-        match self.0 {
-            Compressor::None(writer) => Ok(writer),
-            Compressor::Gzip(encoder) => encoder.finish().at("write", "layer"),
-            Compressor::Zstd(encoder) => encoder.finish().at("write", "layer"),
-        }
-    }
-}
-
-impl<W: Write> Write for Compress<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.0 {
-            Compressor::None(writer) => writer.write(bytes),
-            Compressor::Gzip(encoder) => encoder.write(bytes),
-            Compressor::Zstd(encoder) => encoder.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        match &mut self.0 {
-            Compressor::None(writer) => writer.flush(),
-            Compressor::Gzip(encoder) => encoder.flush(),
-            Compressor::Zstd(encoder) => encoder.flush(),
-        }
-    }
-}
-
-impl<W: Write> fmt::Debug for Compress<W> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Compress").finish_non_exhaustive()
-    }
-}
-
 /// A reader that digests and counts what passes.
 #[derive(Debug)]
 pub struct DigestReader<R> {
@@ -349,39 +279,6 @@ impl<R: Read> Read for DigestReader<R> {
         self.hasher.update(&buffer[..count]);
         self.bytes += count as u64;
         Ok(count)
-    }
-}
-
-/// A writer that digests and counts what passes.
-#[derive(Debug)]
-pub struct DigestWriter<W> {
-    writer: W,
-    hasher: Sha256,
-    bytes: u64,
-}
-
-impl<W> DigestWriter<W> {
-    /// Starts at nothing.
-    pub fn new(writer: W) -> Self {
-        Self { writer, hasher: Sha256::new(), bytes: 0 }
-    }
-
-    /// The writer, the digest and the number of the bytes that were written.
-    pub fn finish(self) -> (W, Digest, u64) {
-        (self.writer, Digest::finish(self.hasher), self.bytes)
-    }
-}
-
-impl<W: Write> Write for DigestWriter<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.writer.write(bytes)?;
-        self.hasher.update(&bytes[..count]);
-        self.bytes += count as u64;
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
     }
 }
 

@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 use serde_json::json;
 
@@ -14,14 +15,13 @@ use super::interrupt::{Interrupt, Stoppable};
 use super::limits::LayerLimits;
 use super::session::Session;
 use crate::changeset::apply::Applied;
-use crate::changeset::blob::{Compression, Decompress, DigestWriter};
-use crate::changeset::diff::Ancestors;
-use crate::changeset::tar::{self, Encoder, MtimePrecision};
+use crate::changeset::blob::{Blob, Compression, Decompress};
+use crate::changeset::tar::{self, MtimePrecision};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::snapshotter::Snapshotter;
-use crate::store::Store;
+use crate::store::{LayerOptions, Spelling};
 use crate::tree::memory::Tree as Value;
 use crate::tree::{Dir, text};
 
@@ -54,9 +54,32 @@ pub(super) struct Diff {
     /// Write a layer to FILE (- is standard output) and print its DiffID
     #[arg(long, value_name = "FILE")]
     tar: Option<PathBuf>,
+    /// Compress the layer
+    #[arg(long, value_name = "HOW", requires = "tar", default_value = "none", value_parser = compression())]
+    compress: Compression,
     /// Write the layer anew, also where the snapshot was made from one of another digest
     #[arg(long, requires = "tar")]
     canonical: bool,
+    /// Write the layer anew, with times in nanoseconds or, as docker does, in seconds
+    #[arg(long, value_name = "UNIT", requires = "tar", value_parser = precision())]
+    mtime: Option<MtimePrecision>,
+}
+
+/// The compressions by their names.
+pub(super) fn compression() -> impl TypedValueParser<Value = Compression> {
+    by_name([Compression::Gzip, Compression::Zstd, Compression::None].map(|how| (how.as_str(), how)))
+}
+
+fn precision() -> impl TypedValueParser<Value = MtimePrecision> {
+    by_name([("seconds", MtimePrecision::Seconds), ("nanoseconds", MtimePrecision::Nanoseconds)])
+}
+
+/// One of a few values that have names.
+fn by_name<T: Copy + Send + Sync + 'static, const N: usize>(
+    named: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let value = move |name: String| named.iter().find(|(known, _)| *known == name).map(|(_, value)| *value);
+    PossibleValuesParser::new(named.map(|(name, _)| name)).try_map(move |name| value(name).ok_or("an unknown name"))
 }
 
 /// Write a layer's changes into a writable snapshot
@@ -161,54 +184,36 @@ impl Diff {
 
     fn write_layer(&self, session: &Session, file: &Path) -> Done {
         let interrupt = Interrupt::watch(session)?;
-        let store = session.store()?;
-        self.check_recorded(&store, &interrupt)?;
         if file == Path::new("-") {
             if io::stdout().is_terminal() {
                 return Err(
                     Error::invalid("a layer is not for a terminal: --tar FILE, or redirect standard output").into()
                 );
             }
-            self.encode(&store, session.output.stream(), &interrupt)?;
+            self.encode(session, session.output.stream(), &interrupt)?;
             return Ok(());
         }
         let mut partial = Partial::create(file)?;
-        let (diff_id, size_bytes) = self.encode(&store, &mut partial.file, &interrupt)?;
+        let Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut partial.file, &interrupt)?;
         partial.keep()?;
-        let document = json!({"diff_id": diff_id, "size_bytes": size_bytes, "file": file.to_string_lossy()});
+        let document = json!({
+            "diff_id": diff_id, "digest": digest, "size_bytes": size_bytes, "file": file.to_string_lossy(),
+        });
         Ok(session.output.either(&document, || format!("{diff_id}\n"))?)
     }
 
-    /// A layer that the snapshot was made from has to come out as it went in.
-    fn check_recorded(&self, store: &Store, interrupt: &Interrupt) -> Result<()> {
-        if self.canonical || self.base.is_some() {
-            return Ok(());
-        }
-        let Some(recorded) = store.diff_id(&self.key)? else { return Ok(()) };
-        let (written, _) = self.encode(store, io::sink(), interrupt)?;
-        if written == recorded {
-            return Ok(());
-        }
-        Err(Error::unsupported(format!(
-            "{:?} was made from the layer {recorded}, which cannot be written byte for byte: --canonical writes the \
-             same changes as {written}",
-            self.key
-        )))
-    }
-
-    fn encode(&self, store: &Store, writer: impl Write, interrupt: &Interrupt) -> Result<(Digest, u64)> {
-        let new = store.open_tree(&self.key)?;
-        let parent = store.stat(&self.key)?.parent;
-        let base = self.base.as_deref().unwrap_or(&parent);
-        let old = if base.is_empty() { None } else { Some(store.open_tree(base)?) };
-        let mut ancestors = Ancestors::new(old.as_ref(), &new);
-        let mut describe = |path: &Path| ancestors.meta(path);
-        let writer = DigestWriter::new(io::BufWriter::new(Stoppable { inner: writer, interrupt }));
-        let mut encoder = Encoder::new(writer, MtimePrecision::Nanoseconds, &mut describe);
-        store.changes(&self.key, Some(base), &mut Stoppable { inner: &mut encoder as &mut dyn Sink, interrupt })?;
-        let (mut writer, digest, size_bytes) = encoder.finish()?.finish();
+    fn encode(&self, session: &Session, writer: impl Write, interrupt: &Interrupt) -> Result<Blob> {
+        let spelling = match (self.mtime, self.canonical) {
+            (Some(precision), _) => Spelling::Canonical(precision),
+            (None, true) => Spelling::Canonical(MtimePrecision::Nanoseconds),
+            (None, false) => Spelling::Recorded,
+        };
+        let (base, compression) = (self.base.as_deref(), self.compress);
+        let options = LayerOptions { base, spelling, compression, cancel: Some(interrupt.flag()) };
+        let mut writer = Stoppable { inner: writer, interrupt };
+        let blob = session.store()?.write_layer(&self.key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
-        Ok((digest, size_bytes))
+        Ok(blob)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use proptest::prelude::*;
 
 use super::*;
-use crate::changeset::blob::Compress;
+use crate::changeset::blob::BlobWriter;
 
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
@@ -15,9 +15,9 @@ const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Co
 const LONG: usize = PLAIN_BYTES * (PLAIN_QUEUE + DIGEST_QUEUE + 4) + RAW_BYTES * RAW_QUEUE;
 
 fn compressed(plain: &[u8], compression: Compression) -> Vec<u8> {
-    let mut writer = Compress::new(Vec::new(), compression, Some(1)).expect("a level");
+    let mut writer = BlobWriter::new(Vec::new(), compression).expect("a writer");
     writer.write_all(plain).expect("memory");
-    writer.finish().expect("memory")
+    writer.finish().expect("memory").0
 }
 
 /// Compressible, yet not trivially so.

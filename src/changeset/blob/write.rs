@@ -1,0 +1,205 @@
+//! A blob on its way out: compressed, counted, and digested on both sides, in one pass.
+//!
+//! The digest of the plain bytes and the compression have threads of their own; the caller's thread cuts the stream into
+//! blocks, and writes and digests what comes out.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::thread::{self, JoinHandle};
+
+use sha2::{Digest as _, Sha256};
+
+use super::Compression;
+use super::gzip::Members;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::{DiffId, Digest};
+
+/// The plain bytes of a block. A gzip member does not look back into the one before, which costs about half a percent of
+/// the size at this length, and twice that at a quarter of it.
+pub(super) const BLOCK_BYTES: usize = 1 << 20;
+
+/// What is spent on zstd: the library's own default.
+const ZSTD_LEVEL: i32 = 3;
+
+/// What was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blob {
+    /// The digest of the blob.
+    pub digest: Digest,
+    /// The length of the blob.
+    pub size_bytes: u64,
+    /// The digest of what is compressed in it.
+    pub diff_id: DiffId,
+    /// The length of that.
+    pub plain_bytes: u64,
+}
+
+/// A writer of a blob. The same bytes in give the same bytes out, with one version of the libraries, on any number of
+/// cores.
+///
+/// gzip comes as a series of members without a name or a time, zstd as one frame that ends with a checksum.
+pub struct BlobWriter<W: Write> {
+    block: Vec<u8>,
+    plain: Hashing,
+    compressor: Compressor<W>,
+}
+
+enum Compressor<W: Write> {
+    None(W),
+    Gzip(Members, Digesting<W>),
+    Zstd(zstd::Encoder<'static, Digesting<W>>),
+}
+
+impl<W: Write> BlobWriter<W> {
+    /// A blob that goes to `writer`, in pieces of up to a mebibyte.
+    ///
+    /// # Errors
+    /// `Io` if there is no memory for a compressor, or no thread.
+    pub fn new(writer: W, compression: Compression) -> Result<Self> {
+        let compressor = match compression {
+            Compression::None => Compressor::None(writer),
+            Compression::Gzip => Compressor::Gzip(Members::start()?, Digesting::new(writer)),
+            Compression::Zstd => Compressor::Zstd(zstd_encoder(Digesting::new(writer)).at("compress", "layer")?),
+        };
+        Ok(Self { block: Vec::new(), plain: Hashing::start()?, compressor })
+    }
+
+    /// Writes the end of the blob; answers with the writer, not flushed, and with what the blob is.
+    ///
+    /// # Errors
+    /// What the writer reports. Without this call the blob is cut short.
+    pub fn finish(mut self) -> Result<(W, Blob)> {
+        self.pass_on().at("write", "layer")?;
+        let Self { plain, compressor, .. } = self;
+        let digesting = match compressor {
+            Compressor::None(writer) => {
+                let (diff_id, plain_bytes) = plain.finish()?;
+                return Ok((writer, Blob { digest: diff_id, size_bytes: plain_bytes, diff_id, plain_bytes }));
+            }
+            Compressor::Gzip(members, mut writer) => {
+                members.finish(&mut writer).at("write", "layer")?;
+                writer
+            }
+            Compressor::Zstd(encoder) => encoder.finish().at("write", "layer")?,
+        };
+        let Digesting { writer, hasher, bytes } = digesting;
+        let (diff_id, plain_bytes) = plain.finish()?;
+        Ok((writer, Blob { digest: Digest::finish(hasher), size_bytes: bytes, diff_id, plain_bytes }))
+    }
+
+    /// Hands the block over to the threads.
+    fn pass_on(&mut self) -> io::Result<()> {
+        // Nothing at all is compressed, too: its blob is not empty.
+        if self.block.is_empty() && self.plain.bytes > 0 {
+            return Ok(());
+        }
+        let block = Arc::new(std::mem::take(&mut self.block));
+        self.plain.push(Arc::clone(&block))?;
+        match &mut self.compressor {
+            Compressor::None(writer) => writer.write_all(&block),
+            Compressor::Gzip(members, writer) => members.push(block, writer),
+            Compressor::Zstd(encoder) => encoder.write_all(&block),
+        }
+    }
+}
+
+impl<W: Write> Write for BlobWriter<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.block.capacity() == 0 {
+            self.block.reserve_exact(BLOCK_BYTES);
+        }
+        let count = bytes.len().min(BLOCK_BYTES - self.block.len());
+        self.block.extend_from_slice(&bytes[..count]);
+        if self.block.len() == BLOCK_BYTES {
+            self.pass_on()?;
+        }
+        Ok(count)
+    }
+
+    /// Does nothing: where blocks end does not depend on the caller.
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<W: Write> fmt::Debug for BlobWriter<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlobWriter").field("plain_bytes", &self.plain.bytes).finish_non_exhaustive()
+    }
+}
+
+/// With the threads of the library itself. The frame is the same for any number of them.
+fn zstd_encoder<W: Write>(writer: W) -> io::Result<zstd::Encoder<'static, W>> {
+    let mut encoder = zstd::Encoder::new(writer, ZSTD_LEVEL)?;
+    encoder.include_checksum(true)?;
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    encoder.multithread(u32::try_from(threads).unwrap_or(1))?;
+    Ok(encoder)
+}
+
+/// A thread that digests blocks.
+#[derive(Debug)]
+struct Hashing {
+    blocks: SyncSender<Arc<Vec<u8>>>,
+    thread: JoinHandle<Digest>,
+    bytes: u64,
+}
+
+impl Hashing {
+    fn start() -> Result<Self> {
+        let (blocks, todo): (_, Receiver<Arc<Vec<u8>>>) = mpsc::sync_channel(1);
+        let thread = start("sha256", move || {
+            let mut hasher = Sha256::new();
+            todo.iter().for_each(|block| hasher.update(&block[..]));
+            Digest::finish(hasher)
+        })?;
+        Ok(Self { blocks, thread, bytes: 0 })
+    }
+
+    fn push(&mut self, block: Arc<Vec<u8>>) -> io::Result<()> {
+        self.bytes += block.len() as u64;
+        self.blocks.send(block).map_err(|_| ended().into())
+    }
+
+    fn finish(self) -> Result<(Digest, u64)> {
+        drop(self.blocks);
+        Ok((self.thread.join().map_err(|_| ended())?, self.bytes))
+    }
+}
+
+fn ended() -> Error {
+    Error::new(ErrorKind::Io, "the thread that digests ended early")
+}
+
+/// Starts a thread for a blob.
+pub(super) fn start<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).at("start a thread", name)
+}
+
+/// A writer that digests and counts what passes.
+struct Digesting<W> {
+    writer: W,
+    hasher: Sha256,
+    bytes: u64,
+}
+
+impl<W> Digesting<W> {
+    fn new(writer: W) -> Self {
+        Self { writer, hasher: Sha256::new(), bytes: 0 }
+    }
+}
+
+impl<W: Write> Write for Digesting<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(bytes)?;
+        self.hasher.update(&bytes[..count]);
+        self.bytes += count as u64;
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

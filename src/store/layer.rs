@@ -1,0 +1,99 @@
+//! Writing what a snapshot holds as a layer.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::Store;
+use crate::changeset::blob::{Blob, BlobWriter, Compression};
+use crate::changeset::diff::Ancestors;
+use crate::changeset::tar::{Encoder, MtimePrecision};
+use crate::changeset::{Change, Sink};
+use crate::error::{Error, ErrorKind, Result};
+use crate::snapshotter::Snapshotter;
+
+/// Which spelling of a layer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spelling {
+    /// Byte for byte that of the layer which the snapshot was made from; for one that was not made from a layer, the
+    /// canonical one in nanoseconds.
+    Recorded,
+    /// The one that [`Encoder`] gives to what changed.
+    Canonical(MtimePrecision),
+}
+
+/// How a layer is written.
+#[derive(Clone, Copy, Debug)]
+pub struct LayerOptions<'a> {
+    /// What the snapshot is compared with: a snapshot, nothing if it is empty, its parent if it is `None`. With a base the
+    /// spelling is the canonical one.
+    pub base: Option<&'a str>,
+    /// Its spelling.
+    pub spelling: Spelling,
+    /// Its compression.
+    pub compression: Compression,
+    /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl Default for LayerOptions<'_> {
+    fn default() -> Self {
+        Self { base: None, spelling: Spelling::Recorded, compression: Compression::None, cancel: None }
+    }
+}
+
+impl Store {
+    /// Writes what the snapshot `key`, of any kind, adds to its parent (or to another base) as a layer.
+    ///
+    /// # Errors
+    /// `NotFound`; `DataLoss` if the snapshot was made from a layer that does not come out again, byte for byte; what
+    /// [`Encoder`] refuses; `Cancelled`; what `writer` reports. What was written is no layer then: throw it away.
+    pub fn write_layer(&self, key: &str, options: &LayerOptions<'_>, writer: &mut dyn Write) -> Result<Blob> {
+        let (precision, recorded) = match (options.spelling, options.base) {
+            (Spelling::Recorded, None) => (MtimePrecision::Nanoseconds, self.diff_id(key)?),
+            (Spelling::Recorded, Some(_)) => (MtimePrecision::Nanoseconds, None),
+            (Spelling::Canonical(precision), _) => (precision, None),
+        };
+        let mut blob = BlobWriter::new(writer, options.compression)?;
+        self.write_canonical(key, options, precision, &mut blob)?;
+        let (_, written) = blob.finish()?;
+        match recorded {
+            Some(recorded) if recorded != written.diff_id => Err(Error::data_loss(format!(
+                "{key:?} was made from the layer {recorded}, which does not come out byte for byte; --canonical writes \
+                 what changed as {}",
+                written.diff_id
+            ))),
+            _ => Ok(written),
+        }
+    }
+
+    fn write_canonical(
+        &self,
+        key: &str,
+        options: &LayerOptions<'_>,
+        precision: MtimePrecision,
+        writer: &mut dyn Write,
+    ) -> Result<()> {
+        let new = self.open_tree(key)?;
+        let parent = self.stat(key)?.parent;
+        let base = options.base.unwrap_or(&parent);
+        let old = if base.is_empty() { None } else { Some(self.open_tree(base)?) };
+        let mut ancestors = Ancestors::new(old.as_ref(), &new);
+        let mut describe = |path: &Path| ancestors.meta(path);
+        let mut encoder = Encoder::new(writer, precision, &mut describe);
+        let mut sink = |change: &Change, data: &mut dyn Read| {
+            check_cancelled(options.cancel)?;
+            encoder.change(change, data)
+        };
+        self.changes(key, Some(base), &mut sink)?;
+        encoder.finish().map(drop)
+    }
+}
+
+/// Fails once the caller wants to stop.
+fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
+    match cancel {
+        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
+        _ => Ok(()),
+    }
+}

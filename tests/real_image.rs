@@ -10,12 +10,13 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use strata::changeset::blob::Compression;
 use strata::id::Digest;
 use strata::image::{Imported, Losses, Options, Place, Source, import};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::registry::{self, Choice, Config};
 use strata::snapshotter::{Kind, Labels, Snapshotter};
-use strata::store::{Durability, LOCAL, Store};
+use strata::store::{Durability, LOCAL, LayerOptions, Store};
 use strata::tree::copy::CloneMode;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
@@ -79,6 +80,23 @@ fn assert_equal(what: &str, ours: &Tree, theirs: &Tree) {
     assert!(differences.is_empty(), "{what}: {} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
+/// Writes each layer as it came: the store compares its digest. Tells what keeping their spelling costs.
+fn write_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
+    let written = layers.iter().map(|(top, _)| {
+        let options = LayerOptions { compression: Compression::Gzip, ..LayerOptions::default() };
+        let written = store.write_layer(top, &options, &mut std::io::sink());
+        written.unwrap_or_else(|error| panic!("{what}: {}", error.chain()))
+    });
+    let (plain, gzip) = written.fold((0, 0), |(plain, gzip), blob| (plain + blob.plain_bytes, gzip + blob.size_bytes));
+    let streams = std::fs::read_dir(store.root().join("streams")).expect("streams");
+    let kept: u64 = streams.map(|stream| stream.expect("entry").metadata().expect("stat").len()).sum();
+    support::say(&format!(
+        "{what}: {kept} bytes of streams for layers of {plain} bytes, {gzip} as gzip: {:.2} % and {:.2} %",
+        kept as f64 / plain as f64 * 100.0,
+        kept as f64 / gzip as f64 * 100.0
+    ));
+}
+
 /// Puts each layer together a second time from what `changes` says about it.
 fn apply_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
     let mut below = String::new();
@@ -113,6 +131,7 @@ fn every_strategy_agrees_with_umoci_and_the_others() {
             assert_eq!(digest, *others, "{tag}: {what} and {first} differ");
             layers.push((top, tree));
         }
+        write_again(&store, &what, &layers);
         apply_again(&store, &what, &layers);
     }
 }

@@ -28,6 +28,7 @@ pub mod diff;
 #[cfg(test)]
 mod notation;
 pub mod pipeline;
+pub mod recording;
 #[cfg(test)]
 mod round_trip;
 pub mod tar;
@@ -82,6 +83,24 @@ impl Change {
     }
 }
 
+/// A stretch of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: u64,
+}
+
+/// A piece of the archive that a stream of changes is read from.
+#[derive(Clone, Copy, Debug)]
+pub enum Piece<'a> {
+    /// Bytes that are no file's: headers, padding, content that nobody gets, what trails.
+    Bytes(&'a [u8]),
+    /// These stretches, one after the other, of the file that the next [`Change::Put`] brings.
+    Content(&'a [Segment]),
+}
+
 /// Where a stream of changes goes.
 pub trait Sink {
     /// Takes the next change. `data` yields the bytes of a `Put` of a regular file, exactly `size` of them, and none
@@ -90,6 +109,16 @@ pub trait Sink {
     /// # Errors
     /// Whatever makes it impossible to go on: the producer stops and passes it up.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()>;
+
+    /// Takes the next piece of the archive, if the changes come from one: all pieces together are the archive, byte for
+    /// byte. Most sinks have no use for them.
+    ///
+    /// # Errors
+    /// As [`Self::change`].
+    fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
+        let _ = piece;
+        Ok(())
+    }
 }
 
 impl<F: FnMut(&Change, &mut dyn Read) -> Result<()>> Sink for F {

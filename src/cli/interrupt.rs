@@ -16,7 +16,6 @@ use nix::sys::signal::{SigSet, Signal, raise};
 
 use super::session::Session;
 use super::{FAILED, output, stderr_is_terminal};
-use crate::changeset::{Change, Sink};
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long the command may take to stop: less than what supervisors wait before they kill.
@@ -88,7 +87,7 @@ fn tell() {
     }
 }
 
-/// A stream or sink that ends with `Cancelled` once the command should stop.
+/// A stream that ends with `Cancelled` once the command should stop.
 #[derive(Debug)]
 pub(super) struct Stoppable<'a, T> {
     pub inner: T,
@@ -110,12 +109,5 @@ impl<T: Write> Write for Stoppable<'_, T> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
-    }
-}
-
-impl Sink for Stoppable<'_, &mut dyn Sink> {
-    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
-        self.interrupt.check()?;
-        self.inner.change(change, data)
     }
 }

@@ -192,8 +192,8 @@ impl Importer<'_> {
     fn unpack(&self, layer: &Layer, key: &str, stream: &mut Stream<'_>, written: &dyn Fn(u64)) -> Result<Applied> {
         let (progress, cancel) = (self.progress, self.options.cancel);
         let mut plain = Watched { stream, layer, progress, cancel, told: 0, written };
-        let applied =
-            self.store.apply(key, &mut |sink: &mut dyn Sink| decode(&mut plain, &self.options.limits, sink).map(drop));
+        let mut produce = |sink: &mut dyn Sink| decode(&mut plain, &self.options.limits, sink).map(drop);
+        let applied = self.store.apply_layer(key, &mut produce);
         // A damaged blob mostly shows as nonsense inside: then say that it is damaged.
         if applied.as_ref().is_err_and(|error| !may_be_damage(error)) {
             return applied;

@@ -4,7 +4,7 @@ use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Published, Row, State};
-use super::{Flush, Store};
+use super::{Flush, Store, streams};
 use crate::backend::Survey;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id, check_key};
@@ -93,9 +93,18 @@ impl Store {
             active.id
         };
         let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
-        if self.waits(terms.flush) && (reserved.sand || !capabilities.seal_is_durable) {
-            // Where a parent is to be brought to disk, too, all of the file system is.
-            self.bring_to_disk(sealed, inodes.filter(|_| !reserved.sand))?;
+        match terms.diff_id {
+            Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
+            Some(_) => {}
+            // Something else was written into it than a layer.
+            None => streams::remove(&self.root, active.id)?,
+        }
+        if self.waits(terms.flush) {
+            if reserved.sand || !capabilities.seal_is_durable {
+                // Where a parent is to be brought to disk, too, all of the file system is.
+                self.bring_to_disk(sealed, inodes.filter(|_| !reserved.sand))?;
+            }
+            streams::sync(&self.root, sealed)?;
         }
         let durable = terms.flush == Flush::Now;
         let held_by = (terms.origin == Origin::Image).then_some(worker);

@@ -1,14 +1,15 @@
 //! Writing what a snapshot holds as a layer.
 
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::Store;
+use super::{Store, streams};
 use crate::changeset::blob::{Blob, BlobWriter, Compression};
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{Encoder, MtimePrecision};
-use crate::changeset::{Change, Sink};
+use crate::changeset::{Change, Sink, recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshotter::Snapshotter;
 
@@ -54,8 +55,15 @@ impl Store {
             (Spelling::Recorded, Some(_)) => (MtimePrecision::Nanoseconds, None),
             (Spelling::Canonical(precision), _) => (precision, None),
         };
+        let stream = match recorded {
+            Some(_) => streams::open(&self.root, self.stack(key)?.0.id)?,
+            None => None,
+        };
         let mut blob = BlobWriter::new(writer, options.compression)?;
-        self.write_canonical(key, options, precision, &mut blob)?;
+        match stream {
+            Some(stream) => self.write_again(key, &stream, options.cancel, &mut blob)?,
+            None => self.write_canonical(key, options, precision, &mut blob)?,
+        }
         let (_, written) = blob.finish()?;
         match recorded {
             Some(recorded) if recorded != written.diff_id => Err(Error::data_loss(format!(
@@ -65,6 +73,15 @@ impl Store {
             ))),
             _ => Ok(written),
         }
+    }
+
+    /// Writes the archive that `key` was made from.
+    fn write_again(&self, key: &str, stream: &File, cancel: Option<&AtomicBool>, writer: &mut dyn Write) -> Result<()> {
+        let run = self.run();
+        let mut spool = || streams::spool(&run);
+        let mut writer = Cancelling { writer, cancel };
+        recording::replay(stream, &self.open_tree(key)?, &mut spool, &mut writer)
+            .map_err(|error| error.context(format!("writing the layer that {key:?} was made from")))
     }
 
     fn write_canonical(
@@ -87,6 +104,23 @@ impl Store {
         };
         self.changes(key, Some(base), &mut sink)?;
         encoder.finish().map(drop)
+    }
+}
+
+/// A writer that ends with `Cancelled` once the caller wants to stop.
+struct Cancelling<'a> {
+    writer: &'a mut dyn Write,
+    cancel: Option<&'a AtomicBool>,
+}
+
+impl Write for Cancelling<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        check_cancelled(self.cancel)?;
+        self.writer.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
     }
 }
 

@@ -5,6 +5,7 @@
 //! <root>/            0700, its own directory
 //!   strata.db        SQLite: snapshots, labels, images and their documents, what is in work, what is to be freed
 //!   s/<id>/          one directory (or subvolume) a snapshot; what is inside is the backend's
+//!   streams/<id>.zst how the layer that a snapshot was made from was spelled
 //!   run/             a lock file for each process that changes the store
 //! ```
 //!
@@ -18,6 +19,7 @@
 //! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only: the
 //! garbage collector of a containerd removes every snapshot that it does not know.
 
+mod apply;
 mod commit;
 mod create;
 mod database;
@@ -29,6 +31,7 @@ mod meta;
 mod recover;
 mod remove;
 mod rows;
+mod streams;
 mod writeback;
 
 pub use commit::Terms;
@@ -46,7 +49,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Backend, Usage};
-use crate::changeset::apply::{Applied, Applier};
+use crate::changeset::apply::Applied;
 use crate::changeset::{Candidates, Sink, diff};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
@@ -56,8 +59,8 @@ use crate::tree::Dir;
 use crate::tree::walk::Inodes;
 
 use filter::Filters;
-use meta::{Failed, Level, Meta};
-use rows::{Row, State};
+use meta::{Level, Meta};
+use rows::Row;
 
 /// The owner of what the command line makes.
 pub const LOCAL: &str = "local";
@@ -158,6 +161,12 @@ impl Store {
 
     fn dir_of(&self, id: Id) -> PathBuf {
         self.root.join("s").join(id.to_string())
+    }
+
+    /// Removes whatever is on disk of `id`.
+    fn erase(&self, id: Id) -> Result<()> {
+        streams::remove(&self.root, id)?;
+        self.backend.remove(id)
     }
 
     /// Announces this process as one that changes the store, after clearing up behind those that died; answers with the
@@ -420,41 +429,7 @@ impl Snapshotter for Store {
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
-        check_key(key)?;
-        let worker = self.begin()?;
-        let cannot = format!("cannot apply to {key:?}");
-        // So that nobody commits or removes it meanwhile.
-        let (row, stack) = self.meta.transact(Level::Relaxed, |tx| {
-            let row = rows::visible(tx, &self.owner, key)?;
-            if row.kind != Kind::Active {
-                let kind = row.kind;
-                return Err(Error::precondition(format!("{cannot}: it is {kind}, not active")).into());
-            }
-            if row.state != State::Ready {
-                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
-            }
-            rows::set_state(tx, row.row, State::Claimed, Some(&worker))?;
-            let stack = rows::chain(tx, Some(row.row))?;
-            Ok::<_, Failed>((row, stack))
-        })?;
-        let mut write = || {
-            self.check_not_mounted(row.id, &cannot)?;
-            let mounts = self.backend.mounts(&stack, Access::ReadWrite)?;
-            let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, key));
-            produce(&mut applier)?;
-            let applied = applier.finish()?;
-            // What an importer writes, it syncs with the other layers.
-            if row.origin == Origin::Named && self.waits(Flush::Now) {
-                // Where sealing needs no list of inodes there is none.
-                let listed = !self.backend.capabilities().seal_is_durable;
-                let survey = listed.then(|| self.backend.survey(row.id, &stack[1..])).transpose()?;
-                self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes))?;
-            }
-            Ok(applied)
-        };
-        let applied = write();
-        self.let_go(&[row.row]);
-        applied
+        self.apply_with(key, false, produce)
     }
 }
 

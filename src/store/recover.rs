@@ -18,7 +18,7 @@ use rusqlite::Transaction;
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
-use super::{Flush, Store};
+use super::{Flush, Store, streams};
 use crate::error::{Context, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -48,7 +48,8 @@ pub(super) fn recover(store: &Store) -> Result<()> {
     if !booted && dead.is_empty() && gone.is_empty() {
         return Ok(());
     }
-    let on_disk = store.backend.inventory()?;
+    let mut on_disk = store.backend.inventory()?;
+    on_disk.extend(streams::inventory(&store.root)?);
     let expected = store.meta.transact(Level::Durable, |tx| {
         if let Some(last) = on_disk.iter().max() {
             rows::skip_ids(tx, *last)?;
@@ -143,7 +144,7 @@ fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
 
 /// Frees what is left of one id that is in the trash, for the one who drains it.
 fn free(store: &Store, id: Id) -> Result<()> {
-    store.backend.remove(id)?;
+    store.erase(id)?;
     store.meta.transact(Level::Relaxed, |tx| rows::forget(tx, id))
 }
 
@@ -169,8 +170,7 @@ impl Store {
             found.collect::<Result<_, _>>()
         })?;
         // The space first, of which the database may have need. No other process touches what is in the making.
-        let cleared =
-            |row: &Row| matches!(row.state, State::Creating | State::Reserved) && self.backend.remove(row.id).is_ok();
+        let cleared = |row: &Row| matches!(row.state, State::Creating | State::Reserved) && self.erase(row.id).is_ok();
         let rows: Vec<_> = rows.into_iter().map(|row| (cleared(&row), row)).collect();
         self.meta.transact(Level::Relaxed, |tx| {
             rows.iter().try_for_each(|(cleared, row)| if *cleared { rows::delete(tx, row.row) } else { end(tx, row) })

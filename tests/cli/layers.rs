@@ -42,6 +42,22 @@ fn mounting_and_layers() {
     let digest = strata::id::Digest::of(&fs::read(&layer).expect("read"));
     assert_eq!(diff_id, format!("{digest}\n"));
     assert_eq!(bench.run(&["diff", "work", "--tar", "-"]).stdout, fs::read(&layer).expect("read"));
+    for how in ["gzip", "zstd", "none"] {
+        let written = bench.json(&["diff", "work", "--tar", file, "--compress", how]);
+        let bytes = fs::read(&layer).expect("read");
+        let digest = strata::id::Digest::of(&bytes).to_string();
+        let expected =
+            json!({"diff_id": diff_id.trim_end(), "digest": digest, "size_bytes": bytes.len(), "file": file});
+        assert_eq!(written, expected, "{how}");
+        let key = format!("from-{how}");
+        bench.ok(&["prepare", &key, "base"]);
+        bench.ok(&["apply", &key, file]);
+        assert_eq!(bench.ok(&["diff", &key, "work"]), "");
+    }
+    assert_ne!(bench.ok(&["diff", "work", "--tar", file, "--mtime=seconds"]), diff_id, "times have nanoseconds here");
+    assert_eq!(bench.ok(&["diff", "work", "--tar", file, "--mtime=nanoseconds"]), diff_id);
+    bench.misuse(&["diff", "work", "--mtime=seconds"]);
+    bench.misuse(&["diff", "work", "--tar", file, "--compress", "bzip2"]);
     bench.ok(&["prepare", "other", "base"]);
     bench.ok(&["apply", "other", file]);
     assert_eq!(bench.ok(&["diff", "other", "work"]), "");

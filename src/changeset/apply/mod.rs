@@ -42,6 +42,7 @@
 mod create;
 mod ledger;
 mod link;
+mod record;
 mod remove;
 mod resolve;
 
@@ -58,9 +59,10 @@ use self::create::Creation;
 use self::ledger::{Due, Ledger};
 use self::link::Borrowed;
 use self::resolve::{Found, Parent, Resolver};
-use super::{Change, Sink};
+use super::recording::Recorder;
+use super::{Change, Piece, Sink};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tree::{Dir, FileType, Meta, Timestamp};
+use crate::tree::{Dir, FileType, Meta, Node, Timestamp};
 
 /// Times within this many seconds of 1970 exist on every file system: others are looked at after they were set.
 const TIME_CERTAIN_S: i64 = i32::MAX as i64;
@@ -101,6 +103,7 @@ pub struct Applier {
     waiting_bytes: usize,
     /// How many entries of directories were listed in search of what is to be removed.
     listed: u64,
+    recorder: Option<Recorder>,
     applied: Applied,
 }
 
@@ -114,7 +117,6 @@ struct Place {
 
 impl Applier {
     /// Writes below `root`. Nobody else should change the tree meanwhile, nor the process its umask.
-    ///
     pub fn new(root: Dir) -> Self {
         let mut ledger = Ledger::default();
         // A root that cannot be listed is taken for one that holds something.
@@ -130,8 +132,14 @@ impl Applier {
             skipped: HashSet::new(),
             waiting_bytes: 0,
             listed: 0,
+            recorder: None,
             applied: Applied::default(),
         }
+    }
+
+    /// The same, with `recorder` noting how the archive that the changes come from is spelled.
+    pub fn recording(root: Dir, recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..Self::new(root) }
     }
 
     /// Makes the links to entries that came later, and gives all directories that were touched their attributes and
@@ -142,7 +150,10 @@ impl Applier {
     pub fn finish(mut self) -> Result<Applied> {
         self.make_deferred()?;
         self.settle()?;
-        Ok(self.applied)
+        match self.recorder {
+            Some(recorder) => recorder.finish().map(|()| self.applied),
+            None => Ok(self.applied),
+        }
     }
 
     /// Gives directories what is due to them.
@@ -248,6 +259,9 @@ impl Applier {
         }
         self.touch(&place.parent);
         self.create(&place, &meta, data)?;
+        if matches!(meta.node, Node::File { .. }) {
+            self.record_content(&place.path)?;
+        }
         self.check_time(&place.parent.dir, &place.name, meta.mtime)
     }
 
@@ -305,6 +319,10 @@ impl Sink for Applier {
         }
         self.applied.entries += 1;
         if self.ledger.owes_much() { self.settle() } else { Ok(()) }
+    }
+
+    fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
+        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.piece(piece))
     }
 }
 

@@ -74,6 +74,7 @@ impl Applier {
         self.skipped.remove(path);
         self.borrowed.remove(path);
         let Some(stat) = parent.dir.stat_if_any(name)? else { return Ok(()) };
+        self.rescue(&parent.dir, name, path, &stat)?;
         self.touch(parent);
         match stat.file_type {
             FileType::Dir => {

@@ -28,16 +28,23 @@ pub(super) struct Blocks<'r> {
     reader: BufReader<&'r mut dyn Read>,
     offset: u64,
     bytes_max: u64,
+    /// What was read since the last [`Blocks::taken`], but content that was delivered or skipped.
+    taken: Vec<u8>,
 }
 
 impl<'r> Blocks<'r> {
     pub(super) fn new(reader: &'r mut dyn Read, bytes_max: u64) -> Self {
-        Self { reader: BufReader::with_capacity(BUFFER_BYTES, reader), offset: 0, bytes_max }
+        Self { reader: BufReader::with_capacity(BUFFER_BYTES, reader), offset: 0, bytes_max, taken: Vec::new() }
     }
 
     /// How many bytes were taken.
     pub(super) fn offset(&self) -> u64 {
         self.offset
+    }
+
+    /// What was read of headers, padding and the like since this was emptied last.
+    pub(super) fn taken(&mut self) -> &mut Vec<u8> {
+        &mut self.taken
     }
 
     /// The next block, which may be the end.
@@ -85,20 +92,38 @@ impl<'r> Blocks<'r> {
         Ok(count)
     }
 
-    /// Reads past `length` bytes of an entry.
+    /// Reads past `length` bytes of content.
     pub(super) fn skip(&mut self, length: u64) -> Result<()> {
         let mut left = length;
         while left > 0 {
-            let available = self.available()?;
-            if available == 0 {
-                return Err(self.cut("an entry"));
-            }
-            let count = usize::try_from(left).unwrap_or(usize::MAX).min(available);
+            let count = self.available_of(left)?;
             self.reader.consume(count);
             self.advance(count)?;
             left -= count as u64;
         }
         Ok(())
+    }
+
+    /// Takes some of `left` bytes that are no file's; answers how many.
+    pub(super) fn take_some(&mut self, left: u64) -> Result<u64> {
+        let count = self.available_of(left)?;
+        self.take(count)?;
+        Ok(count as u64)
+    }
+
+    /// How many of the next `left` bytes are at hand: at least one.
+    fn available_of(&mut self, left: u64) -> Result<usize> {
+        match self.available()? {
+            0 => Err(self.cut("an entry")),
+            available => Ok(usize::try_from(left).unwrap_or(usize::MAX).min(available)),
+        }
+    }
+
+    /// Takes `count` of the bytes that are at hand.
+    fn take(&mut self, count: usize) -> Result<()> {
+        self.taken.extend_from_slice(&self.reader.buffer()[..count]);
+        self.reader.consume(count);
+        self.advance(count)
     }
 
     /// Reads past the padding of an entry. Entries begin at block boundaries, so its length follows from the position.
@@ -127,8 +152,7 @@ impl<'r> Blocks<'r> {
             if count == 0 {
                 return Ok(trailing);
             }
-            self.reader.consume(count);
-            self.advance(count)?;
+            self.take(count)?;
             trailing += count as u64;
             if trailing > bytes_max {
                 let message = format!("more than {bytes_max} bytes follow the end of the archive");
@@ -148,6 +172,7 @@ impl<'r> Blocks<'r> {
                 failed => return failed.at("read", "layer"),
             }
         }
+        self.taken.extend_from_slice(&buffer[..filled]);
         self.advance(filled)?;
         Ok(filled)
     }

@@ -22,8 +22,8 @@ use super::blocks::{Blocks, Next};
 use super::header::{BLOCK_BYTES, Header, Kind, sparse_extension};
 use super::names::{self, Meaning};
 use super::pax::{Pax, PaxSparse, decimal};
-use super::sparse::{Body, Data, Segment};
-use crate::changeset::{Change, Sink};
+use super::sparse::{Body, Data};
+use crate::changeset::{Change, Piece, Segment, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, xattr_is_portable};
 
@@ -91,7 +91,8 @@ pub struct Decoded {
     pub trailing_bytes: u64,
 }
 
-/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order.
+/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order: the changes, and
+/// the pieces that they are spelled with.
 ///
 /// Every [`Change::Put`] and [`Change::Link`] has `existed: false`. Extended attributes that are not portable
 /// ([`xattr_is_portable`]) are dropped, except overlayfs's own: a layer which has those is refused, on any strategy.
@@ -104,6 +105,7 @@ pub fn decode(reader: &mut dyn Read, limits: &Limits, sink: &mut dyn Sink) -> Re
     let blocks = Blocks::new(reader, limits.total_bytes);
     let mut decoder = Decoder { blocks, limits, sink, ahead: Ahead::default(), entries: 0, file_bytes: 0 };
     let trailing_bytes = decoder.run()?;
+    decoder.hand_over()?;
     Ok(Decoded { entries: decoder.entries, bytes: decoder.blocks.offset(), trailing_bytes })
 }
 
@@ -206,7 +208,10 @@ impl Decoder<'_, '_> {
                 return Err(Error::data_loss(format!("the archive ends at byte {at}, inside an entry")));
             }
             match next {
-                Next::Header(block) => self.header(&block, at)?,
+                Next::Header(block) => {
+                    self.header(&block, at)?;
+                    self.hand_over()?;
+                }
                 Next::Zeros => return self.blocks.trailer(self.limits.trailing_bytes),
                 Next::Nothing if at == 0 => return Err(Error::data_loss("an empty stream is no tar archive")),
                 Next::Nothing => return Ok(0),
@@ -267,6 +272,8 @@ impl Decoder<'_, '_> {
             let message = format!("the files of the layer are longer than {} bytes", self.limits.total_bytes);
             return Err(Error::new(ErrorKind::ResourceExhausted, message));
         }
+        self.hand_over()?;
+        self.sink.piece(Piece::Content(&body.segments))?;
         let mut data = Data::new(&mut self.blocks, body);
         self.sink.change(&change, &mut data)?;
         data.drain()
@@ -365,9 +372,24 @@ impl Decoder<'_, '_> {
         check_segments(count, self.limits)
     }
 
+    /// Reads past what no file gets.
     fn skip_body(&mut self, stored: u64) -> Result<()> {
-        self.blocks.skip(stored)?;
+        let mut left = stored;
+        while left > 0 {
+            left -= self.blocks.take_some(left)?;
+            self.hand_over()?;
+        }
         self.blocks.align()
+    }
+
+    /// Gives the sink what was taken of the archive.
+    fn hand_over(&mut self) -> Result<()> {
+        let taken = self.blocks.taken();
+        if !taken.is_empty() {
+            self.sink.piece(Piece::Bytes(taken))?;
+            taken.clear();
+        }
+        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@
 
 use ::tar::GnuHeader;
 
-use super::sparse::Segment;
+use crate::changeset::Segment;
 use crate::error::{Error, Result};
 use crate::tree::Device;
 

@@ -11,7 +11,7 @@
 
 use super::base64;
 use super::decode::Limits;
-use super::sparse::Segment;
+use crate::changeset::Segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Timestamp, Xattrs};
 

@@ -9,16 +9,8 @@
 use std::io::{self, Read};
 
 use super::blocks::Blocks;
+use crate::changeset::Segment;
 use crate::error::{Error, Result};
-
-/// A stretch of a file that is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Segment {
-    /// Where in the file.
-    pub(super) offset: u64,
-    /// How many bytes.
-    pub(super) length: u64,
-}
 
 /// What follows a header, described before it is read.
 #[derive(Debug)]

@@ -4,6 +4,7 @@ mod cases;
 mod encoding;
 mod oracles;
 mod properties;
+mod recording;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

@@ -13,7 +13,7 @@ use crate::image::*;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::registry::{self, Choice, Config};
 use crate::snapshotter::{Kind, Snapshotter};
-use crate::store::{Durability, LOCAL, Store};
+use crate::store::{Durability, LOCAL, LayerOptions, Store};
 use crate::testing;
 use crate::tree::copy::CloneMode;
 
@@ -256,6 +256,11 @@ pub(super) fn check(store: &Store, imported: &Imported) {
     let mut expected: Vec<_> = chain.iter().map(|name| (Kind::Committed, name.clone())).collect();
     expected.sort_by(|a, b| a.1.cmp(&b.1));
     assert_eq!(snapshots(store), expected);
+    for (name, layer) in chain.iter().zip(&layers) {
+        let mut bytes = Vec::new();
+        let written = store.write_layer(name, &LayerOptions::default(), &mut bytes).expect("write the layer");
+        assert!(written.diff_id == Digest::of(layer) && bytes == *layer, "{name} comes out as it went in");
+    }
     assert_eq!(tree(store, &chain[0]), BTreeMap::from([("one".into(), b"1".to_vec()), ("gone".into(), b"g".to_vec())]));
     let top = BTreeMap::from([("one".into(), vec![b'3'; 300_000]), ("two".into(), b"22".to_vec())]);
     assert_eq!(tree(store, &chain[2]), top);

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
+use crate::id::Digest;
+use crate::store::{Origin, Terms};
 
 #[test]
 fn what_nobody_waited_for_goes_with_a_boot() {
@@ -240,4 +242,38 @@ fn an_active_snapshot_is_mended_after_a_boot() {
     assert_eq!(mended.load(Ordering::Relaxed), 2, "the two that were there");
     open().prepare("third", "", NONE).expect("prepare");
     assert_eq!(mended.load(Ordering::Relaxed), 2, "once");
+}
+
+/// The spelling of a layer goes with the id of its snapshot, whoever removes that, and without a row it is debris.
+#[test]
+fn streams_go_with_their_ids() {
+    for moves in [false, true] {
+        let place = Place::new();
+        let store = if moves { place.moving(During::nothing()) } else { place.store() };
+        fs::create_dir(place.root().join("streams")).expect("mkdir");
+        let stream = |id: &dyn fmt::Display| place.root().join(format!("streams/{id}.zst"));
+        let layer = |name: &str, diff_id| {
+            store.prepare_layer("making", "").expect("prepare");
+            let id = *place.ids().last().expect("an id");
+            fs::write(stream(&id), name).expect("write");
+            let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id };
+            store.commit_with(name, "making", NONE, terms).expect("commit");
+            store.drain(None).expect("drain");
+            *place.ids().last().expect("an id")
+        };
+        let known = layer("known", Some(Digest::of(b"layer")));
+        let other = layer("other", None);
+        assert_eq!(fs::read(stream(&known)).expect("its stream"), b"known");
+        assert!(!stream(&other).exists(), "what was written into it is not what it was committed as");
+        fs::write(stream(&77), "debris").expect("write");
+        assert_eq!(fs::read_dir(place.root().join("streams")).expect("streams").count(), 2);
+        place.reboot();
+        // Of the store itself, not of its processes: those end with it.
+        let again = place.store_during(During::nothing());
+        again.cleanup().expect("cleanup");
+        assert!(stream(&known).exists() && !stream(&77).exists());
+        again.remove("known").expect("remove");
+        again.cleanup().expect("cleanup");
+        assert_eq!(fs::read_dir(place.root().join("streams")).expect("streams").count(), 0);
+    }
 }

@@ -358,7 +358,7 @@ fn sparse_content() -> Vec<u8> {
     content
 }
 
-fn gnu_sparse(pairs: &[(u64, u64)], size: u64, stored: &[u8]) -> Archive {
+pub(super) fn gnu_sparse(pairs: &[(u64, u64)], size: u64, stored: &[u8]) -> Archive {
     let number = |value: u64| format!("{value:011o}\0").into_bytes();
     let pair = |(offset, length): &(u64, u64)| [number(*offset), number(*length)].concat();
     let (first, more) = pairs.split_at(pairs.len().min(4));

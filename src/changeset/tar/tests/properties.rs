@@ -13,14 +13,14 @@ use crate::error::ErrorKind;
 
 /// A directory of a random stream: what it says of itself, and what happens in it.
 #[derive(Clone, Debug, Default)]
-struct Directory {
+pub(super) struct Directory {
     meta: Option<Meta>,
     opaque: bool,
     entries: BTreeMap<OsString, Entry>,
 }
 
 #[derive(Clone, Debug)]
-enum Entry {
+pub(super) enum Entry {
     Removed,
     Leaf(Meta, Vec<u8>),
     /// A hard link to whatever came first in the stream.
@@ -89,7 +89,7 @@ fn leaf() -> impl Strategy<Value = Entry> {
 }
 
 /// A tree of changes; most are flat, some deeper than a hundred names.
-fn directory() -> impl Strategy<Value = Directory> {
+pub(super) fn directory() -> impl Strategy<Value = Directory> {
     const DEEP: usize = 110;
     let shallow = vec(name(), 1..5);
     let deep = (vec(name().prop_filter("a short name", |name| name.len() < 100), 4), name())
@@ -119,7 +119,7 @@ impl Directory {
     }
 
     /// The stream in canonical order; with `ancestors`, as the encoder completes it.
-    fn stream(&self, ancestors: bool) -> Stream {
+    pub(super) fn stream(&self, ancestors: bool) -> Stream {
         let mut stream = Stream::new();
         self.push(&mut stream, Path::new(""), ancestors);
         if stream.len() == 1 && self.meta.is_none() && ancestors { Stream::new() } else { stream }
@@ -158,7 +158,7 @@ impl Directory {
 }
 
 /// An archive of headers of every kind, right and wrong, with the fragments that extended headers are made of.
-fn soup() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn soup() -> impl Strategy<Value = Vec<u8>> {
     let kind = select(b"0000\x00123455677xxxxgLKSSVMX?".to_vec());
     let name = select(vec![
         &b"a"[..],

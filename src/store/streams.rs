@@ -1,0 +1,87 @@
+//! `streams/<id>.zst`: how the layer that the snapshot `id` was made from was spelled ([`crate::changeset::recording`]).
+//!
+//! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably; it goes
+//! with its id, whoever removes that.
+
+use std::fs::File;
+use std::io::ErrorKind as IoKind;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use crate::changeset::recording::Recorder;
+use crate::error::{Context, Result};
+use crate::id::Id;
+use crate::tree::Dir;
+
+/// Their directory in the store's.
+const STREAMS: &str = "streams";
+
+/// What follows the id in a name.
+const ENDING: &str = ".zst";
+
+fn path(root: &Path, id: Id) -> PathBuf {
+    root.join(STREAMS).join(format!("{id}{ENDING}"))
+}
+
+/// Begins the stream of `id`.
+pub(super) fn record(root: &Path, id: Id) -> Result<Recorder> {
+    let (dir, path) = (root.join(STREAMS), path(root, id));
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() == IoKind::AlreadyExists => {}
+        made => made.at("make directory", &dir)?,
+    }
+    let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).at("create", &path)?;
+    Recorder::new(file)
+}
+
+/// The stream of `id`, if there is one.
+pub(super) fn open(root: &Path, id: Id) -> Result<Option<File>> {
+    let path = path(root, id);
+    match File::open(&path) {
+        Err(error) if error.kind() == IoKind::NotFound => Ok(None),
+        opened => opened.at("open", &path).map(Some),
+    }
+}
+
+/// Gives `to` the stream of `from`, if there is one; `from` keeps it.
+pub(super) fn share(root: &Path, from: Id, to: Id) -> Result<()> {
+    match std::fs::hard_link(path(root, from), path(root, to)) {
+        Err(error) if error.kind() == IoKind::NotFound => Ok(()),
+        linked => linked.at("create", path(root, to)),
+    }
+}
+
+/// Brings the stream of `id` to disk, if there is one.
+pub(super) fn sync(root: &Path, id: Id) -> Result<()> {
+    let Some(stream) = open(root, id)? else { return Ok(()) };
+    stream.sync_all().at("fsync", path(root, id))?;
+    let dir = root.join(STREAMS);
+    [dir.as_path(), root].iter().try_for_each(|dir| rustix::fs::fsync(&Dir::open(dir)?).at("fsync", dir))
+}
+
+/// Removes the stream of `id`, if there is one.
+pub(super) fn remove(root: &Path, id: Id) -> Result<()> {
+    let path = path(root, id);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() == IoKind::NotFound => Ok(()),
+        removed => removed.at("remove", &path),
+    }
+}
+
+/// The ids of which there is a stream.
+pub(super) fn inventory(root: &Path) -> Result<Vec<Id>> {
+    let names = match Dir::open(root.join(STREAMS)) {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
+        dir => dir?.names()?,
+    };
+    let id = |name: &str| name.strip_suffix(ENDING)?.parse().ok();
+    Ok(names.iter().filter_map(|entry| entry.name.to_str()).filter_map(id).collect())
+}
+
+/// A file without a name, for as long as it is open.
+pub(super) fn spool(dir: &Path) -> Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).at("make a file in", dir).map(File::from)
+}

@@ -1,4 +1,4 @@
-//! Commands on images: bringing them in, listing them.
+//! Commands that bring images in and give them back, and how far they are.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -8,19 +8,18 @@ use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
-use serde::Serialize;
 
 use super::interrupt::Interrupt;
-use super::layer::warn_of_losses;
+use super::layer::{compression, warn_of_losses};
 use super::limits::LayerLimits;
-use super::output::{shown, table, time, time_short};
+use super::output::shown;
 use super::session::Session;
 use super::{Done, FREE_LIMIT};
+use crate::changeset::blob::Compression;
 use crate::error::{Context, Result};
-use crate::id::Digest;
-use crate::image::{self, Layer, Losses, Options, Place, Platform, Progress, Source};
-use crate::store;
+use crate::image::{self, Destination, ExportOptions, Layer, Losses, Options, Place, Platform, Progress, Source};
 
 /// How much of a digest a table or a bar shows.
 const SHORT_DIGEST_CHARS: usize = "sha256:".len() + 12;
@@ -45,12 +44,22 @@ pub(super) struct Import {
     limits: LayerLimits,
 }
 
-/// List images
+/// Write an image into a layout
 ///
-/// The last column is the snapshot of an image's topmost layer: what prepare and view take.
+/// The image leaves with the config and the layers that it came with, so its ID stays. DEST appears when it is complete.
+/// Layers compressed by zstd are smaller and made faster; readers from before 2020 do not know them.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata images --json | jq -r '.[].top'")]
-pub(super) struct Images {}
+#[command(after_help = "Example:\n  strata export alpine oci-archive:alpine.tar --compress zstd")]
+pub(super) struct Export {
+    /// The image's name
+    image: String,
+    /// oci:DIR, oci-archive:FILE or docker-archive:FILE
+    #[arg(value_name = "DEST", value_parser = OsStringValueParser::new().try_map(|text| Destination::parse(&text)))]
+    destination: Destination,
+    /// Compress the layers
+    #[arg(long, value_name = "HOW", default_value = "gzip", value_parser = compression())]
+    compress: Compression,
+}
 
 fn platform(text: &str) -> Result<Platform> {
     text.parse()
@@ -73,13 +82,7 @@ impl Import {
             expansion: self.limits.expansion(),
             ..Options::default()
         };
-        let progress: Box<dyn Progress> = if session.draws() {
-            Box::new(Bars::default())
-        } else if session.tells() {
-            Box::new(Lines)
-        } else {
-            Box::new(())
-        };
+        let progress = progress(session, "unpacking");
         let imported = image::import(&store, &source, &options, progress.as_ref()).inspect_err(|_| {
             // The layer that it was at takes space still; what is left now, the next one frees.
             let _ = store.drain(Some(FREE_LIMIT));
@@ -102,13 +105,39 @@ impl Import {
     }
 }
 
-fn short(digest: &str) -> String {
+impl Export {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store()?;
+        let options = ExportOptions { compression: self.compress, cancel: Some(interrupt.flag()) };
+        let progress = progress(session, "writing");
+        let exported = image::export(&store, &self.image, &self.destination, &options, progress.as_ref())?;
+        drop(progress);
+        Ok(session.output.either(&exported, || format!("{} {}\n", shown(&exported.name), exported.id))?)
+    }
+}
+
+/// Who is told how far `doing` is.
+fn progress(session: &Session, doing: &'static str) -> Box<dyn Progress> {
+    if session.draws() {
+        Box::new(Bars::default())
+    } else if session.tells() {
+        Box::new(Lines { doing })
+    } else {
+        Box::new(())
+    }
+}
+
+/// The first digits of a digest, for people.
+pub(super) fn short(digest: &str) -> String {
     digest.chars().take(SHORT_DIGEST_CHARS).collect()
 }
 
 /// One line when a layer begins and one when it ends: for logs.
 #[derive(Debug)]
-struct Lines;
+struct Lines {
+    doing: &'static str,
+}
 
 impl Lines {
     fn tell(layer: &Layer, what: &str) {
@@ -123,7 +152,7 @@ impl Progress for Lines {
     }
 
     fn started(&self, layer: &Layer) {
-        Self::tell(layer, &format!("unpacking {} bytes", layer.size_bytes));
+        Self::tell(layer, self.doing);
     }
 
     fn done(&self, layer: &Layer) {
@@ -160,6 +189,10 @@ impl Progress for Bars {
         }
     }
 
+    fn written(&self, layer: &Layer, bytes: u64) {
+        self.read(layer, bytes);
+    }
+
     fn done(&self, layer: &Layer) {
         if let Some(bar) = self.by_number().remove(&layer.number) {
             bar.finish_and_clear();
@@ -172,34 +205,5 @@ impl Drop for Bars {
         for bar in std::mem::take(&mut *self.by_number()).into_values() {
             bar.finish_and_clear();
         }
-    }
-}
-
-/// An image as JSON has it.
-#[derive(Debug, Serialize)]
-struct Listed<'a> {
-    name: &'a str,
-    id: Digest,
-    manifest: Digest,
-    top: Option<&'a str>,
-    created: String,
-}
-
-fn describe(image: &store::Image) -> Listed<'_> {
-    let store::Image { name, config, manifest, top, created } = image;
-    Listed { name, id: *config, manifest: *manifest, top: top.as_deref(), created: time(*created) }
-}
-
-impl Images {
-    pub fn run(&self, session: &Session) -> Done {
-        let images = session.find_store()?.map_or_else(|| Ok(Vec::new()), |store| store.images())?;
-        let listed: Vec<_> = images.iter().map(describe).collect();
-        Ok(session.output.either(&listed, || {
-            let row = |image: &store::Image| {
-                let top = image.top.clone().unwrap_or_default();
-                vec![image.name.clone(), short(&image.config.to_string()), time_short(image.created), top]
-            };
-            table(&["NAME", "IMAGE ID", "CREATED", "TOPMOST LAYER"], images.iter().map(row).collect())
-        })?)
     }
 }

@@ -1,6 +1,6 @@
 //! Commands on what snapshots hold: their trees as text, their changes, as lines or as layers.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +20,7 @@ use crate::changeset::tar::{self, MtimePrecision};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
+use crate::image::Partial;
 use crate::snapshotter::Snapshotter;
 use crate::store::{LayerOptions, Spelling};
 use crate::tree::memory::Tree as Value;
@@ -193,8 +194,8 @@ impl Diff {
             self.encode(session, session.output.stream(), &interrupt)?;
             return Ok(());
         }
-        let mut partial = Partial::create(file)?;
-        let Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut partial.file, &interrupt)?;
+        let (partial, mut output) = Partial::file(file)?;
+        let Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut output, &interrupt)?;
         partial.keep()?;
         let document = json!({
             "diff_id": diff_id, "digest": digest, "size_bytes": size_bytes, "file": file.to_string_lossy(),
@@ -214,48 +215,6 @@ impl Diff {
         let blob = session.store()?.write_layer(&self.key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)
-    }
-}
-
-/// A file that appears under its name when it is complete, or not at all. What exists and is no regular file (a pipe, a
-/// device) is written to as it is.
-#[derive(Debug)]
-struct Partial {
-    file: File,
-    target: PathBuf,
-    /// Where the bytes are until then.
-    temporary: Option<PathBuf>,
-}
-
-impl Partial {
-    fn create(target: &Path) -> Result<Self> {
-        let target = target.to_owned();
-        if target.metadata().is_ok_and(|stat| !stat.is_file()) {
-            let file = File::options().write(true).open(&target).at("open", &target)?;
-            return Ok(Self { file, target, temporary: None });
-        }
-        let mut name = OsString::from(".");
-        name.push(target.file_name().unwrap_or(OsStr::new("layer")));
-        name.push(format!(".{}.partial", std::process::id()));
-        let temporary = target.with_file_name(name);
-        let file = File::create_new(&temporary).at("create", &temporary)?;
-        Ok(Self { file, target, temporary: Some(temporary) })
-    }
-
-    fn keep(mut self) -> Result<()> {
-        let Some(temporary) = &self.temporary else { return Ok(()) };
-        std::fs::rename(temporary, &self.target).at("create", &self.target)?;
-        self.temporary = None;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // It is this process's own; if it cannot be removed, its name says what it is.
-            let _ = std::fs::remove_file(temporary);
-        }
     }
 }
 

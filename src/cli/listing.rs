@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Done;
+use super::images::names_by_top;
 use super::output::{fields, size, table, time, time_short};
 use super::session::Session;
 use crate::backend;
@@ -14,7 +15,7 @@ use crate::snapshotter::{self, Labels, Snapshotter};
 
 /// List snapshots
 ///
-/// A filter is of containerd's form, and of several any may match: kind==active, parent==base, labels.role,
+/// Those that are the topmost layer of an image stand with its name. A filter is of containerd's form, and of several any may match: kind==active, parent==base, labels.role,
 /// 'name~=^sha256:'.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata ls --tree kind==committed")]
@@ -76,7 +77,9 @@ impl Ls {
     pub fn run(&self, session: &Session) -> Done {
         let filters: Vec<&str> = self.filters.iter().map(String::as_str).collect();
         let mut found = Vec::new();
+        let mut images = BTreeMap::new();
         if let Some(store) = session.find_store()? {
+            images = names_by_top(&store)?;
             let mut find = |owner: &str, info: &snapshotter::Info| {
                 found.push((owner.to_owned(), info.clone()));
                 Ok(())
@@ -94,16 +97,19 @@ impl Ls {
             return Ok(session.output.document(&all)?);
         }
         let rows = if self.tree { nested(&found) } else { found.iter().map(|found| (0, found)).collect() };
-        Ok(session.output.text(&self.table(&rows))?)
+        Ok(session.output.text(&self.table(&rows, &images))?)
     }
 
-    fn table(&self, rows: &[(usize, &Owned)]) -> String {
+    fn table(&self, rows: &[(usize, &Owned)], images: &BTreeMap<String, Vec<String>>) -> String {
         let mut headings = vec!["KEY", "KIND", "CREATED"];
         if !self.tree {
             headings.push("PARENT");
         }
         if self.all {
             headings.insert(0, "OWNER");
+        }
+        if !images.is_empty() {
+            headings.push("IMAGE");
         }
         let cells = rows.iter().map(|(depth, (owner, info))| {
             let name = format!("{}{}", "  ".repeat(*depth), info.name);
@@ -114,6 +120,7 @@ impl Ls {
             if self.all {
                 cells.insert(0, owner.clone());
             }
+            cells.extend(images.get(&info.name).map(|names| names.join(", ")));
             cells
         });
         table(&headings, cells.collect())

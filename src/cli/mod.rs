@@ -13,6 +13,7 @@
 mod compare;
 mod doctor;
 mod image;
+mod images;
 mod interrupt;
 mod layer;
 mod limits;
@@ -124,7 +125,10 @@ enum Command {
     Diff(layer::Diff),
     Apply(layer::Apply),
     Import(image::Import),
-    Images(image::Images),
+    Images(images::Images),
+    History(images::History),
+    Export(image::Export),
+    Rmi(images::Rmi),
     Doctor(doctor::Doctor),
     Gc(snapshot::Gc),
     Compare(compare::Compare),
@@ -150,6 +154,9 @@ impl Command {
             Self::Apply(command) => command.run(session),
             Self::Import(command) => command.run(session),
             Self::Images(command) => command.run(session),
+            Self::History(command) => command.run(session),
+            Self::Export(command) => command.run(session),
+            Self::Rmi(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Compare(command) => command.run(session),

@@ -9,9 +9,10 @@
 use std::collections::BTreeMap;
 use std::io;
 
+use regex::Regex;
 use serde::{Deserialize, Deserializer};
 
-use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_LAYER, OCI_MANIFEST, parse};
+use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_type, parse};
 use super::files::{Blob, Files};
 use super::{Found, Layer, ask, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
@@ -26,6 +27,16 @@ const SCHEMA_VERSION: u32 = 2;
 
 /// How many images an archive may name: the config of each is read to know its ID.
 const IMAGES_MAX: usize = 1000;
+
+/// What a name of docker's may be: a registry, a path in lower case, a tag.
+const NAME: &str = r"^([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+(([._/]|__|-+)[a-z0-9]+)*(?<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$";
+
+/// The tag by which docker would know the image `name`, if it can.
+pub(super) fn tag(name: &str) -> Option<String> {
+    let is_id = name.parse::<Digest>().is_ok();
+    let found = Regex::new(NAME).ok()?.captures(name).filter(|_| !is_id)?;
+    Some(if found.name("tag").is_some() { name.to_owned() } else { format!("{name}:latest") })
+}
 
 /// One image of `manifest.json`.
 #[derive(Debug, Deserialize)]
@@ -126,13 +137,9 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {
 /// compressed one, which docker itself never writes, the file is read.
 fn describe(files: &Files, path: &str, diff_id: Digest) -> Result<Descriptor> {
     let blob = files.blob(path)?;
-    let size = blob.size();
-    let (ending, digest) = match blob.compression()? {
-        Compression::None => ("", diff_id),
-        Compression::Gzip => ("+gzip", digest_of(blob, path)?),
-        Compression::Zstd => ("+zstd", digest_of(blob, path)?),
-    };
-    Ok(descriptor(format!("{OCI_LAYER}{ending}"), digest, size))
+    let (size, compression) = (blob.size(), blob.compression()?);
+    let digest = if compression == Compression::None { diff_id } else { digest_of(blob, path)? };
+    Ok(descriptor(layer_type(compression), digest, size))
 }
 
 fn digest_of(blob: Blob, path: &str) -> Result<Digest> {

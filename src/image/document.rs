@@ -20,13 +20,23 @@ use crate::id::{DiffId, Digest};
 /// The longest document, in bytes: what registries accept for a manifest, and configs are shorter.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
-const INDEXES: [&str; 2] =
-    ["application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json"];
+const INDEXES: [&str; 2] = [OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 /// The media types of the manifest that strata writes, and of what it names.
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 pub(super) const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-pub(super) const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// The media type of the index that strata writes.
+pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// The media type of a layer.
+pub(super) fn layer_type(compression: Compression) -> String {
+    match compression {
+        Compression::None => OCI_LAYER.to_owned(),
+        Compression::Gzip | Compression::Zstd => format!("{OCI_LAYER}+{}", compression.as_str()),
+    }
+}
 
 const MANIFESTS: [&str; 2] = [OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
 
@@ -113,7 +123,7 @@ pub(super) struct Config {
     pub(super) variant: Option<String>,
     pub(super) rootfs: RootFs,
     #[serde(default, deserialize_with = "null_is_absent")]
-    history: Vec<Step>,
+    pub(super) history: Vec<Step>,
 }
 
 /// `rootfs` of a config.
@@ -126,10 +136,13 @@ pub(super) struct RootFs {
 }
 
 /// One entry of `history`.
-#[derive(Debug, Deserialize)]
-struct Step {
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Step {
+    pub(super) created: Option<String>,
+    pub(super) created_by: Option<String>,
+    pub(super) comment: Option<String>,
     #[serde(default, deserialize_with = "null_is_absent")]
-    empty_layer: bool,
+    pub(super) empty_layer: bool,
 }
 
 fn null_is_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {

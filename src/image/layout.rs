@@ -13,14 +13,14 @@ use crate::id::{ChainId, Digest};
 /// The file that makes a directory a layout.
 pub(super) const MARKER: &str = "oci-layout";
 
-const INDEX: &str = "index.json";
+pub(super) const INDEX: &str = "index.json";
 
 /// The version that the marker must name: there has been no other.
-const VERSION: &str = "1.0.0";
+pub(super) const VERSION: &str = "1.0.0";
 
-const REF_NAME: &str = "org.opencontainers.image.ref.name";
+pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
-const CONTAINERD_NAME: &str = "io.containerd.image.name";
+pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
 /// How many indexes may stand between a layout's and a manifest: tools nest one, rarely two.
 const INDEX_DEPTH_MAX: usize = 4;

@@ -1,14 +1,16 @@
-//! Images on their way into a store.
+//! Images on their way into a store and out of it, and what the store knows of them.
 //!
 //! An image lies in a *layout*: a directory or an archive that holds its documents and one blob for each layer, put
 //! together by OCI's rules or by docker's. [`import`] finds the image in it, turns each layer that the store does not
-//! have yet into a committed snapshot named by its ChainID, and names the topmost one.
+//! have yet into a committed snapshot named by its ChainID, and names the topmost one. [`export`] puts one image into a
+//! layout; [`summaries`], [`history`] and [`remove`] are about the images that are there.
 //!
 //! # Invariants
 //! - Nothing is visible before it is verified: the size and digest of each blob that is read, and the DiffID of the
 //!   stream in it. The image's name appears last, in one durable transaction, after one sync of everything.
 //! - A failed or cancelled import leaves nothing but finished layers, which the next import finds or `gc` frees.
-//! - Config and manifest are kept as the bytes that they came as.
+//! - Config and manifest are kept as the bytes that they came as. An image leaves with the config that it has, and with
+//!   layers of the DiffIDs in it; an output appears whole or not at all.
 //!
 //! # References
 //! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
@@ -16,13 +18,20 @@
 
 mod docker;
 mod document;
+mod export;
 mod files;
 mod import;
+mod inventory;
 mod layout;
+mod output;
+mod partial;
 mod platform;
 
+pub use export::{Destination, ExportOptions, Exported, export};
 pub use files::SPOOL_BYTES_MAX;
 pub use import::{INCOMPLETE, Imported, Losses, import};
+pub use inventory::{Made, Summary, history, remove, summaries};
+pub use partial::Partial;
 pub use platform::Platform;
 
 use std::ffi::OsStr;
@@ -103,22 +112,22 @@ impl Default for Options<'_> {
     }
 }
 
-/// One layer of an image that is imported.
+/// One layer of an image that is imported or exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Its number, from 1 at the bottom.
     pub number: usize,
     /// How many layers the image has.
     pub total: usize,
-    /// The digest of its blob.
+    /// The digest of its blob; in an export, where it is not known yet, the DiffID.
     pub digest: Digest,
-    /// The length of its blob.
+    /// The length of its blob; in an export, of that which it came from.
     pub size_bytes: u64,
     /// The digest of the stream in the blob.
     pub diff_id: DiffId,
     /// The name of its snapshot.
     pub chain_id: ChainId,
-    /// Its blob in the layout.
+    /// Its blob in the layout that it comes from.
     path: String,
 }
 
@@ -128,15 +137,15 @@ impl fmt::Display for Layer {
     }
 }
 
-/// Who wants to know how far an import is. Each layer is started, or found to be there already; of one that is
-/// started, bytes are read until it is done. Calls come from one thread at a time.
+/// Who wants to know how far an import or export is. Each layer is started, or found to be there already; of one that is
+/// started, bytes are read, or written, until it is done. Calls come from one thread at a time.
 pub trait Progress: Sync {
     /// The store has the layer already.
     fn present(&self, layer: &Layer) {
         let _ = layer;
     }
 
-    /// The layer will be unpacked now.
+    /// The layer will be unpacked, or written, now.
     fn started(&self, layer: &Layer) {
         let _ = layer;
     }
@@ -146,7 +155,12 @@ pub trait Progress: Sync {
         let _ = (layer, bytes);
     }
 
-    /// The layer is verified and committed.
+    /// So many more bytes of its blob were written.
+    fn written(&self, layer: &Layer, bytes: u64) {
+        let _ = (layer, bytes);
+    }
+
+    /// The layer is verified and committed, or written.
     fn done(&self, layer: &Layer) {
         let _ = layer;
     }

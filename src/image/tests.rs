@@ -1,6 +1,8 @@
 //! Imports of small images, whole and damaged.
 
+mod export;
 mod fixture;
+mod inventory;
 
 use std::cell::RefCell;
 use std::fs;
@@ -42,6 +44,8 @@ fn every_form() {
             drop(store);
             fixture.store().gc().expect("gc");
             assert_eq!(snapshots(&fixture.store()), []);
+            let streams = fs::read_dir(fixture.scratch.path().join("store/streams")).expect("streams");
+            assert_eq!(streams.count(), 0, "with a layer goes how it was spelled");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Images on their way in.
+//! Images on their way in and out, and in the store.
 
 use std::fs;
 use std::io::Write as _;
@@ -102,4 +102,49 @@ fn damaged_images() {
     assert_eq!(bench.ok(&["images"]), "");
     assert_eq!(bench.ok(&["ls"]), "", "nothing is left of a failed import");
     assert_eq!(fs::read_dir(bench.path("store/s")).expect("s").count(), 0, "nor on disk");
+}
+
+#[test]
+fn exporting_listing_and_removing() {
+    let Some(bench) = Bench::mounting() else { return };
+    let file = bench.path("image.tar");
+    fs::write(&file, archive(&["alpha"])).expect("write");
+    let answer = bench.ok(&["import", file.to_str().expect("UTF-8")]);
+    let (name, id) = answer.trim_end().split_once(' ').expect("name and ID");
+
+    for (form, how) in [("oci", "gzip"), ("oci-archive", "zstd"), ("docker-archive", "none")] {
+        let path = bench.path(form);
+        let path = path.to_str().expect("UTF-8");
+        let destination = format!("{form}:{path}");
+        let exported = bench.json(&["export", name, &destination, "--compress", how]);
+        assert_eq!((&exported["id"], &exported["layers"]), (&json!(id), &json!(1)), "{form}");
+        assert_eq!(bench.json(&["import", path, "--name", form])["id"], id, "{form}");
+    }
+    let taken = format!("oci:{}", bench.path("oci").display());
+    bench.fails(&["export", name, &taken], "already_exists");
+    bench.fails(&["export", "none", &format!("oci:{}", bench.path("x").display())], "not_found");
+    assert!(bench.misuse(&["export", name, "docker-daemon:x"]).contains("oci-archive:FILE"));
+    bench.misuse(&["export", name, "oci:x", "--compress", "xz"]);
+    let output = bench.run(&["export", name, &format!("oci:{}", bench.path("told").display()), "-v"]);
+    assert!(text(&output.stderr).contains("layer 1 of 1"), "{output:?}");
+
+    let images = bench.json(&["images"]);
+    assert_eq!((&images[0]["name"], &images[0]["layers"], &images[0]["base"]), (&json!(name), &json!(1), &Value::Null));
+    assert_eq!(images[0]["shared_bytes"], 0, "names of one image share nothing with another");
+    let top = images[0]["top"].as_str().expect("a snapshot");
+    assert!(bench.ok(&["ls", "--tree"]).contains(&format!("{name}, docker-archive, oci")), "the images of a layer");
+    assert_eq!(bench.json(&["history", name])[0]["layer"], top);
+    assert!(bench.ok(&["history", name]).contains(&top[..19]));
+    bench.fails(&["history", "none"], "not_found");
+
+    bench.ok(&["prepare", "work", top]);
+    assert_eq!(bench.ok(&["rmi", name, "oci", "oci-archive"]), format!("{name}\noci\noci-archive\n"));
+    let said = bench.fails(&["rmi", "docker-archive"], "failed_precondition");
+    assert!(said.contains("container \"work\""), "{said}");
+    bench.ok(&["rm", "work"]);
+    let removed = bench.json(&["rmi", "docker-archive"]);
+    assert_eq!(removed, json!({"removed": ["docker-archive"], "freed": 1, "waiting": 0}));
+    bench.fails(&["rmi", "docker-archive"], "not_found");
+    assert_eq!(bench.ok(&["images"]) + &bench.ok(&["ls"]), "");
+    assert_eq!(fs::read_dir(bench.path("store/streams")).expect("streams").count(), 0);
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::error::Result;
 use crate::image::*;
 use crate::mount::scratch::{FsType, Scratch};
-use crate::registry::{self, Choice, Config};
+pub(super) use crate::registry::{self, Choice, Config};
 use crate::snapshotter::{Kind, Snapshotter};
 use crate::store::{Durability, LOCAL, LayerOptions, Store};
 use crate::testing;

@@ -1,0 +1,300 @@
+//! From a store into a layout: one image, with the config that it came with, and layers of the same DiffIDs.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use serde_json::{Value, json};
+
+use super::document::{Config, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, layer_type, parse};
+use super::output::Output;
+use super::{Layer, Progress, docker, layout};
+use crate::changeset::blob::{Blob, Compression};
+use crate::error::{Error, Result};
+use crate::id::{ChainId, DiffId, Digest};
+use crate::snapshotter::Snapshotter as _;
+use crate::store::{LayerOptions, Spelling, Store};
+
+/// Annotations that are about the bytes of one blob, and wrong for the same layer compressed otherwise.
+const OF_THE_BLOB: [&str; 2] = ["containerd.io/snapshot/", "io.github.containers.zstd-chunked"];
+
+/// Where an image goes, and in which form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// `oci:DIR`: an OCI layout in a new or empty directory.
+    Oci(PathBuf),
+    /// `oci-archive:FILE`: the same as an archive.
+    OciArchive(PathBuf),
+    /// `docker-archive:FILE`: what `docker load` reads.
+    DockerArchive(PathBuf),
+}
+
+impl Destination {
+    /// Reads `FORM:PATH`, as users write it.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an unknown form or an empty path.
+    pub fn parse(text: &OsStr) -> Result<Self> {
+        let bytes = text.as_bytes();
+        let at = bytes.iter().position(|byte| *byte == b':').unwrap_or(0);
+        let path = PathBuf::from(OsStr::from_bytes(bytes.get(at + 1..).unwrap_or_default()));
+        match &bytes[..at] {
+            _ if path.as_os_str().is_empty() => Err(wrong(text)),
+            b"oci" => Ok(Self::Oci(path)),
+            b"oci-archive" => Ok(Self::OciArchive(path)),
+            b"docker-archive" => Ok(Self::DockerArchive(path)),
+            _ => Err(wrong(text)),
+        }
+    }
+
+    fn open(&self) -> Result<Output> {
+        match self {
+            Self::Oci(path) => Output::dir(path),
+            Self::OciArchive(path) | Self::DockerArchive(path) => Output::archive(path),
+        }
+    }
+}
+
+fn wrong(text: &OsStr) -> Error {
+    let text = text.display();
+    Error::invalid(format!("{text} is no destination: oci:DIR, oci-archive:FILE, docker-archive:FILE"))
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Oci(path) => write!(f, "oci:{}", path.display()),
+            Self::OciArchive(path) => write!(f, "oci-archive:{}", path.display()),
+            Self::DockerArchive(path) => write!(f, "docker-archive:{}", path.display()),
+        }
+    }
+}
+
+/// How to export.
+#[derive(Clone, Copy, Debug)]
+pub struct ExportOptions<'a> {
+    /// The compression of the layers.
+    pub compression: Compression,
+    /// Becomes true when the export is to stop: it then ends with `Cancelled`.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+impl Default for ExportOptions<'_> {
+    fn default() -> Self {
+        Self { compression: Compression::Gzip, cancel: None }
+    }
+}
+
+/// An image that left.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Exported {
+    /// Its name.
+    pub name: String,
+    /// The digest of its config: the image ID, as it is in the store.
+    pub id: Digest,
+    /// The digest of its manifest, which depends on the compression; a docker archive has none.
+    pub manifest: Option<Digest>,
+    /// How many layers it has.
+    pub layers: usize,
+    /// The length of its layers' blobs.
+    pub size_bytes: u64,
+}
+
+/// Writes the image `name` to `destination`: the bytes of its config, and layers with the DiffIDs that it names. Whatever
+/// else its manifest says is kept. The destination appears when all of it is written.
+///
+/// # Errors
+/// `NotFound`; `DataLoss` if a layer does not come out as it went in; `AlreadyExists` for a directory that is not empty;
+/// `Cancelled`; what the file system reports. Then nothing is left at the destination.
+pub fn export(
+    store: &Store,
+    name: &str,
+    destination: &Destination,
+    options: &ExportOptions<'_>,
+    progress: &dyn Progress,
+) -> Result<Exported> {
+    let found = Outgoing::find(store, name)?;
+    let written = || {
+        let mut output = destination.open()?;
+        let blobs = found.write_layers(&mut output, destination, options, progress)?;
+        let manifest = match destination {
+            Destination::DockerArchive(_) => found.write_docker(&mut output, &blobs)?,
+            Destination::Oci(_) | Destination::OciArchive(_) => Some(found.write_oci(&mut output, &blobs, options)?),
+        };
+        output.finish().map(|()| (manifest, blobs))
+    };
+    let (manifest, blobs) = written().map_err(|error| error.context(format!("exporting {name:?} to {destination}")))?;
+    let size_bytes = blobs.iter().map(|blob| blob.size_bytes).sum();
+    Ok(Exported { name: name.to_owned(), id: found.id, manifest, layers: blobs.len(), size_bytes })
+}
+
+/// An image of the store.
+struct Outgoing<'a> {
+    store: &'a Store,
+    name: &'a str,
+    id: Digest,
+    config: Vec<u8>,
+    manifest: Vec<u8>,
+    layers: Vec<Layer>,
+    /// The snapshots of the layers, the lowest first.
+    snapshots: Vec<String>,
+}
+
+impl<'a> Outgoing<'a> {
+    fn find(store: &'a Store, name: &'a str) -> Result<Self> {
+        let image = store.image(name)?;
+        let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
+        let read: Manifest = parse(&manifest, "the image's manifest")?;
+        let parsed = Config::parse(&config, read.layers.len())?;
+        let diff_ids = &parsed.rootfs.diff_ids;
+        let snapshots = snapshots(store, image.top)?;
+        let recorded: Vec<_> = snapshots.iter().map(|name| store.diff_id(name)).collect::<Result<_>>()?;
+        if !recorded.iter().flatten().eq(diff_ids) || snapshots.len() != diff_ids.len() {
+            return Err(Error::data_loss(format!(
+                "the snapshots of {name:?} are not those of the layers in its config"
+            )));
+        }
+        let chain = ChainId::all(diff_ids);
+        let layers = (0..diff_ids.len()).map(|at| Layer {
+            number: at + 1,
+            total: diff_ids.len(),
+            digest: diff_ids[at],
+            size_bytes: read.layers[at].size,
+            diff_id: diff_ids[at],
+            chain_id: chain[at],
+            path: String::new(),
+        });
+        Ok(Self { store, name, id: image.config, layers: layers.collect(), config, manifest, snapshots })
+    }
+
+    /// Writes each layer once, however often it is in the image.
+    fn write_layers(
+        &self,
+        output: &mut Output,
+        destination: &Destination,
+        options: &ExportOptions<'_>,
+        progress: &dyn Progress,
+    ) -> Result<Vec<Blob>> {
+        let mut written: HashMap<DiffId, Blob> = HashMap::new();
+        let mut blobs = Vec::with_capacity(self.layers.len());
+        for (layer, snapshot) in self.layers.iter().zip(&self.snapshots) {
+            if let Some(blob) = written.get(&layer.diff_id) {
+                blobs.push(*blob);
+                continue;
+            }
+            progress.started(layer);
+            let (compression, cancel) = (options.compression, options.cancel);
+            let how = LayerOptions { base: None, spelling: Spelling::Recorded, compression, cancel };
+            let name = |blob: &Blob| match destination {
+                Destination::DockerArchive(_) => docker_layer(blob.diff_id),
+                Destination::Oci(_) | Destination::OciArchive(_) => layout::blob_path(blob.digest),
+            };
+            let blob = output
+                .blob(name, |writer| self.store.write_layer(snapshot, &how, &mut Watched { writer, layer, progress }));
+            let blob = blob.map_err(|error| error.context(layer))?;
+            progress.done(layer);
+            written.insert(layer.diff_id, blob);
+            blobs.push(blob);
+        }
+        Ok(blobs)
+    }
+
+    fn write_oci(&self, output: &mut Output, blobs: &[Blob], options: &ExportOptions<'_>) -> Result<Digest> {
+        let manifest = self.oci_manifest(blobs, options.compression)?;
+        let digest = Digest::of(&manifest);
+        output.file(&layout::blob_path(self.id), &self.config)?;
+        output.file(&layout::blob_path(digest), &manifest)?;
+        output.file(layout::MARKER, &bytes_of(&json!({"imageLayoutVersion": layout::VERSION})))?;
+        let annotations = json!({layout::REF_NAME: self.name, layout::CONTAINERD_NAME: self.name});
+        let entry =
+            json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": manifest.len(), "annotations": annotations});
+        let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]});
+        output.file(layout::INDEX, &bytes_of(&index)).map(|()| digest)
+    }
+
+    /// The manifest that it came with, where that is still true; else the same with other layers.
+    fn oci_manifest(&self, blobs: &[Blob], compression: Compression) -> Result<Vec<u8>> {
+        let mut manifest: Value = parse(&self.manifest, "the image's manifest")?;
+        let known = |at: usize| manifest["layers"][at]["digest"] == json!(blobs[at].digest);
+        if manifest["mediaType"] == OCI_MANIFEST && (0..blobs.len()).all(known) {
+            return Ok(self.manifest.clone());
+        }
+        let layers = blobs.iter().enumerate().map(|(at, blob)| descriptor(&manifest["layers"][at], blob, compression));
+        let layers: Vec<Value> = layers.collect();
+        manifest["schemaVersion"] = 2.into();
+        manifest["mediaType"] = OCI_MANIFEST.into();
+        manifest["config"]["mediaType"] = OCI_CONFIG.into();
+        manifest["layers"] = layers.into();
+        Ok(bytes_of(&manifest))
+    }
+
+    fn write_docker(&self, output: &mut Output, blobs: &[Blob]) -> Result<Option<Digest>> {
+        let config = format!("{}.json", self.id.hex());
+        output.file(&config, &self.config)?;
+        let layers: Vec<String> = blobs.iter().map(|blob| docker_layer(blob.diff_id)).collect();
+        let tags: Vec<String> = docker::tag(self.name).into_iter().collect();
+        let list = json!([{"Config": config, "RepoTags": tags, "Layers": layers}]);
+        output.file(docker::MANIFEST, &bytes_of(&list)).map(|()| None)
+    }
+}
+
+/// The snapshots from the base up to `top`.
+fn snapshots(store: &Store, top: Option<String>) -> Result<Vec<String>> {
+    let mut snapshots = Vec::new();
+    let mut next = top.unwrap_or_default();
+    while !next.is_empty() {
+        let parent = store.stat(&next)?.parent;
+        snapshots.push(std::mem::replace(&mut next, parent));
+    }
+    snapshots.reverse();
+    Ok(snapshots)
+}
+
+/// What the manifest says of a layer: what it said before, with another blob.
+fn descriptor(before: &Value, blob: &Blob, compression: Compression) -> Value {
+    let mut descriptor = before.clone();
+    if before["digest"] != json!(blob.digest)
+        && let Some(fields) = descriptor.as_object_mut()
+    {
+        fields.retain(|name, _| name != "urls" && name != "data");
+        if let Some(annotations) = fields.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|name, _| !OF_THE_BLOB.iter().any(|prefix| name.starts_with(prefix)));
+        }
+    }
+    descriptor["mediaType"] = layer_type(compression).into();
+    descriptor["digest"] = json!(blob.digest);
+    descriptor["size"] = blob.size_bytes.into();
+    descriptor
+}
+
+/// Where a docker archive has the layer `diff_id`.
+fn docker_layer(diff_id: DiffId) -> String {
+    format!("{}.tar", diff_id.hex())
+}
+
+fn bytes_of(document: &Value) -> Vec<u8> {
+    document.to_string().into_bytes()
+}
+
+/// A blob, while somebody looks on.
+struct Watched<'a> {
+    writer: &'a mut dyn Write,
+    layer: &'a Layer,
+    progress: &'a dyn Progress,
+}
+
+impl Write for Watched<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let count = self.writer.write(bytes)?;
+        self.progress.written(self.layer, count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.writer.flush()
+    }
+}

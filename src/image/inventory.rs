@@ -1,0 +1,142 @@
+//! What a store knows of its images: what each stands on, what it takes, how it was made, who needs it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::document::{Config, Step};
+use crate::error::{Error, Result};
+use crate::snapshotter::{Info, Kind, Snapshotter as _};
+use crate::store::{Image, Store};
+
+/// An image and what it takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The image.
+    pub image: Image,
+    /// The nearest image below it: whose topmost layer is one of its layers, but not its topmost.
+    pub base: Option<String>,
+    /// How many layers it has.
+    pub layers: usize,
+    /// What the layers take that no other image has; as after its removal and that of its other names.
+    pub alone_bytes: u64,
+    /// What the layers take that other images have, too.
+    pub shared_bytes: u64,
+}
+
+/// One step in the making of an image.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Made {
+    /// What was done, as the config says it.
+    pub created_by: Option<String>,
+    /// When, as the config says it.
+    pub created: Option<String>,
+    /// What somebody had to say about it.
+    pub comment: Option<String>,
+    /// The snapshot of the layer that it made; `None` if it changed no file.
+    pub layer: Option<String>,
+    /// What that takes, without those below.
+    pub size_bytes: u64,
+}
+
+/// The snapshots of a store.
+struct Snapshots(BTreeMap<String, Info>);
+
+impl Snapshots {
+    fn read(store: &Store) -> Result<Self> {
+        let mut all = BTreeMap::new();
+        store.walk(&[], &mut |info| {
+            all.insert(info.name.clone(), info.clone());
+            Ok(())
+        })?;
+        Ok(Self(all))
+    }
+
+    /// From `name` down to its base.
+    fn chain<'s>(&'s self, name: Option<&'s str>) -> impl Iterator<Item = &'s str> {
+        let below = |name: &&str| self.0.get(*name).map(|info| info.parent.as_str());
+        std::iter::successors(name, below).take_while(|name| !name.is_empty())
+    }
+}
+
+/// The images of `store`, by name.
+///
+/// # Errors
+/// What the store reports.
+pub fn summaries(store: &Store) -> Result<Vec<Summary>> {
+    let (images, snapshots) = (store.images()?, Snapshots::read(store)?);
+    // Names of one image count as one.
+    let mut users: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for image in &images {
+        let top = image.top.as_deref();
+        for layer in snapshots.chain(top) {
+            users.entry(layer).or_default().extend(top);
+        }
+    }
+    let summary = |image: &Image| {
+        let layers: Vec<&str> = snapshots.chain(image.top.as_deref()).collect();
+        let (mut alone_bytes, mut shared_bytes) = (0, 0);
+        for layer in &layers {
+            let counted =
+                if users.get(layer).is_some_and(|tops| tops.len() > 1) { &mut shared_bytes } else { &mut alone_bytes };
+            *counted += store.usage(layer)?.size_bytes;
+        }
+        let base = layers.iter().skip(1).find_map(|layer| named(&images, layer)).map(str::to_owned);
+        Ok(Summary { image: image.clone(), base, layers: layers.len(), alone_bytes, shared_bytes })
+    };
+    images.iter().map(summary).collect()
+}
+
+/// The image whose topmost layer is `layer`.
+fn named<'i>(images: &'i [Image], layer: &str) -> Option<&'i str> {
+    images.iter().find(|image| image.top.as_deref() == Some(layer)).map(|image| image.name.as_str())
+}
+
+/// How the image `name` was made, the first step first. Of an image without a history, its layers.
+///
+/// # Errors
+/// `NotFound`; `DataLoss` for a damaged config.
+pub fn history(store: &Store, name: &str) -> Result<Vec<Made>> {
+    let image = store.image(name)?;
+    let snapshots = Snapshots::read(store)?;
+    let mut layers: Vec<&str> = snapshots.chain(image.top.as_deref()).collect();
+    let config = Config::parse(&store.document(image.config)?, layers.len())?;
+    let steps = if config.history.is_empty() { vec![Step::default(); layers.len()] } else { config.history };
+    let made = |step: Step| {
+        let layer = if step.empty_layer { None } else { layers.pop() };
+        let size_bytes = layer.map_or(Ok(0), |layer| store.usage(layer).map(|usage| usage.size_bytes))?;
+        let Step { created, created_by, comment, .. } = step;
+        Ok(Made { created_by, created, comment, layer: layer.map(str::to_owned), size_bytes })
+    };
+    steps.into_iter().map(made).collect()
+}
+
+/// Removes the image `name`. Layers that nothing else uses are left to [`Store::gc`].
+///
+/// # Errors
+/// `NotFound`; `FailedPrecondition` that names a snapshot or a child image which needs it; not while it has another name.
+pub fn remove(store: &Store, name: &str) -> Result<()> {
+    // So that what nobody uses any more is in nobody's way.
+    store.collect()?;
+    let (image, images) = (store.image(name)?, store.images()?);
+    let has_other_name = images.iter().any(|other| other.name != name && other.top == image.top);
+    if let (Some(top), false) = (image.top.as_deref(), has_other_name) {
+        check_unused(&Snapshots::read(store)?, &images, name, top)?;
+    }
+    store.remove_image(name)
+}
+
+fn check_unused(snapshots: &Snapshots, images: &[Image], name: &str, top: &str) -> Result<()> {
+    let stands_on = |other: Option<&str>| snapshots.chain(other).skip(1).any(|layer| layer == top);
+    let needed = |what: &str, by: &str| {
+        Err(Error::precondition(format!(
+            "cannot remove the image {name:?}: the {what} {by:?} needs it; remove that first"
+        )))
+    };
+    if let Some(child) = images.iter().find(|image| stands_on(image.top.as_deref())) {
+        return needed("image", &child.name);
+    }
+    match snapshots.0.values().find(|info| stands_on(Some(&info.name))) {
+        Some(info) if info.kind == Kind::Committed => needed("snapshot", &info.name),
+        Some(info) => needed("container", &info.name),
+        None => Ok(()),
+    }
+}

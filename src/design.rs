@@ -166,6 +166,17 @@
 //! - **58** (`/etc/hosts`, `/dev` and other places where a runtime mounts): a snapshot knows no runtime. Who runs containers
 //!   mounts over what is there and takes the mounts away again.
 //!
+//! ## Images
+//!
+//! - **An image leaves with the manifest that it came with** if its blobs come out as they were; compressed anew they
+//!   have other digests, and so has the manifest then. Config, DiffIDs and image ID are the same in any case. What strata does
+//!   not know in a manifest is kept, but for annotations that are about the bytes of one blob.
+//! - **The whole name of an image is its `ref.name`**, and containerd's name as well: that is what its client takes. In a
+//!   docker archive it is a tag if docker could have it, with `:latest` where there is none; else the archive has no tag.
+//! - **An export appears by one rename.** A directory must be new or empty: what is in it would not be this image.
+//! - **`rmi` refuses for what was built on an image**, containers and images, and not for its second name. Whoever
+//!   prepares a container at that very moment keeps the layers; only the name is gone.
+//!
 //! ## Strategies
 //!
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active

@@ -1,8 +1,9 @@
-//! What finding changes costs: `cargo bench --bench changeset`, as root.
+//! What finding changes costs, and writing them as a layer: `cargo bench --bench changeset`, as root.
 //!
 //! First criterion measures small trees, so that `--save-baseline` and `--baseline` show what a change of the code did.
 //! Then a table is printed: the diff of 10 changes in a tree of 50,000 files by what each strategy knows, beside the walk
-//! of both trees that finds the same, in the same run, one after the other. `-- table` is the table alone, `-- table/copy`
+//! of both trees that finds the same, and a layer of a Debian `/usr` written beside pipes of tar and a compressor, in the same
+//! run, one after the other. `-- table` is the table alone, `-- table/copy`
 //! those of its rows.
 //!
 //! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
@@ -13,6 +14,7 @@
 mod narrow;
 #[path = "../support/mod.rs"]
 mod support;
+mod write;
 
 use criterion::Criterion;
 
@@ -20,11 +22,12 @@ use support::place::FsType;
 use support::{Part, print_table};
 
 /// Each has a file system of its own.
-const PARTS: [Part; 4] = [
+const PARTS: [Part; 5] = [
     Part { name: "overlay-ext4", fs: FsType::Ext4, rows: narrow::overlay },
     Part { name: "btrfs", fs: FsType::Btrfs, rows: narrow::btrfs },
     Part { name: "copy-ext4", fs: FsType::Ext4, rows: narrow::copy },
     Part { name: "copy-xfs", fs: FsType::Xfs, rows: narrow::copy },
+    Part { name: "write-overlay-ext4", fs: FsType::Ext4, rows: write::rows },
 ];
 
 fn main() {

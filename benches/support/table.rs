@@ -59,6 +59,12 @@ impl Table {
         self.push(cells);
     }
 
+    /// Adds the length in bytes of what `operation` made, which is to be at most that of what `against` made.
+    pub fn sizes(&mut self, operation: &str, ours: u64, against: &str, theirs: u64) {
+        let ratio = ours as f64 / theirs.max(1) as f64;
+        self.add(operation, format!("{ours} bytes"), format!("{against}: {theirs} bytes"), ratio, 1.0);
+    }
+
     /// Adds why `operation` was not measured.
     pub fn skip(&mut self, operation: &str, why: &str) {
         self.push([operation, "-", why, "", "", "not measured"]);
@@ -66,7 +72,7 @@ impl Table {
 
     fn add(&mut self, operation: &str, ours: String, theirs: String, ratio: f64, most: f64) {
         let verdict = if ratio <= most { "met" } else { "MISSED" };
-        let cells = [operation, &ours, &theirs, &format!("{ratio:.2}"), &format!("<= {most}"), verdict];
+        let cells = [operation, &ours, &theirs, &format!("{ratio:.2}"), &format!("<= {most:.2}"), verdict];
         self.push(cells);
     }
 

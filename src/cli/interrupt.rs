@@ -7,7 +7,7 @@
 //! # References
 //! `sigwait(3)`, `signal(7)`.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -98,16 +98,5 @@ impl<T: Read> Read for Stoppable<'_, T> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.interrupt.check()?;
         self.inner.read(buffer)
-    }
-}
-
-impl<T: Write> Write for Stoppable<'_, T> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.interrupt.check()?;
-        self.inner.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
     }
 }

@@ -203,7 +203,7 @@ impl Diff {
         Ok(session.output.either(&document, || format!("{diff_id}\n"))?)
     }
 
-    fn encode(&self, session: &Session, writer: impl Write, interrupt: &Interrupt) -> Result<Blob> {
+    fn encode(&self, session: &Session, mut writer: impl Write, interrupt: &Interrupt) -> Result<Blob> {
         let spelling = match (self.mtime, self.canonical) {
             (Some(precision), _) => Spelling::Canonical(precision),
             (None, true) => Spelling::Canonical(MtimePrecision::Nanoseconds),
@@ -211,7 +211,6 @@ impl Diff {
         };
         let (base, compression) = (self.base.as_deref(), self.compress);
         let options = LayerOptions { base, spelling, compression, cancel: Some(interrupt.flag()) };
-        let mut writer = Stoppable { inner: writer, interrupt };
         let blob = session.store()?.write_layer(&self.key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)

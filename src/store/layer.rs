@@ -59,9 +59,9 @@ impl Store {
             Some(_) => streams::open(&self.root, self.stack(key)?.0.id)?,
             None => None,
         };
-        let mut blob = BlobWriter::new(writer, options.compression)?;
+        let mut blob = BlobWriter::new(Cancelling { writer, cancel: options.cancel }, options.compression)?;
         match stream {
-            Some(stream) => self.write_again(key, &stream, options.cancel, &mut blob)?,
+            Some(stream) => self.write_again(key, &stream, &mut blob)?,
             None => self.write_canonical(key, options, precision, &mut blob)?,
         }
         let (_, written) = blob.finish()?;
@@ -76,11 +76,10 @@ impl Store {
     }
 
     /// Writes the archive that `key` was made from.
-    fn write_again(&self, key: &str, stream: &File, cancel: Option<&AtomicBool>, writer: &mut dyn Write) -> Result<()> {
+    fn write_again(&self, key: &str, stream: &File, writer: &mut dyn Write) -> Result<()> {
         let run = self.run();
         let mut spool = || streams::spool(&run);
-        let mut writer = Cancelling { writer, cancel };
-        recording::replay(stream, &self.open_tree(key)?, &mut spool, &mut writer)
+        recording::replay(stream, &self.open_tree(key)?, &mut spool, writer)
             .map_err(|error| error.context(format!("writing the layer that {key:?} was made from")))
     }
 

@@ -10,10 +10,10 @@
 //! | 0 | | the end |
 //! | 1 | length, bytes | these bytes of the archive |
 //! | 2 | length, path, count, count times offset and length | these stretches of the file at this path of the tree, which has no links in it |
-//! | 3 | number, length, bytes | the whole content of the file of record 2 with this number, counted from 0: the tree has something else there |
+//! | 3 | length, path, length, bytes | up to here, the file at this path had this content: the tree has something else there |
 //!
-//! Records 1 and 2 are in the archive's order. A record 3 may stand anywhere behind its record 2: it is written when an
-//! entry of the same archive takes the file's place.
+//! Records 1 and 2 are in the archive's order. A record 3 is written when an entry of the same archive takes the file's
+//! place: it is about the records 2 with its path that stand before it, but behind an earlier record 3 with that path.
 //!
 //! Invariant: nothing here says whether the archive is the right one. Who writes it digests it.
 
@@ -28,13 +28,13 @@ use std::path::{Path, PathBuf};
 
 use super::tar::SPARSE_SEGMENTS_MAX;
 use super::{Piece, Segment};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
 
 /// What a recording begins with: the name of the format and its version.
 const MAGIC: &[u8] = b"strata recording 1\n";
 
-/// What is spent on compression: the headers of an image shrink to a thirtieth already.
+/// What is spent on compression: about 30 bytes are left of an entry of a distribution's image.
 const LEVEL: i32 = 3;
 
 /// How much is read and written at a time.
@@ -42,6 +42,10 @@ const BUFFER_BYTES: usize = 128 << 10;
 
 /// The longest path of a tree that is read back; links can lead deeper than a header may say.
 const PATH_BYTES_MAX: u64 = 1 << 20;
+
+/// How many contents may be saved: to write the archive, the place of each has to be remembered. An archive has a path
+/// twice by mistake, or because somebody appended to it.
+pub const RESCUED_MAX: u64 = 1 << 17;
 
 const END: u8 = 0;
 const BYTES: u8 = 1;
@@ -53,7 +57,7 @@ pub struct Recorder {
     writer: zstd::Encoder<'static, BufWriter<File>>,
     /// The content that was announced and is in no file yet.
     announced: Option<Vec<Segment>>,
-    count: u64,
+    rescued: u64,
 }
 
 impl Recorder {
@@ -67,7 +71,7 @@ impl Recorder {
             writer.include_checksum(true)?;
             writer.write_all(MAGIC).map(|()| writer)
         };
-        Ok(Self { writer: start().at("write", "recording")?, announced: None, count: 0 })
+        Ok(Self { writer: start().at("write", "recording")?, announced: None, rescued: 0 })
     }
 
     /// Takes the next piece of the archive.
@@ -81,38 +85,42 @@ impl Recorder {
                 Ok(())
             }
             Piece::Bytes(bytes) => {
-                let start = record(BYTES, &[bytes.len() as u64]);
+                let mut start = vec![BYTES];
+                push(&mut start, bytes.len() as u64);
                 self.write(&start).and_then(|()| self.write(bytes))
             }
         }
     }
 
-    /// The content that was announced is in the file at `path`, a path without links; answers with its number.
+    /// The content that was announced is in the file at `path`, a path without links.
     ///
     /// # Errors
     /// `InvalidArgument` if none was announced: the changes come from no archive. What writing reports.
-    pub(super) fn content(&mut self, path: &Path) -> Result<u64> {
+    pub(super) fn content(&mut self, path: &Path) -> Result<()> {
         let announced = self.announced.take();
         let segments = announced.ok_or_else(|| Error::invalid("only an archive can be recorded"))?;
-        let path = path.as_os_str().as_bytes();
-        let mut bytes = record(CONTENT, &[path.len() as u64]);
-        bytes.extend_from_slice(path);
+        let mut bytes = named(CONTENT, path);
         push(&mut bytes, segments.len() as u64);
         segments.iter().for_each(|segment| {
             push(&mut bytes, segment.offset);
             push(&mut bytes, segment.length);
         });
-        self.write(&bytes)?;
-        self.count += 1;
-        Ok(self.count - 1)
+        self.write(&bytes)
     }
 
-    /// Saves the `size` bytes of the file with the content `number`.
+    /// Saves the `size` bytes of the file at `path`.
     ///
     /// # Errors
-    /// What reading `file` and writing report.
-    pub(super) fn rescue(&mut self, number: u64, size: u64, file: &mut dyn Read) -> Result<()> {
-        self.write(&record(RESCUED, &[number, size]))?;
+    /// `ResourceExhausted` beyond [`RESCUED_MAX`]; what reading `file` and writing report.
+    pub(super) fn rescue(&mut self, path: &Path, size: u64, file: &mut dyn Read) -> Result<()> {
+        self.rescued += 1;
+        if self.rescued > RESCUED_MAX {
+            let message = format!("the layer takes away more than {RESCUED_MAX} of its own files again");
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
+        let mut start = named(RESCUED, path);
+        push(&mut start, size);
+        self.write(&start)?;
         let copied = io::copy(&mut file.take(size), &mut self.writer).at("write", "recording")?;
         if copied == size { Ok(()) } else { Err(Error::data_loss("a file became shorter while it was read")) }
     }
@@ -133,13 +141,16 @@ impl Recorder {
 
 impl fmt::Debug for Recorder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("count", &self.count).finish_non_exhaustive()
+        f.debug_struct("Recorder").field("rescued", &self.rescued).finish_non_exhaustive()
     }
 }
 
-fn record(kind: u8, numbers: &[u64]) -> Vec<u8> {
+/// The start of a record that is about `path`.
+fn named(kind: u8, path: &Path) -> Vec<u8> {
+    let path = path.as_os_str().as_bytes();
     let mut bytes = vec![kind];
-    numbers.iter().for_each(|number| push(&mut bytes, *number));
+    push(&mut bytes, path.len() as u64);
+    bytes.extend_from_slice(path);
     bytes
 }
 
@@ -186,7 +197,7 @@ pub fn replay(
 enum Record {
     Bytes { length: u64 },
     Content { path: PathBuf, segments: Vec<Segment> },
-    Rescued { number: u64, length: u64 },
+    Rescued { path: PathBuf, length: u64 },
 }
 
 /// The records of a recording, one after the other.
@@ -216,7 +227,7 @@ impl<'f> Records<'f> {
             }
             BYTES => Record::Bytes { length: self.number()? },
             CONTENT => Record::Content { path: self.path()?, segments: self.segments()? },
-            RESCUED => Record::Rescued { number: self.number()?, length: self.number()? },
+            RESCUED => Record::Rescued { path: self.path()?, length: self.number()? },
             other => return Err(Error::data_loss(format!("the recording has a record of the unknown kind {other}"))),
         }))
     }
@@ -288,32 +299,38 @@ fn damaged(error: io::Error) -> Error {
 #[derive(Default)]
 struct Rescued {
     file: Option<File>,
-    /// Where each begins, by its number.
-    offsets: HashMap<u64, u64>,
+    /// By its path: how many contents there had been when it was saved, and where it begins.
+    places: HashMap<PathBuf, Vec<(u64, u64)>>,
 }
 
 impl Rescued {
     /// Reads the whole recording, so that one that is damaged is noticed before anything is written.
     fn collect(recording: &File, spool: &mut dyn FnMut() -> Result<File>) -> Result<Self> {
         let mut rescued = Self::default();
-        let mut end = 0;
+        let (mut end, mut contents) = (0, 0);
         let mut records = Records::open(recording)?;
         while let Some(record) = records.next()? {
             match record {
                 Record::Bytes { length } => records.copy(length, &mut io::sink())?,
-                Record::Content { .. } => {}
-                Record::Rescued { number, length } => {
+                Record::Content { .. } => contents += 1,
+                Record::Rescued { path, length } => {
                     let file = match &mut rescued.file {
                         Some(file) => file,
                         none => none.insert(spool()?),
                     };
                     records.copy(length, file)?;
-                    rescued.offsets.insert(number, end);
+                    rescued.places.entry(path).or_default().push((contents, end));
                     end += length;
                 }
             }
         }
         Ok(rescued)
+    }
+
+    /// Where the content `number` begins that was at `path`, if it is here.
+    fn find(&self, number: u64, path: &Path) -> Option<(&File, u64)> {
+        let (_, start) = self.places.get(path)?.iter().find(|(contents, _)| number < *contents)?;
+        Some((self.file.as_ref()?, *start))
     }
 }
 
@@ -331,8 +348,8 @@ impl Sources<'_> {
         if segments.iter().all(|segment| segment.length == 0) {
             return Ok(());
         }
-        if let (Some(start), Some(file)) = (self.rescued.offsets.get(&number), &self.rescued.file) {
-            return copy(file, *start, segments, &mut self.buffer, writer);
+        if let Some((file, start)) = self.rescued.find(number, path) {
+            return copy(file, start, segments, &mut self.buffer, writer);
         }
         let file = self.open(path)?;
         copy(&file, 0, segments, &mut self.buffer, writer)

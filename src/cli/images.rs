@@ -18,7 +18,7 @@ use crate::store::{Freed, Store};
 /// List images
 ///
 /// BASE is the nearest image that one was built on. ALONE is what its layers take that no other image has, SHARED what
-/// those take that others have, too. With --json there is also its topmost layer: what prepare and view take.
+/// those take that others have, too. The last column is the snapshot of the topmost layer: what prepare and view take.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata images --json | jq -r '.[].top'")]
 pub(super) struct Images {}
@@ -81,10 +81,13 @@ impl Images {
         Ok(session.output.either(&all, || {
             let row = |image: &Listed<'_>| {
                 let (alone, shared) = (size(image.alone_bytes), size(image.shared_bytes));
-                let base = image.base.unwrap_or_default().to_owned();
-                vec![image.name.to_owned(), short(&image.id.to_string()), base, image.layers.to_string(), alone, shared]
+                let [base, top] = [image.base, image.top].map(|name| name.unwrap_or_default().to_owned());
+                let (name, id, layers) =
+                    (image.name.to_owned(), short(&image.id.to_string()), image.layers.to_string());
+                vec![name, id, base, layers, alone, shared, top]
             };
-            table(&["NAME", "IMAGE ID", "BASE", "LAYERS", "ALONE", "SHARED"], all.iter().map(row).collect())
+            let headings = ["NAME", "IMAGE ID", "BASE", "LAYERS", "ALONE", "SHARED", "TOPMOST LAYER"];
+            table(&headings, all.iter().map(row).collect())
         })?)
     }
 }

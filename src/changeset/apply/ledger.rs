@@ -8,7 +8,7 @@
 //! without a parent, or of new directories, takes no memory however many entries it has.
 
 use std::collections::hash_map::RandomState;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::hash::BuildHasher;
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
@@ -45,16 +45,13 @@ pub(super) struct Ledger {
     due_bytes: usize,
     /// How much it may take.
     pub(super) due_bytes_max: usize,
-    /// Where files of the layer are, with the number of their content, while a recording needs to know.
-    content: HashMap<u128, u64>,
 }
 
 impl Default for Ledger {
     fn default() -> Self {
         let (described, occupied, purged) = Default::default();
         let keys = [RandomState::new(), RandomState::new()];
-        let (due, due_bytes, due_bytes_max) = (BTreeMap::new(), 0, DUE_BYTES_MAX);
-        Self { keys, described, occupied, purged, due, due_bytes, due_bytes_max, content: HashMap::new() }
+        Self { keys, described, occupied, purged, due: BTreeMap::new(), due_bytes: 0, due_bytes_max: DUE_BYTES_MAX }
     }
 }
 
@@ -87,6 +84,11 @@ impl Ledger {
     pub(super) fn holds(&self, path: &Path) -> bool {
         let key = self.key(path);
         self.described.contains(&key) || self.occupied.contains(&key)
+    }
+
+    /// The same, where all is the layer's without being remembered.
+    pub(super) fn may_hold(&self, path: &Path) -> bool {
+        self.holds(path) || self.is_purged(path)
     }
 
     /// Notes that nothing of the lower tree is left in the directory `path`, nor below it; false if that is known.
@@ -122,17 +124,6 @@ impl Ledger {
     /// The directory `path` is gone, with everything below it.
     pub(super) fn forget_below(&mut self, path: &Path) {
         remove_below(&mut self.due, path);
-    }
-
-    /// The file at `path` has the layer's content `number`.
-    pub(super) fn bring(&mut self, path: &Path, number: u64) {
-        self.content.insert(self.key(path), number);
-    }
-
-    /// Which content of the layer the file at `path` had, that will be gone.
-    pub(super) fn lose(&mut self, path: &Path) -> Option<u64> {
-        let key = self.key(path);
-        self.content.remove(&key)
     }
 
     /// What is due, in the order of the paths.

@@ -68,14 +68,16 @@ impl Applier {
     pub(super) fn link(&mut self, path: &Path, target: &Path) -> Result<()> {
         super::check_path(target)?;
         let place = self.place(path)?;
-        self.describe(&place);
         let source = self.existing_place(target)?;
         if let Some(source) = &source {
             if source.path.starts_with(&place.path) {
                 return Err(refused(path, target, "the link would replace its own target"));
             }
             match self.try_link(&place, source)? {
-                Tried::Made => return Ok(()),
+                Tried::Made => {
+                    self.describe(&place.parent, &place.path);
+                    return Ok(());
+                }
                 Tried::IsDirectory if self.describes(source) => {
                     return Err(refused(path, target, IS_DIRECTORY));
                 }
@@ -84,6 +86,7 @@ impl Applier {
             }
         }
         self.clear(&place.parent, &place.name, &place.path)?;
+        self.describe(&place.parent, &place.path);
         let target = source.map_or_else(|| target.to_owned(), |source| source.path);
         self.keep_waiting(&place.path)?;
         self.keep_waiting(&target)?;

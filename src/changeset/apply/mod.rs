@@ -197,10 +197,11 @@ impl Applier {
         *parent.purged.get_or_init(|| self.ledger.is_purged(&parent.path))
     }
 
-    /// Notes that the layer has an entry at `place`.
-    fn describe(&mut self, place: &Place) {
-        if !self.is_purged(&place.parent) {
-            self.ledger.describe(&place.path);
+    /// Notes that the layer has an entry at `path`, a name in `parent`. Not before what was there is gone, which may have been
+    /// the lower tree's.
+    fn describe(&mut self, parent: &Parent, path: &Path) {
+        if !self.is_purged(parent) {
+            self.ledger.describe(path);
         }
     }
 
@@ -250,7 +251,6 @@ impl Applier {
             return Ok(());
         }
         let place = self.place(path)?;
-        self.describe(&place);
         self.deferred.remove(&place.path);
         self.skipped.remove(&place.path);
         self.borrowed.remove(&place.path);
@@ -259,8 +259,9 @@ impl Applier {
         }
         self.touch(&place.parent);
         self.create(&place, &meta, data)?;
-        if matches!(meta.node, Node::File { .. }) {
-            self.record_content(&place.path)?;
+        self.describe(&place.parent, &place.path);
+        if let (Some(recorder), Node::File { .. }) = (&mut self.recorder, &meta.node) {
+            recorder.content(&place.path)?;
         }
         self.check_time(&place.parent.dir, &place.name, meta.mtime)
     }
@@ -273,6 +274,7 @@ impl Applier {
             self.clear(&parent, &name, &path)?;
             self.make_dir(&parent, &name, &path)?;
         }
+        self.describe(&parent, &path);
         self.ledger.owe(path, meta);
         Ok(())
     }

@@ -124,6 +124,10 @@ fn what_the_same_archive_takes_away_is_recorded() {
     check("a link", new().file("a", "1").file("b", "2").link(b'1', "a", "b"));
     let sparse = super::cases::gnu_sparse(&[(3, 5), (600, 2), (1000, 0)], 1000, b"helloyo");
     check("sparse", sparse.file("s", "1"));
+    check("a link between", new().file("x", "0").file("a", "1").link(b'1', "a", "x").file("a", "2").file("a", "3"));
+    // Whatever is known of a tree that was empty.
+    let empty = new().dir("d/").file("d/a", "1").file("d/a", "2").file("d/b/c", "3").file("d/b", "4");
+    bench.check("over nothing", &[], true, &empty.end());
 }
 
 #[test]

@@ -22,6 +22,10 @@ const LEVEL: i32 = 6;
 /// Beyond these the one thread that cuts the blocks is the slowest.
 const THREADS_MAX: usize = 8;
 
+/// How many blocks may be on their way for each thread: one in work, and others in reserve, for threads are not scheduled
+/// at once on a machine that has more to do.
+const AHEAD_MAX: usize = 4;
+
 /// A block, and where its member is waited for.
 type Job = (Arc<Vec<u8>>, SyncSender<Vec<u8>>);
 
@@ -38,14 +42,13 @@ impl Members {
     /// `Io` if no thread can be started.
     pub(super) fn start() -> Result<Self> {
         let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
-        let (jobs, todo) = mpsc::sync_channel(threads);
+        let (jobs, todo) = mpsc::sync_channel(AHEAD_MAX * threads);
         let todo = Arc::new(Mutex::new(todo));
         for _ in 0..threads {
             let todo = Arc::clone(&todo);
             super::write::start("gzip", move || work(&todo))?;
         }
-        // One in work and one in reserve for each.
-        Ok(Self { jobs, owed: VecDeque::new(), owed_max: 2 * threads })
+        Ok(Self { jobs, owed: VecDeque::new(), owed_max: AHEAD_MAX * threads })
     }
 
     /// Takes a block, and writes the members that are due to `writer`.

@@ -20,6 +20,9 @@ use crate::id::{DiffId, Digest};
 /// the size at this length, and twice that at a quarter of it.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
+/// How many blocks may wait for their digest: a thread that is not scheduled at once keeps nobody waiting.
+const AHEAD_MAX: usize = 8;
+
 /// What is spent on zstd: the library's own default.
 const ZSTD_LEVEL: i32 = 3;
 
@@ -149,7 +152,7 @@ struct Hashing {
 
 impl Hashing {
     fn start() -> Result<Self> {
-        let (blocks, todo): (_, Receiver<Arc<Vec<u8>>>) = mpsc::sync_channel(1);
+        let (blocks, todo): (_, Receiver<Arc<Vec<u8>>>) = mpsc::sync_channel(AHEAD_MAX);
         let thread = start("sha256", move || {
             let mut hasher = Sha256::new();
             todo.iter().for_each(|block| hasher.update(&block[..]));

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 use strata::changeset::Change;
 use strata::changeset::apply::Applier;
-use strata::changeset::blob::{Compress, Compression};
+use strata::changeset::blob::{BlobWriter, Compression};
 use strata::changeset::tar::{Limits, decode};
 use strata::conformance::layers::notation::archive;
 use strata::id::Digest;
@@ -53,9 +53,9 @@ fn layer() -> Vec<u8> {
 }
 
 fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
-    let mut compress = Compress::new(Vec::new(), compression, None).expect("a compressor");
+    let mut compress = BlobWriter::new(Vec::new(), compression).expect("a compressor");
     compress.write_all(bytes).expect("memory");
-    compress.finish().expect("memory")
+    compress.finish().expect("memory").0
 }
 
 /// A blob, and the one that its descriptor describes.

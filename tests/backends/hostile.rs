@@ -6,7 +6,7 @@ use std::io::Read;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 
-use strata::changeset::blob::{Compress, Compression, Decompress, Expansion};
+use strata::changeset::blob::{BlobWriter, Compression, Decompress, Expansion};
 use strata::changeset::tar::{Limits, decode};
 use strata::conformance::layers::notation::{archive, tree};
 use strata::id::Digest;
@@ -271,9 +271,9 @@ fn compressed(compression: Compression, zeros: usize) -> Vec<u8> {
     let mut plain = archive(&[&format!("f a \"\" size={zeros}")]).expect("lines");
     plain.truncate(512);
     plain.resize(512 + zeros + 1024, 0);
-    let mut compress = Compress::new(Vec::new(), compression, None).expect("a compressor");
+    let mut compress = BlobWriter::new(Vec::new(), compression).expect("a compressor");
     std::io::Write::write_all(&mut compress, &plain).expect("memory");
-    compress.finish().expect("memory")
+    compress.finish().expect("memory").0
 }
 
 fn refused(store: &Store, archive: &mut dyn Read, limits: &Limits) {

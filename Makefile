@@ -7,7 +7,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench bench-import fuzz lint ci provision
+.PHONY: help test test-long compare bench bench-import fuzz proto lint ci provision
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
@@ -43,6 +43,9 @@ fuzz: ## run each fuzz target of tests/fuzz for FUZZ_S seconds (half an hour)
 	    $(CURDIR)/target/fuzz/corpus/$$target $(CURDIR)/tests/fuzz/corpus/$$target -- \
 	    -max_total_time=$(FUZZ_S) -max_len=16384 || exit 1; \
 	done
+
+proto: ## write the Rust of containerd's protocols anew, from src/containerd/proto/*.proto
+	cargo run --quiet --locked --target-dir target/protobuf --manifest-path tests/protobuf/Cargo.toml -- src/containerd/proto/generated
 
 lint: ## check formatting, clippy and the shell scripts
 	cargo fmt --check

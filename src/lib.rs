@@ -8,6 +8,8 @@ pub mod changeset;
 pub mod cli;
 pub mod compare;
 pub mod conformance;
+#[cfg(feature = "containerd")]
+pub mod containerd;
 #[cfg(doc)]
 pub mod design;
 pub mod error;

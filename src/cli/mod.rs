@@ -20,6 +20,8 @@ mod limits;
 mod listing;
 mod mounting;
 mod output;
+#[cfg(feature = "containerd")]
+mod serve;
 mod session;
 mod snapshot;
 
@@ -44,6 +46,9 @@ const FAILED: u8 = 1;
 
 /// How long a command frees space in passing before it leaves the rest to the next one, to `gc` or to a daemon.
 const FREE_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the store is if nobody says.
+const ROOT: &str = "/var/lib/strata";
 
 /// Exit status: the command was not understood.
 const USAGE: u8 = 2;
@@ -71,7 +76,7 @@ const EXAMPLE: &str = "Example:
 #[command(next_help_heading = "Global options")]
 struct Global {
     /// The store's directory
-    #[arg(long, global = true, env = "STRATA_ROOT", value_name = "DIR", default_value = "/var/lib/strata")]
+    #[arg(long, global = true, env = "STRATA_ROOT", value_name = "DIR", default_value = ROOT)]
     root: PathBuf,
     /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
     /// and the file system can, else copy
@@ -132,10 +137,21 @@ enum Command {
     Doctor(doctor::Doctor),
     Gc(snapshot::Gc),
     Compare(compare::Compare),
+    #[cfg(feature = "containerd")]
+    Serve(serve::Serve),
     Completions(Completions),
 }
 
 impl Command {
+    /// How much is logged, and in which form, where neither an option nor a variable says.
+    fn log(&self) -> session::Log {
+        match self {
+            #[cfg(feature = "containerd")]
+            Self::Serve(command) => session::Log::of_daemon(command.log_format() == serve::LogFormat::Json),
+            _ => session::Log::of_command(),
+        }
+    }
+
     fn run(&self, session: &Session) -> Done {
         match self {
             Self::Prepare(command) => command.run(session),
@@ -160,6 +176,8 @@ impl Command {
             Self::Doctor(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Compare(command) => command.run(session),
+            #[cfg(feature = "containerd")]
+            Self::Serve(command) => command.run(session),
             Self::Completions(command) => command.run(session),
         }
     }
@@ -203,7 +221,9 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) ->
     };
     let output = Output::new(parsed.global.json);
     let verbose = parsed.global.verbose > 0;
-    let session = match session::start_logging(&parsed.global).and_then(|()| Session::new(parsed.global, output)) {
+    let session = match session::start_logging(&parsed.global, parsed.command.log())
+        .and_then(|()| Session::new(parsed.global, output))
+    {
         Ok(session) => session,
         Err(error) => return output::report(&[error], false, verbose),
     };

@@ -87,28 +87,54 @@ fn no_store(root: &Path) -> Error {
     ))
 }
 
-/// Sends the log to standard error: what `STRATA_LOG` says, else by the number of `-v`, else warnings to a person.
-pub(super) fn start_logging(global: &Global) -> Result<()> {
+/// How much is logged where nobody says, and in which form.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Log {
+    level: LevelFilter,
+    json: bool,
+    /// Whether lines have a time: a service manager adds its own, a file does not.
+    timed: bool,
+}
+
+impl Log {
+    /// A command warns a person, and nobody else.
+    pub fn of_command() -> Self {
+        let level = if stderr_is_terminal() { LevelFilter::WARN } else { LevelFilter::OFF };
+        Self { level, json: false, timed: false }
+    }
+
+    /// A daemon says what it does.
+    #[cfg(feature = "containerd")]
+    pub fn of_daemon(json: bool) -> Self {
+        Self { level: LevelFilter::INFO, json, timed: json || std::env::var_os("JOURNAL_STREAM").is_none() }
+    }
+}
+
+/// Sends the log to standard error: what `STRATA_LOG` says, else by the number of `-v`, else what `usual` says.
+pub(super) fn start_logging(global: &Global, usual: Log) -> Result<()> {
     let level = match global.verbose {
-        0 if global.quiet || !stderr_is_terminal() => LevelFilter::OFF,
-        0 => LevelFilter::WARN,
+        0 if global.quiet => LevelFilter::OFF,
+        0 => usual.level,
         1 => LevelFilter::INFO,
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let log = tracing_subscriber::fmt().with_writer(io::stderr).without_time().with_ansi(stderr_is_terminal());
-    match std::env::var(LOG_VARIABLE) {
-        Ok(filter) if !filter.is_empty() => {
-            let filter = EnvFilter::try_new(&filter).map_err(|error| {
-                Error::invalid(format!("{LOG_VARIABLE}={filter:?} is no filter for logs: try info")).with_source(error)
-            })?;
-            // Somebody who runs this as a library may have a log already: theirs stays.
-            let _ = log.with_env_filter(filter).try_init();
-        }
-        _ if level == LevelFilter::OFF => {}
-        _ => {
-            let _ = log.with_max_level(level).with_target(false).try_init();
-        }
-    }
+    let filter = match std::env::var(LOG_VARIABLE) {
+        Ok(filter) if !filter.is_empty() => Some(EnvFilter::try_new(&filter).map_err(|error| {
+            Error::invalid(format!("{LOG_VARIABLE}={filter:?} is no filter for logs: try info")).with_source(error)
+        })?),
+        _ if level == LevelFilter::OFF => return Ok(()),
+        _ => None,
+    };
+    let named = filter.is_some();
+    // The libraries below a daemon have much to say at each level.
+    let filter = filter.unwrap_or_else(|| EnvFilter::new(format!("warn,strata={level}")));
+    let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(stderr_is_terminal()).with_env_filter(filter);
+    // Somebody who runs this as a library may have a log already: theirs stays.
+    let _ = match (usual.json, usual.timed) {
+        (true, _) => log.json().flatten_event(true).with_target(false).try_init(),
+        (false, true) => log.with_target(named).try_init(),
+        (false, false) => log.without_time().with_target(named).try_init(),
+    };
     Ok(())
 }

@@ -17,11 +17,15 @@ use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::rows;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::id::Digest;
 use crate::tree::Dir;
 
 /// The lock that one drainer of the trash holds.
 const DRAIN: &str = "drain";
+
+/// The lock that the daemon of an owner holds, before a digest of the owner: any string may be one, and a file name not.
+const DAEMON: &str = "daemon-";
 
 /// The lock that one recovery holds.
 const RECOVER: &str = "recover";
@@ -174,6 +178,34 @@ pub(super) fn recovery(run: &Path) -> Result<OwnedFd> {
     Ok(opened)
 }
 
+/// A daemon's right to be the only one of its owner; it ends with the value, or with the process.
+#[derive(Debug)]
+pub struct Tenancy {
+    _lock: OwnedFd,
+}
+
+/// Takes the right to be the daemon of `owner`; `holder` tells a later one who has it.
+///
+/// # Errors
+/// `FailedPrecondition` with what the holder said of itself.
+pub(super) fn tenancy(run: &Path, owner: &str, holder: &str) -> Result<Tenancy> {
+    let file = run.join(format!("{DAEMON}{}", Digest::of(owner.as_bytes()).hex()));
+    let lock = standing(&file)?;
+    match try_lock(&lock) {
+        Ok(()) => {}
+        Err(Errno::AGAIN | Errno::ACCESS) => {
+            let told = std::fs::read_to_string(&file).at("read", &file)?;
+            let who = if told.is_empty() { "a process that is about to start" } else { &told };
+            return Err(Error::precondition(format!(
+                "{who} serves the owner {owner:?} of this store already: stop it, or choose another --owner"
+            )));
+        }
+        Err(errno) => return Err(errno).at("lock", file),
+    }
+    std::fs::write(&file, holder).at("write", &file)?;
+    Ok(Tenancy { _lock: lock })
+}
+
 /// A lock file that stays when nobody holds it.
 fn standing(file: &Path) -> Result<OwnedFd> {
     let opened = File::options().create(true).truncate(false).write(true).open(file);
@@ -209,6 +241,20 @@ mod tests {
         let names: std::collections::BTreeSet<_> =
             (0..50).map(|_| Worker::announce(run.path()).expect("announce").name().to_owned()).collect();
         assert_eq!(names.len(), 50, "{names:?}");
+    }
+
+    #[test]
+    fn one_daemon_an_owner() {
+        let run = tempfile::tempdir().expect("temporary directory");
+        let first = tenancy(run.path(), "k8s.io/a", "process 1").expect("the first");
+        let error = tenancy(run.path(), "k8s.io/a", "process 2").expect_err("the second");
+        assert!(error.to_string().starts_with("process 1 serves the owner \"k8s.io/a\""), "{error}");
+        let _other = tenancy(run.path(), "other", "process 2").expect("another owner");
+        drop(first);
+        let _next = tenancy(run.path(), "k8s.io/a", "process 3").expect("after the first");
+        let error = tenancy(run.path(), "k8s.io/a", "process 4").expect_err("held again");
+        assert!(error.to_string().starts_with("process 3 "), "{error}");
+        assert_eq!(worker_files(run.path()).expect("files"), Vec::<PathBuf>::new(), "a daemon's lock is no worker");
     }
 
     #[test]

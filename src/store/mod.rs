@@ -38,6 +38,7 @@ pub use commit::Terms;
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
 pub use layer::{LayerOptions, Spelling};
+pub use lock::Tenancy;
 pub use meta::FORMAT;
 pub use recover::Freed;
 pub use remove::Extent;
@@ -182,6 +183,17 @@ impl Store {
         let name = announced.name().to_owned();
         *worker = Some(announced);
         Ok(name)
+    }
+
+    /// Makes this process the daemon of its owner while the answer lives, and clears up behind those that died.
+    /// `holder` is what a second one is told of this one.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if there is one already: the message says what it told of itself.
+    pub fn occupy(&self, holder: &str) -> Result<Tenancy> {
+        let tenancy = lock::tenancy(&self.run(), &self.owner, holder)?;
+        self.begin()?;
+        Ok(tenancy)
     }
 
     /// Whether to wait for the disk: the store may not, and the caller may not.

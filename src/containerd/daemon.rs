@@ -1,0 +1,178 @@
+//! A store, served on a socket until somebody asks to stop.
+
+use std::io;
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{Notify, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use super::proto::snapshots::snapshots_server::SnapshotsServer;
+use super::server::Service;
+use super::socket;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::snapshotter::Snapshotter;
+use crate::store::{LOCAL, Store};
+
+/// How long calls may take to end once the daemon is asked to stop: less than what supervisors wait before they kill.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How many calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
+/// tree must not keep the others waiting.
+const CALLS_MAX: usize = 32;
+
+/// Threads beside those of calls: one frees space, one cleans up, and a few spare ones.
+const OTHER_THREADS: usize = 8;
+
+/// The longest message that is read: what containerd's own servers take.
+const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// How long space that could not be freed waits for the next attempt.
+const FREE_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long the daemon waits when it cannot take a connection: descriptors may be used up.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// What a daemon is told besides its store.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where it listens: an absolute path.
+    pub socket: PathBuf,
+}
+
+/// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
+/// called. Then it takes no new calls, and those under way have [`GRACE`] to end, or until the second signal; what is
+/// still at work then ends with the process, as by a crash, and the next start clears up behind it.
+///
+/// # Errors
+/// `InvalidArgument` if the owner of the store is `local`, whose snapshots containerd would collect as garbage;
+/// `FailedPrecondition` if another daemon serves this owner or this socket (the message says which process); what
+/// opening the socket reports.
+pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    if store.owner() == LOCAL {
+        return Err(Error::invalid(format!(
+            "the owner {LOCAL:?} is the command line's: containerd removes every snapshot of an owner that it does not \
+             know; choose another --owner"
+        )));
+    }
+    let (pid, shown) = (std::process::id(), options.socket.display());
+    let _tenancy = store.occupy(&format!("process {pid}, which listens at {shown}"))?;
+    let (listener, _socket) = socket::listen(&options.socket)?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(run(Arc::new(store), listener, ready));
+    // What goes on is not waited for.
+    runtime.shutdown_background();
+    served
+}
+
+fn runtime() -> Result<Runtime> {
+    let threads = CALLS_MAX + OTHER_THREADS;
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(threads).enable_all().build();
+    runtime.at("start the threads of", "the daemon")
+}
+
+async fn run(store: Arc<Store>, listener: UnixListener, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+    let mut signals = Signals::watch()?;
+    let freeable = Arc::new(Notify::new());
+    let service = Service::new(Arc::clone(&store) as Arc<dyn Snapshotter>, CALLS_MAX, Arc::clone(&freeable));
+    let service = SnapshotsServer::new(service)
+        .max_decoding_message_size(MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<SnapshotsServer<Service>>().await;
+
+    let listener = tokio::net::UnixListener::from_std(listener).at("listen at", "the socket")?;
+    let (accepted, incoming) = mpsc::channel(1);
+    let accepting = tokio::spawn(accept(listener, accepted));
+    let freeing = tokio::spawn(free(store, freeable));
+    let stop = Arc::new(Notify::new());
+    let stopped = Arc::clone(&stop);
+    let serving = Server::builder().add_service(health).add_service(service);
+    let serving = serving.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
+        stopped.notified().await;
+    });
+    let mut serving = std::pin::pin!(serving);
+    ready()?;
+    let done = tokio::select! {
+        done = &mut serving => done,
+        () = signals.next() => {
+            tracing::info!("stopping");
+            accepting.abort();
+            stop.notify_one();
+            tokio::select! {
+                done = &mut serving => done,
+                () = tokio::time::sleep(GRACE) => Ok(()),
+                () = signals.next() => Ok(()),
+            }
+        }
+    };
+    freeing.abort();
+    done.map_err(|error| Error::new(ErrorKind::Io, "serving").with_source(error))
+}
+
+/// What asks a daemon to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self> {
+        let watch = |kind| signal(kind).at("watch for", "signals");
+        Ok(Self { terminate: watch(SignalKind::terminate())?, interrupt: watch(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Takes connections of the daemon's own user and of root, and drops others.
+async fn accept(listener: tokio::net::UnixListener, accepted: mpsc::Sender<io::Result<UnixStream>>) {
+    let own = rustix::process::geteuid().as_raw();
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::error!(%error, "a connection could not be taken");
+                tokio::time::sleep(ACCEPT_AGAIN).await;
+                continue;
+            }
+        };
+        match stream.peer_cred() {
+            Ok(peer) if peer.uid() == own || peer.uid() == 0 => {}
+            peer => {
+                tracing::warn!(?peer, "a connection of another user was refused");
+                continue;
+            }
+        }
+        if accepted.send(Ok(stream)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Frees the space of removed snapshots, at the start and whenever there may be some.
+async fn free(store: Arc<Store>, freeable: Arc<Notify>) {
+    loop {
+        let store = Arc::clone(&store);
+        match tokio::task::spawn_blocking(move || store.drain(None)).await {
+            Ok(Ok(freed)) if freed.snapshots > 0 => tracing::info!(snapshots = freed.snapshots, "space was freed"),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::error!(why = error.chain(), "space could not be freed"),
+            // The runtime ends.
+            Err(_) => return,
+        }
+        // Also without being told: what failed is tried again, and the command line removes snapshots too.
+        let _ = tokio::time::timeout(FREE_AGAIN, freeable.notified()).await;
+    }
+}

@@ -1,0 +1,94 @@
+//! Synchronous work on threads that may block, at most so many at a time, with a line in the log for each call.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::Semaphore;
+use tonic::Status;
+
+use super::convert;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The threads that calls run on.
+#[derive(Clone, Debug)]
+pub(super) struct Pool(Arc<Semaphore>);
+
+impl Pool {
+    /// At most `threads` at a time.
+    pub fn new(threads: usize) -> Self {
+        Self(Arc::new(Semaphore::new(threads)))
+    }
+
+    /// Runs `work` when there is a thread for it. If the caller is gone before that, it is not run.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        call: Call,
+        work: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let call = Unanswered(Some(call));
+        let stopping = |_| Status::unavailable("strata is stopping");
+        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(stopping)?;
+        let done = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            work()
+        });
+        let done = done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the thread of this call stopped")));
+        call.answer(&done);
+        done.map_err(|error| convert::status(&error))
+    }
+}
+
+/// What the log says of a call.
+#[derive(Debug)]
+pub(super) struct Call {
+    name: &'static str,
+    key: String,
+    began: Instant,
+}
+
+impl Call {
+    /// The method `name`, about `key`.
+    pub fn new(name: &'static str, key: &str) -> Self {
+        Self { name, key: key.to_owned(), began: Instant::now() }
+    }
+
+    fn micros(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
+/// A call whose caller waits.
+struct Unanswered(Option<Call>);
+
+impl Unanswered {
+    fn answer<T>(mut self, done: &Result<T>) {
+        let Some(call) = self.0.take() else { return };
+        let (name, key, micros) = (call.name, &call.key, call.micros());
+        match done {
+            Ok(_) => tracing::info!(call = name, key, micros, "done"),
+            Err(error) => {
+                let (kind, why) = (error.kind().as_str(), error.chain());
+                if is_for_the_operator(error.kind()) {
+                    tracing::error!(call = name, key, micros, kind, why, "failed");
+                } else {
+                    tracing::info!(call = name, key, micros, kind, why, "refused");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Unanswered {
+    fn drop(&mut self) {
+        if let Some(call) = &self.0 {
+            tracing::info!(call = call.name, key = call.key, micros = call.micros(), "the caller did not wait");
+        }
+    }
+}
+
+/// Whether something is wrong with the machine rather than with the call: containerd asks for what may be missing, and
+/// for what may be there.
+fn is_for_the_operator(kind: ErrorKind) -> bool {
+    use ErrorKind::{AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound};
+    !matches!(kind, AlreadyExists | Cancelled | FailedPrecondition | InvalidArgument | NotFound)
+}

@@ -1,0 +1,191 @@
+//! The service `containerd.services.snapshots.v1.Snapshots` over any snapshotter.
+//!
+//! The field `snapshotter` of requests names the proxy plugin; a socket has one snapshotter, so it is not looked at.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use prost::Message as _;
+use tokio::sync::Notify;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::pool::{Call, Pool};
+use super::proto::snapshots::snapshots_server::Snapshots;
+use super::proto::snapshots::{
+    CleanupRequest, CommitSnapshotRequest, Info, ListSnapshotsRequest, ListSnapshotsResponse, MountsRequest,
+    MountsResponse, PrepareSnapshotRequest, PrepareSnapshotResponse, RemoveSnapshotRequest, StatSnapshotRequest,
+    StatSnapshotResponse, UpdateSnapshotRequest, UpdateSnapshotResponse, UsageRequest, UsageResponse,
+    ViewSnapshotRequest, ViewSnapshotResponse,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::snapshotter::{Kind, Snapshotter};
+
+/// The most snapshots in one message of `List`.
+const INFOS_MAX: usize = 100;
+
+/// The most bytes in one message of `List`, but for a single snapshot: labels may be long, and a reader takes 16 MiB.
+const INFOS_BYTES_MAX: usize = 1 << 20;
+
+/// A snapshotter, served.
+#[derive(Clone)]
+pub(super) struct Service {
+    snapshotter: Arc<dyn Snapshotter>,
+    pool: Pool,
+    /// Where frees of space run: a long one keeps no thread from the calls that somebody waits for.
+    cleanups: Pool,
+    /// Told when there may be something to free.
+    freeable: Arc<Notify>,
+}
+
+impl Service {
+    /// Serves `snapshotter` with at most `threads` calls at a time.
+    pub fn new(snapshotter: Arc<dyn Snapshotter>, threads: usize, freeable: Arc<Notify>) -> Self {
+        Self { snapshotter, pool: Pool::new(threads), cleanups: Pool::new(1), freeable }
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        key: String,
+        work: impl FnOnce(&dyn Snapshotter, &str) -> Result<T> + Send + 'static,
+    ) -> Result<T, Status> {
+        let snapshotter = Arc::clone(&self.snapshotter);
+        self.pool.run(Call::new(name, &key), move || work(snapshotter.as_ref(), &key)).await
+    }
+}
+
+type Answer<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl Snapshots for Service {
+    async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
+        let PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let prepare = move |on: &dyn Snapshotter, key: &str| on.prepare(key, &parent, &convert::labels(labels)?);
+        let mounts = self.run("Prepare", key, prepare).await?;
+        Ok(Response::new(PrepareSnapshotResponse { mounts: convert::mounts(&mounts) }))
+    }
+
+    async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
+        let ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
+        let view = move |on: &dyn Snapshotter, key: &str| on.view(key, &parent, &convert::labels(labels)?);
+        let mounts = self.run("View", key, view).await?;
+        Ok(Response::new(ViewSnapshotResponse { mounts: convert::mounts(&mounts) }))
+    }
+
+    async fn mounts(&self, request: Request<MountsRequest>) -> Answer<MountsResponse> {
+        let mounts = self.run("Mounts", request.into_inner().key, |on, key| on.mounts(key)).await?;
+        Ok(Response::new(MountsResponse { mounts: convert::mounts(&mounts) }))
+    }
+
+    async fn commit(&self, request: Request<CommitSnapshotRequest>) -> Answer<()> {
+        let CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
+        let commit = move |on: &dyn Snapshotter, key: &str| {
+            check_parent(on, &name, key, &parent)?;
+            on.commit(&name, key, &convert::labels(labels)?)
+        };
+        self.run("Commit", key, commit).await?;
+        self.freeable.notify_one();
+        Ok(Response::new(()))
+    }
+
+    async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Answer<()> {
+        self.run("Remove", request.into_inner().key, |on, key| on.remove(key)).await?;
+        self.freeable.notify_one();
+        Ok(Response::new(()))
+    }
+
+    async fn stat(&self, request: Request<StatSnapshotRequest>) -> Answer<StatSnapshotResponse> {
+        let info = self.run("Stat", request.into_inner().key, |on, key| on.stat(key)).await?;
+        Ok(Response::new(StatSnapshotResponse { info: Some(convert::info(&info)) }))
+    }
+
+    async fn update(&self, request: Request<UpdateSnapshotRequest>) -> Answer<UpdateSnapshotResponse> {
+        let UpdateSnapshotRequest { info, update_mask, .. } = request.into_inner();
+        let mut wanted = info.ok_or_else(|| Status::invalid_argument("the request does not say what to update"))?;
+        let key = std::mem::take(&mut wanted.name);
+        let update = move |on: &dyn Snapshotter, key: &str| {
+            convert::labels(wanted.labels.clone())?;
+            let wanted = crate::snapshotter::Info { name: key.to_owned(), ..convert::info_of(wanted) };
+            let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+            on.update(&wanted, &paths.iter().map(String::as_str).collect::<Vec<_>>())
+        };
+        let info = self.run("Update", key, update).await?;
+        Ok(Response::new(UpdateSnapshotResponse { info: Some(convert::info(&info)) }))
+    }
+
+    type ListStream = Pin<Box<dyn Stream<Item = Result<ListSnapshotsResponse, Status>> + Send>>;
+
+    async fn list(&self, request: Request<ListSnapshotsRequest>) -> Answer<Self::ListStream> {
+        let ListSnapshotsRequest { filters, .. } = request.into_inner();
+        let list = move |on: &dyn Snapshotter, _: &str| {
+            let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
+            let mut messages = Messages::default();
+            on.walk(&filters, &mut |info| {
+                messages.push(convert::info(info));
+                Ok(())
+            })?;
+            Ok(messages.messages)
+        };
+        let messages = self.run("List", String::new(), list).await?;
+        Ok(Response::new(Box::pin(tokio_stream::iter(messages.into_iter().map(Ok)))))
+    }
+
+    async fn usage(&self, request: Request<UsageRequest>) -> Answer<UsageResponse> {
+        let usage = self.run("Usage", request.into_inner().key, |on, key| on.usage(key)).await?;
+        Ok(Response::new(convert::usage(usage)))
+    }
+
+    async fn cleanup(&self, _: Request<CleanupRequest>) -> Answer<()> {
+        let snapshotter = Arc::clone(&self.snapshotter);
+        self.cleanups.run(Call::new("Cleanup", ""), move || snapshotter.cleanup()).await?;
+        Ok(Response::new(()))
+    }
+}
+
+/// Refuses a commit onto another parent than the one that `key` stands on, after what comes first in the order of
+/// checks: it is `key` that changed something, and what it changed was relative to its parent.
+fn check_parent(on: &dyn Snapshotter, name: &str, key: &str, parent: &str) -> Result<()> {
+    let active = match on.stat(key) {
+        Ok(info) if !parent.is_empty() && info.parent != parent => info,
+        other => return other.map(drop),
+    };
+    match on.stat(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        other => return other.and_then(|_| Err(Error::already_exists(format!("the name {name:?} is in use")))),
+    }
+    if active.kind != Kind::Active {
+        return Err(Error::precondition(format!("cannot commit {key:?}: it is {}, not active", active.kind)));
+    }
+    Err(Error::invalid(format!(
+        "cannot commit {key:?} onto {parent:?}, for it was prepared on {:?}: strata does not move a snapshot to another \
+         parent, and its plugin entry must not say that it can (capability \"rebase\")",
+        active.parent
+    )))
+}
+
+/// The messages of a `List` under way.
+#[derive(Default)]
+struct Messages {
+    messages: Vec<ListSnapshotsResponse>,
+    /// The length of the last one.
+    bytes: usize,
+}
+
+impl Messages {
+    fn push(&mut self, info: Info) {
+        let Self { messages, bytes } = self;
+        let more = info.encoded_len();
+        match messages.last_mut() {
+            Some(last) if last.info.len() < INFOS_MAX && *bytes + more <= INFOS_BYTES_MAX => {
+                *bytes += more;
+                last.info.push(info);
+            }
+            _ => {
+                *bytes = more;
+                messages.push(ListSnapshotsResponse { info: vec![info] });
+            }
+        }
+    }
+}

@@ -3,8 +3,8 @@
 # one place that does: the Makefile, CI and the virtual machine all call it. It may be run any
 # number of times and answers at once when nothing is missing.
 #
-# It adds packages and nothing else: no service is started or left enabled, no setting of the
-# machine is changed. Without root it uses sudo; without sudo it says what to run and goes on, as
+# It adds packages, and unpacks one below target/, and nothing else: no service is started or left
+# enabled, no setting of the machine is changed. Without root it uses sudo; without sudo it says what to run and goes on, as
 # the tests skip by name whatever is missing. Only a missing compiler is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -98,4 +98,43 @@ if ! cargo_suffices; then
   command -v curl >/dev/null || install_packages curl ca-certificates
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
     sh -s -- -y -q --no-modify-path --profile minimal --component clippy,rustfmt
+fi
+
+# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is not
+# installed but unpacked, from the archive that this machine's own sources name, checked by apt.
+SECOND=target/containerd-1.7
+SECOND_SUITE=trixie
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Runs an apt tool on lists and a cache of its own in $1, with that archive alone.
+private_apt() {
+  local dir=$1 tool=$2
+  shift 2
+  "$tool" -q -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=- \
+    -o Dir::State::lists="$dir/lists" -o Dir::Cache="$dir/cache" -o Acquire::Languages=none \
+    -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=0 "$@"
+}
+
+unpack_second_containerd() {
+  local site dir
+  # shellcheck disable=SC2016 # it is apt that expands it
+  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
+    sort -u | head -n 1)
+  [[ -n $site ]] || { say "no archive of Debian among apt's sources: run apt-get update"; return; }
+  dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
+  mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/unpacked"
+  printf 'deb [signed-by=%s] %s %s main\n' "$KEYRING" "$site" "$SECOND_SUITE" >"$dir/sources.list"
+  if private_apt "$dir" apt-get update >&2 &&
+    (cd "$dir" && private_apt "$dir" apt-get download containerd >&2) &&
+    dpkg -x "$dir"/containerd_*.deb "$dir/unpacked"; then
+    mkdir -p target && rm -rf "$SECOND" && mv "$dir/unpacked" "$SECOND"
+  else
+    say "containerd of Debian $SECOND_SUITE could not be had: the tests with it are skipped"
+  fi
+  rm -rf "$dir"
+}
+
+if [[ ! -x $SECOND/usr/bin/containerd && -e $KEYRING ]]; then
+  say "unpacking a second containerd below $SECOND"
+  unpack_second_containerd
 fi

@@ -127,6 +127,11 @@ impl Mount {
             Self::Overlay { upper: Some(_), .. } => Access::ReadWrite,
             Self::Overlay { upper: None, .. } => Access::ReadOnly,
             Self::Other { options, .. } if options.iter().any(|option| option == "ro") => Access::ReadOnly,
+            Self::Other { fstype, options, .. }
+                if fstype == "overlay" && !options.iter().any(|option| option.starts_with("upperdir=")) =>
+            {
+                Access::ReadOnly
+            }
             Self::Other { .. } => Access::ReadWrite,
         }
     }

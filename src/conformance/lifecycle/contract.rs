@@ -6,7 +6,7 @@ use crate::mount::Access;
 use crate::snapshotter::{Info, Kind};
 
 /// All of them.
-pub(super) const CASES: [Case; 16] = [
+pub(super) const CASES: [Case; 18] = [
     Case {
         name: "stat-active",
         source: "containerd suite: StatActive",
@@ -50,6 +50,12 @@ pub(super) const CASES: [Case; 16] = [
         run: walk,
     },
     Case {
+        name: "wrong-filter",
+        source: "containerd core/snapshots/snapshotter.go: Walk",
+        meaning: "a mistake in a filter looks like a broken snapshotter",
+        run: wrong_filter,
+    },
+    Case {
         name: "stat-in-walk",
         source: "containerd suite: StatInWalk",
         meaning: "a snapshotter cannot be asked while it is walked, or answers otherwise",
@@ -90,6 +96,12 @@ pub(super) const CASES: [Case; 16] = [
         source: "containerd core/snapshots/storage: CommitActive, its order of checks",
         meaning: "a commit that must fail succeeds, or says the wrong thing",
         run: commit_errors,
+    },
+    Case {
+        name: "commit-of-a-view",
+        source: "containerd core/snapshots/storage: CommitViewFails",
+        meaning: "a view becomes a layer, or a caller cannot tell why it does not",
+        run: commit_of_a_view,
     },
     Case {
         name: "mounts",
@@ -217,7 +229,14 @@ fn walk(round: &mut Round<'_>) -> Verdict {
         let expected: Vec<_> = expected.split_whitespace().map(|name| round.key(name)).collect();
         ensure(found == expected, || format!("{filters:?} found {found:?}, not {expected:?}"))?;
     }
-    round.fails("a filter that is none", round.on.walk(&["name="], &mut |_| Ok(())), InvalidArgument)
+    Ok(())
+}
+
+fn wrong_filter(round: &mut Round<'_>) -> Verdict {
+    for filter in ["name=", "=x", "name==\"a"] {
+        round.fails(filter, round.on.walk(&[filter], &mut |_| Ok(())), InvalidArgument)?;
+    }
+    Ok(())
 }
 
 fn stat_in_walk(round: &mut Round<'_>) -> Verdict {
@@ -298,19 +317,25 @@ fn errors(round: &mut Round<'_>) -> Verdict {
 fn commit_errors(round: &mut Round<'_>) -> Verdict {
     round.layer("base", "", &[])?;
     round.prepare("active", "base")?;
-    round.view("view", "base")?;
     let (on, labels) = (round.on, &round.labels);
     let commit = |name: &str, key: &str| on.commit(&round.key(name), &round.key(key), labels);
     round.fails("Commit of nothing", commit("new", "missing"), NotFound)?;
     round.fails("Commit to a name in use", commit("base", "active"), AlreadyExists)?;
     round.fails("Commit to its own key", commit("active", "active"), AlreadyExists)?;
-    round.fails("Commit of a view", commit("new", "view"), FailedPrecondition)?;
     round.fails("Commit of what is committed", commit("new", "base"), FailedPrecondition)?;
     round.fails("Mounts of what is committed", on.mounts(&round.key("base")), FailedPrecondition)?;
     commit("new", "active")?;
     round.fails("Stat of a key that was committed", on.stat(&round.key("active")), NotFound)?;
     let committed = round.stat("new")?;
     ensure(committed.created == committed.updated, || format!("it was never updated: {committed:?}"))
+}
+
+fn commit_of_a_view(round: &mut Round<'_>) -> Verdict {
+    round.layer("base", "", &[])?;
+    round.view("view", "base")?;
+    let commit = |name: &str| round.on.commit(&round.key(name), &round.key("view"), &round.labels);
+    round.fails("Commit of a view", commit("new"), FailedPrecondition)?;
+    round.fails("Commit of a view to a name in use", commit("base"), AlreadyExists)
 }
 
 fn mounts(round: &mut Round<'_>) -> Verdict {

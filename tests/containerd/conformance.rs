@@ -1,0 +1,64 @@
+//! The cases of [`strata::conformance::lifecycle`]: by our socket, behind containerd, and on containerd's own
+//! snapshotters, so that the cases themselves are judged.
+
+use std::path::Path;
+
+use strata::conformance::lifecycle::{self, Outcome};
+use strata::containerd::{Client, Plugin};
+use strata::mount::scratch::FsType;
+use strata::registry::Choice;
+
+use super::{Bench, Containerd, SETTINGS, Version, support};
+
+/// What containerd's own snapshotters are known to do otherwise: snapshotter, case, why.
+const DEVIATIONS: [(&str, &str, &str); 1] =
+    [("native", "commit-of-a-view", "it looks for the view's directory first, which a view does not have")];
+
+/// What containerd itself does otherwise, whatever snapshotter is behind it.
+const OF_CONTAINERD: [(&str, &str); 1] =
+    [("wrong-filter", "its List answers Unknown: it forgets to translate the error")];
+
+fn run(what: &str, client: &Client, expected: &[(&str, &str)]) {
+    let mut failed = Vec::new();
+    for case in lifecycle::cases() {
+        match case.run(client, "", expected) {
+            Outcome::Passed => {}
+            // Not `skipped: `, by which CI finds what a machine lacks.
+            Outcome::Skipped(why) => support::say(&format!("{what}: {} does not apply: {why}", case.name)),
+            Outcome::Deviation(why) => support::say(&format!("{what}: {} deviates: {why}", case.name)),
+            Outcome::Failed(how) => failed.push(format!("{} ({}): {how}", case.name, case.meaning)),
+        }
+    }
+    assert!(failed.is_empty(), "{what}:\n{}", failed.join("\n"));
+}
+
+#[test]
+fn by_our_socket() {
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let daemon = bench.daemon();
+        run(setting.0.as_str(), &bench.client(), &[]);
+        assert_eq!(super::names(&bench.client()), Vec::<String>::new());
+        assert_eq!(daemon.stop(), Some(0));
+        assert!(!bench.socket().exists(), "the socket went with its daemon");
+    }
+}
+
+fn behind(containerd: &Path, name: &str) -> Client {
+    let plugin = Plugin { name: name.to_owned(), namespace: "strata-test".to_owned() };
+    Client::connect(containerd, plugin).expect("connect to containerd")
+}
+
+#[test]
+fn behind_containerd_and_on_its_own_snapshotters() {
+    let Some(version) = Version::installed() else { return };
+    let Some(bench) = Bench::new((Choice::Btrfs, FsType::Btrfs)) else { return };
+    let _daemon = bench.daemon();
+    let plugin = format!("[proxy_plugins.strata]\n  type = \"snapshot\"\n  address = {:?}\n", bench.socket());
+    let containerd = Containerd::start(&bench, &version, &plugin);
+    for name in ["strata", "overlayfs", "native", "btrfs"] {
+        let own = DEVIATIONS.iter().filter(|(who, ..)| *who == name).map(|(_, case, why)| (*case, *why));
+        let expected: Vec<_> = own.chain(OF_CONTAINERD).collect();
+        run(&format!("{name} behind {}", version.name), &behind(&containerd.socket, name), &expected);
+    }
+}

@@ -7,13 +7,18 @@ use serde::Deserialize;
 
 use super::Done;
 use super::session::{Session, check_privilege};
+use crate::containerd::advice::{self, Version};
 use crate::containerd::{self, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::Platform;
 use crate::registry::{self, Choice, Config};
 use crate::store::Durability;
 
 /// Whose snapshots a daemon serves if nobody says.
 const OWNER: &str = "containerd";
+
+/// Where the settings say that the daemon listens if nobody says.
+const SOCKET: &str = "/run/strata/strata.sock";
 
 /// Serve the store to containerd, as a snapshotter
 ///
@@ -21,20 +26,30 @@ const OWNER: &str = "containerd";
 /// owner: the command line sees its own only, and can be used meanwhile. containerd collects as garbage what it does not
 /// know, so each containerd needs an owner of its own.
 ///
-/// The file of --config may say socket, owner, root, backend and durability; what the command line says wins. Logs go to
+/// The file of --config may say socket, owner, containerd, root, backend and durability; what the command line says wins. Logs go to
 /// standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata serve --socket /run/strata/strata.sock")]
 pub(super) struct Serve {
     /// The socket: made with mode 0600, its directory, if it is missing, with 0700
-    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "print_config"])]
     socket: Option<PathBuf>,
     /// Whose snapshots are served [default: containerd]
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
+    /// The socket of the containerd that is served: its content store is read and written, so that layers follow strata's
+    /// rules
+    #[arg(long, value_name = "ADDRESS")]
+    containerd: Option<PathBuf>,
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Serve nothing, and print what has to be in the settings of containerd
+    #[arg(long, value_name = "PROGRAM", requires = "for_version", value_parser = ["containerd"])]
+    print_config: Option<String>,
+    /// For which version of it: 1.7, 2.1.4
+    #[arg(long = "for", id = "for_version", value_name = "VERSION", requires = "print_config", value_parser = version)]
+    for_version: Option<Version>,
     /// How the log is written
     #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = log_format())]
     log_format: LogFormat,
@@ -49,6 +64,10 @@ pub(super) enum LogFormat {
     Json,
 }
 
+fn version(text: &str) -> Result<Version> {
+    text.parse()
+}
+
 fn log_format() -> impl TypedValueParser<Value = LogFormat> {
     PossibleValuesParser::new(["text", "json"])
         .map(|name| if name == "json" { LogFormat::Json } else { LogFormat::Text })
@@ -60,6 +79,7 @@ fn log_format() -> impl TypedValueParser<Value = LogFormat> {
 struct Settings {
     socket: Option<PathBuf>,
     owner: Option<String>,
+    containerd: Option<PathBuf>,
     root: Option<PathBuf>,
     backend: Option<String>,
     durability: Option<String>,
@@ -105,10 +125,19 @@ impl Serve {
 
     pub fn run(&self, session: &Session) -> Done {
         let settings = self.config.as_deref().map(Settings::read).transpose()?.unwrap_or_default();
-        let socket = self.socket.as_ref().or(settings.socket.as_ref()).ok_or_else(|| {
-            Error::invalid("the settings say no socket: add socket = \"/run/strata/strata.sock\", or use --socket")
+        let socket = self.socket.as_ref().or(settings.socket.as_ref());
+        if let Some(version) = self.for_version {
+            let socket = socket.map_or(Path::new(SOCKET), PathBuf::as_path);
+            let root = settings.store(session.config().clone())?.root;
+            let platform = Platform::host().to_string();
+            return Ok(session.output.text(&advice::settings(version, &absolute(socket)?, &root, &platform))?);
+        }
+        let socket = socket.ok_or_else(|| {
+            Error::invalid(format!("the settings say no socket: add socket = \"{SOCKET}\", or use --socket"))
         })?;
-        let options = Options { socket: absolute(socket)? };
+        let containerd = self.containerd.as_ref().or(settings.containerd.as_ref());
+        let containerd = containerd.map(|address| absolute(address)).transpose()?;
+        let options = Options { socket: absolute(socket)?, containerd };
         let mut config = settings.store(session.config().clone())?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;

@@ -118,8 +118,8 @@ pub(super) fn info_of(info: snapshots::Info) -> Info {
         name: info.name,
         parent: info.parent,
         labels: info.labels.into_iter().collect(),
-        created: timestamp_of(info.created_at),
-        updated: timestamp_of(info.updated_at),
+        created: timestamp_of(info.created_at.unwrap_or_default()),
+        updated: timestamp_of(info.updated_at.unwrap_or_default()),
     }
 }
 
@@ -127,8 +127,8 @@ fn timestamp(time: Timestamp) -> prost_types::Timestamp {
     prost_types::Timestamp { seconds: time.seconds, nanos: time.nanos.try_into().unwrap_or_default() }
 }
 
-fn timestamp_of(time: Option<prost_types::Timestamp>) -> Timestamp {
-    let time = time.unwrap_or_default();
+/// A time, as it comes.
+pub(super) fn timestamp_of(time: prost_types::Timestamp) -> Timestamp {
     Timestamp { seconds: time.seconds, nanos: time.nanos.try_into().unwrap_or_default() }
 }
 

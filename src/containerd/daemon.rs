@@ -13,6 +13,8 @@ use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
+use super::diff::Differ;
+use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
 use super::socket;
@@ -44,6 +46,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 pub struct Options {
     /// Where it listens: an absolute path.
     pub socket: PathBuf,
+    /// The socket of the containerd whose content store layers are read from and written to. Without it only snapshots
+    /// are served.
+    pub containerd: Option<PathBuf>,
 }
 
 /// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
@@ -65,7 +70,7 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
     let _tenancy = store.occupy(&format!("process {pid}, which listens at {shown}"))?;
     let (listener, _socket) = socket::listen(&options.socket)?;
     let runtime = runtime()?;
-    let served = runtime.block_on(run(Arc::new(store), listener, ready));
+    let served = runtime.block_on(run(Arc::new(store), options, listener, ready));
     // What goes on is not waited for.
     runtime.shutdown_background();
     served
@@ -77,13 +82,20 @@ fn runtime() -> Result<Runtime> {
     runtime.at("start the threads of", "the daemon")
 }
 
-async fn run(store: Arc<Store>, listener: UnixListener, ready: impl FnOnce() -> Result<()>) -> Result<()> {
+async fn run(
+    store: Arc<Store>,
+    options: &Options,
+    listener: UnixListener,
+    ready: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let mut signals = Signals::watch()?;
     let freeable = Arc::new(Notify::new());
     let service = Service::new(Arc::clone(&store) as Arc<dyn Snapshotter>, CALLS_MAX, Arc::clone(&freeable));
     let service = SnapshotsServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
+    let differ = Differ::new(Arc::clone(&store), options.containerd.as_deref())?;
+    let differ = DiffServer::new(differ).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<SnapshotsServer<Service>>().await;
 
@@ -93,7 +105,7 @@ async fn run(store: Arc<Store>, listener: UnixListener, ready: impl FnOnce() -> 
     let freeing = tokio::spawn(free(store, freeable));
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
-    let serving = Server::builder().add_service(health).add_service(service);
+    let serving = Server::builder().add_service(health).add_service(service).add_service(differ);
     let serving = serving.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
         stopped.notified().await;
     });

@@ -8,6 +8,8 @@
 //! containerd -- gRPC --> Service -- threads --> &dyn Snapshotter      Client: &dyn Snapshotter <-- gRPC
 //! ```
 //!
+//! Beside it, on the same socket, stands the service of containerd's differs: layers by strata's own rules.
+//!
 //! # Invariants
 //! - The core stays synchronous: this module alone knows tokio and tonic. Every call runs on a thread that may block, and
 //!   there is a bound to those.
@@ -20,9 +22,12 @@
 //! containerd, `docs/PLUGINS.md` (proxy plugins), `api/services/snapshots/v1/snapshots.proto`,
 //! `contrib/snapshotservice`; gRPC, `doc/statuscodes.md`.
 
+pub mod advice;
 mod client;
+mod content;
 mod convert;
 mod daemon;
+mod diff;
 mod pool;
 mod proto;
 mod server;

@@ -1,6 +1,7 @@
 //! Synchronous work on threads that may block, at most so many at a time, with a line in the log for each call.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -35,6 +36,31 @@ impl Pool {
         let done = done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the thread of this call stopped")));
         call.answer(&done);
         done.map_err(|error| convert::status(&error))
+    }
+}
+
+/// Tells work that nobody waits for it any more.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Tells it when the answer is dropped: keep that as long as somebody waits.
+    pub fn on_drop(&self) -> impl Drop + use<> {
+        struct OnDrop(Arc<AtomicBool>);
+        impl Drop for OnDrop {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        OnDrop(Arc::clone(&self.0))
+    }
+
+    /// `Cancelled` once nobody waits.
+    pub fn check(&self) -> Result<()> {
+        if self.0.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Cancelled, "the caller does not wait any more"));
+        }
+        Ok(())
     }
 }
 

@@ -303,6 +303,33 @@ impl Store {
         }
     }
 
+    /// The active snapshot or view that has the mounts for which `is_it` answers true. They follow from what a snapshot
+    /// stands on, so nothing is kept of what was handed out, and the newest are tried first: who asks has just made one.
+    /// Several views of one parent may have the same.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn find_by_mounts(&self, is_it: &dyn Fn(&[Mount]) -> bool) -> Result<Option<String>> {
+        self.meta.view(|tx| {
+            for row in rows::mountable(tx, &self.owner)? {
+                let stack = rows::chain(tx, Some(row.row))?;
+                if is_it(&self.mounts_of(row.kind, &stack)?) {
+                    return Ok(Some(row.name));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    /// Brings what was written into the active snapshot `key` to disk, so that its commit need not wait for that.
+    ///
+    /// # Errors
+    /// `NotFound`; what the file system reports.
+    pub fn flush(&self, key: &str) -> Result<()> {
+        let (row, _) = self.stack(key)?;
+        if self.waits(Flush::Now) { self.bring_to_disk(row.id, false) } else { Ok(()) }
+    }
+
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
     ///
     /// # Errors

@@ -147,6 +147,15 @@ pub(super) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
     statement.query_row([sql_id(id)?], row_of).optional()?.transpose()
 }
 
+/// The active snapshots and views of `owner`, the newest first.
+pub(super) fn mountable(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Row>> {
+    let mut statement = tx.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM snapshot WHERE owner = ?1 AND kind IN (1, 2) AND state IN (0, 2) ORDER BY id DESC"
+    ))?;
+    let rows: Vec<Answer<Row>> = statement.query_map([owner], row_of)?.collect::<rusqlite::Result<_>>()?;
+    rows.into_iter().collect()
+}
+
 /// The ids from `row` down to the base, nearest first.
 pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
     let mut statement = tx.prepare_cached(

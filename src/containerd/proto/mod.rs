@@ -46,5 +46,5 @@ pub(super) mod containerd {
     }
 }
 
-pub(super) use containerd::services::snapshots::v1 as snapshots;
+pub(super) use containerd::services::{content::v1 as content, diff::v1 as diff, snapshots::v1 as snapshots};
 pub(super) use containerd::types;

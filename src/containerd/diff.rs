@@ -1,0 +1,203 @@
+//! The service `containerd.services.diff.v1.Diff`: layers by strata's own rules, from and into containerd's content store.
+//!
+//! containerd's own differ reads the mounts of a request to guess how the snapshots lie on disk. Here they are compared,
+//! as a whole, with what strata hands out: they are a snapshot's or they are not, and if not the answer is `Unimplemented`,
+//! upon which containerd asks its next differ. Nothing of them is parsed.
+//!
+//! What is applied is on disk before the answer, for containerd commits inside a transaction of its own database.
+//!
+//! # References
+//! containerd, `api/services/diff/v1/diff.proto`, `core/diff/{apply,walking}`; OCI image specification, `layer.md`.
+
+use std::io::{BufRead as _, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use tonic::metadata::MetadataMap;
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::content::{self, Content};
+use super::convert;
+use super::pool::{Call, Cancel, Pool};
+use super::proto::diff::diff_server::Diff;
+use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
+use super::proto::types::{Descriptor, Mount};
+use crate::changeset::blob::{Compress, Compression, Decompress, DigestReader, DigestWriter, Expansion};
+use crate::changeset::diff::Ancestors;
+use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
+use crate::changeset::{Change, Sink};
+use crate::error::{Context, Error, Result};
+use crate::id::Digest;
+use crate::snapshotter::{Info, Kind, Snapshotter};
+use crate::store::Store;
+use crate::tree::{Meta, Timestamp};
+
+/// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
+const LAYERS_MAX: usize = 4;
+
+/// What a layer is when decompressed.
+const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// What a layer is made as if nobody says: what containerd makes.
+const DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
+/// A store's layers, served.
+#[derive(Clone, Debug)]
+pub(super) struct Differ {
+    store: Arc<Store>,
+    /// Where blobs are; without it, nothing can be done.
+    containerd: Option<Channel>,
+    pool: Pool,
+}
+
+impl Differ {
+    /// Serves the layers of `store`, with blobs in the content store of the containerd that listens at `containerd`. Call
+    /// it within a runtime.
+    pub fn new(store: Arc<Store>, containerd: Option<&Path>) -> Result<Self> {
+        let containerd = containerd.map(content::connect).transpose()?;
+        Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX) })
+    }
+
+    /// The content store for a call with `headers`.
+    fn content(&self, headers: &MetadataMap) -> Result<Content, Status> {
+        let channel = self.containerd.as_ref().ok_or_else(|| {
+            Status::unimplemented("strata serve was not told where containerd is: add --containerd ADDRESS")
+        })?;
+        Ok(Content::new(channel, headers))
+    }
+}
+
+#[tonic::async_trait]
+impl Diff for Differ {
+    async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
+        let content = self.content(request.metadata())?;
+        let ApplyRequest { diff, mounts, .. } = request.into_inner();
+        let layer = diff.ok_or_else(|| Status::invalid_argument("the request does not say what to apply"))?;
+        let (store, cancel) = (Arc::clone(&self.store), Cancel::default());
+        let _guard = cancel.on_drop();
+        let call = Call::new("Apply", &layer.digest);
+        let applied = self.pool.run(call, move || apply(&store, content, &layer, &mounts, &cancel)).await?;
+        Ok(Response::new(ApplyResponse { applied: Some(applied) }))
+    }
+
+    async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
+        let content = self.content(request.metadata())?;
+        let request = request.into_inner();
+        let (store, cancel) = (Arc::clone(&self.store), Cancel::default());
+        let _guard = cancel.on_drop();
+        let call = Call::new("Diff", &request.r#ref);
+        let made = self.pool.run(call, move || diff(&store, content, request, &cancel)).await?;
+        Ok(Response::new(DiffResponse { diff: Some(made) }))
+    }
+}
+
+/// The snapshot whose mounts these are.
+fn find(store: &Store, mounts: &[Mount]) -> Result<Info> {
+    let found = store.find_by_mounts(&|own| convert::mounts(own) == mounts)?;
+    let key = found.ok_or_else(|| {
+        let shown = mounts.first().map_or("none", |mount| mount.source.as_str());
+        Error::unsupported(format!("the mounts ({shown}) are not those of a snapshot of strata's"))
+    })?;
+    store.stat(&key)
+}
+
+fn apply(store: &Store, content: Content, layer: &Descriptor, mounts: &[Mount], cancel: &Cancel) -> Result<Descriptor> {
+    Compression::of_media_type(&layer.media_type)?;
+    let key = find(store, mounts)?.name;
+    let content = content.seen_by(&key)?;
+    let mut blob = BufReader::new(content.read(&layer.digest, cancel)?);
+    let compression = Compression::detect(blob.fill_buf().at("read", &layer.digest)?);
+    let plain = Decompress::new(blob, compression, Expansion::default(), format!("layer {}", layer.digest))?;
+    let mut plain = DigestReader::new(plain);
+    let applied = store.apply(&key, &mut |sink: &mut dyn Sink| {
+        tar::decode(&mut plain, &Limits::default(), &mut Stoppable { inner: sink, cancel }).map(drop)
+    })?;
+    if applied.skipped_devices + applied.clamped_times + applied.dropped_xattrs > 0 {
+        tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
+    }
+    store.flush(&key)?;
+    let (digest, size) = plain.finish();
+    Ok(Descriptor {
+        media_type: PLAIN.to_owned(),
+        digest: digest.to_string(),
+        size: i64::try_from(size).unwrap_or(i64::MAX),
+        annotations: layer.annotations.clone(),
+    })
+}
+
+fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) -> Result<Descriptor> {
+    let DiffRequest { left, right, media_type, r#ref: mut reference, labels, source_date_epoch } = request;
+    let media_type = if media_type.is_empty() { DEFAULT } else { &media_type };
+    let compression = Compression::of_media_type(media_type)?;
+    let (base, shown) = (shown_by(find(store, &left)?), find(store, &right)?);
+    let content = content.seen_by(&shown.name)?;
+    // Who looks at an empty view looks at nothing else.
+    let key = if shown.parent.is_empty() { shown.name } else { shown_by(shown) };
+    if reference.is_empty() {
+        reference = fresh_reference();
+    }
+    let epoch = source_date_epoch.map(convert::timestamp_of);
+    let digested = DigestWriter::new(content.write(&reference)?);
+    let compress = Compress::new(digested, compression, None)?;
+    let (compress, uncompressed) = write_layer(store, &key, &base, epoch, compress, cancel)?;
+    let (writer, digest, _) = compress.finish()?.finish();
+    content.commit(writer, media_type, digest, uncompressed, labels)
+}
+
+/// A view shows its parent, which says more: whether it is the other one's, for one.
+fn shown_by(info: Info) -> String {
+    if info.kind == Kind::View { info.parent } else { info.name }
+}
+
+fn fresh_reference() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Writes what `key` changed against `base` (nothing, if that is empty), with no time after `epoch`; answers with the
+/// writer and the DiffID.
+fn write_layer<W: Write>(
+    store: &Store,
+    key: &str,
+    base: &str,
+    epoch: Option<Timestamp>,
+    writer: W,
+    cancel: &Cancel,
+) -> Result<(W, Digest)> {
+    let new = store.open_tree(key)?;
+    let old = if base.is_empty() { None } else { Some(store.open_tree(base)?) };
+    let mut ancestors = Ancestors::new(old.as_ref(), &new);
+    let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(epoch, meta));
+    let mut encoder = Encoder::new(DigestWriter::new(writer), MtimePrecision::Nanoseconds, &mut describe);
+    let mut capped = |change: &Change, data: &mut dyn Read| match (change, epoch) {
+        (Change::Put { path, meta, existed }, Some(_)) => {
+            let (path, meta): (PathBuf, _) = (path.clone(), not_after(epoch, meta.clone()));
+            encoder.change(&Change::Put { path, meta, existed: *existed }, data)
+        }
+        (change, _) => encoder.change(change, data),
+    };
+    store.changes(key, Some(base), &mut Stoppable { inner: &mut capped, cancel })?;
+    let (writer, digest, _) = encoder.finish()?.finish();
+    Ok((writer, digest))
+}
+
+fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
+    Meta { mtime: epoch.map_or(meta.mtime, |epoch| meta.mtime.min(epoch)), ..meta }
+}
+
+/// A sink that ends when nobody waits for the answer any more.
+struct Stoppable<'a> {
+    inner: &'a mut dyn Sink,
+    cancel: &'a Cancel,
+}
+
+impl Sink for Stoppable<'_> {
+    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
+        self.cancel.check()?;
+        self.inner.change(change, data)
+    }
+}

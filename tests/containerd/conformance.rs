@@ -54,8 +54,7 @@ fn behind_containerd_and_on_its_own_snapshotters() {
     let Some(version) = Version::installed() else { return };
     let Some(bench) = Bench::new((Choice::Btrfs, FsType::Btrfs)) else { return };
     let _daemon = bench.daemon();
-    let plugin = format!("[proxy_plugins.strata]\n  type = \"snapshot\"\n  address = {:?}\n", bench.socket());
-    let containerd = Containerd::start(&bench, &version, &plugin);
+    let containerd = Containerd::start(&bench, &version);
     for name in ["strata", "overlayfs", "native", "btrfs"] {
         let own = DEVIATIONS.iter().filter(|(who, ..)| *who == name).map(|(_, case, why)| (*case, *why));
         let expected: Vec<_> = own.chain(OF_CONTAINERD).collect();

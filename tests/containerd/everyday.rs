@@ -2,16 +2,11 @@
 
 use std::process::Command;
 
-use super::image::{ARCHITECTURE, Image, Layer, shell};
+use super::image::{Image, Layer, shell};
 use super::{Bench, Containerd, SETTINGS, Version, support, text};
 
 /// How many containers run at once.
 const CONTAINERS: usize = 20;
-
-/// The entry of a proxy plugin that only takes snapshots: all that 1.6 knows.
-pub(crate) fn snapshots_only(bench: &Bench) -> String {
-    format!("[proxy_plugins.strata]\n  type = \"snapshot\"\n  address = {:?}\n", bench.socket())
-}
 
 /// Three layers with a shell; the last hides a file and changes another.
 pub(crate) fn small_image() -> Image {
@@ -26,8 +21,16 @@ pub(crate) fn run(containerd: &Containerd, image: &str, name: &str, script: &str
     (output.status.code(), said)
 }
 
-fn ok(command: &mut Command) -> String {
+pub(crate) fn ok(command: &mut Command) -> String {
     text(&command.output().expect("run")).unwrap_or_else(|failed| panic!("{command:?}: {failed}"))
+}
+
+/// The snapshot of the topmost layer of the only image.
+pub(crate) fn top(containerd: &Containerd) -> String {
+    let list = containerd.ok(&["snapshots", "ls"]);
+    let rows: Vec<Vec<&str>> = list.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    let is_parent = |name: &str| rows.iter().any(|row| row.len() == 3 && row[1] == name);
+    rows.iter().find(|row| !is_parent(row[0])).expect("a snapshot")[0].to_owned()
 }
 
 /// Runs a container, makes an image of what it wrote, and runs that.
@@ -89,17 +92,6 @@ fn everyday(bench: &Bench, containerd: &Containerd) {
     assert_eq!(ok(&mut bench.strata(&["ls", "--json"])), listed);
 }
 
-/// What 1.7 has to be told besides, to unpack what it imports.
-fn unpack(version: &Version) -> String {
-    if version.name != "1.7" {
-        return String::new();
-    }
-    format!(
-        "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = \"linux/{ARCHITECTURE}\"\n  \
-         snapshotter = \"strata\"\n"
-    )
-}
-
 #[test]
 fn on_every_strategy() {
     Version::installed().into_iter().for_each(|version| on(&version));
@@ -114,7 +106,7 @@ fn on(version: &Version) {
     for setting in SETTINGS {
         let Some(bench) = Bench::new(setting) else { continue };
         let daemon = bench.daemon();
-        let containerd = Containerd::start(&bench, version, &(snapshots_only(&bench) + &unpack(version)));
+        let containerd = Containerd::start(&bench, version);
         everyday(&bench, &containerd);
         drop(containerd);
         assert_eq!(daemon.stop(), Some(0), "{}", setting.0);

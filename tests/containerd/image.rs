@@ -10,7 +10,7 @@ use strata::id::Digest;
 use tar::{Builder, EntryType, Header};
 
 /// The architecture in the words of images.
-pub(crate) const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+const ARCHITECTURE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
 
 /// A layer under construction.
 pub(crate) struct Layer(Builder<Vec<u8>>);
@@ -42,6 +42,14 @@ impl Layer {
 
     pub(crate) fn file(self, path: &str, bytes: &[u8]) -> Self {
         self.entry(path, EntryType::Regular, 0o755, (0, 0), "", bytes)
+    }
+
+    pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Symlink, 0o777, (0, 0), target, b"")
+    }
+
+    pub(crate) fn link(self, path: &str, target: &str) -> Self {
+        self.entry(path, EntryType::Link, 0o755, (0, 0), target, b"")
     }
 
     pub(crate) fn finish(self) -> Vec<u8> {

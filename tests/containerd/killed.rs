@@ -66,7 +66,7 @@ fn in_the_middle_of_unpacks() {
         let large = large_image();
         large.write(&archive);
         let archive = archive.to_str().expect("a path");
-        let containerd = Containerd::start(&bench, &version, &everyday::snapshots_only(&bench));
+        let containerd = Containerd::start(&bench, &version);
         for kill in 0..KILLS {
             kill_in_an_import(&bench, &containerd, archive, Duration::from_millis(40 + 60 * kill));
             let daemon = bench.daemon();

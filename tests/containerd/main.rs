@@ -12,6 +12,7 @@ mod conformance;
 mod everyday;
 mod image;
 mod killed;
+mod layers;
 mod service;
 
 use std::fs;
@@ -71,7 +72,8 @@ impl Bench {
     /// A daemon that can be called.
     fn daemon(&self) -> Process {
         let socket = self.socket();
-        let mut command = self.strata(&["serve", "--socket", socket.to_str().expect("a path")]);
+        let mut command = self.strata(&["serve"]);
+        command.arg("--socket").arg(&socket).arg("--containerd").arg(self.path("containerd.sock"));
         let daemon = Process::start(&mut command, &self.path("strata.log"));
         let began = Instant::now();
         while Client::connect(&socket, Plugin::default()).is_err() {
@@ -191,14 +193,18 @@ struct Containerd {
 }
 
 impl Containerd {
-    /// Starts it, with `more` at the end of its settings.
-    fn start(bench: &Bench, version: &Version, more: &str) -> Self {
+    /// Starts it with the settings that strata prints for it.
+    fn start(bench: &Bench, version: &Version) -> Self {
         let socket = bench.path("containerd.sock");
         let config = bench.path("containerd.toml");
         let (root, state) = (bench.path("containerd"), bench.path("run/containerd-state"));
+        let number = version.program("containerd").arg("--version").output().expect("run containerd");
+        let number = String::from_utf8_lossy(&number.stdout).split_whitespace().nth(2).expect("a version").to_owned();
+        let mut strata = bench.strata(&["serve", "--print-config", "containerd", "--for", &number, "--socket"]);
+        let printed = text(&strata.arg(bench.socket()).output().expect("run")).expect("settings");
         let settings = format!(
-            "version = 2\nroot = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n\
-             [grpc]\n  address = {socket:?}\n{more}"
+            "root = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n{printed}\n\
+             [grpc]\n  address = {socket:?}\n"
         );
         fs::write(&config, settings).expect("write");
         let mut command = version.program("containerd");

@@ -1,0 +1,219 @@
+//! Layers by strata's rules for containerd's users: where containerd's own differ loses, resurrects or widens something,
+//! depending on the snapshotter, the result is that of the image specification, and of `strata import`.
+
+use std::io::Read as _;
+use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::path::Path;
+
+use strata::Snapshotter;
+use strata::changeset::blob::{Compression, Decompress, Expansion};
+use strata::conformance::lifecycle::GC_ROOT;
+use strata::containerd::{Client, Plugin};
+use strata::id::Digest;
+use strata::mount;
+use strata::snapshotter::Kind;
+use strata::tree::memory::Tree;
+use strata::tree::{Dir, Timestamp, text};
+
+use super::image::{Image, Layer};
+use super::{Bench, Containerd, SETTINGS, Version, everyday};
+
+const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
+
+/// What a second layer does to a first, and what must come out: a path, and its mode and owner, or that it is not there.
+struct Rule {
+    name: &'static str,
+    lower: fn(Layer) -> Layer,
+    upper: fn(Layer) -> Layer,
+    expected: &'static [(&'static str, &'static str)],
+}
+
+const RULES: [Rule; 10] = [
+    Rule {
+        name: "test.local/whiteout-and-again:1",
+        lower: |layer| layer.dir("d", 0o755, (0, 0)).file("d/old", b"old"),
+        upper: |layer| layer.file(".wh.d", b"").dir("d", 0o750, (1, 2)).file("d/new", b"new"),
+        expected: &[("d", "750 1:2"), ("d/new", "755 0:0"), ("d/old", "-")],
+    },
+    Rule {
+        name: "test.local/again-and-whiteout:1",
+        lower: |layer| layer.dir("d", 0o755, (0, 0)).file("d/old", b"old"),
+        upper: |layer| layer.dir("d", 0o750, (1, 2)).file("d/new", b"new").file(".wh.d", b""),
+        expected: &[("d", "750 1:2"), ("d/new", "755 0:0"), ("d/old", "-")],
+    },
+    Rule {
+        name: "test.local/entry-and-whiteout:1",
+        lower: |layer| layer.file("a", b"old"),
+        upper: |layer| layer.file("a", b"new").file(".wh.a", b""),
+        expected: &[("a", "755 0:0")],
+    },
+    Rule {
+        name: "test.local/implied-parents:1",
+        lower: |layer| layer.dir("t", 0o1777, (5, 6)).dir("priv", 0o700, (7, 8)),
+        upper: |layer| layer.file("t/new", b"new").file("priv/k2", b"key"),
+        expected: &[("t", "1777 5:6"), ("t/new", "755 0:0"), ("priv", "700 7:8"), ("priv/k2", "755 0:0")],
+    },
+    Rule {
+        name: "test.local/opaque-alone:1",
+        lower: |layer| layer.dir("d", 0o700, (3, 4)).file("d/old", b"old"),
+        upper: |layer| layer.file("d/.wh..wh..opq", b""),
+        expected: &[("d", "700 3:4"), ("d/old", "-")],
+    },
+    Rule {
+        name: "test.local/link-to-a-lower-file:1",
+        lower: |layer| layer.file("a", b"content"),
+        upper: |layer| layer.link("b", "a"),
+        expected: &[("a", "755 0:0"), ("b", "755 0:0")],
+    },
+    Rule {
+        name: "test.local/linked-parent:1",
+        lower: |layer| layer.dir("usr", 0o755, (0, 0)).dir("usr/lib", 0o755, (0, 0)).symlink("lib", "usr/lib"),
+        upper: |layer| layer.file("lib/x", b"x"),
+        expected: &[("lib", "777 0:0"), ("usr/lib/x", "755 0:0"), ("lib/x", "-")],
+    },
+    Rule {
+        name: "test.local/whiteout:1",
+        lower: |layer| layer.file("gone", b"x").file("stays", b"x"),
+        upper: |layer| layer.file(".wh.gone", b""),
+        expected: &[("gone", "-"), ("stays", "755 0:0")],
+    },
+    Rule {
+        name: "test.local/root:1",
+        lower: |layer| layer.dir("./", 0o711, (5, 6)).file("a", b"a"),
+        upper: |layer| layer.file("b", b"b"),
+        expected: &[("", "711 5:6"), ("b", "755 0:0")],
+    },
+    Rule {
+        name: "test.local/parent-becomes-a-file:1",
+        lower: |layer| layer.dir("d", 0o755, (0, 0)).file("d/old", b"old"),
+        upper: |layer| layer.file("d", b"now a file"),
+        expected: &[("d", "755 0:0"), ("d/old", "-")],
+    },
+];
+
+fn described(tree: &Tree, path: &str) -> String {
+    tree.get(path).map_or("-".to_owned(), |named| {
+        let meta = &named.inode.meta;
+        format!("{:o} {}:{}", meta.mode, meta.uid, meta.gid)
+    })
+}
+
+/// What an active snapshot on the only image shows: the case where containerd's overlayfs loses the root's attributes.
+fn unpacked(bench: &Bench) -> Tree {
+    let client = bench.client();
+    let (mut tops, mut parents) = (Vec::new(), Vec::new());
+    client
+        .walk(&[], &mut |info| {
+            assert_eq!(info.kind, Kind::Committed);
+            tops.push(info.name.clone());
+            parents.push(info.parent.clone());
+            Ok(())
+        })
+        .expect("walk");
+    tops.retain(|name| !parents.contains(name));
+    assert_eq!(tops.len(), 1, "{tops:?}");
+    let mounts = client.prepare("look", &tops[0], &[].into()).expect("prepare");
+    let tree = Tree::read(&Dir::from_fd(mount::detached(&mounts).expect("mount"), "look")).expect("read");
+    client.remove("look").expect("remove");
+    tree
+}
+
+/// What `strata import` makes of the same archive.
+fn imported(bench: &Bench, archive: &Path) -> String {
+    everyday::ok(bench.strata(&["import", "--name", "judge"]).arg(archive));
+    let listed = everyday::ok(&mut bench.strata(&["images", "--json"]));
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    let top = listed[0]["top"].as_str().expect("a name");
+    everyday::ok(&mut bench.strata(&["tree", "--digest", top])).trim().to_owned()
+}
+
+#[test]
+fn follow_the_specification() {
+    let Some(version) = Version::unpacked() else { return };
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let _daemon = bench.daemon();
+        let containerd = Containerd::start(&bench, &version);
+        let archive = bench.path("image.tar");
+        for rule in &RULES {
+            let what = format!("{} on {}", rule.name, setting.0);
+            let layers = [rule.lower, rule.upper].map(|made| made(Layer::new()).finish()).into();
+            Image { name: rule.name, layers }.write(&archive);
+            containerd.ok(&["images", "import", archive.to_str().expect("a path")]);
+            let tree = unpacked(&bench);
+            for (path, expected) in rule.expected {
+                assert_eq!(described(&tree, path), *expected, "{what}: {path}");
+            }
+            assert_eq!(text::digest(&tree).to_string(), imported(&bench, &archive), "{what}: strata import differs");
+            containerd.ok(&["images", "rm", "--sync", rule.name]);
+        }
+    }
+}
+
+/// Changes that containerd's own differ does not see: other bytes of the same length at the same time, and attributes.
+fn change_unseen(client: &Client, key: &str) {
+    let mounts = client.mounts(key).expect("mounts");
+    let tree = Dir::from_fd(mount::detached(&mounts).expect("mount"), key);
+    let etc = tree.open_dir("etc").expect("etc");
+    let before = etc.stat("hello").expect("stat");
+    std::fs::write(format!("/proc/self/fd/{}/hello", etc.as_fd().as_raw_fd()), "GOOD DAY\n").expect("write");
+    etc.set_mtime("hello", before.mtime).expect("utimes");
+    tree.open_dir("bin").expect("bin").set_xattr("sh", b"user.note", b"value").expect("setfattr");
+    // A write leaves no other trace, on any strategy.
+    etc.set_mtime("", Timestamp { seconds: 1_700_000_001, nanos: 5 }).expect("utimes");
+}
+
+/// What `ctr snapshots diff` prints, and what it is when decompressed.
+fn diffed(containerd: &Containerd, key: &str, media_type: &str) -> (Digest, Vec<u8>) {
+    let mut ctr = containerd.ctr(&["snapshots", "diff", "--keep", "--media-type", media_type, key]);
+    let output = ctr.output().expect("run ctr");
+    crate::text(&output).unwrap_or_else(|failed| panic!("{media_type}: {failed}"));
+    let compression = Compression::of_media_type(media_type).expect("a layer");
+    let mut plain = Vec::new();
+    Decompress::new(&*output.stdout, compression, Expansion::default(), media_type)
+        .and_then(|mut reader| reader.read_to_end(&mut plain).map_err(|error| panic!("{media_type}: {error}")))
+        .expect("decompress");
+    (Digest::of(&output.stdout), plain)
+}
+
+#[test]
+fn are_made_alike_on_every_strategy() {
+    let Some(version) = Version::unpacked() else { return };
+    let mut made: Vec<Vec<u8>> = Vec::new();
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let _daemon = bench.daemon();
+        let containerd = Containerd::start(&bench, &version);
+        let archive = bench.path("small.tar");
+        everyday::small_image().write(&archive);
+        containerd.ok(&["images", "import", archive.to_str().expect("a path")]);
+        let top = everyday::top(&containerd);
+        let plugin = Plugin { name: "strata".to_owned(), namespace: "default".to_owned() };
+        let client = Client::connect(&containerd.socket, plugin).expect("connect");
+        client.prepare("work", &top, &[(GC_ROOT.to_owned(), "test".to_owned())].into()).expect("prepare");
+        change_unseen(&client, "work");
+        let plain = diffed(&containerd, "work", PLAIN).1;
+        for media_type in [format!("{PLAIN}+gzip"), format!("{PLAIN}+zstd"), format!("{PLAIN}+gzip")] {
+            // The last one is in the content store already.
+            let (digest, same) = diffed(&containerd, "work", &media_type);
+            assert!(same == plain, "{} {media_type}: another layer", setting.0);
+            let listed = containerd.ok(&["content", "ls"]);
+            let line = listed.lines().find(|line| line.starts_with(&digest.to_string())).expect("it is kept");
+            assert!(line.contains(&format!("containerd.io/uncompressed={}", Digest::of(&plain))), "{line}");
+        }
+        assert_eq!(paths(&plain), ["bin/", "bin/sh", "etc/", "etc/hello"], "{}", setting.0);
+        made.push(plain);
+    }
+    assert!(made.iter().all(|layer| *layer == made[0]), "the strategies make different layers");
+}
+
+/// The paths of a layer, without that of the root.
+fn paths(layer: &[u8]) -> Vec<String> {
+    let mut archive = tar::Archive::new(layer);
+    let entries = archive.entries().expect("an archive");
+    let path = |entry: std::io::Result<tar::Entry<'_, &[u8]>>| {
+        let entry = entry.expect("an entry");
+        String::from_utf8_lossy(&entry.path_bytes()).into_owned()
+    };
+    entries.map(path).filter(|path| path != "./").collect()
+}

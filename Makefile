@@ -7,14 +7,14 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench bench-import fuzz proto lint ci provision
+.PHONY: help test test-long compare bench bench-import bench-containerd fuzz proto lint ci provision
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
 FUZZERS := decode round_trip differential apply
 
 help: ## list these targets
-	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 24
 
 test: provision ## run every test that this machine can run (as root: all of them)
 	@mkdir -p target && set -o pipefail && cargo test --locked --no-fail-fast 2>&1 | tee target/test.log
@@ -29,7 +29,11 @@ compare: provision ## compare the strategies on this machine; ARGS="..." go to `
 	cargo run --locked --release -- compare $(ARGS)
 
 bench: provision ## measure against the raw system calls
-	cargo bench --locked
+	cargo bench --locked --bench lifecycle
+	cargo bench --locked --bench changeset
+
+bench-containerd: provision ## measure behind containerd, against its own snapshotters
+	cargo bench --locked --bench containerd
 
 bench-import: provision ## measure imports against tar, umoci, podman and containerd (as root; ROUNDS=5)
 	cargo build --locked --release

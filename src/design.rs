@@ -23,6 +23,7 @@
 //!   streams/<id>.zst    how the layer that s/<id> was made from was spelled: a recording
 //!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
 //!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
+//!   run/daemon-<digest> the lock of the daemon of an owner, by a digest of the owner's name; it says who holds it
 //! ```
 //!
 //! ## The database, format 1
@@ -196,3 +197,23 @@
 //! - **A commit walks once**: the walk that counts also notes what to bring to disk, as long as that is little.
 //! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the
 //!   error names the path.
+//!
+//! ## containerd
+//!
+//! - **The protocols are written anew** (`src/containerd/proto/*.proto`: containerd's names and numbers, and only what is
+//!   spoken), and the Rust made of them is committed. So nobody who builds strata needs a compiler of protocol buffers.
+//! - **A snapshot is found by its mounts, and nothing is kept of what was handed out.** The differ gets mounts and no key.
+//!   Mounts follow from what a snapshot stands on, for ever; so they are made again and compared, the newest snapshot
+//!   first, which mostly is the one. A digest in the row would be a second truth, and one more thing to migrate.
+//! - **Where a call says no namespace, the snapshot's key does.** containerd passes its namespace on to a differ; Debian's
+//!   builds of 1.6 and 1.7 do not. Keys behind containerd are `namespace/number/name`.
+//! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of it.
+//! - **A call that was begun runs to its end**, and one that waits for a thread goes with its caller. The exception are
+//!   layers: an unpack that nobody waits for any more stops, since its snapshot is thrown away in any case.
+//! - **Calls and layers have threads of their own**, so that four slow unpacks keep no container from starting, and a
+//!   `Cleanup` keeps nobody waiting.
+//! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own
+//!   database, in which nobody should wait for a disk.
+//! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command line's.
+//! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on the
+//!   socket's directory, which two stores cannot share.

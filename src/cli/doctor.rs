@@ -21,7 +21,12 @@ use crate::tree::{Dir, walk};
 /// without root.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata doctor --root /srv/strata")]
-pub(super) struct Doctor {}
+pub(super) struct Doctor {
+    /// Look at the containerd that listens at ADDRESS instead, and whether it is set up for strata
+    #[cfg(feature = "containerd")]
+    #[arg(long, value_name = "ADDRESS", num_args = 0..=1, default_missing_value = "/run/containerd/containerd.sock")]
+    containerd: Option<PathBuf>,
+}
 
 /// All that is known.
 #[derive(Debug, Serialize)]
@@ -75,6 +80,10 @@ fn word(available: bool) -> String {
 
 impl Doctor {
     pub fn run(&self, session: &Session) -> Done {
+        #[cfg(feature = "containerd")]
+        if let Some(address) = &self.containerd {
+            return look_at_containerd(session, address);
+        }
         let config = session.config();
         let tried_at = config.root.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned();
         let (store, broken) = match session.find_store() {
@@ -95,6 +104,24 @@ impl Doctor {
         };
         session.output.either(&findings, || findings.text(broken.as_ref()))?;
         broken.map_or(Ok(()), |error| Err(error.into()))
+    }
+}
+
+#[cfg(feature = "containerd")]
+fn look_at_containerd(session: &Session, address: &Path) -> Done {
+    let address = std::path::absolute(address).at("find", address)?;
+    let findings = crate::containerd::inspect::inspect(&address)?;
+    let rows = findings.iter().map(|finding| {
+        let found = super::output::shown(&finding.found);
+        vec![finding.what.to_owned(), if finding.good { "good" } else { "wrong" }.to_owned(), found]
+    });
+    session.output.either(&findings, || table(&["WHAT", "IS", "FOUND"], rows.collect()))?;
+    match findings.iter().find(|finding| !finding.good) {
+        None => Ok(()),
+        Some(wrong) => {
+            let shown = address.display();
+            Err(Error::precondition(format!("containerd at {shown}: {}: {}", wrong.what, wrong.found)).into())
+        }
     }
 }
 

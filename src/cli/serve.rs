@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Done;
 use super::session::{Session, check_privilege};
 use crate::containerd::advice::{self, Version};
-use crate::containerd::{self, Options};
+use crate::containerd::{self, Address, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
 use crate::registry::{self, Choice, Config};
@@ -26,7 +26,7 @@ const SOCKET: &str = "/run/strata/strata.sock";
 /// owner: the command line sees its own only, and can be used meanwhile. containerd collects as garbage what it does not
 /// know, so each containerd needs an owner of its own.
 ///
-/// The file of --config may say socket, owner, containerd, root, backend and durability; what the command line says wins. Logs go to
+/// The file of --config may say socket, owner, containerd, metrics, root, backend and durability; what the command line says wins. Logs go to
 /// standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata serve --socket /run/strata/strata.sock")]
@@ -41,6 +41,9 @@ pub(super) struct Serve {
     /// rules
     #[arg(long, value_name = "ADDRESS")]
     containerd: Option<PathBuf>,
+    /// Serve figures for Prometheus, at /metrics: on a port of this machine alone (127.0.0.1:9090) or a socket (/run/...)
+    #[arg(long, value_name = "ADDRESS")]
+    metrics: Option<Address>,
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -80,6 +83,7 @@ struct Settings {
     socket: Option<PathBuf>,
     owner: Option<String>,
     containerd: Option<PathBuf>,
+    metrics: Option<String>,
     root: Option<PathBuf>,
     backend: Option<String>,
     durability: Option<String>,
@@ -137,7 +141,11 @@ impl Serve {
         })?;
         let containerd = self.containerd.as_ref().or(settings.containerd.as_ref());
         let containerd = containerd.map(|address| absolute(address)).transpose()?;
-        let options = Options { socket: absolute(socket)?, containerd };
+        let metrics = match (&self.metrics, &settings.metrics) {
+            (None, Some(address)) => Some(address.parse()?),
+            (address, _) => address.clone(),
+        };
+        let options = Options { socket: absolute(socket)?, containerd, metrics };
         let mut config = settings.store(session.config().clone())?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;

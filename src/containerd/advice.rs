@@ -45,6 +45,13 @@ impl FromStr for Version {
     }
 }
 
+impl Version {
+    /// Whether it can have a differ in another process.
+    pub fn has_differs(self) -> bool {
+        self >= DIFFERS
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
@@ -56,7 +63,7 @@ impl fmt::Display for Version {
 pub fn settings(version: Version, socket: &Path, root: &Path, platform: &str) -> String {
     let socket = quoted(socket);
     let snapshotter = format!("[proxy_plugins.strata]\n  type = \"snapshot\"\n  address = {socket}\n");
-    if version < DIFFERS {
+    if !version.has_differs() {
         return format!(
             "# For containerd {version}. It cannot have a differ in another process (type = \"diff\" keeps it from\n\
              # starting), so layers are applied and made by its own; snapshots are strata's.\nversion = 2\n\n{snapshotter}"

@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::diff::Differ;
+use super::metrics::{self, Address, Metrics};
 use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
@@ -49,6 +50,8 @@ pub struct Options {
     /// The socket of the containerd whose content store layers are read from and written to. Without it only snapshots
     /// are served.
     pub containerd: Option<PathBuf>,
+    /// Where figures for Prometheus are served.
+    pub metrics: Option<Address>,
 }
 
 /// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
@@ -90,15 +93,21 @@ async fn run(
 ) -> Result<()> {
     let mut signals = Signals::watch()?;
     let freeable = Arc::new(Notify::new());
-    let service = Service::new(Arc::clone(&store) as Arc<dyn Snapshotter>, CALLS_MAX, Arc::clone(&freeable));
+    let metrics = Arc::new(Metrics::new());
+    let snapshotter = Arc::clone(&store) as Arc<dyn Snapshotter>;
+    let service = Service::new(snapshotter, CALLS_MAX, Arc::clone(&freeable), &metrics);
     let service = SnapshotsServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
-    let differ = Differ::new(Arc::clone(&store), options.containerd.as_deref())?;
+    let differ = Differ::new(Arc::clone(&store), options.containerd.as_deref(), &metrics)?;
     let differ = DiffServer::new(differ).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<SnapshotsServer<Service>>().await;
 
+    let _figures = match &options.metrics {
+        Some(address) => metrics::serve(address, metrics, Arc::clone(&store)).await?,
+        None => None,
+    };
     let listener = tokio::net::UnixListener::from_std(listener).at("listen at", "the socket")?;
     let (accepted, incoming) = mpsc::channel(1);
     let accepting = tokio::spawn(accept(listener, accepted));

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::content::{self, Content};
 use super::convert;
+use super::metrics::Metrics;
 use super::pool::{Call, Cancel, Pool};
 use super::proto::diff::diff_server::Diff;
 use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
@@ -56,9 +57,9 @@ pub(super) struct Differ {
 impl Differ {
     /// Serves the layers of `store`, with blobs in the content store of the containerd that listens at `containerd`. Call
     /// it within a runtime.
-    pub fn new(store: Arc<Store>, containerd: Option<&Path>) -> Result<Self> {
+    pub fn new(store: Arc<Store>, containerd: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self> {
         let containerd = containerd.map(content::connect).transpose()?;
-        Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX) })
+        Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX, metrics) })
     }
 
     /// The content store for a call with `headers`.

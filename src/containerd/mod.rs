@@ -28,6 +28,8 @@ mod content;
 mod convert;
 mod daemon;
 mod diff;
+pub mod inspect;
+mod metrics;
 mod pool;
 mod proto;
 mod server;
@@ -35,3 +37,4 @@ mod socket;
 
 pub use client::{Client, Plugin};
 pub use daemon::{Options, serve};
+pub use metrics::Address;

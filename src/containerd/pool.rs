@@ -8,16 +8,20 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::convert;
+use super::metrics::Metrics;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The threads that calls run on.
 #[derive(Clone, Debug)]
-pub(super) struct Pool(Arc<Semaphore>);
+pub(super) struct Pool {
+    permits: Arc<Semaphore>,
+    metrics: Arc<Metrics>,
+}
 
 impl Pool {
-    /// At most `threads` at a time.
-    pub fn new(threads: usize) -> Self {
-        Self(Arc::new(Semaphore::new(threads)))
+    /// At most `threads` at a time; calls are counted in `metrics`.
+    pub fn new(threads: usize, metrics: &Arc<Metrics>) -> Self {
+        Self { permits: Arc::new(Semaphore::new(threads)), metrics: Arc::clone(metrics) }
     }
 
     /// Runs `work` when there is a thread for it. If the caller is gone before that, it is not run.
@@ -26,9 +30,10 @@ impl Pool {
         call: Call,
         work: impl FnOnce() -> Result<T> + Send + 'static,
     ) -> Result<T, Status> {
-        let call = Unanswered(Some(call));
+        self.metrics.begin(call.name);
+        let call = Unanswered { call: Some(call), metrics: &self.metrics };
         let stopping = |_| Status::unavailable("strata is stopping");
-        let permit = Arc::clone(&self.0).acquire_owned().await.map_err(stopping)?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(stopping)?;
         let done = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work()
@@ -84,11 +89,16 @@ impl Call {
 }
 
 /// A call whose caller waits.
-struct Unanswered(Option<Call>);
+struct Unanswered<'a> {
+    call: Option<Call>,
+    metrics: &'a Metrics,
+}
 
-impl Unanswered {
+impl Unanswered<'_> {
     fn answer<T>(mut self, done: &Result<T>) {
-        let Some(call) = self.0.take() else { return };
+        let Some(call) = self.call.take() else { return };
+        let code = done.as_ref().map_or_else(|error| error.kind().as_str(), |_| "ok");
+        self.metrics.end(call.name, code, call.began.elapsed());
         let (name, key, micros) = (call.name, &call.key, call.micros());
         match done {
             Ok(_) => tracing::info!(call = name, key, micros, "done"),
@@ -104,9 +114,10 @@ impl Unanswered {
     }
 }
 
-impl Drop for Unanswered {
+impl Drop for Unanswered<'_> {
     fn drop(&mut self) {
-        if let Some(call) = &self.0 {
+        if let Some(call) = &self.call {
+            self.metrics.end(call.name, ErrorKind::Cancelled.as_str(), call.began.elapsed());
             tracing::info!(call = call.name, key = call.key, micros = call.micros(), "the caller did not wait");
         }
     }

@@ -11,6 +11,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::metrics::Metrics;
 use super::pool::{Call, Pool};
 use super::proto::snapshots::snapshots_server::Snapshots;
 use super::proto::snapshots::{
@@ -41,8 +42,13 @@ pub(super) struct Service {
 
 impl Service {
     /// Serves `snapshotter` with at most `threads` calls at a time.
-    pub fn new(snapshotter: Arc<dyn Snapshotter>, threads: usize, freeable: Arc<Notify>) -> Self {
-        Self { snapshotter, pool: Pool::new(threads), cleanups: Pool::new(1), freeable }
+    pub fn new(
+        snapshotter: Arc<dyn Snapshotter>,
+        threads: usize,
+        freeable: Arc<Notify>,
+        metrics: &Arc<Metrics>,
+    ) -> Self {
+        Self { snapshotter, pool: Pool::new(threads, metrics), cleanups: Pool::new(1, metrics), freeable }
     }
 
     async fn run<T: Send + 'static>(

@@ -40,7 +40,7 @@ pub use image::{Held, Image, NewImage};
 pub use layer::{LayerOptions, Spelling};
 pub use lock::Tenancy;
 pub use meta::FORMAT;
-pub use recover::Freed;
+pub use recover::{Census, Freed};
 pub use remove::Extent;
 pub use rows::Origin;
 

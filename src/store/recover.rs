@@ -10,6 +10,7 @@
 //! # Trash
 //! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
 
+use std::collections::BTreeMap;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -33,6 +34,15 @@ pub struct Freed {
     pub snapshots: u64,
     /// Snapshots that still wait.
     pub waiting: u64,
+}
+
+/// How much a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// Snapshots, by kind.
+    pub snapshots: BTreeMap<Kind, u64>,
+    /// Removed snapshots whose space is not free yet.
+    pub trash: u64,
 }
 
 /// Clears up behind processes that died and behind a power cut.
@@ -203,6 +213,17 @@ impl Store {
             }
         }
         first.map(|()| freed)
+    }
+
+    /// How many snapshots this owner has, and how many removed ones of any owner still take space.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn census(&self) -> Result<Census> {
+        self.meta.view(|tx| {
+            let trash = rows::trash(tx)?.len() as u64;
+            Ok(Census { snapshots: rows::count(tx, &self.owner)?, trash })
+        })
     }
 
     /// Removes the snapshots that images needed and nothing uses any more, and frees all space that can be freed. What a

@@ -1,5 +1,6 @@
 //! The rows of the snapshot table, as values, and the statements that read and write them.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rusqlite::{OptionalExtension as _, Row as SqlRow, Transaction, named_params, params};
@@ -145,6 +146,16 @@ pub(super) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Option<Row>
 pub(super) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE id = ?1"))?;
     statement.query_row([sql_id(id)?], row_of).optional()?.transpose()
+}
+
+/// How many visible snapshots `owner` has, by kind.
+pub(super) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, u64>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT kind, count(*) FROM snapshot WHERE owner = ?1 AND state IN (0, 2) GROUP BY kind ORDER BY kind",
+    )?;
+    let rows = statement.query_map([owner], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+    let rows: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+    rows.into_iter().map(|(kind, count)| Ok((kind_of(kind)?, count.unsigned_abs()))).collect()
 }
 
 /// The active snapshots and views of `owner`, the newest first.

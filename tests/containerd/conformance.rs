@@ -2,7 +2,9 @@
 //! snapshotters, so that the cases themselves are judged.
 
 use std::path::Path;
+use std::process::Command;
 
+use strata::Snapshotter as _;
 use strata::conformance::lifecycle::{self, Outcome};
 use strata::containerd::{Client, Plugin};
 use strata::mount::scratch::FsType;
@@ -42,6 +44,21 @@ fn by_our_socket() {
         assert_eq!(daemon.stop(), Some(0));
         assert!(!bench.socket().exists(), "the socket went with its daemon");
     }
+}
+
+/// The capabilities that `docs/strata.service` leaves suffice.
+#[test]
+fn with_what_the_unit_leaves() {
+    let unit = include_str!("../../docs/strata.service");
+    let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("a bounding set");
+    let kept: String = line.split(' ').map(|name| name.replace("CAP_", ",+").to_lowercase()).collect();
+    let Some(bench) = Bench::new((Choice::Overlay, FsType::Ext4)) else { return };
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--bounding-set=-all{kept}")).arg("--no-new-privs").arg(env!("CARGO_BIN_EXE_strata"));
+    command.arg("--root").arg(bench.path("store")).args(["--backend", "overlay", "serve", "--socket"]);
+    let _daemon = bench.start(command.arg(bench.socket()), &bench.socket());
+    run("with what the unit leaves", &bench.client(), &[]);
+    bench.client().cleanup().expect("cleanup");
 }
 
 fn behind(containerd: &Path, name: &str) -> Client {

@@ -107,9 +107,15 @@ fn on(version: &Version) {
         let Some(bench) = Bench::new(setting) else { continue };
         let daemon = bench.daemon();
         let containerd = Containerd::start(&bench, version);
+        let socket = bench.path("containerd.sock");
+        let doctor = ["doctor", "--containerd", socket.to_str().expect("a path")];
+        let said = ok(&mut bench.strata(&doctor));
+        assert!(said.contains("answers at") && !said.contains("wrong"), "{said}");
         everyday(&bench, &containerd);
-        drop(containerd);
         assert_eq!(daemon.stop(), Some(0), "{}", setting.0);
+        let output = bench.strata(&doctor).output().expect("run");
+        let said = text(&output).expect_err("nobody is behind the plugin");
+        assert!(said.contains("daemon") && said.contains("is the daemon running?"), "{said}");
         support::say(&format!("{}: {} containers", setting.0, CONTAINERS + 3));
     }
 }

@@ -1,8 +1,12 @@
 //! The daemon itself: who may start it, what it refuses, how it stops.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::process::Stdio;
+
+use serde_json::json;
 
 use strata::mount::scratch::FsType;
 use strata::registry::Choice;
@@ -87,6 +91,47 @@ fn a_list_has_no_end() {
         expected.push(key);
     }
     assert_eq!(super::names(&client), expected);
+}
+
+/// What is at `/metrics` on the socket `path`.
+fn figures(path: &Path) -> String {
+    let mut stream = UnixStream::connect(path).expect("connect");
+    stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
+    let mut said = String::new();
+    stream.read_to_string(&mut said).expect("read");
+    said
+}
+
+#[test]
+fn calls_are_counted() {
+    let Some(bench) = bench() else { return };
+    let metrics = bench.path("figures/socket");
+    let _daemon = bench.daemon_with(&["--metrics", metrics.to_str().expect("a path"), "--log-format", "json"]);
+    let client = bench.client();
+    client.prepare("a", "", NONE).expect("prepare");
+    client.view("v", "", NONE).expect("view");
+    client.prepare("a", "", NONE).expect_err("the key is in use");
+    let said = figures(&metrics);
+    for line in [
+        "strata_calls_total{call=\"Prepare\",code=\"ok\"} 1",
+        "strata_calls_total{call=\"Prepare\",code=\"already_exists\"} 1",
+        "strata_calls_in_flight{call=\"Prepare\"} 0",
+        "strata_call_seconds_count{call=\"Prepare\"} 2",
+        "strata_snapshots{kind=\"active\"} 1",
+        "strata_snapshots{kind=\"view\"} 1",
+        "strata_snapshots{kind=\"committed\"} 0",
+        "strata_trash_snapshots 0",
+    ] {
+        assert!(said.lines().any(|found| found == line), "{line} is not in {said}");
+    }
+    let log = std::fs::read_to_string(bench.path("strata.log")).expect("the log");
+    let calls: Vec<serde_json::Value> = log.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let refused = calls.iter().find(|line| line["message"] == "refused").expect("a line for the call that failed");
+    assert_eq!(
+        (&refused["call"], &refused["key"], &refused["kind"]),
+        (&json!("Prepare"), &json!("a"), &json!("already_exists"))
+    );
+    assert!(refused["micros"].as_u64().is_some(), "{refused}");
 }
 
 #[test]

@@ -46,5 +46,6 @@ pub(super) mod containerd {
     }
 }
 
-pub(super) use containerd::services::{content::v1 as content, diff::v1 as diff, snapshots::v1 as snapshots};
+pub(super) use containerd::services::{content::v1 as content, diff::v1 as diff, introspection::v1 as introspection};
+pub(super) use containerd::services::{snapshots::v1 as snapshots, version::v1 as version};
 pub(super) use containerd::types;

@@ -1,0 +1,272 @@
+//! What strata costs its users behind containerd, against containerd's own snapshotter of the same kind: `make
+//! bench-containerd`, as root, prints one table.
+//!
+//! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in every
+//! round. Beside them stand strata without durability, which is what containerd's own have, and strata called directly.
+//! File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
+//!
+//! `STRATA_SAMPLES` says how many rounds (500 if it does not): a tenth of them where a round copies or walks 60,000 files.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
+
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../../tests/containerd/harness.rs"]
+mod harness;
+#[allow(dead_code, reason = "the tests use the rest")]
+#[path = "../../tests/containerd/image.rs"]
+mod image;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use comfy_table::{Table, presets};
+use strata::Snapshotter;
+use strata::changeset::tar::{Encoder, MtimePrecision};
+use strata::compare::image::Image;
+use strata::compare::measure::{Statistics, Timer, three_digits};
+use strata::conformance::lifecycle::GC_ROOT;
+use strata::containerd::{Client, Plugin};
+use strata::mount;
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::Choice;
+use strata::snapshotter::Labels;
+use strata::tree::{Dir, Meta};
+
+use harness::{Bench, Containerd, Process, Version};
+
+/// Files of the parent.
+const PARENT_FILES: u64 = 60_000;
+
+/// No file is longer.
+const FILE_BYTES_MAX: u64 = 16 << 10;
+
+/// What a round changes.
+const CHANGES: usize = 10;
+
+/// Loops at the same time.
+const LOOPS: usize = 8;
+
+/// Imports of the image.
+const IMPORTS: usize = 3;
+
+/// Room for copies of the parent; only what is written takes memory.
+const SCRATCH_BYTES: u64 = 16 << 30;
+
+/// A strategy, where it is measured, and containerd's own of its kind.
+struct Pair {
+    strategy: Choice,
+    fs: FsType,
+    theirs: &'static str,
+    /// Rounds for each that was asked for: 1 / this.
+    slower: usize,
+}
+
+const PAIRS: [Pair; 3] = [
+    Pair { strategy: Choice::Overlay, fs: FsType::Ext4, theirs: "overlayfs", slower: 1 },
+    Pair { strategy: Choice::Btrfs, fs: FsType::Btrfs, theirs: "btrfs", slower: 10 },
+    Pair { strategy: Choice::Copy, fs: FsType::Ext4, theirs: "native", slower: 25 },
+];
+
+/// Who is measured, in the order of the columns.
+const SUBJECTS: [&str; 4] = ["theirs", "ours", "not durable", "direct"];
+
+/// What is timed, in the order of the rows.
+const STEPS: [&str; 5] = ["Prepare", "Remove", "Usage", "Commit", "Remove committed"];
+
+fn main() {
+    let Some(version) = Version::installed() else { return };
+    let samples = std::env::var("STRATA_SAMPLES").ok().and_then(|text| text.parse().ok()).unwrap_or(500);
+    let wanted = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header([
+        "WHAT",
+        "N",
+        "THEIRS",
+        "OURS",
+        "RATIO",
+        "NOT DURABLE",
+        "RATIO",
+        "DIRECT",
+    ]);
+    let mut notes = Vec::new();
+    for pair in &PAIRS {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != pair.strategy.as_str()) {
+            continue;
+        }
+        eprintln!("{} on {} against {}", pair.strategy, pair.fs, pair.theirs);
+        if let Some(place) = Place::new(pair, &version) {
+            place.measure((samples / pair.slower).max(3), &mut table, &mut notes);
+        }
+    }
+    println!("{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds, interleaved");
+    notes.iter().for_each(|note| println!("{note}"));
+}
+
+/// One pair on one file system, ready to be called.
+struct Place<'a> {
+    pair: &'a Pair,
+    bench: Bench,
+    containerd: Containerd,
+    daemons: [Process; 3],
+    clients: Vec<Client>,
+    image: Image,
+}
+
+impl<'a> Place<'a> {
+    fn new(pair: &'a Pair, version: &Version) -> Option<Self> {
+        let bench = Bench::on(support::gate(pair.fs.as_str(), Scratch::new(pair.fs, SCRATCH_BYTES))?, pair.strategy);
+        let daemons = [("store", "commit"), ("loose", "none"), ("direct", "commit")].map(|(name, durability)| {
+            let socket = if name == "store" { bench.socket() } else { bench.path(name).join("socket") };
+            bench.daemon_of(&bench.path(&format!("root-{name}")), &socket, &["--durability", durability, "-q"])
+        });
+        let loose = bench.path("loose/socket");
+        let more = format!("[proxy_plugins.loose]\n  type = \"snapshot\"\n  address = {loose:?}\n");
+        let containerd = Containerd::start_with(&bench, version, &more);
+        let behind = |name: &str| Plugin { name: name.to_owned(), namespace: "default".to_owned() };
+        let clients = [
+            Client::connect(&containerd.socket, behind(pair.theirs)),
+            Client::connect(&containerd.socket, behind("strata")),
+            Client::connect(&containerd.socket, behind("loose")),
+            Client::connect(&bench.path("direct/socket"), Plugin::default()),
+        ];
+        let clients = clients.map(|client| client.expect("connect")).into();
+        let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, 1);
+        let place = Self { pair, bench, containerd, daemons, clients, image };
+        place.clients.iter().for_each(|client| place.unpack(client));
+        Some(place)
+    }
+
+    fn unpack(&self, client: &Client) {
+        client.prepare("unpack", "", &labels()).expect("prepare");
+        client.apply("unpack", &mut |sink| self.image.produce(sink)).expect("apply");
+        client.commit("image", "unpack", &labels()).expect("commit");
+    }
+
+    fn measure(&self, rounds: usize, table: &mut Table, notes: &mut Vec<String>) {
+        let idle = memory(&self.daemons[2], "VmRSS");
+        let mut timers: Vec<Timer> = SUBJECTS.iter().map(|_| Timer::default()).collect();
+        for round in 0..=rounds {
+            for (client, timer) in self.clients.iter().zip(&mut timers) {
+                let mut taken = Timer::default();
+                cycle(client, &round.to_string(), &mut taken);
+                // The first warms the caches.
+                if round > 0 {
+                    timer.extend(taken);
+                }
+            }
+        }
+        for step in STEPS {
+            let of = |timer: &Timer| Statistics::of(timer.samples(step)).expect("samples");
+            row(table, &format!("{}: {step}", self.pair.strategy), timers.iter().map(of).collect());
+        }
+        let loops: Vec<_> = self.clients.iter().map(|client| loops(client, (rounds / 10).max(2))).collect();
+        row(table, &format!("{}: {LOOPS} loops, each", self.pair.strategy), loops);
+        if self.pair.strategy == Choice::Overlay {
+            self.imports(table);
+            let (after, busy) = (memory(&self.daemons[2], "VmRSS"), memory(&self.daemons[0], "VmHWM"));
+            notes.push(format!(
+                "resident memory of the daemon: {idle} idle, {after} after these calls, at most {busy} with imports"
+            ));
+        }
+    }
+
+    /// The whole image by `ctr`, as users do.
+    fn imports(&self, table: &mut Table) {
+        let mut describe = |_: &Path| Ok(Meta::implied_dir());
+        let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut describe);
+        self.image.produce(&mut encoder).expect("produce");
+        let layers = vec![encoder.finish().expect("a layer")];
+        let archive = self.bench.path("large.tar");
+        let name = "test.local/large:1";
+        image::Image { name, layers }.write(&archive);
+        let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+        let plugins = [self.pair.theirs, "strata", "loose"];
+        for plugin in plugins.iter().cycle().take(plugins.len() * IMPORTS) {
+            let mut ctr = self.containerd.ctr(&["images", "import", "--snapshotter", plugin]);
+            let began = Instant::now();
+            harness::text(&ctr.arg(&archive).output().expect("run ctr")).expect("import");
+            times.entry(plugin).or_default().push(began.elapsed());
+            self.containerd.ok(&["images", "rm", "--sync", name]);
+        }
+        let taken = plugins.iter().filter_map(|plugin| Statistics::of(times[plugin].clone())).collect();
+        row(table, &format!("{}: ctr images import, {} MiB", self.pair.strategy, self.image.size_bytes() >> 20), taken);
+    }
+}
+
+fn labels() -> Labels {
+    [(GC_ROOT.to_owned(), "bench".to_owned())].into()
+}
+
+/// What a container and a build do, in steps that are timed apart.
+fn cycle(client: &Client, name: &str, timer: &mut Timer) {
+    let (idle, key) = (format!("idle {name}"), format!("key {name}"));
+    timer.time("Prepare", || client.prepare(&idle, "image", &labels())).expect("prepare");
+    timer.time("Remove", || client.remove(&idle)).expect("remove");
+    client.prepare(&key, "image", &labels()).expect("prepare");
+    write(client, &key);
+    timer.time("Usage", || client.usage(&key)).expect("usage");
+    timer.time("Commit", || client.commit(name, &key, &labels())).expect("commit");
+    timer.time("Remove committed", || client.remove(name)).expect("remove");
+}
+
+fn write(client: &Client, key: &str) {
+    let mounts = client.mounts(key).expect("mounts");
+    let tree = Dir::from_fd(mount::detached(&mounts).expect("mount"), key);
+    for number in 0..CHANGES {
+        let mut file = tree.create_file(format!("change{number}")).expect("create");
+        file.write_all(&[number as u8; 100]).expect("write");
+    }
+}
+
+/// The time of one Prepare, Commit and Remove while as many others do the same.
+fn loops(client: &Client, rounds: usize) -> Statistics {
+    let began = Instant::now();
+    std::thread::scope(|scope| {
+        for number in 0..LOOPS {
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let (name, key) = (format!("loop {number} {round}"), format!("key {number} {round}"));
+                    client.prepare(&key, "image", &labels()).expect("prepare");
+                    client.commit(&name, &key, &labels()).expect("commit");
+                    client.remove(&name).expect("remove");
+                }
+            });
+        }
+    });
+    let each = began.elapsed() / u32::try_from(LOOPS * rounds).expect("few");
+    Statistics::of(vec![each]).expect("one sample")
+}
+
+/// A line of `/proc/PID/status`.
+fn memory(daemon: &Process, what: &str) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
+    let kib: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default();
+    format!("{:.1} MiB", kib as f64 / 1024.0)
+}
+
+/// One line: theirs, ours and what stands beside them.
+fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
+    let both = |of: Option<&Statistics>| {
+        of.map_or_else(String::new, |of| {
+            format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns))
+        })
+    };
+    let ratio = |of: Option<&Statistics>| {
+        of.map_or_else(String::new, |of| format!("{:.2}", of.median_ns as f64 / taken[0].median_ns as f64))
+    };
+    table.add_row([
+        what.to_owned(),
+        taken[0].samples.to_string(),
+        both(taken.first()),
+        both(taken.get(1)),
+        ratio(taken.get(1)),
+        both(taken.get(2)),
+        ratio(taken.get(2)),
+        both(taken.get(3)),
+    ]);
+}

@@ -186,6 +186,18 @@ mod tests {
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
     }
 
+    /// containerd mounts by one page of options; BuildKit and runc do so without its ways to shorten them.
+    #[test]
+    fn as_many_layers_as_docker_has_fit_into_a_page() {
+        let dir = |id: u32, name: &str| format!("/var/lib/strata/s/{id}/{name}").into();
+        let lower = (90_000..90_128).map(|id| dir(id, "fs")).collect();
+        let upper = Some(crate::mount::Upper { dir: dir(99_999, "fs"), work: dir(99_999, "work") });
+        let mount = &mounts(&[Mount::Overlay { lower, upper, userxattr: true }])[0];
+        let known = ["workdir=", "upperdir=", "lowerdir=", "index=off", "userxattr", "redirect_dir="];
+        assert!(mount.options.iter().all(|option| known.iter().any(|known| option.starts_with(known))), "{mount:?}");
+        assert!(mount.options.join(",").len() < 4096, "{} bytes", mount.options.join(",").len());
+    }
+
     #[test]
     fn a_mount_elsewhere_is_refused() {
         let mount = types::Mount { target: "etc".into(), ..types::Mount::default() };

@@ -202,3 +202,6 @@ impl Sink for Stoppable<'_> {
         self.inner.change(change, data)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -195,3 +195,6 @@ impl Messages {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

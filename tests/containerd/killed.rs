@@ -57,16 +57,26 @@ fn kill_in_an_import(bench: &Bench, containerd: &Containerd, archive: &str, afte
     importing.wait_with_output().expect("wait");
 }
 
+/// containerd writes into the snapshots.
 #[test]
 fn in_the_middle_of_unpacks() {
-    let Some(version) = Version::installed() else { return };
+    Version::installed().into_iter().for_each(|version| unpacks(&version));
+}
+
+/// The daemon itself does.
+#[test]
+fn in_the_middle_of_its_own_unpacks() {
+    Version::unpacked().into_iter().for_each(|version| unpacks(&version));
+}
+
+fn unpacks(version: &Version) {
     for setting in SETTINGS {
         let Some(bench) = Bench::new(setting) else { continue };
         let archive = bench.path("large.tar");
         let large = large_image();
         large.write(&archive);
         let archive = archive.to_str().expect("a path");
-        let containerd = Containerd::start(&bench, &version);
+        let containerd = Containerd::start(&bench, version);
         for kill in 0..KILLS {
             kill_in_an_import(&bench, &containerd, archive, Duration::from_millis(40 + 60 * kill));
             let daemon = bench.daemon();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -132,6 +132,35 @@ fn calls_are_counted() {
         (&json!("Prepare"), &json!("a"), &json!("already_exists"))
     );
     assert!(refused["micros"].as_u64().is_some(), "{refused}");
+}
+
+/// Noise, and clients that go away in the middle, are nobody's trouble.
+#[test]
+fn nonsense_is_survived() {
+    let Some(bench) = bench() else { return };
+    let _daemon = bench.daemon();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    for noise in
+        [&b""[..], b"\0", b"GET / HTTP/1.1\r\n\r\n", preface, &[&preface[..], &[0xff; 64]].concat(), &[0xff; 100_000]]
+    {
+        let mut stream = UnixStream::connect(bench.socket()).expect("connect");
+        // It may have hung up already.
+        let _ = stream.write_all(noise);
+        bench.client().stat("nothing").expect_err("it still answers");
+    }
+}
+
+#[test]
+fn the_service_manager_hears_of_it() {
+    let Some(bench) = bench() else { return };
+    let path = bench.path("notify");
+    let manager = UnixDatagram::bind(&path).expect("bind");
+    let mut command = bench.strata(&["serve", "--socket"]);
+    let daemon = bench.start(command.arg(bench.socket()).env("NOTIFY_SOCKET", &path), &bench.socket());
+    let mut said = [0; 100];
+    let length = manager.recv(&mut said).expect("a message");
+    assert_eq!(&said[..length], b"READY=1\n");
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]

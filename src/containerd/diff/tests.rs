@@ -1,0 +1,86 @@
+//! What is not seen through containerd: times, and mounts that are somebody else's.
+
+use super::*;
+use crate::error::ErrorKind;
+use crate::registry::{self, Choice, Config};
+use crate::snapshotter::Labels;
+use crate::testing;
+use crate::tree::Dir;
+
+const LATE: Timestamp = Timestamp { seconds: 2_000_000_000, nanos: 5 };
+
+const EARLY: Timestamp = Timestamp { seconds: 1_000, nanos: 7 };
+
+/// A store with `top`, an active snapshot with a late file and an early one in a late directory, on `base`.
+fn store(dir: &Path) -> Option<Store> {
+    let config = Config { backend: Choice::Copy, ..Config::new(dir.join("store")) };
+    let store = testing::gate("copy", registry::open(&config))?;
+    let none = Labels::new();
+    store.prepare("making", "", &none).expect("prepare");
+    store.commit("base", "making", &none).expect("commit");
+    let mounts = store.prepare("top", "base", &none).expect("prepare");
+    let root = Dir::open(mounts[0].source()).expect("open");
+    root.make_dir("dir").expect("mkdir");
+    let inner = root.open_dir("dir").expect("open");
+    for (name, time) in [("late", LATE), ("early", EARLY)] {
+        inner.create_file(name).expect("create");
+        inner.set_mtime(name, time).expect("utimes");
+    }
+    root.set_mtime("dir", LATE).expect("utimes");
+    Some(store)
+}
+
+/// The paths and times of the layer that `top` makes.
+fn times(store: &Store, epoch: Option<Timestamp>) -> Vec<(PathBuf, Timestamp)> {
+    let (layer, _) = write_layer(store, "top", "base", epoch, Vec::new(), &Cancel::default()).expect("a layer");
+    let mut times = Vec::new();
+    let mut note = |change: &Change, _: &mut dyn Read| {
+        if let Change::Put { path, meta, .. } = change {
+            times.push((path.clone(), meta.mtime));
+        }
+        Ok(())
+    };
+    tar::decode(&mut &*layer, &Limits::default(), &mut note).expect("decode");
+    times
+}
+
+#[test]
+fn no_time_is_after_the_epoch_that_is_asked_for() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(store) = store(dir.path()) else { return };
+    let named = |name: &str, times: &[(PathBuf, Timestamp)]| {
+        times.iter().find(|(path, _)| path == Path::new(name)).map(|(_, time)| *time)
+    };
+    let as_they_are = times(&store, None);
+    assert_eq!([named("dir", &as_they_are), named("dir/late", &as_they_are)], [Some(LATE), Some(LATE)]);
+    let epoch = Timestamp { seconds: 1_500_000_000, nanos: 0 };
+    let capped = times(&store, Some(epoch));
+    assert_eq!(named("dir/early", &capped), Some(EARLY), "what is before it stays");
+    assert_eq!([named("dir", &capped), named("dir/late", &capped)], [Some(epoch), Some(epoch)]);
+    assert!(capped.iter().all(|(_, time)| *time <= epoch), "{capped:?}");
+}
+
+#[test]
+fn mounts_are_a_snapshots_or_they_are_not() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(store) = store(dir.path()) else { return };
+    store.view("look", "base", &Labels::new()).expect("view");
+    let mounts = |key: &str| convert::mounts(&store.mounts(key).expect("mounts"));
+    assert_eq!(find(&store, &mounts("top")).expect("find").name, "top");
+    assert_eq!(shown_by(find(&store, &mounts("look")).expect("find")), "base");
+    let mut other = mounts("top");
+    other[0].options.push("noexec".into());
+    for mounts in [other, Vec::new(), [mounts("top"), mounts("top")].concat()] {
+        assert_eq!(find(&store, &mounts).expect_err("not ours").kind(), ErrorKind::Unsupported, "{mounts:?}");
+    }
+}
+
+#[test]
+fn a_layer_that_nobody_waits_for_is_not_written() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let Some(store) = store(dir.path()) else { return };
+    let cancel = Cancel::default();
+    drop(cancel.on_drop());
+    let answer = write_layer(&store, "top", "base", None, Vec::new(), &cancel);
+    assert_eq!(answer.expect_err("cancelled").kind(), ErrorKind::Cancelled);
+}

@@ -178,7 +178,7 @@ impl<'a> Place<'a> {
     fn imports(&self, table: &mut Table) {
         let mut describe = |_: &Path| Ok(Meta::implied_dir());
         let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut describe);
-        self.image.produce(&mut encoder).expect("produce");
+        self.clients[3].changes("image", Some(""), &mut encoder).expect("changes");
         let layers = vec![encoder.finish().expect("a layer")];
         let archive = self.bench.path("large.tar");
         let name = "test.local/large:1";

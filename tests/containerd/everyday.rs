@@ -16,7 +16,7 @@ pub(crate) fn small_image() -> Image {
 }
 
 pub(crate) fn run(containerd: &Containerd, image: &str, name: &str, script: &str) -> (Option<i32>, String) {
-    let output = containerd.ctr(&["run", "--rm", image, name, "/bin/sh", "-c", script]).output().expect("run ctr");
+    let output = containerd.run(&["--rm"], image, name, script).output().expect("run ctr");
     let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
     (output.status.code(), said)
 }
@@ -36,10 +36,11 @@ pub(crate) fn top(containerd: &Containerd) -> String {
 /// Runs a container, makes an image of what it wrote, and runs that.
 fn commit_a_container(bench: &Bench, containerd: &Containerd, small: Image) {
     let script = "echo written > /tmp/written; echo changed > /etc/hello";
-    containerd.ok(&["run", small.name, "writer", "/bin/sh", "-c", script]);
-    let layer = containerd.ctr(&["snapshots", "diff", "writer"]).output().expect("run ctr");
+    ok(&mut containerd.run(&[], small.name, "writer", script));
+    let writer = containerd.container("writer");
+    let layer = containerd.ctr(&["snapshots", "diff", &writer]).output().expect("run ctr");
     text(&layer).unwrap_or_else(|failed| panic!("diff: {failed}"));
-    containerd.ok(&["containers", "rm", "writer"]);
+    containerd.ok(&["containers", "rm", &writer]);
     let layers = small.layers.into_iter().chain([layer.stdout]).collect();
     Image { name: "test.local/written:1", layers }.write(&bench.path("written.tar"));
     containerd.ok(&["images", "import", bench.path("written.tar").to_str().expect("a path")]);
@@ -71,7 +72,7 @@ fn everyday(bench: &Bench, containerd: &Containerd) {
                 format!("many{number}"),
                 format!("echo {number} > /tmp/it; read it < /tmp/it; echo $it; exit {number}"),
             );
-            let mut ctr = containerd.ctr(&["run", "--rm", small.name, &name, "/bin/sh", "-c", &script]);
+            let mut ctr = containerd.run(&["--rm"], small.name, &name, &script);
             ctr.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("run ctr")
         })
         .collect();

@@ -226,6 +226,18 @@ impl Containerd {
         command
     }
 
+    /// What the container `name` is called here: cgroups have one name for the machine, whatever runs beside this.
+    pub(crate) fn container(&self, name: &str) -> String {
+        format!("strata-{}-{name}", self.process.child.id())
+    }
+
+    /// `ctr run` of a script, in cgroups that go with the container: those of the namespace would stay on the machine.
+    pub(crate) fn run(&self, options: &[&str], image: &str, name: &str, script: &str) -> Command {
+        let mut command = self.ctr(&["run", "--cgroup", ""]);
+        command.args(options).arg(image).arg(self.container(name)).args(["/bin/sh", "-c", script]);
+        command
+    }
+
     /// What it answers, if it succeeds.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         text(&self.ctr(arguments).output().expect("run ctr"))

@@ -210,7 +210,7 @@ impl Diff {
             (None, false) => Spelling::Recorded,
         };
         let (base, compression) = (self.base.as_deref(), self.compress);
-        let options = LayerOptions { base, spelling, compression, cancel: Some(interrupt.flag()) };
+        let options = LayerOptions { base, spelling, compression, epoch: None, cancel: Some(interrupt.flag()) };
         let blob = session.store()?.write_layer(&self.key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)

@@ -19,7 +19,7 @@ use super::proto::snapshots::{
 };
 use crate::backend::Usage;
 use crate::changeset::apply::{Applied, Applier};
-use crate::changeset::{Sink, diff};
+use crate::changeset::{Candidates, Sink, diff};
 use crate::error::{Context, Error, Result};
 use crate::mount::{self, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
@@ -196,7 +196,7 @@ impl Snapshotter for Client {
             None => self.stat(key)?.parent,
         };
         let old = if base.is_empty() { None } else { Some(self.open_tree(&base)?) };
-        diff::diff(old.as_ref(), &self.open_tree(key)?, sink)
+        diff::diff(old.as_ref(), &self.open_tree(key)?, Candidates::All, sink)
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {

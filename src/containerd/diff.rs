@@ -9,8 +9,8 @@
 //! # References
 //! containerd, `api/services/diff/v1/diff.proto`, `core/diff/{apply,walking}`; OCI image specification, `layer.md`.
 
-use std::io::{BufRead as _, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead as _, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -26,15 +26,12 @@ use super::pool::{Call, Cancel, Pool};
 use super::proto::diff::diff_server::Diff;
 use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use super::proto::types::{Descriptor, Mount};
-use crate::changeset::blob::{Compress, Compression, Decompress, DigestReader, DigestWriter, Expansion};
-use crate::changeset::diff::Ancestors;
-use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
-use crate::changeset::{Change, Sink};
+use crate::changeset::blob::{Blob, Compression, Decompress, DigestReader, Expansion};
+use crate::changeset::tar::{self, Limits};
+use crate::changeset::{Change, Piece, Sink};
 use crate::error::{Context, Error, Result};
-use crate::id::Digest;
 use crate::snapshotter::{Info, Kind, Snapshotter};
-use crate::store::Store;
-use crate::tree::{Meta, Timestamp};
+use crate::store::{LayerOptions, Store};
 
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
 const LAYERS_MAX: usize = 4;
@@ -110,7 +107,7 @@ fn apply(store: &Store, content: Content, layer: &Descriptor, mounts: &[Mount], 
     let key = find(store, mounts)?.name;
     let content = content.seen_by(&key)?;
     let mut blob = BufReader::new(content.read(&layer.digest, cancel)?);
-    let compression = Compression::detect(blob.fill_buf().at("read", &layer.digest)?);
+    let compression = Compression::detect(blob.fill_buf().at("read", &layer.digest)?)?;
     let plain = Decompress::new(blob, compression, Expansion::default(), format!("layer {}", layer.digest))?;
     let mut plain = DigestReader::new(plain);
     let applied = store.apply(&key, &mut |sink: &mut dyn Sink| {
@@ -119,7 +116,6 @@ fn apply(store: &Store, content: Content, layer: &Descriptor, mounts: &[Mount], 
     if applied.skipped_devices + applied.clamped_times + applied.dropped_xattrs > 0 {
         tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
     }
-    store.flush(&key)?;
     let (digest, size) = plain.finish();
     Ok(Descriptor {
         media_type: PLAIN.to_owned(),
@@ -140,12 +136,16 @@ fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) 
     if reference.is_empty() {
         reference = fresh_reference();
     }
-    let epoch = source_date_epoch.map(convert::timestamp_of);
-    let digested = DigestWriter::new(content.write(&reference)?);
-    let compress = Compress::new(digested, compression, None)?;
-    let (compress, uncompressed) = write_layer(store, &key, &base, epoch, compress, cancel)?;
-    let (writer, digest, _) = compress.finish()?.finish();
-    content.commit(writer, media_type, digest, uncompressed, labels)
+    let options = LayerOptions {
+        base: Some(&base),
+        compression,
+        epoch: source_date_epoch.map(convert::timestamp_of),
+        cancel: Some(cancel.flag()),
+        ..LayerOptions::default()
+    };
+    let mut writer = content.write(&reference)?;
+    let Blob { digest, diff_id, .. } = store.write_layer(&key, &options, &mut writer)?;
+    content.commit(writer, media_type, digest, diff_id, labels)
 }
 
 /// A view shows its parent, which says more: whether it is the other one's, for one.
@@ -159,37 +159,6 @@ fn fresh_reference() -> String {
     format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Writes what `key` changed against `base` (nothing, if that is empty), with no time after `epoch`; answers with the
-/// writer and the DiffID.
-fn write_layer<W: Write>(
-    store: &Store,
-    key: &str,
-    base: &str,
-    epoch: Option<Timestamp>,
-    writer: W,
-    cancel: &Cancel,
-) -> Result<(W, Digest)> {
-    let new = store.open_tree(key)?;
-    let old = if base.is_empty() { None } else { Some(store.open_tree(base)?) };
-    let mut ancestors = Ancestors::new(old.as_ref(), &new);
-    let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(epoch, meta));
-    let mut encoder = Encoder::new(DigestWriter::new(writer), MtimePrecision::Nanoseconds, &mut describe);
-    let mut capped = |change: &Change, data: &mut dyn Read| match (change, epoch) {
-        (Change::Put { path, meta, existed }, Some(_)) => {
-            let (path, meta): (PathBuf, _) = (path.clone(), not_after(epoch, meta.clone()));
-            encoder.change(&Change::Put { path, meta, existed: *existed }, data)
-        }
-        (change, _) => encoder.change(change, data),
-    };
-    store.changes(key, Some(base), &mut Stoppable { inner: &mut capped, cancel })?;
-    let (writer, digest, _) = encoder.finish()?.finish();
-    Ok((writer, digest))
-}
-
-fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
-    Meta { mtime: epoch.map_or(meta.mtime, |epoch| meta.mtime.min(epoch)), ..meta }
-}
-
 /// A sink that ends when nobody waits for the answer any more.
 struct Stoppable<'a> {
     inner: &'a mut dyn Sink,
@@ -200,6 +169,10 @@ impl Sink for Stoppable<'_> {
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
         self.cancel.check()?;
         self.inner.change(change, data)
+    }
+
+    fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
+        self.inner.piece(piece)
     }
 }
 

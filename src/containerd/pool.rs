@@ -60,6 +60,11 @@ impl Cancel {
         OnDrop(Arc::clone(&self.0))
     }
 
+    /// Becomes true then.
+    pub fn flag(&self) -> &AtomicBool {
+        &self.0
+    }
+
     /// `Cancelled` once nobody waits.
     pub fn check(&self) -> Result<()> {
         if self.0.load(Ordering::Relaxed) {

@@ -17,7 +17,7 @@ use crate::changeset::blob::{Blob, Compression};
 use crate::error::{Error, Result};
 use crate::id::{ChainId, DiffId, Digest};
 use crate::snapshotter::Snapshotter as _;
-use crate::store::{LayerOptions, Spelling, Store};
+use crate::store::{LayerOptions, Store};
 
 /// Annotations that are about the bytes of one blob, and wrong for the same layer compressed otherwise.
 const OF_THE_BLOB: [&str; 2] = ["containerd.io/snapshot/", "io.github.containers.zstd-chunked"];
@@ -188,7 +188,7 @@ impl<'a> Outgoing<'a> {
             }
             progress.started(layer);
             let (compression, cancel) = (options.compression, options.cancel);
-            let how = LayerOptions { base: None, spelling: Spelling::Recorded, compression, cancel };
+            let how = LayerOptions { compression, cancel, ..LayerOptions::default() };
             let name = |blob: &Blob| match destination {
                 Destination::DockerArchive(_) => docker_layer(blob.diff_id),
                 Destination::Oci(_) | Destination::OciArchive(_) => layout::blob_path(blob.digest),

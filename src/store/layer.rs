@@ -12,6 +12,7 @@ use crate::changeset::tar::{Encoder, MtimePrecision};
 use crate::changeset::{Change, Sink, recording};
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshotter::Snapshotter;
+use crate::tree::{Meta, Timestamp};
 
 /// Which spelling of a layer is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,13 +34,15 @@ pub struct LayerOptions<'a> {
     pub spelling: Spelling,
     /// Its compression.
     pub compression: Compression,
+    /// No time in a canonical layer is after this one (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<Timestamp>,
     /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
     pub cancel: Option<&'a AtomicBool>,
 }
 
 impl Default for LayerOptions<'_> {
     fn default() -> Self {
-        Self { base: None, spelling: Spelling::Recorded, compression: Compression::None, cancel: None }
+        Self { base: None, spelling: Spelling::Recorded, compression: Compression::None, epoch: None, cancel: None }
     }
 }
 
@@ -95,15 +98,25 @@ impl Store {
         let base = options.base.unwrap_or(&parent);
         let old = if base.is_empty() { None } else { Some(self.open_tree(base)?) };
         let mut ancestors = Ancestors::new(old.as_ref(), &new);
-        let mut describe = |path: &Path| ancestors.meta(path);
+        let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(options.epoch, meta));
         let mut encoder = Encoder::new(writer, precision, &mut describe);
         let mut sink = |change: &Change, data: &mut dyn Read| {
             check_cancelled(options.cancel)?;
-            encoder.change(change, data)
+            match (change, options.epoch) {
+                (Change::Put { path, meta, existed }, epoch @ Some(_)) => {
+                    let meta = not_after(epoch, meta.clone());
+                    encoder.change(&Change::Put { path: path.clone(), meta, existed: *existed }, data)
+                }
+                _ => encoder.change(change, data),
+            }
         };
         self.changes(key, Some(base), &mut sink)?;
         encoder.finish().map(drop)
     }
+}
+
+fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
+    Meta { mtime: epoch.map_or(meta.mtime, |epoch| meta.mtime.min(epoch)), ..meta }
 }
 
 /// A writer that ends with `Cancelled` once the caller wants to stop.

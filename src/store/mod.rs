@@ -321,15 +321,6 @@ impl Store {
         })
     }
 
-    /// Brings what was written into the active snapshot `key` to disk, so that its commit need not wait for that.
-    ///
-    /// # Errors
-    /// `NotFound`; what the file system reports.
-    pub fn flush(&self, key: &str) -> Result<()> {
-        let (row, _) = self.stack(key)?;
-        if self.waits(Flush::Now) { self.bring_to_disk(row.id, false) } else { Ok(()) }
-    }
-
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
     ///
     /// # Errors

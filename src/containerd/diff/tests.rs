@@ -1,11 +1,13 @@
 //! What is not seen through containerd: times, and mounts that are somebody else's.
 
+use std::path::PathBuf;
+
 use super::*;
 use crate::error::ErrorKind;
 use crate::registry::{self, Choice, Config};
 use crate::snapshotter::Labels;
 use crate::testing;
-use crate::tree::Dir;
+use crate::tree::{Dir, Timestamp};
 
 const LATE: Timestamp = Timestamp { seconds: 2_000_000_000, nanos: 5 };
 
@@ -32,7 +34,8 @@ fn store(dir: &Path) -> Option<Store> {
 
 /// The paths and times of the layer that `top` makes.
 fn times(store: &Store, epoch: Option<Timestamp>) -> Vec<(PathBuf, Timestamp)> {
-    let (layer, _) = write_layer(store, "top", "base", epoch, Vec::new(), &Cancel::default()).expect("a layer");
+    let mut layer = Vec::new();
+    store.write_layer("top", &LayerOptions { epoch, ..LayerOptions::default() }, &mut layer).expect("a layer");
     let mut times = Vec::new();
     let mut note = |change: &Change, _: &mut dyn Read| {
         if let Change::Put { path, meta, .. } = change {
@@ -81,6 +84,7 @@ fn a_layer_that_nobody_waits_for_is_not_written() {
     let Some(store) = store(dir.path()) else { return };
     let cancel = Cancel::default();
     drop(cancel.on_drop());
-    let answer = write_layer(&store, "top", "base", None, Vec::new(), &cancel);
+    let options = LayerOptions { cancel: Some(cancel.flag()), ..LayerOptions::default() };
+    let answer = store.write_layer("top", &options, &mut Vec::new());
     assert_eq!(answer.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }

@@ -360,9 +360,9 @@ fn cleanup(round: &mut Round<'_>) -> Verdict {
     round.layer("base", "", &[super::file("f", 1, 5000)])?;
     round.remove("base")?;
     match round.on.cleanup() {
-        Err(error) if error.kind() == crate::ErrorKind::Unsupported => {
-            Err(Fault::Skip("this snapshotter frees space when it removes".to_owned()))
-        }
+        Err(error) if error.kind() == crate::ErrorKind::Unsupported => Err(Fault::Skip(
+            "Cleanup is not served here: space is freed by removals, or by a garbage collector".to_owned(),
+        )),
         done => Ok(done?),
     }
 }

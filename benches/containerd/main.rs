@@ -259,7 +259,7 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
     let ratio = |of: Option<&Statistics>| {
         of.map_or_else(String::new, |of| format!("{:.2}", of.median_ns as f64 / taken[0].median_ns as f64))
     };
-    table.add_row([
+    let cells = [
         what.to_owned(),
         taken[0].samples.to_string(),
         both(taken.first()),
@@ -268,5 +268,8 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
         both(taken.get(2)),
         ratio(taken.get(2)),
         both(taken.get(3)),
-    ]);
+    ];
+    // Whoever stops it early has seen what is known by then.
+    eprintln!("{}", cells.join("  "));
+    table.add_row(cells);
 }

@@ -16,7 +16,7 @@ NEEDS=(
   # to build: rusqlite and zstd compile C
   g++:build-essential make:make git:git
   # the file systems under test, and their attributes
-  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
+  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux setpriv:util-linux
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap

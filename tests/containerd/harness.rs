@@ -116,7 +116,17 @@ pub(crate) struct Process {
 impl Process {
     fn start(command: &mut Command, log: &Path) -> Self {
         let file = fs::File::options().create(true).append(true).open(log).expect("a log");
-        let child = command.stdout(file.try_clone().expect("dup")).stderr(file).process_group(0).spawn();
+        // It must not outlive whoever started it, however that ends.
+        let mut bound = Command::new("setpriv");
+        bound.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => bound.env(name, value),
+                None => bound.env_remove(name),
+            };
+        }
+        bound.stdin(Stdio::null()).stdout(file.try_clone().expect("dup")).stderr(file).process_group(0);
+        let child = bound.spawn();
         Self { child: child.unwrap_or_else(|error| panic!("{command:?}: {error}")), log: log.to_owned() }
     }
 

@@ -3,9 +3,10 @@
 # one place that does: the Makefile, CI and the virtual machine all call it. It may be run any
 # number of times and answers at once when nothing is missing.
 #
-# It adds packages, and unpacks one below target/, and nothing else: no service is started or left
-# enabled, no setting of the machine is changed. Without root it uses sudo; without sudo it says what to run and goes on, as
-# the tests skip by name whatever is missing. Only a missing compiler is an error.
+# It adds packages, and unpacks one below target/, and nothing else: no service is started or
+# left enabled, no setting of the machine is changed. Without root it uses sudo; without sudo it
+# says what to run and goes on, as the tests skip by name whatever is missing. Only a missing
+# compiler is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
@@ -16,7 +17,8 @@ NEEDS=(
   # to build: rusqlite and zstd compile C
   g++:build-essential make:make git:git
   # the file systems under test, and their attributes
-  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux setpriv:util-linux
+  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
+  setpriv:util-linux
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap

@@ -26,7 +26,7 @@
 //!   run/daemon-<digest> the lock of the daemon of an owner, by a digest of the owner's name; it says who holds it
 //! ```
 //!
-//! ## The database, format 1
+//! ## The database, format 2
 //!
 //! Times are nanoseconds since 1970.
 //!
@@ -50,6 +50,9 @@
 //! | | `top` | the row of its topmost layer |
 //! | | `created` | when the store got it |
 //! | `document` | `digest`, `bytes` | configs and manifests, byte for byte |
+//! | `step` | `owner`, `digest` | together unique; the digest of what a step of a build depends on |
+//! | | `top` | the row of the snapshot after it |
+//! | | `layer_bytes` | the length of the layer that it made; NULL if it changed nothing |
 //! | `trash` | `id` | what is to be freed |
 //! | `setting` | `name`, `value` | `backend`, `durability`, `next_id`, `boot_id` |
 //!

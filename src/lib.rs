@@ -4,10 +4,12 @@
 //! [`backend::Backend`]; [`registry::open`] puts the two together. [`changeset`] says what a change is.
 
 pub mod backend;
+pub mod build;
 pub mod changeset;
 pub mod cli;
 pub mod compare;
 pub mod conformance;
+pub mod container;
 #[cfg(feature = "containerd")]
 pub mod containerd;
 #[cfg(doc)]

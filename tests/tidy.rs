@@ -24,18 +24,24 @@ const LEVELS: [&[&str]; 7] = [
     &["error", "id", "sys"],
     &["tree", "mount"],
     &["changeset"],
-    &["snapshotter", "backend"],
+    &["snapshotter", "backend", "container"],
     &["store", "backend::copy", "backend::overlay", "backend::btrfs", "backend::faulty"],
     &["registry", "image", "build", "compare", "conformance"],
     &["cli", "containerd", "main"],
 ];
 
 /// Who sees whom on one level: the first the second.
-const SIBLINGS: [(&str, &str); 5] =
-    [("id", "error"), ("sys", "error"), ("snapshotter", "backend"), ("cli", "containerd"), ("main", "cli")];
+const SIBLINGS: [(&str, &str); 6] = [
+    ("id", "error"),
+    ("sys", "error"),
+    ("snapshotter", "backend"),
+    ("build", "image"),
+    ("cli", "containerd"),
+    ("main", "cli"),
+];
 
 /// Who sees system calls that are not safe.
-const SEES_SYS: [&str; 4] = ["mount", "backend", "changeset", "tree"];
+const SEES_SYS: [&str; 5] = ["mount", "backend", "changeset", "tree", "container"];
 
 /// A backend of a name is seen by these only; everybody else asks the trait.
 const SEES_BACKENDS: [&str; 2] = ["registry", "cli"];

@@ -6,11 +6,14 @@
 //!
 //! # What a caller can rely on
 //! - Standard output carries the answer and nothing else; with `--json` it is exactly one document.
-//! - A command that succeeds writes nothing to standard error off a terminal, unless `-v` or `STRATA_LOG` asks for it.
-//! - The exit status is 0 (done), 1 (failed) or 2 (usage). A failure is one line on standard error, with `--json` one
+//! - A command that succeeds writes nothing to standard error off a terminal, unless `-v` or `STRATA_LOG` asks for it;
+//!   but `build` tells there what it does and what its commands write, unless `-q` or `--json` asks it not to.
+//! - The exit status is 0 (done), 1 (failed) or 2 (usage); that of `run` is its container's, if that could be started. A failure is one line on standard error, with `--json` one
 //!   object. A reader that closes standard output early has seen enough: that is success.
 
+mod build;
 mod compare;
+mod container;
 mod doctor;
 mod image;
 mod images;
@@ -134,6 +137,9 @@ enum Command {
     History(images::History),
     Export(image::Export),
     Rmi(images::Rmi),
+    Build(build::Build),
+    Run(container::Run),
+    CommitImage(container::CommitImage),
     Doctor(doctor::Doctor),
     Gc(snapshot::Gc),
     Compare(compare::Compare),
@@ -173,6 +179,9 @@ impl Command {
             Self::History(command) => command.run(session),
             Self::Export(command) => command.run(session),
             Self::Rmi(command) => command.run(session),
+            Self::Build(command) => command.run(session),
+            Self::Run(command) => command.run(session),
+            Self::CommitImage(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Compare(command) => command.run(session),
@@ -232,7 +241,7 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) ->
         return ExitCode::SUCCESS;
     }
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::from(session.status.get()),
         Err(Failures(errors)) => output::report(&errors, session.output.is_json(), verbose),
     }
 }

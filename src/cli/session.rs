@@ -1,5 +1,6 @@
 //! What the global options mean: which store, what is printed, what is logged.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 
@@ -22,6 +23,8 @@ pub(super) struct Session {
     quiet: bool,
     verbose: bool,
     pub output: Output,
+    /// The exit status of a command that succeeds: 0, or that of a container.
+    pub status: Cell<u8>,
 }
 
 impl Session {
@@ -29,7 +32,7 @@ impl Session {
         let root = std::path::absolute(&global.root).at("find the directory", &global.root)?;
         let (backend, clone, durability) = (global.backend, global.clone, global.durability);
         let config = Config { backend, clone, durability, ..Config::new(root) };
-        Ok(Self { config, quiet: global.quiet, verbose: global.verbose > 0, output })
+        Ok(Self { config, quiet: global.quiet, verbose: global.verbose > 0, output, status: Cell::new(0) })
     }
 
     /// How the store is opened.
@@ -62,6 +65,11 @@ impl Session {
     /// Whether progress may be drawn: on a terminal, unless it was asked to be quiet.
     pub fn draws(&self) -> bool {
         !self.quiet && stderr_is_terminal()
+    }
+
+    /// Whether a command is to be silent about what it does.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet || self.output.is_json()
     }
 
     /// Whether progress is told in lines where it cannot be drawn.

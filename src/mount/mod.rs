@@ -12,12 +12,15 @@
 
 mod attach;
 mod guard;
+mod namespace;
 pub mod probe;
 pub mod scratch;
 pub mod table;
+mod workplace;
 
 pub use attach::{attach, detached, unmount};
 pub use guard::Mounted;
+pub use workplace::Workplace;
 
 use std::path::PathBuf;
 

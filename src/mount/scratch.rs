@@ -23,12 +23,11 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::sched::CloneFlags;
 use rustix::fs::{MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
+use rustix::mount::{UnmountFlags, unmount};
 
-use super::attach;
+use super::{attach, namespace};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -155,22 +154,12 @@ impl Drop for Scratch {
 /// `PermissionDenied` without root and outside a user namespace; `Unsupported` if none of the directories that the
 /// scratch file systems could lie in is empty.
 pub fn private_namespace() -> Result<()> {
-    /// The namespace of the first caller. Kept open, so that its number stands for no other while the process lives.
-    static ORIGINAL: OnceLock<(OwnedFd, u64)> = OnceLock::new();
-
-    let current = "/proc/thread-self/ns/mnt";
-    let own = rustix::fs::open(current, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", current)?;
-    let number = rustix::fs::fstat(&own).at("stat", current)?.st_ino;
-    if ORIGINAL.get_or_init(|| (own, number)).1 != number {
+    if namespace::is_own()? {
         return Ok(());
     }
     let base = base()?;
     let places = attach::new("tmpfs", &[("source", Some("strata-scratch")), ("mode", Some("0755"))])?;
-    nix::sched::unshare(CloneFlags::CLONE_NEWNS)
-        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
-        .at("make a mount namespace (root is needed, or a user namespace: unshare -rm) for", "/")?;
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
-        .at("make private the mounts of the new namespace at", "/")?;
+    namespace::make_own()?;
     attach::place(&places, base)
 }
 

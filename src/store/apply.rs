@@ -1,14 +1,10 @@
 //! Writing a stream of changes into an active snapshot, and the spelling of the archive that it comes from beside it.
 
-use super::meta::{Failed, Level};
-use super::rows::{self, Row, State};
-use super::{Flush, Origin, Store, streams};
+use super::{Claim, Flush, Origin, Store, streams};
 use crate::changeset::Sink;
 use crate::changeset::apply::{Applied, Applier};
-use crate::error::{Error, Result};
-use crate::id::{Id, check_key};
-use crate::mount::{self, Access};
-use crate::snapshotter::Kind;
+use crate::error::Result;
+use crate::mount;
 use crate::tree::Dir;
 
 impl Store {
@@ -28,59 +24,38 @@ impl Store {
         record: bool,
         produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>,
     ) -> Result<Applied> {
-        check_key(key)?;
-        let worker = self.begin()?;
-        let cannot = format!("cannot apply to {key:?}");
-        let (row, stack) = self.claim(key, &cannot, &worker)?;
-        let mut write = || {
-            self.check_not_mounted(row.id, &cannot)?;
-            let mounts = self.backend.mounts(&stack, Access::ReadWrite)?;
-            let root = Dir::from_fd(mount::detached(&mounts)?, key);
-            // What an earlier layer left here is not all that is in the snapshot now.
-            streams::remove(&self.root, row.id)?;
-            let mut applier = if record {
-                Applier::recording(root, streams::record(&self.root, row.id)?)
-            } else {
-                Applier::new(root)
-            };
-            produce(&mut applier)?;
-            let applied = applier.finish()?;
-            // What an importer writes, it syncs with the other layers.
-            if row.origin == Origin::Named && self.waits(Flush::Now) {
-                self.bring_applied_to_disk(row.id, &stack[1..])?;
-            }
-            Ok(applied)
-        };
-        let applied = write();
+        let claim = self.claim(key, &format!("cannot apply to {key:?}"))?;
+        let applied = self.apply_to(&claim, record, produce);
         if applied.is_err() && record {
             // The first error is the one to report; the stream goes with the snapshot at the latest.
-            let _ = streams::remove(&self.root, row.id);
+            let _ = streams::remove(&self.root, claim.row.id);
         }
-        self.let_go(&[row.row]);
         applied
     }
 
-    /// Sees to it that nobody commits or removes `key` meanwhile.
-    fn claim(&self, key: &str, cannot: &str, worker: &str) -> Result<(Row, Vec<Id>)> {
-        self.meta.transact(Level::Relaxed, |tx| {
-            let row = rows::visible(tx, &self.owner, key)?;
-            if row.kind != Kind::Active {
-                let kind = row.kind;
-                return Err(Error::precondition(format!("{cannot}: it is {kind}, not active")).into());
-            }
-            if row.state != State::Ready {
-                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
-            }
-            rows::set_state(tx, row.row, State::Claimed, Some(worker))?;
-            let stack = rows::chain(tx, Some(row.row))?;
-            Ok::<_, Failed>((row, stack))
-        })
-    }
-
-    fn bring_applied_to_disk(&self, id: Id, parents: &[Id]) -> Result<()> {
-        // Where sealing needs no list of inodes there is none.
-        let listed = !self.backend.capabilities().seal_is_durable;
-        let survey = listed.then(|| self.backend.survey(id, parents)).transpose()?;
-        self.bring_to_disk(id, survey.and_then(|survey| survey.inodes))
+    fn apply_to(
+        &self,
+        claim: &Claim<'_>,
+        record: bool,
+        produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>,
+    ) -> Result<Applied> {
+        let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
+        // What an earlier layer left here is not all that is in the snapshot now.
+        streams::remove(&self.root, row.id)?;
+        let mut applier = if record {
+            Applier::recording(root, streams::record(&self.root, row.id)?)
+        } else {
+            Applier::new(root)
+        };
+        produce(&mut applier)?;
+        let applied = applier.finish()?;
+        // What an importer writes, it syncs with the other layers.
+        if row.origin == Origin::Named && self.waits(Flush::Now) {
+            // Where sealing needs no list of inodes there is none.
+            let listed = !self.backend.capabilities().seal_is_durable;
+            let survey = listed.then(|| self.backend.survey(row.id, &claim.stack[1..])).transpose()?;
+            self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes))?;
+        }
+        Ok(applied)
     }
 }

@@ -34,7 +34,7 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
-const MIGRATIONS: [&str; 1] = [SCHEMA];
+const MIGRATIONS: [&str; 2] = [SCHEMA, STEPS];
 
 /// The newest format that this program knows.
 pub const FORMAT: usize = MIGRATIONS.len();
@@ -89,6 +89,21 @@ CREATE TABLE document (digest TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
 CREATE TABLE trash (id INTEGER PRIMARY KEY) STRICT;
 CREATE TABLE setting (name TEXT PRIMARY KEY, value ANY NOT NULL) STRICT, WITHOUT ROWID;
 INSERT INTO setting VALUES ('next_id', 1);
+";
+
+/// Version 2.
+///
+/// `step`: the build cache; `digest` is of what a step depends on, `top` the snapshot after it, `layer_bytes` the length of
+/// the layer that it made, NULL if it changed nothing.
+const STEPS: &str = "
+CREATE TABLE step (
+    owner TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    top INTEGER REFERENCES snapshot (row) ON DELETE CASCADE,
+    layer_bytes INTEGER,
+    PRIMARY KEY (owner, digest)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX step_by_top ON step (top);
 ";
 
 /// Whether a transaction waits for the disk.

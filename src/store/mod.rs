@@ -20,6 +20,7 @@
 //! garbage collector of a containerd removes every snapshot that it does not know.
 
 mod apply;
+mod claim;
 mod commit;
 mod create;
 mod database;
@@ -31,9 +32,11 @@ mod meta;
 mod recover;
 mod remove;
 mod rows;
+mod step;
 mod streams;
 mod writeback;
 
+pub use claim::Claim;
 pub use commit::Terms;
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
@@ -43,6 +46,7 @@ pub use meta::FORMAT;
 pub use recover::{Census, Freed};
 pub use remove::Extent;
 pub use rows::Origin;
+pub use step::Step;
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};

@@ -1,10 +1,11 @@
-//! System calls that neither rustix nor nix wraps: the only unsafe code of the crate.
+//! System calls that neither rustix nor nix wraps, or not safely: the only unsafe code of the crate.
 //!
 //! Every function here is one system call with typed arguments and the kernel's errno; what a failure means to a user
 //! is said by the callers, which know the path and the operation.
 
 pub(crate) mod btrfs;
 pub(crate) mod mount;
+pub(crate) mod process;
 pub(crate) mod xattr;
 
 use std::os::fd::{AsRawFd, BorrowedFd};

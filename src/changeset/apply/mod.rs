@@ -44,7 +44,7 @@ mod ledger;
 mod link;
 mod record;
 mod remove;
-mod resolve;
+pub(crate) mod resolve;
 
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::tree::{Dir, FileType, Timestamp};
+use crate::tree::{Dir, FileType, Stat, Timestamp};
 
 /// How many links one path may lead through: the kernel's own limit.
 const LINKS_MAX: u32 = 40;
@@ -28,35 +28,50 @@ const CACHE_MAX: usize = 64;
 
 /// An open directory that entries of the layer go to.
 #[derive(Debug)]
-pub(super) struct Parent {
-    pub(super) dir: Dir,
+pub(crate) struct Parent {
+    pub(crate) dir: Dir,
     /// Where it is, without links.
-    pub(super) path: PathBuf,
+    pub(crate) path: PathBuf,
     /// Its mtime when it was opened.
-    pub(super) mtime: Timestamp,
+    pub(crate) mtime: Timestamp,
     /// Whether what is made in it belongs to its maker and has no ACL: it is not set-gid and has no default ACL.
-    pub(super) plain: bool,
+    pub(crate) plain: bool,
     touched: AtomicBool,
     /// Whether it was found to hold nothing of the lower tree: [`super::Ledger::is_purged`].
     pub(super) purged: OnceLock<bool>,
 }
 
 impl Parent {
-    pub(super) fn new(dir: Dir, path: PathBuf) -> Result<Self> {
+    pub(crate) fn new(dir: Dir, path: PathBuf) -> Result<Self> {
         let stat = dir.stat("")?;
         let plain = stat.mode & libc::S_ISGID == 0 && dir.xattr("", c"system.posix_acl_default")?.is_none();
         let (touched, purged) = (AtomicBool::new(false), OnceLock::new());
         Ok(Self { dir, path, mtime: stat.mtime, plain, touched, purged })
     }
 
+    /// Where the link `name` in it leads, as a path of the tree, whatever is there.
+    pub(crate) fn link_target(&self, name: &OsStr) -> Result<PathBuf> {
+        let target = PathBuf::from(OsString::from_vec(self.dir.read_link(name)?));
+        let mut path = if target.is_absolute() { PathBuf::new() } else { self.path.clone() };
+        for component in target.components() {
+            match component {
+                Component::Normal(name) => path.push(name),
+                // Of the root it is the root.
+                Component::ParentDir => drop(path.pop()),
+                _ => {}
+            }
+        }
+        Ok(path)
+    }
+
     /// Says that its content changes; true the first time.
-    pub(super) fn touched(&self) -> bool {
+    pub(crate) fn touched(&self) -> bool {
         !self.touched.swap(true, Ordering::Relaxed)
     }
 }
 
 /// Where a path of the layer leads.
-pub(super) enum Found {
+pub(crate) enum Found {
     /// To this directory.
     Dir(Arc<Parent>),
     /// Not to a directory: the first of `missing` is none in `above`, nor a link to one.
@@ -64,24 +79,24 @@ pub(super) enum Found {
 }
 
 #[derive(Debug)]
-pub(super) struct Resolver {
+pub(crate) struct Resolver {
     root: Dir,
     /// By the path that was asked for. Valid as long as no directory and no link was removed.
     cache: HashMap<PathBuf, Arc<Parent>>,
 }
 
 impl Resolver {
-    pub(super) fn new(root: Dir) -> Self {
+    pub(crate) fn new(root: Dir) -> Self {
         Self { root, cache: HashMap::new() }
     }
 
     /// A directory or a link was removed: every path may lead elsewhere now.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.cache.clear();
     }
 
     /// From now on `path` leads to `parent`.
-    pub(super) fn remember(&mut self, path: &Path, parent: &Arc<Parent>) {
+    pub(crate) fn remember(&mut self, path: &Path, parent: &Arc<Parent>) {
         if self.cache.len() >= CACHE_MAX {
             self.cache.clear();
         }
@@ -89,7 +104,7 @@ impl Resolver {
     }
 
     /// Opens the directory at `path`, which has no links.
-    pub(super) fn open(&self, path: &Path) -> Result<Dir> {
+    pub(crate) fn open(&self, path: &Path) -> Result<Dir> {
         self.try_open(path).at("open directory", self.root.shown_at(path))
     }
 
@@ -102,7 +117,7 @@ impl Resolver {
     }
 
     /// Opens the directory at `path`, which has no links, for entries to go to.
-    pub(super) fn parent(&mut self, path: PathBuf) -> Result<Arc<Parent>> {
+    pub(crate) fn parent(&mut self, path: PathBuf) -> Result<Arc<Parent>> {
         if let Some(known) = self.cache.get(&path)
             && known.path == path
         {
@@ -117,7 +132,7 @@ impl Resolver {
     ///
     /// # Errors
     /// `InvalidArgument` for too many links; what the system calls report.
-    pub(super) fn find(&mut self, path: &Path) -> Result<Found> {
+    pub(crate) fn find(&mut self, path: &Path) -> Result<Found> {
         if let Some(parent) = self.cache.get(path) {
             return Ok(Found::Dir(Arc::clone(parent)));
         }
@@ -130,6 +145,26 @@ impl Resolver {
             self.remember(path, parent);
         }
         Ok(found)
+    }
+
+    /// Finds what `path` means, the last component followed too; `None` if it means nothing. The root is an empty name.
+    ///
+    /// # Errors
+    /// As [`Self::find`].
+    pub(crate) fn locate(&mut self, path: &Path) -> Result<Option<(Arc<Parent>, OsString, Stat)>> {
+        let mut path = path.to_owned();
+        for _ in 0..=LINKS_MAX {
+            let (above, name) =
+                (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default().to_owned());
+            let Found::Dir(parent) = self.find(above)? else { return Ok(None) };
+            match parent.dir.stat_if_any(&name)? {
+                Some(stat) if stat.file_type == FileType::Symlink => path = parent.link_target(&name)?,
+                Some(stat) => return Ok(Some((parent, name, stat))),
+                None => return Ok(None),
+            }
+        }
+        Err(Error::invalid(format!("{}: leads through more than {LINKS_MAX} symbolic links", path.display()))
+            .with_source(Errno::LOOP))
     }
 
     /// Goes down `path` one component at a time.

@@ -1,0 +1,250 @@
+//! The trees that `COPY` and `ADD` take from: the build context, and the roots of stages and images.
+//!
+//! Invariant: of a context, nothing outside it is opened: a source whose path leads out of it, by `..` or through a link,
+//! is an error. In the tree of an image links stay in it, as they would in a container.
+//!
+//! # References
+//! Dockerfile reference, "COPY", "`.dockerignore` file"; `openat2(2)`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use globset::{GlobBuilder, GlobMatcher};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use crate::changeset::apply::resolve::{Found, Resolver};
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::tree::walk::{Entry, Walk};
+use crate::tree::{Dir, FileType, Stat};
+
+/// A tree to copy from.
+#[derive(Debug)]
+pub(super) struct Origin {
+    root: Dir,
+    resolver: Resolver,
+    /// What of it does not count.
+    ignored: Ignored,
+    /// Whether it is a build context: then owners and extended attributes do not count either.
+    pub(super) is_context: bool,
+}
+
+/// One thing that a source names.
+#[derive(Clone, Debug)]
+pub(super) struct Selected {
+    /// Where it is, without links.
+    path: PathBuf,
+    /// What it was named by: the last component of the source.
+    pub(super) name: OsString,
+    pub(super) stat: Stat,
+}
+
+impl Origin {
+    /// The build context `root`, without what the text of its `.dockerignore` says.
+    pub(super) fn context(root: Dir, ignored: &str) -> Result<Self> {
+        let resolver = Resolver::new(root.try_clone()?);
+        Ok(Self { root, resolver, ignored: Ignored::parse(ignored)?, is_context: true })
+    }
+
+    /// The tree of an image.
+    pub(super) fn image(root: Dir) -> Result<Self> {
+        let resolver = Resolver::new(root.try_clone()?);
+        Ok(Self { root, resolver, ignored: Ignored::default(), is_context: false })
+    }
+
+    /// What `source` names: a path, or a pattern (`*`, `?`, `[...]`, in each component on its own).
+    ///
+    /// # Errors
+    /// `NotFound` if that is nothing; `InvalidArgument` if it leads out of a context.
+    pub(super) fn select(&mut self, source: &str) -> Result<Vec<Selected>> {
+        let mut selected = Vec::new();
+        for path in self.expand(source)? {
+            self.check_inside(&path)?;
+            let Some((parent, name, stat)) = self.resolver.locate(&path)? else { continue };
+            let place = parent.path.join(&name);
+            if stat.file_type != FileType::Dir && self.ignored.covers(&place) {
+                continue;
+            }
+            let name = path.file_name().unwrap_or_default().to_owned();
+            selected.push(Selected { path: place, name, stat });
+        }
+        if selected.is_empty() {
+            return Err(Error::not_found(format!("{source:?} is not there{}", self.hint())));
+        }
+        Ok(selected)
+    }
+
+    fn hint(&self) -> &'static str {
+        if self.is_context && !self.ignored.patterns.is_empty() { ", or .dockerignore leaves it out" } else { "" }
+    }
+
+    /// The paths that the patterns of `source` match; `source` itself if it has none.
+    fn expand(&mut self, source: &str) -> Result<Vec<PathBuf>> {
+        let mut paths = vec![PathBuf::new()];
+        for component in source.split('/').filter(|component| !matches!(*component, "" | ".")) {
+            if component == ".." {
+                paths.iter_mut().try_for_each(|path| self.up(path, source))?;
+            } else if component.contains(['*', '?', '[', '\\']) {
+                paths = self.matching(&paths, component)?;
+            } else {
+                paths.iter_mut().for_each(|path| path.push(component));
+            }
+        }
+        Ok(paths)
+    }
+
+    fn up(&self, path: &mut PathBuf, source: &str) -> Result<()> {
+        if path.pop() || !self.is_context {
+            return Ok(());
+        }
+        Err(leaves(source))
+    }
+
+    fn matching(&mut self, paths: &[PathBuf], component: &str) -> Result<Vec<PathBuf>> {
+        let pattern = pattern(component)?;
+        let mut found = Vec::new();
+        for path in paths {
+            self.check_inside(path)?;
+            let Found::Dir(parent) = self.resolver.find(path)? else { continue };
+            let names = parent.dir.names()?.into_iter().map(|entry| entry.name);
+            found.extend(names.filter(|name| pattern.is_match(name)).map(|name| path.join(name)));
+        }
+        Ok(found)
+    }
+
+    /// Refuses a path that leads out of a context through a link.
+    fn check_inside(&self, path: &Path) -> Result<()> {
+        if !self.is_context || path.as_os_str().is_empty() {
+            return Ok(());
+        }
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+        match rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+            Err(Errno::XDEV) => Err(leaves(&path.display().to_string())),
+            Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
+            Err(errno) => Err(errno).at("open", self.root.shown_at(path)),
+        }
+    }
+
+    /// Calls `visit` for what was selected and all that is below it, with the path below it.
+    pub(super) fn visit(
+        &self,
+        selected: &Selected,
+        visit: &mut dyn FnMut(&Path, &Entry<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let above = selected.path.parent().unwrap_or(Path::new(""));
+        let parent = self.root.open_beneath(above)?;
+        let name = selected.path.file_name().unwrap_or_default();
+        if selected.stat.file_type != FileType::Dir {
+            return visit(Path::new(""), &Entry { path: Path::new(""), dir: &parent, name, stat: selected.stat });
+        }
+        let root = if name.is_empty() { parent } else { parent.open_dir(name)? };
+        // Directories that are left out, until something below one is not.
+        let mut held: Vec<(PathBuf, Stat)> = Vec::new();
+        let mut walk = Walk::new(&root)?;
+        while let Some(entry) = walk.next_entry()? {
+            let path = entry.path.to_owned();
+            held.retain(|(above, _)| path.starts_with(above));
+            if !path.as_os_str().is_empty() && self.ignored.covers(&selected.path.join(&path)) {
+                if entry.stat.file_type == FileType::Dir {
+                    held.push((path, entry.stat));
+                    if !self.ignored.has_exceptions {
+                        walk.skip();
+                    }
+                }
+                continue;
+            }
+            for (path, stat) in held.drain(..) {
+                let dir = root.open_beneath(&path)?;
+                visit(&path, &Entry { path: &path, dir: &dir, name: "".as_ref(), stat })?;
+            }
+            visit(&path, &entry)?;
+        }
+        Ok(())
+    }
+}
+
+fn leaves(source: &str) -> Error {
+    Error::invalid(format!("{source:?} leads out of the build context: copy it there before the build"))
+}
+
+/// A pattern of one component, or of several with `**`.
+fn pattern(text: &str) -> Result<GlobMatcher> {
+    // Braces mean nothing here.
+    let escaped = text.replace('{', "[{]").replace('}', "[}]");
+    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
+    let glob = glob.map_err(|error| Error::invalid(format!("{text:?} is no pattern")).with_source(error))?;
+    Ok(glob.compile_matcher())
+}
+
+/// What `.dockerignore` says.
+#[derive(Debug, Default)]
+struct Ignored {
+    /// In order; the last one that matches decides. `true`: it is left out.
+    patterns: Vec<(bool, GlobMatcher)>,
+    has_exceptions: bool,
+}
+
+impl Ignored {
+    fn parse(text: &str) -> Result<Self> {
+        let mut ignored = Self::default();
+        for line in text.trim_start_matches('\u{feff}').lines() {
+            let line = line.trim();
+            if line.is_empty() || line.starts_with('#') {
+                continue;
+            }
+            let (out, path) = match line.strip_prefix('!') {
+                Some(path) => (false, path.trim()),
+                None => (true, line),
+            };
+            let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
+            let clean = parts.fold(Vec::new(), |mut clean, part| {
+                if part == ".." {
+                    clean.pop();
+                } else {
+                    clean.push(part);
+                }
+                clean
+            });
+            if clean.is_empty() {
+                continue;
+            }
+            let pattern = pattern(&clean.join("/")).map_err(|error| error.context(".dockerignore"))?;
+            ignored.patterns.push((out, pattern));
+            ignored.has_exceptions |= !out;
+        }
+        Ok(ignored)
+    }
+
+    /// Whether the path, or a directory above it, is left out.
+    fn covers(&self, path: &Path) -> bool {
+        let matches = |pattern: &GlobMatcher| {
+            path.ancestors().any(|above| !above.as_os_str().is_empty() && pattern.is_match(above))
+        };
+        self.patterns.iter().rev().find(|(_, pattern)| matches(pattern)).is_some_and(|(out, _)| *out)
+    }
+}
+
+/// The text of the ignore file of a context: that of the Dockerfile itself (`NAME.dockerignore`), or `.dockerignore`.
+///
+/// # Errors
+/// What the file system reports.
+pub(super) fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<String> {
+    let own = dockerfile.map(|path| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(".dockerignore");
+        PathBuf::from(name)
+    });
+    for path in own.into_iter().chain([context.join(".dockerignore")]) {
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(Error::new(ErrorKind::InvalidArgument, format!("{} is no UTF-8", path.display())));
+            }
+            text => return text.at("read", &path),
+        }
+    }
+    Ok(String::new())
+}
+
+#[cfg(test)]
+mod tests;

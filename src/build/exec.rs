@@ -1,0 +1,321 @@
+//! Doing what was planned: one snapshot a step, a layer where it changed something.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::config::{self, Descriptor, Document, Entry};
+use super::context::Origin;
+use super::copy::Copying;
+use super::layer;
+use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage, RunAction, Step};
+use super::{Options, Outcome, Progress, place};
+use crate::changeset::apply::resolve::{Found, Resolver};
+use crate::changeset::{Change, Sink};
+use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{DiffId, Digest};
+use crate::snapshotter::Snapshotter as _;
+use crate::store::{self, Store};
+use crate::tree::Meta;
+
+/// How much of the output of a command that failed is in the error, in lines and in bytes.
+const TAIL_LINES: usize = 10;
+const TAIL_BYTES: usize = 2048;
+
+/// The host name in a build's containers: the same for all, as it may end up in files.
+const HOSTNAME: &str = "build";
+
+/// How many changed paths `--explain` shows of a step.
+const EXPLAINED: usize = 10;
+
+/// What a stage came to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StageDone {
+    pub(super) top: Option<String>,
+    pub(super) document: Document,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// A build under way.
+pub(super) struct Builder<'a> {
+    pub(super) store: &'a Store,
+    pub(super) options: &'a Options<'a>,
+    pub(super) context: Option<&'a Origin>,
+    pub(super) progress: &'a dyn Progress,
+    /// When the image was made, as its documents say it.
+    pub(super) created: String,
+}
+
+impl Builder<'_> {
+    /// Builds all stages that are needed; answers with the last.
+    pub(super) fn build(&self, plan: &Plan) -> Result<StageDone> {
+        let total = plan.needed.iter().map(|stage| plan.stages[*stage].steps.len()).sum();
+        let mut number = 0;
+        let mut done: BTreeMap<usize, StageDone> = BTreeMap::new();
+        let mut last = StageDone::default();
+        for stage in &plan.needed {
+            last = self.stage(&plan.stages[*stage], &done, (&mut number, total))?;
+            done.insert(*stage, last.clone());
+        }
+        Ok(last)
+    }
+
+    fn stage(
+        &self,
+        stage: &PlannedStage,
+        done: &BTreeMap<usize, StageDone>,
+        (number, total): (&mut usize, usize),
+    ) -> Result<StageDone> {
+        let mut state = match &stage.base {
+            Base::Image(image) => {
+                let BaseImage { top, document, layers } = image.as_ref().clone();
+                StageDone { top, document, layers }
+            }
+            Base::Stage(base) => done.get(base).cloned().unwrap_or_default(),
+        };
+        for step in &stage.steps {
+            *number += 1;
+            layer::check(self.options.cancel)?;
+            self.progress.started(*number, total, &stage.name, &step.text);
+            let started = Instant::now();
+            let outcome = self.step(step, &mut state, done, started)?;
+            self.progress.done(*number, &outcome);
+        }
+        state.document.config = stage.settings.clone();
+        state.document.author = stage.author.clone().or(state.document.author);
+        Ok(state)
+    }
+
+    /// Does one step, or finds that it was done before.
+    fn step(
+        &self,
+        step: &Step,
+        state: &mut StageDone,
+        done: &BTreeMap<usize, StageDone>,
+        started: Instant,
+    ) -> Result<Outcome> {
+        let (result, cached) = match &step.action {
+            Action::Settings => (store::Step { top: state.top.clone(), layer: None }, false),
+            action => self.cached(step, action, state, done)?,
+        };
+        state.document.history.push(Entry::new(self.created.clone(), step.text.clone(), result.layer.is_none()));
+        if let Some((diff_id, bytes)) = result.layer {
+            state.document.rootfs.diff_ids.push(diff_id);
+            state.layers.push(config::layer(diff_id, bytes));
+        }
+        state.top.clone_from(&result.top);
+        let explained = match (&result.top, result.layer, self.options.explain) {
+            (Some(top), Some(_), true) => layer::first_changes(self.store, top, EXPLAINED)?,
+            _ => Vec::new(),
+        };
+        let writes = !matches!(step.action, Action::Settings);
+        let layer: Option<DiffId> = result.layer.map(|(diff_id, _)| diff_id);
+        Ok(Outcome { writes, cached, layer, explained, took: started.elapsed() })
+    }
+
+    fn cached(
+        &self,
+        step: &Step,
+        action: &Action,
+        state: &StageDone,
+        done: &BTreeMap<usize, StageDone>,
+    ) -> Result<(store::Step, bool)> {
+        let below = state.top.as_deref();
+        let digest = self.digest(action, below, done)?;
+        if !self.options.no_cache
+            && let Some(known) = self.store.step(digest)?
+        {
+            return Ok((known, true));
+        }
+        let key = layer::working_key("build");
+        self.store.prepare_layer(&key, below.unwrap_or(""))?;
+        let wrote = self.write(step, action, &key, below, done).and_then(|()| match self.options.epoch {
+            Some(epoch) => layer::clamp(self.store, &key, epoch),
+            None => Ok(()),
+        });
+        let result = wrote.and_then(|()| layer::commit(self.store, &key, below, self.options.cancel));
+        let result = result.inspect_err(|_| {
+            // The first error is the one to report. If this fails too, gc removes the snapshot.
+            let _ = self.store.remove(&key);
+        })?;
+        self.store.note_step(digest, &result)?;
+        Ok((result, false))
+    }
+
+    /// A digest of everything that decides what the step comes to.
+    fn digest(&self, action: &Action, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<Digest> {
+        let what = match action {
+            Action::Settings => json!(null),
+            Action::Dir(path) => json!(["dir", path]),
+            Action::Run(run) => {
+                let RunAction { args, env, dir, user, script, network, tmpfs, uncached } = run;
+                let counts =
+                    |variable: &&String| !uncached.iter().any(|name| variable.split('=').next() == Some(name.as_str()));
+                let env: Vec<&String> = env.iter().filter(counts).collect();
+                json!(["run", args, env, dir, user, script, format!("{network:?}"), tmpfs])
+            }
+            Action::Copy(copy) => {
+                let CopyAction { from, sources, selected, texts, target, chown, mode, unpacks } = copy;
+                let content = match (from, self.context) {
+                    (From::Context, Some(origin)) => {
+                        json!(self.copying(copy, origin, selected, None).digest()?)
+                    }
+                    (From::Context, None) => json!(texts),
+                    // The ChainID says what is in it.
+                    (From::Stage(stage), _) => json!([done.get(stage).and_then(|done| done.top.as_ref()), sources]),
+                    (From::Image(image), _) => json!([image.top, sources]),
+                };
+                json!(["copy", content, texts, target, chown, mode, unpacks])
+            }
+        };
+        Ok(Digest::of(json!(["strata build step, version 1", below, self.options.epoch, what]).to_string().as_bytes()))
+    }
+
+    fn copying<'a>(
+        &self,
+        copy: &'a CopyAction,
+        origin: &'a Origin,
+        selected: &'a [super::context::Selected],
+        owner: Option<(u32, u32)>,
+    ) -> Copying<'a> {
+        let CopyAction { texts, target, mode, unpacks, .. } = copy;
+        let epoch = self.options.epoch;
+        Copying { origin, selected, texts, target, owner, mode: *mode, unpacks: *unpacks, epoch }
+    }
+
+    /// Writes what a step does into the active snapshot `key`.
+    fn write(
+        &self,
+        step: &Step,
+        action: &Action,
+        key: &str,
+        below: Option<&str>,
+        done: &BTreeMap<usize, StageDone>,
+    ) -> Result<()> {
+        let wrong = |error: Error| error.context(format!("{}: {}", step.at, step.text));
+        match action {
+            Action::Settings => Ok(()),
+            Action::Dir(path) => self.make_dir(key, path).map_err(wrong),
+            Action::Copy(copy) => self.copy(copy, key, below, done).map_err(wrong),
+            Action::Run(run) => self.run(step, run, key),
+        }
+    }
+
+    /// Makes the directory `path` if it is missing, as nobody described it.
+    fn make_dir(&self, key: &str, path: &str) -> Result<()> {
+        let mut resolver = Resolver::new(self.store.open_tree(key)?);
+        let path = Path::new(path.trim_matches('/'));
+        if matches!(resolver.find(path)?, Found::Dir(_)) {
+            return Ok(());
+        }
+        drop(resolver);
+        let change = Change::Put { path: path.to_owned(), existed: false, meta: Meta::implied_dir() };
+        let put = |sink: &mut dyn Sink| sink.change(&change, &mut std::io::empty());
+        self.store.apply(key, &mut { put }).map(drop)
+    }
+
+    fn copy(&self, copy: &CopyAction, key: &str, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<()> {
+        // What is there already: as the step finds it, and nobody writes to that.
+        let tree = self.store.open_tree(below.unwrap_or(key))?;
+        let owner = copy.chown.as_deref().map(|chown| {
+            let user = find_user(&tree, chown)?;
+            Ok::<_, Error>((user.uid, if chown.contains(':') { user.gid } else { user.uid }))
+        });
+        let owner = owner.transpose()?;
+        let top = match &copy.from {
+            From::Context => None,
+            From::Stage(stage) => done.get(stage).and_then(|done| done.top.clone()),
+            From::Image(image) => image.top.clone(),
+        };
+        let mut other = top.map(|top| Origin::image(self.store.open_tree(&top)?)).transpose()?;
+        let mut selected = copy.selected.clone();
+        if let Some(other) = &mut other {
+            for source in &copy.sources {
+                selected.extend(other.select(source)?);
+            }
+        }
+        let Some(origin) = other.as_ref().or(self.context) else {
+            return Err(Error::not_found("there is nothing to copy from: the stage or image is empty"));
+        };
+        let copying = self.copying(copy, origin, &selected, owner);
+        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(&tree, sink)).map(drop)
+    }
+
+    fn run(&self, step: &Step, run: &RunAction, key: &str) -> Result<()> {
+        let runtime = (self.options.runtime)()?;
+        let claim = self.store.claim(key, &format!("cannot run in {key:?}"))?;
+        let RunAction { args, env, dir, user, script, network, tmpfs, .. } = run.clone();
+        let spec = Spec {
+            mounts: claim.mounts(),
+            process: Process { args, env, dir, user, terminal: false },
+            volumes: Vec::new(),
+            tmpfs,
+            scripts: script.into_iter().collect(),
+            network,
+            hostname: HOSTNAME.to_owned(),
+        };
+        let mut listener = Listener::new(self.progress, self.options.cancel);
+        let place = place(self.store);
+        let ended = container::run(&runtime, &place, &spec, &Streams::Captured, &mut listener);
+        layer::check(self.options.cancel)?;
+        let Exit(status) = ended.map_err(|error| error.context(format!("{}: {}", step.at, step.text)))?;
+        if status == 0 {
+            return Ok(());
+        }
+        let message = format!("{}: {}: exit status {status}", step.at, step.text);
+        Err(Error::new(ErrorKind::FailedPrecondition, message).with_source(listener.tail()))
+    }
+}
+
+/// Passes on what a command writes, and keeps the end of it.
+struct Listener<'a> {
+    progress: &'a dyn Progress,
+    cancel: &'a AtomicBool,
+    killed: bool,
+    end: Vec<u8>,
+}
+
+impl<'a> Listener<'a> {
+    fn new(progress: &'a dyn Progress, cancel: &'a AtomicBool) -> Self {
+        Self { progress, cancel, killed: false, end: Vec::new() }
+    }
+
+    /// The last lines of output, in one.
+    fn tail(&self) -> String {
+        let text = String::from_utf8_lossy(&self.end);
+        let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
+        let last = &lines[lines.len().saturating_sub(TAIL_LINES)..];
+        if last.is_empty() { "it wrote nothing".to_owned() } else { format!("its output ends: {}", last.join(" | ")) }
+    }
+}
+
+impl Control for Listener<'_> {
+    fn signal(&mut self) -> Option<Signal> {
+        let kill = self.cancel.load(Ordering::Relaxed) && !self.killed;
+        self.killed |= kill;
+        kill.then_some(Signal::SIGKILL)
+    }
+
+    fn output(&mut self, bytes: &[u8]) -> Result<()> {
+        self.end.extend_from_slice(bytes);
+        let over = self.end.len().saturating_sub(TAIL_BYTES);
+        self.end.drain(..over);
+        self.progress.output(bytes);
+        Ok(())
+    }
+}
+
+/// The time `seconds` after 1970 as documents have it, or that of now.
+pub(super) fn moment(seconds: Option<i64>) -> Result<String> {
+    let moment = match seconds {
+        None => jiff::Timestamp::now(),
+        Some(seconds) => jiff::Timestamp::from_second(seconds)
+            .map_err(|error| Error::invalid(format!("the time {seconds} is out of range")).with_source(error))?,
+    };
+    Ok(moment.to_string())
+}

@@ -1,0 +1,132 @@
+//! From what a snapshot changed to a layer of an image.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::copy::clamped;
+use crate::changeset::blob::DigestWriter;
+use crate::changeset::diff::Ancestors;
+use crate::changeset::tar::{Encoder, MtimePrecision};
+use crate::changeset::{Change, Sink};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::{ChainId, DiffId};
+use crate::mount;
+use crate::snapshotter::{Labels, Snapshotter as _};
+use crate::store::{Flush, Origin, Step, Store, Terms};
+use crate::tree::{Dir, Timestamp};
+
+/// `Cancelled` once `cancel` is set.
+pub(super) fn check(cancel: &AtomicBool) -> Result<()> {
+    if cancel.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Cancelled, "interrupted")) } else { Ok(()) }
+}
+
+/// A key that no other build has: who looks at it sees what it is for.
+pub(super) fn working_key(what: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{what}-{nanos}-{process}-{count}")
+}
+
+/// Counts changes on their way, and stops when it is asked to.
+struct Counted<'a, 'b> {
+    sink: &'a mut dyn Sink,
+    count: &'b mut u64,
+    cancel: &'a AtomicBool,
+}
+
+impl Sink for Counted<'_, '_> {
+    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
+        check(self.cancel)?;
+        *self.count += 1;
+        self.sink.change(change, data)
+    }
+}
+
+/// The layer that the active snapshot `key` is: its DiffID and its length in bytes; `None` if it changed nothing.
+pub(super) fn write_layer(store: &Store, key: &str, cancel: &AtomicBool) -> Result<Option<(DiffId, u64)>> {
+    let new = store.open_tree(key)?;
+    let parent = store.stat(key)?.parent;
+    let old = if parent.is_empty() { None } else { Some(store.open_tree(&parent)?) };
+    let mut ancestors = Ancestors::new(old.as_ref(), &new);
+    let mut describe = |path: &Path| ancestors.meta(path);
+    let mut encoder = Encoder::new(DigestWriter::new(io::sink()), MtimePrecision::Nanoseconds, &mut describe);
+    let mut count = 0;
+    let mut sink = Counted { sink: &mut encoder, count: &mut count, cancel };
+    store.changes(key, Some(&parent), &mut sink)?;
+    let (_, digest, size_bytes) = encoder.finish()?.finish();
+    Ok((count > 0).then_some((digest, size_bytes)))
+}
+
+/// Takes back to `epoch` every time in the active snapshot `key` that is later and would be in its layer.
+pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
+    let latest = Timestamp { seconds: epoch, nanos: 0 };
+    let mut late: Vec<PathBuf> = Vec::new();
+    store.changes(key, None, &mut |change: &Change, _: &mut dyn Read| {
+        if let Change::Put { path, meta, .. } = change
+            && clamped(meta.mtime, Some(epoch)) != meta.mtime
+        {
+            late.push(path.clone());
+        }
+        Ok(())
+    })?;
+    let claim = store.claim(key, &format!("cannot set times in {key:?}"))?;
+    let root = Dir::from_fd(mount::detached(claim.mounts())?, key);
+    for path in late {
+        let (above, name) = (path.parent().unwrap_or(Path::new("")), path.file_name().unwrap_or_default());
+        root.open_beneath(above)?.set_mtime(name, latest)?;
+    }
+    Ok(())
+}
+
+/// Commits the active snapshot `key` as what it is: a layer on top of `below`, or nothing where it changed nothing. The
+/// key is gone afterwards; a failure leaves it as it was.
+pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &AtomicBool) -> Result<Step> {
+    let layer = write_layer(store, key, cancel)?;
+    let Some((diff_id, _)) = layer else {
+        store.remove(key)?;
+        return Ok(Step { top: below.map(str::to_owned), layer: None });
+    };
+    let name = chain_id(below, diff_id)?.to_string();
+    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: Some(diff_id) };
+    match store.commit_with(&name, key, &Labels::new(), terms) {
+        // Another step, or another build, came to the same.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists && store.diff_id(&name)? == Some(diff_id) => {
+            store.remove(key)?;
+        }
+        committed => committed?,
+    }
+    Ok(Step { top: Some(name), layer })
+}
+
+/// The ChainID of `layer` on top of the snapshot `below`, which is named by its own.
+fn chain_id(below: Option<&str>, layer: DiffId) -> Result<ChainId> {
+    match below {
+        None => Ok(ChainId::base(layer)),
+        Some(below) => Ok(ChainId(below.parse()?).push(layer)),
+    }
+}
+
+/// The first `most` paths that the committed snapshot `key` changed, each with its letter.
+pub(super) fn first_changes(store: &Store, key: &str, most: usize) -> Result<Vec<(char, PathBuf)>> {
+    let mut found = Vec::new();
+    let enough = || Error::new(ErrorKind::Cancelled, "enough");
+    let listed = store.changes(key, None, &mut |change: &Change, _: &mut dyn Read| {
+        if found.len() == most {
+            return Err(enough());
+        }
+        let letter = match change {
+            Change::Put { existed: false, .. } | Change::Link { existed: false, .. } => 'A',
+            Change::Put { .. } | Change::Link { .. } | Change::Opaque { .. } => 'M',
+            Change::Remove { .. } => 'D',
+        };
+        found.push((letter, change.path().to_owned()));
+        Ok(())
+    });
+    match listed {
+        Err(error) if found.len() < most || error.kind() != ErrorKind::Cancelled => Err(error),
+        _ => Ok(found),
+    }
+}

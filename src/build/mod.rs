@@ -1,0 +1,217 @@
+//! Images from Dockerfiles, and from containers.
+//!
+//! # How a build goes
+//! The Dockerfile is read ([`parse`]) and evaluated ([`plan`]) before anything runs. Then each step that can change files
+//! gets an active snapshot on top of the last layer: `RUN` a container in it, `COPY` a stream of changes. What it changed
+//! against its parent becomes a layer, a committed snapshot named by its ChainID; what changed nothing makes none, and the
+//! image's history says so. The image is named last, in one durable transaction.
+//!
+//! # Invariants
+//! - A step that failed, or was stopped, leaves nothing; the ones before it stay in the cache, and no image is named.
+//! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of what is
+//!   copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
+//! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody described,
+//!   so the same instructions on the same files make the same layer on every strategy.
+//!
+//! # References
+//! Dockerfile reference; OCI image specification, `config.md` ("history", "empty_layer"); `SOURCE_DATE_EPOCH` (the
+//! reproducible builds project).
+
+mod config;
+mod context;
+mod copy;
+mod exec;
+mod heredoc;
+mod layer;
+mod parse;
+mod plan;
+mod run;
+mod settings;
+mod words;
+
+pub use run::{RunOptions, Started, commit_image, parse_volume, start};
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use self::config::Document;
+use self::context::Origin;
+use self::exec::Builder;
+use self::plan::{BaseImage, Surroundings};
+use crate::container::{Network, Runtime};
+use crate::error::{Context as _, Error, Result};
+use crate::id::{DiffId, Digest};
+use crate::image::Platform;
+use crate::store::{NewImage, Store};
+use crate::tree::Dir;
+
+/// The longest Dockerfile, in bytes.
+const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
+
+/// What to build, and how.
+pub struct Options<'a> {
+    /// The image's name in the store; one that has it loses it.
+    pub name: &'a str,
+    /// The text of the Dockerfile.
+    pub dockerfile: &'a str,
+    /// Where that comes from: what errors call it.
+    pub file: &'a Path,
+    /// The directory that `COPY` and `ADD` take from.
+    pub context: Option<PathBuf>,
+    /// Values for `ARG`s.
+    pub arguments: BTreeMap<String, String>,
+    /// The stage to build, instead of the last.
+    pub target: Option<String>,
+    /// Whether every step is done anew.
+    pub no_cache: bool,
+    /// Whether the first changed paths of each step are told.
+    pub explain: bool,
+    /// What runs commands; asked when the first one has to run.
+    pub runtime: &'a dyn Fn() -> Result<Runtime>,
+    /// The network of commands that do not say.
+    pub network: Network,
+    /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
+    pub epoch: Option<i64>,
+    /// Becomes true when the build is to stop: it then ends with `Cancelled`.
+    pub cancel: &'a AtomicBool,
+}
+
+impl std::fmt::Debug for Options<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("name", &self.name).field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// What a step came to.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Whether it is one that can change files.
+    pub writes: bool,
+    /// Whether it was known from before.
+    pub cached: bool,
+    /// The layer that it made.
+    pub layer: Option<DiffId>,
+    /// The first paths that it changed, with `A`, `M` or `D`; only if it was asked for.
+    pub explained: Vec<(char, PathBuf)>,
+    /// How long it took.
+    pub took: Duration,
+}
+
+/// Who wants to know how far a build is. Calls come from one thread.
+pub trait Progress {
+    /// Something is odd.
+    fn warn(&self, warning: &str) {
+        let _ = warning;
+    }
+
+    /// Step `number` of `total`, of the stage `stage`, begins.
+    fn started(&self, number: usize, total: usize, stage: &str, text: &str) {
+        let _ = (number, total, stage, text);
+    }
+
+    /// The command of the step wrote this.
+    fn output(&self, bytes: &[u8]) {
+        let _ = bytes;
+    }
+
+    /// Step `number` is done.
+    fn done(&self, number: usize, outcome: &Outcome) {
+        let _ = (number, outcome);
+    }
+}
+
+/// Nobody wants to know.
+impl Progress for () {}
+
+/// An image that was built.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Built {
+    /// Its name.
+    pub name: String,
+    /// The digest of its config: the image ID.
+    pub id: Digest,
+    /// The digest of its manifest.
+    pub manifest: Digest,
+    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    pub top: Option<String>,
+    /// The DiffIDs of its layers, the lowest first.
+    pub layers: Vec<DiffId>,
+}
+
+/// Builds the image that `options` describe, and names it. It is durable when the call returns.
+///
+/// # Errors
+/// `InvalidArgument`, `NotFound` or `Unsupported`, with file, line and column, for a Dockerfile that cannot be built:
+/// before anything runs. `FailedPrecondition` if a command fails, with the step, the status and the end of its output.
+/// `Cancelled`; what the store and the runtime report.
+pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> Result<Built> {
+    crate::id::check_key(options.name).map_err(|error| error.context("the image's name"))?;
+    if options.dockerfile.len() > DOCKERFILE_BYTES_MAX {
+        let file = options.file.display();
+        return Err(Error::invalid(format!("{file} is longer than {DOCKERFILE_BYTES_MAX} bytes")));
+    }
+    let created = exec::moment(options.epoch)?;
+    let file = parse::parse(&options.file.display().to_string(), options.dockerfile)?;
+    let mut context = options.context.as_deref().map(|path| open_context(path, options.file)).transpose()?;
+    let host = Platform::host();
+    let plan = plan::plan(
+        &file,
+        Surroundings {
+            arguments: &options.arguments,
+            target: options.target.as_deref(),
+            network: options.network,
+            context: context.as_mut(),
+            image: &mut |name| base_image(store, name),
+            platform: (&host.os, &host.architecture),
+        },
+    )?;
+    plan.warnings.iter().for_each(|warning| progress.warn(warning));
+    let builder = Builder { store, options, context: context.as_ref(), progress, created };
+    let mut done = builder.build(&plan)?;
+    layer::check(options.cancel)?;
+    done.document.created = Some(builder.created.clone());
+    name_image(store, options.name, done.top, &done.document, &done.layers)
+}
+
+fn open_context(path: &Path, file: &Path) -> Result<Origin> {
+    let ignored = context::ignore_file(path, Some(file))?;
+    Origin::context(Dir::open(path).map_err(|error| error.context("opening the build context"))?, &ignored)
+}
+
+/// The image `name` of the store, as a base.
+fn base_image(store: &Store, name: &str) -> Result<BaseImage> {
+    let image = store.image(name)?;
+    let document = Document::parse(&store.document(image.config)?)?;
+    let layers = config::layers_of(&store.document(image.manifest)?)?;
+    Ok(BaseImage { top: image.top, document, layers })
+}
+
+fn name_image(
+    store: &Store,
+    name: &str,
+    top: Option<String>,
+    document: &Document,
+    layers: &[config::Descriptor],
+) -> Result<Built> {
+    let config = document.bytes()?;
+    let manifest = config::manifest(&config, layers);
+    store.set_image(&NewImage { name, config: &config, manifest: &manifest, top: top.as_deref() })?;
+    let (id, manifest) = (Digest::of(&config), Digest::of(&manifest));
+    Ok(Built { name: name.to_owned(), id, manifest, top, layers: document.rootfs.diff_ids.clone() })
+}
+
+/// Where this process's containers have their workplace.
+fn place(store: &Store) -> PathBuf {
+    store.root().join("run").join("container")
+}
+
+/// The text of the Dockerfile at `path`.
+///
+/// # Errors
+/// `NotFound`; `InvalidArgument` if it is no UTF-8.
+pub fn read_dockerfile(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).at("read the Dockerfile", path)?;
+    String::from_utf8(bytes).map_err(|_| Error::invalid(format!("the Dockerfile {} is no UTF-8", path.display())))
+}

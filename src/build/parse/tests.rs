@@ -1,0 +1,91 @@
+use super::*;
+
+fn steps(text: &str) -> Vec<Instruction> {
+    let file = parse("D", &format!("FROM a\n{text}")).unwrap_or_else(|error| panic!("{text}: {}", error.chain()));
+    file.stages.into_iter().next_back().expect("a stage").steps
+}
+
+fn run(text: &str) -> Run {
+    match steps(text).pop().map(|step| step.what) {
+        Some(What::Run(run)) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn commands() {
+    let shell = |text: &str| Command::Shell(text.to_owned());
+    for (text, command) in [
+        ("RUN a && \\\n  # note\n\n  b\\ c", shell("a &&   b\\ c")),
+        ("RUN [\"a\", \"b c\"]", Command::Exec(vec!["a".into(), "b c".into()])),
+        ("RUN [a", shell("[a")),
+        ("RUN <<EOF\nx\n  y\nEOF", shell("x\n  y\n")),
+        ("RUN <<-EOF\n\tx\n\tEOF", shell("x\n")),
+        ("RUN cat <<A <<'B' > /f\n1\nA\n2\nB", shell("cat <<A <<'B' > /f\n1\nA\n2\nB\n")),
+    ] {
+        assert_eq!(run(text).command, command, "{text}");
+    }
+    assert_eq!(run("RUN <<EOF\n#!/bin/x\nEOF").script.as_deref(), Some("#!/bin/x\n"));
+    let flags = run("RUN --network=none --mount=type=tmpfs,target=/a --mount=type=tmpfs,target=/b true");
+    assert_eq!((flags.network.as_deref(), flags.mounts.len()), (Some("none"), 2));
+}
+
+#[test]
+fn texts_of_the_history() {
+    for (text, history) in [
+        ("run  echo \\\n  hi", "RUN echo   hi"),
+        ("RUN --network=none true", "RUN --network=none true"),
+        ("RUN [\"a\", \"b\"]", "RUN [\"a\", \"b\"]"),
+        ("COPY --chown=1 a \\\n b /c", "COPY --chown=1 a b /c"),
+        ("env a=b", "ENV a=b"),
+        ("ONBUILD run x", "ONBUILD run x"),
+        ("CMD x", "CMD x"),
+    ] {
+        assert_eq!(steps(text)[0].text, history, "{text}");
+    }
+}
+
+#[test]
+fn here_documents_are_sources() {
+    let What::Copy(copy) = steps("COPY a <<one <<-'two' /x/\n$v\none\n\ty\n\ttwo\nRUN b").remove(0).what else {
+        panic!()
+    };
+    let shown = |source: &Source| match source {
+        Source::Path(path) => path.clone(),
+        Source::Text { name, text, expand } => format!("{name} {text:?} {expand}"),
+    };
+    assert_eq!(copy.sources.iter().map(shown).collect::<Vec<_>>(), ["a", "one \"$v\\n\" true", "two \"y\\n\" false"]);
+}
+
+#[test]
+fn stages() {
+    let file = parse("D", "ARG v=1\nFROM --platform=linux/amd64 a:$v AS One\nFROM one\n").expect("two stages");
+    assert_eq!(file.globals.len(), 1);
+    let names: Vec<_> = file.stages.iter().map(|stage| (stage.from.as_str(), stage.name.as_deref())).collect();
+    assert_eq!(names, [("a:$v", Some("one")), ("one", None)]);
+    assert_eq!(parse("D", "# escape=`\nFROM a\nRUN b `\n c").expect("backticks").escape, '`');
+}
+
+/// Each says where.
+#[test]
+fn what_is_wrong() {
+    for (text, place) in [
+        ("", "D:1:1"),
+        ("RUN x", "D:1:1"),
+        ("FROM a\n\nFOO x", "D:3:1"),
+        ("FROM a\nRUN --nope=1 x", "D:2:5"),
+        ("FROM a\nRUN --security=insecure x", "D:2:5"),
+        ("FROM a\nCOPY --link a b", "D:2:6"),
+        ("FROM a\nCOPY --chown=1 --chown=2 a b", "D:2:16"),
+        ("FROM a\nCOPY a", "D:2:1"),
+        ("FROM a\nADD https://example.org/x /x", "D:2:5"),
+        ("FROM a\nADD --from=b x /x", "D:2:5"),
+        ("FROM a\nRUN <<EOF\nx", "D:2:1"),
+        ("FROM a\nONBUILD ONBUILD RUN x", "D:2:9"),
+        ("FROM a\nONBUILD COPY --x=1 a b", "D:2:14"),
+        ("FROM a AS 1", "D:1:1"),
+    ] {
+        let error = parse("D", text).expect_err(text);
+        assert!(error.to_string().starts_with(&format!("{place}: ")), "{text}: {error}");
+    }
+}

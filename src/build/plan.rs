@@ -1,0 +1,527 @@
+//! What a build will do, known before any of it is done.
+//!
+//! Everything in a Dockerfile but the commands of `RUN` can be evaluated up front: variables come from the arguments, the
+//! Dockerfile and the configs of base images. So every mistake but a failing command is an error before anything runs, and
+//! stages that the target does not need are left out.
+//!
+//! # References
+//! Dockerfile reference.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::config::{Descriptor, Document, Settings};
+use super::context::{Origin, Selected};
+use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
+use super::settings::{self, Shells};
+use super::words::{self, Variables};
+use crate::container::Network;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The name of the base that is nothing.
+const SCRATCH: &str = "scratch";
+
+/// An image of the store that a stage stands on, or takes files from.
+#[derive(Clone, Debug)]
+pub(super) struct BaseImage {
+    pub(super) top: Option<String>,
+    pub(super) document: Document,
+    pub(super) layers: Vec<Descriptor>,
+}
+
+/// What a stage stands on.
+#[derive(Debug)]
+pub(super) enum Base {
+    Image(Box<BaseImage>),
+    /// The stage of this number.
+    Stage(usize),
+}
+
+/// A stage, evaluated.
+#[derive(Debug)]
+pub(super) struct PlannedStage {
+    /// Its name, or its number.
+    pub(super) name: String,
+    pub(super) base: Base,
+    pub(super) steps: Vec<Step>,
+    /// What a container of it starts with.
+    pub(super) settings: Settings,
+    pub(super) author: Option<String>,
+}
+
+/// One instruction, evaluated.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub(super) at: Position,
+    /// As the history tells it.
+    pub(super) text: String,
+    pub(super) action: Action,
+}
+
+/// What an instruction does to the file system.
+#[derive(Debug)]
+pub(super) enum Action {
+    /// Nothing.
+    Settings,
+    /// Makes a directory.
+    Dir(String),
+    Run(RunAction),
+    Copy(CopyAction),
+}
+
+/// A command to run.
+#[derive(Clone, Debug)]
+pub(super) struct RunAction {
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    pub(super) dir: String,
+    pub(super) user: String,
+    pub(super) script: Option<String>,
+    pub(super) network: Network,
+    pub(super) tmpfs: Vec<String>,
+    /// Names of variables whose values make no difference to what is cached.
+    pub(super) uncached: Vec<String>,
+}
+
+/// Files to copy.
+#[derive(Debug)]
+pub(super) struct CopyAction {
+    pub(super) from: From,
+    /// Paths and patterns.
+    pub(super) sources: Vec<String>,
+    /// What they are, where that is known now.
+    pub(super) selected: Vec<Selected>,
+    pub(super) texts: Vec<(String, String)>,
+    /// Absolute; a slash at the end means a directory.
+    pub(super) target: String,
+    pub(super) chown: Option<String>,
+    pub(super) mode: Option<u32>,
+    pub(super) unpacks: bool,
+}
+
+/// Where files are copied from.
+#[derive(Debug)]
+pub(super) enum From {
+    Context,
+    Stage(usize),
+    Image(Box<BaseImage>),
+}
+
+/// A whole build.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// All stages up to the target.
+    pub(super) stages: Vec<PlannedStage>,
+    /// The numbers of those that are needed, in order; the target is the last.
+    pub(super) needed: Vec<usize>,
+    /// What is odd and no error.
+    pub(super) warnings: Vec<String>,
+}
+
+/// What the evaluation needs to know besides the Dockerfile.
+pub(super) struct Surroundings<'a> {
+    pub(super) arguments: &'a BTreeMap<String, String>,
+    pub(super) target: Option<&'a str>,
+    pub(super) network: Network,
+    pub(super) context: Option<&'a mut Origin>,
+    /// Finds an image of the store.
+    pub(super) image: &'a mut dyn FnMut(&str) -> Result<BaseImage>,
+    /// `os/architecture[/variant]` of this machine.
+    pub(super) platform: (&'a str, &'a str),
+}
+
+/// Arguments that need not be declared: proxies, which say nothing about what is built.
+const PREDEFINED: [&str; 10] = [
+    "HTTP_PROXY",
+    "http_proxy",
+    "HTTPS_PROXY",
+    "https_proxy",
+    "FTP_PROXY",
+    "ftp_proxy",
+    "NO_PROXY",
+    "no_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
+
+/// Evaluates `file`.
+///
+/// # Errors
+/// `InvalidArgument`, `NotFound` or `Unsupported`, with the position of what is wrong.
+pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Plan> {
+    let target = target(file, around.target)?;
+    let mut planner = Planner::new(file, &mut around)?;
+    for stage in &file.stages[..=target] {
+        let planned = planner.stage(stage)?;
+        planner.stages.push(planned);
+    }
+    let Planner { stages, mut warnings, used, .. } = planner;
+    let is_unused = |name: &&String| !used.contains(*name) && !PREDEFINED.contains(&name.as_str());
+    let unused: Vec<&str> = around.arguments.keys().filter(is_unused).map(String::as_str).collect();
+    if !unused.is_empty() {
+        warnings.push(format!("no ARG declares the build argument {}", unused.join(", ")));
+    }
+    let mut needed = BTreeSet::new();
+    need(&stages, target, &mut needed);
+    Ok(Plan { stages, needed: needed.into_iter().collect(), warnings })
+}
+
+/// The number of the stage to build: the last, or the one of that name or number.
+fn target(file: &Dockerfile, wanted: Option<&str>) -> Result<usize> {
+    let last = file.stages.len() - 1;
+    let Some(wanted) = wanted else { return Ok(last) };
+    let name = wanted.to_lowercase();
+    let named = file.stages.iter().position(|stage| stage.name.as_ref() == Some(&name));
+    named.or_else(|| wanted.parse().ok().filter(|number| *number <= last)).ok_or_else(|| {
+        let names: Vec<&str> = file.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
+        Error::not_found(format!("the Dockerfile has no stage {wanted:?}; it has {}", names.join(", ")))
+    })
+}
+
+/// Adds `stage` and all that it needs; stages only need earlier ones.
+fn need(stages: &[PlannedStage], stage: usize, needed: &mut BTreeSet<usize>) {
+    if !needed.insert(stage) {
+        return;
+    }
+    let planned = &stages[stage];
+    if let Base::Stage(base) = planned.base {
+        need(stages, base, needed);
+    }
+    for step in &planned.steps {
+        if let Action::Copy(CopyAction { from: From::Stage(from), .. }) = step.action {
+            need(stages, from, needed);
+        }
+    }
+}
+
+struct Planner<'a, 'b> {
+    file: &'a Dockerfile,
+    around: &'a mut Surroundings<'b>,
+    /// The `ARG`s before the first stage.
+    globals: Variables,
+    stages: Vec<PlannedStage>,
+    warnings: Vec<String>,
+    /// The arguments that some `ARG` declared.
+    used: BTreeSet<String>,
+}
+
+/// A stage that is being evaluated.
+struct Evaluation {
+    settings: Settings,
+    shells: Shells,
+    /// The declared arguments that have a value.
+    arguments: Variables,
+    author: Option<String>,
+    escape: char,
+}
+
+impl Evaluation {
+    fn variables(&self) -> Variables {
+        let mut variables = self.arguments.clone();
+        let env = self.settings.env.iter().filter_map(|variable| variable.split_once('='));
+        variables.extend(env.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        variables
+    }
+
+    fn expand(&self, at: &Position, text: &str) -> Result<String> {
+        words::expand(text, self.escape, &self.variables()).map_err(|wrong| at.wrong(wrong))
+    }
+
+    /// Pairs of an `ENV` or `LABEL`, evaluated.
+    fn pairs(&self, at: &Position, text: &str) -> Result<Vec<(String, String)>> {
+        let pairs = words::assignments(text, self.escape).map_err(|wrong| at.wrong(wrong))?;
+        pairs.into_iter().map(|(name, value)| Ok((self.expand(at, &name)?, self.expand(at, &value)?))).collect()
+    }
+
+    /// `path` as seen from the working directory.
+    fn absolute(&self, path: &str) -> String {
+        settings::join(&self.settings.working_dir, path)
+    }
+}
+
+impl<'a, 'b> Planner<'a, 'b> {
+    fn new(file: &'a Dockerfile, around: &'a mut Surroundings<'b>) -> Result<Self> {
+        let (os, architecture) = around.platform;
+        let mut globals = Variables::new();
+        for side in ["TARGET", "BUILD"] {
+            globals.insert(format!("{side}PLATFORM"), format!("{os}/{architecture}"));
+            globals.insert(format!("{side}OS"), os.to_owned());
+            globals.insert(format!("{side}ARCH"), architecture.to_owned());
+        }
+        let mut planner =
+            Self { file, around, globals, stages: Vec::new(), warnings: Vec::new(), used: BTreeSet::new() };
+        for instruction in &file.globals {
+            if let What::Arg(text) = &instruction.what {
+                let known = planner.globals.clone();
+                let declared = planner.arguments(&instruction.at, text, &known, &Variables::new())?;
+                planner.globals.extend(declared);
+            }
+        }
+        Ok(planner)
+    }
+
+    /// The arguments that an `ARG` declares, those with a value. `inherited` are values of those that have no default.
+    fn arguments(
+        &mut self,
+        at: &Position,
+        text: &str,
+        variables: &Variables,
+        inherited: &Variables,
+    ) -> Result<Variables> {
+        let mut declared = Variables::new();
+        for word in words::split(text, self.file.escape) {
+            let (name, default) = match word.split_once('=') {
+                Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
+                None => (word, None),
+            };
+            let mut known = variables.clone();
+            known.extend(declared.clone());
+            let default = default
+                .map(|default| words::expand(&default, self.file.escape, &known).map_err(|wrong| at.wrong(wrong)))
+                .transpose()?;
+            let given = self.around.arguments.get(&name).cloned();
+            self.used.extend(given.is_some().then(|| name.clone()));
+            if let Some(value) = given.or(default).or_else(|| inherited.get(&name).cloned()) {
+                declared.insert(name, value);
+            }
+        }
+        Ok(declared)
+    }
+
+    fn stage(&mut self, stage: &Stage) -> Result<PlannedStage> {
+        let expand =
+            |text: &str| words::expand(text, self.file.escape, &self.globals).map_err(|wrong| stage.at.wrong(wrong));
+        let name = expand(&stage.from)?;
+        let platform = stage.platform.as_deref().map(expand).transpose()?;
+        if name.is_empty() {
+            return Err(stage.at.wrong(format!("FROM {} names no image: a variable is empty", stage.from)));
+        }
+        let base = self.base(&stage.at, &name)?;
+        let settings = match &base {
+            Base::Image(image) => image.document.config.clone(),
+            Base::Stage(number) => self.stages[*number].settings.clone(),
+        };
+        if let Base::Image(image) = &base {
+            self.check_platform(&stage.at, &name, image, platform.as_deref());
+        }
+        let shells = Shells::new(&settings);
+        let mut evaluation =
+            Evaluation { settings, shells, arguments: Variables::new(), author: None, escape: self.file.escape };
+        let mut steps = Vec::new();
+        for instruction in self.triggers(&name, &mut evaluation)?.iter().chain(&stage.steps) {
+            steps.push(self.step(instruction, &mut evaluation)?);
+        }
+        let shown = stage.name.clone().unwrap_or_else(|| self.stages.len().to_string());
+        let Evaluation { settings, author, .. } = evaluation;
+        Ok(PlannedStage { name: shown, base, steps, settings, author })
+    }
+
+    fn base(&mut self, at: &Position, name: &str) -> Result<Base> {
+        if let Some(number) = self.stage_of(name) {
+            return Ok(Base::Stage(number));
+        }
+        Ok(Base::Image(Box::new(self.image(at, name)?)))
+    }
+
+    /// The number of an earlier stage of that name.
+    fn stage_of(&self, name: &str) -> Option<usize> {
+        let name = name.to_lowercase();
+        let known = self.file.stages[..self.stages.len()].iter();
+        known.rev().position(|stage| stage.name.as_ref() == Some(&name)).map(|back| self.stages.len() - 1 - back)
+    }
+
+    fn image(&mut self, at: &Position, name: &str) -> Result<BaseImage> {
+        if name == SCRATCH {
+            let (os, architecture) = self.around.platform;
+            let document = Document::empty(os, architecture);
+            return Ok(BaseImage { top: None, document, layers: Vec::new() });
+        }
+        (self.around.image)(name).map_err(|error| match error.kind() {
+            ErrorKind::NotFound => at.error(
+                ErrorKind::NotFound,
+                format!("there is no image or earlier stage {name:?}: strata images lists the images, strata import brings one in"),
+            ),
+            _ => error.context(at),
+        })
+    }
+
+    fn check_platform(&mut self, at: &Position, name: &str, image: &BaseImage, wanted: Option<&str>) {
+        let Document { os, architecture, .. } = &image.document;
+        let have = format!("{os}/{architecture}");
+        let host = format!("{}/{}", self.around.platform.0, self.around.platform.1);
+        let wanted = wanted.unwrap_or(&host);
+        if !os.is_empty() && !wanted.starts_with(&have) {
+            self.warnings
+                .push(format!("{at}: the image {name} is for {have}, not for {wanted}: its commands may not run"));
+        }
+    }
+
+    /// The instructions that the base left for its children.
+    fn triggers(&mut self, base: &str, evaluation: &mut Evaluation) -> Result<Vec<Instruction>> {
+        let mut instructions = Vec::new();
+        for trigger in std::mem::take(&mut evaluation.settings.on_build) {
+            let file = parse::parse(&format!("ONBUILD of {base}"), &format!("FROM {SCRATCH}\n{trigger}"))?;
+            instructions.extend(file.stages.into_iter().flat_map(|stage| stage.steps));
+        }
+        Ok(instructions)
+    }
+
+    fn step(&mut self, instruction: &Instruction, evaluation: &mut Evaluation) -> Result<Step> {
+        let Instruction { at, text, what } = instruction;
+        let action = match what {
+            What::Run(run) => Action::Run(self.run(at, run, evaluation)?),
+            What::Copy(copy) => Action::Copy(self.copy(at, copy, false, evaluation)?),
+            What::Add(copy) => Action::Copy(self.copy(at, copy, true, evaluation)?),
+            What::Workdir(dir) => {
+                let dir = evaluation.absolute(&evaluation.expand(at, dir)?);
+                evaluation.settings.working_dir.clone_from(&dir);
+                if dir == "/" { Action::Settings } else { Action::Dir(dir) }
+            }
+            What::Arg(text) => {
+                let (variables, globals) = (evaluation.variables(), self.globals.clone());
+                let declared = self.arguments(at, text, &variables, &globals)?;
+                evaluation.arguments.extend(declared);
+                Action::Settings
+            }
+            other => {
+                evaluation.set(at, other)?;
+                Action::Settings
+            }
+        };
+        Ok(Step { at: at.clone(), text: text.clone(), action })
+    }
+
+    fn run(&self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
+        let network = match run.network.as_deref() {
+            None | Some("default") => self.around.network,
+            Some("none") => Network::None,
+            Some("host") => Network::Host,
+            Some(other) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
+        };
+        let tmpfs = run.mounts.iter().map(|mount| settings::tmpfs(at, mount)).collect::<Result<_>>()?;
+        let args = match &run.script {
+            Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],
+            None => evaluation.shells.args(&run.command),
+        };
+        if args.is_empty() {
+            return Err(at.wrong("RUN needs a command"));
+        }
+        let is_shadowed =
+            |name: &str| evaluation.settings.env.iter().any(|known| known.split('=').next() == Some(name));
+        let declared = evaluation.arguments.iter().filter(|(name, _)| !is_shadowed(name));
+        let given =
+            |name: &&str| self.around.arguments.contains_key(*name) && !evaluation.arguments.contains_key(*name);
+        let proxies: Vec<&str> = PREDEFINED.into_iter().filter(given).collect();
+        let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
+        env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
+        env.extend(evaluation.settings.env.iter().cloned());
+        let Settings { working_dir, user, .. } = &evaluation.settings;
+        let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
+        let uncached = proxies.into_iter().map(str::to_owned).collect();
+        Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, tmpfs, uncached })
+    }
+
+    fn copy(
+        &mut self,
+        at: &Position,
+        copy: &parse::Copy,
+        unpacks: bool,
+        evaluation: &Evaluation,
+    ) -> Result<CopyAction> {
+        let expand = |text: &String| evaluation.expand(at, text);
+        let mode = copy.chmod.as_ref().map(|mode| settings::mode(at, &expand(mode)?)).transpose()?;
+        let chown = copy.chown.as_ref().map(expand).transpose()?;
+        let from = match &copy.from {
+            None => From::Context,
+            Some(name) => self.from(at, &expand(name)?)?,
+        };
+        let (mut sources, mut texts) = (Vec::new(), Vec::new());
+        for source in &copy.sources {
+            match source {
+                parse::Source::Path(path) => sources.push(expand(path)?),
+                parse::Source::Text { name, text, expand: false } => texts.push((name.clone(), text.clone())),
+                parse::Source::Text { name, text, expand: true } => {
+                    let text =
+                        words::expand_document(text, &evaluation.variables()).map_err(|wrong| at.wrong(wrong))?;
+                    texts.push((name.clone(), text));
+                }
+            }
+        }
+        let mut target = evaluation.absolute(&expand(&copy.target)?);
+        if (copy.target.ends_with('/') || copy.target.ends_with("/.") || copy.target == ".") && target != "/" {
+            target.push('/');
+        }
+        let mut selected = Vec::new();
+        if let (From::Context, false) = (&from, sources.is_empty()) {
+            let Some(context) = self.around.context.as_deref_mut() else {
+                return Err(at.wrong("there is no build context to copy from"));
+            };
+            for source in &sources {
+                selected.extend(context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?);
+            }
+        }
+        if selected.len() + texts.len() > 1 && !target.ends_with('/') && target != "/" {
+            return Err(at.wrong(format!("{target} has to end with a slash: there are several sources")));
+        }
+        Ok(CopyAction { from, sources, selected, texts, target, chown, mode, unpacks })
+    }
+
+    /// What `COPY --from` names.
+    fn from(&mut self, at: &Position, name: &str) -> Result<From> {
+        if let Some(number) = self.stage_of(name).or_else(|| name.parse().ok()) {
+            if number < self.stages.len() {
+                return Ok(From::Stage(number));
+            }
+            return Err(at.wrong(format!("there is no earlier stage {name}")));
+        }
+        self.image(at, name).map(|image| From::Image(Box::new(image)))
+    }
+}
+
+impl Evaluation {
+    /// Takes an instruction that only says what containers start with.
+    fn set(&mut self, at: &Position, what: &What) -> Result<()> {
+        match what {
+            What::Env(text) => {
+                for (name, value) in self.pairs(at, text)? {
+                    settings::set_variable(&mut self.settings.env, &name, &value);
+                }
+            }
+            What::Label(text) => {
+                let pairs = self.pairs(at, text)?;
+                self.settings.labels.extend(pairs);
+            }
+            What::User(user) => self.settings.user = self.expand(at, user)?,
+            What::Stopsignal(signal) => self.settings.stop_signal = self.expand(at, signal)?,
+            What::Expose(ports) => {
+                for port in ports {
+                    let port = self.expand(at, port)?;
+                    for port in words::split(&port, self.escape) {
+                        self.settings.exposed_ports.insert(settings::port(at, &port)?, serde_json::json!({}));
+                    }
+                }
+            }
+            What::Volume(paths) => {
+                for path in paths {
+                    let path = self.expand(at, path)?;
+                    if path.trim().is_empty() {
+                        return Err(at.wrong("VOLUME needs a path"));
+                    }
+                    self.settings.volumes.insert(path, serde_json::json!({}));
+                }
+            }
+            What::Cmd(command) => self.shells.set_cmd(&mut self.settings, command),
+            What::Entrypoint(command) => self.shells.set_entrypoint(&mut self.settings, command),
+            What::Shell(words) => self.shells.set(&mut self.settings, words),
+            What::Healthcheck { options, test } => {
+                self.settings.healthcheck = Some(settings::healthcheck(at, options, test.as_ref(), &self.shells)?);
+            }
+            What::Onbuild(text) => self.settings.on_build.push(text.clone()),
+            What::Maintainer(name) => self.author = Some(name.clone()),
+            What::Add(_) | What::Arg(_) | What::Copy(_) | What::Run(_) | What::Workdir(_) => {}
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+use std::fs;
+
+use serde_json::json;
+
+use super::*;
+use crate::tree::Dir;
+
+/// Plans `text` with a context that has the files `a` and `b`, and the images `base` and `trigger`.
+fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Result<Plan> {
+    let dir = tempfile::tempdir().expect("a directory");
+    for name in ["a", "b"] {
+        fs::write(dir.path().join(name), name).expect("write");
+    }
+    let mut context = Origin::context(Dir::open(dir.path()).expect("open"), "").expect("a context");
+    let arguments = arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let file = parse::parse("D", text)?;
+    plan(
+        &file,
+        Surroundings {
+            arguments: &arguments,
+            target,
+            network: Network::Host,
+            context: Some(&mut context),
+            image: &mut image,
+            platform: ("linux", "amd64"),
+        },
+    )
+}
+
+fn image(name: &str) -> Result<BaseImage> {
+    let config = match name {
+        "base" => json!({"Env": ["PATH=/bin", "B=base"], "Cmd": ["old"], "WorkingDir": "/base", "User": "u"}),
+        "trigger" => json!({"OnBuild": ["RUN one", "COPY a /"]}),
+        _ => return Err(Error::not_found("no such image")),
+    };
+    let architecture = if name == "base" { "amd64" } else { "arm64" };
+    let document = json!({
+        "os": "linux", "architecture": architecture, "config": config, "rootfs": {"type": "layers", "diff_ids": []},
+    });
+    let document = Document::parse(document.to_string().as_bytes())?;
+    Ok(BaseImage { top: None, document, layers: Vec::new() })
+}
+
+fn last(text: &str, arguments: &[(&str, &str)]) -> PlannedStage {
+    let plan = planned(text, arguments, None).unwrap_or_else(|error| panic!("{text}: {}", error.chain()));
+    plan.stages.into_iter().next_back().expect("a stage")
+}
+
+/// The settings after `text` on the image `base`.
+fn settings(text: &str) -> serde_json::Value {
+    serde_json::to_value(last(&format!("FROM base\n{text}"), &[]).settings).expect("JSON")
+}
+
+#[test]
+fn settings_of_containers() {
+    let path = "PATH=/bin";
+    for (text, field, value) in [
+        ("ENV B=2 C=\"$B x\"", "Env", json!([path, "B=2", "C=base x"])),
+        ("ENV C the rest $B", "Env", json!([path, "B=base", "C=the rest base"])),
+        ("LABEL a.b=1 \"c d\"='e $B'", "Labels", json!({"a.b": "1", "c d": "e $B"})),
+        ("WORKDIR x\nWORKDIR ../$B/./y", "WorkingDir", json!("/base/base/y")),
+        ("WORKDIR /", "WorkingDir", json!("/")),
+        ("USER ${B:+me}:9", "User", json!("me:9")),
+        ("EXPOSE 80 53/UDP 1-3/tcp", "ExposedPorts", json!({"80/tcp": {}, "53/udp": {}, "1-3/tcp": {}})),
+        ("VOLUME /a /b", "Volumes", json!({"/a": {}, "/b": {}})),
+        ("VOLUME [\"/a b\"]", "Volumes", json!({"/a b": {}})),
+        ("STOPSIGNAL SIGINT", "StopSignal", json!("SIGINT")),
+        ("CMD a $B", "Cmd", json!(["/bin/sh", "-c", "a $B"])),
+        ("CMD [\"a\", \"$B\"]", "Cmd", json!(["a", "$B"])),
+        ("SHELL [\"/bin/bash\", \"-ec\"]\nCMD a", "Cmd", json!(["/bin/bash", "-ec", "a"])),
+        ("ENTRYPOINT [\"e\"]", "Cmd", json!(null)),
+        ("CMD [\"c\"]\nENTRYPOINT [\"e\"]", "Cmd", json!(["c"])),
+        ("HEALTHCHECK NONE", "Healthcheck", json!({"Test": ["NONE"]})),
+        (
+            "HEALTHCHECK --interval=1m30s --retries=2 CMD a",
+            "Healthcheck",
+            json!({"Test": ["CMD-SHELL", "a"], "Interval": 90_000_000_000_u64, "Retries": 2}),
+        ),
+        ("ONBUILD COPY a /x", "OnBuild", json!(["COPY a /x"])),
+    ] {
+        assert_eq!(settings(text)[field], value, "{text}");
+    }
+}
+
+fn run_of(stage: &PlannedStage) -> &RunAction {
+    match stage.steps.last().map(|step| &step.action) {
+        Some(Action::Run(run)) => run,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn arguments_are_known_where_they_are_declared() {
+    let text = "ARG V=1\nARG W=$V\nFROM base\nARG V\nARG X=x$V\nARG NONE\nENV B=env\nARG B=arg\nRUN go $V";
+    for (given, env) in [
+        (&[][..], ["V=1", "X=x1"]),
+        (&[("V", "2")], ["V=2", "X=x2"]),
+        (&[("V", "2"), ("X", "3")], ["V=2", "X=3"]),
+    ] {
+        let stage = last(text, given);
+        let run = run_of(&stage);
+        assert_eq!(run.args, ["/bin/sh", "-c", "go $V"]);
+        assert_eq!(run.env, [&env[..], &["PATH=/bin", "B=env"]].concat(), "{given:?}");
+    }
+    let stage = last("FROM base\nRUN go", &[("HTTP_PROXY", "p")]);
+    assert_eq!(run_of(&stage).uncached, ["HTTP_PROXY"]);
+    assert!(run_of(&stage).env.contains(&"HTTP_PROXY=p".to_owned()));
+    let warnings = planned("FROM base", &[("Z", "1"), ("no_proxy", "x")], None).expect("a plan").warnings;
+    assert_eq!(warnings, ["no ARG declares the build argument Z"]);
+}
+
+#[test]
+fn only_what_is_needed_is_built() {
+    let text = "FROM base AS a\nFROM a AS b\nRUN b\nFROM base AS c\nFROM base\nCOPY --from=b x /\nFROM 3";
+    let needed = |target| planned(text, &[], target).map(|plan| plan.needed);
+    assert_eq!(needed(Some("b")).expect("b"), [0, 1]);
+    assert_eq!(needed(Some("C")).expect("c"), [2]);
+    assert_eq!(needed(Some("3")).expect("3"), [0, 1, 3]);
+    assert_eq!(needed(Some("nope")).expect_err("no such stage").kind(), ErrorKind::NotFound);
+    assert!(needed(None).expect_err("a number is no base").to_string().starts_with("D:7:1: "));
+    // A name may be given again: it means the nearest before.
+    let plan = planned("FROM base AS a\nRUN 1\nFROM base AS a\nRUN 2\nFROM a", &[], None).expect("a plan");
+    assert_eq!(plan.needed, [1, 2]);
+}
+
+#[test]
+fn triggers_come_first_and_once() {
+    let stage = last("FROM trigger AS t\nRUN two\nFROM t\nRUN three", &[]);
+    assert_eq!(stage.steps.iter().map(|step| step.text.as_str()).collect::<Vec<_>>(), ["RUN three"]);
+    let plan = planned("FROM trigger\nRUN two", &[], None).expect("a plan");
+    let texts: Vec<_> = plan.stages[0].steps.iter().map(|step| step.text.as_str()).collect();
+    assert_eq!(texts, ["RUN one", "COPY a /", "RUN two"]);
+    assert!(plan.warnings[0].contains("linux/arm64"), "{:?}", plan.warnings);
+}
+
+#[test]
+fn copies() {
+    let copy = |text: &str| match last(&format!("FROM base\n{text}"), &[]).steps.pop().map(|step| step.action) {
+        Some(Action::Copy(copy)) => copy,
+        other => panic!("{other:?}"),
+    };
+    for (text, target) in [
+        ("COPY a x", "/base/x"),
+        ("COPY a x/", "/base/x/"),
+        ("COPY a .", "/base/"),
+        ("COPY a /", "/"),
+        ("COPY a b /x/", "/x/"),
+        ("COPY ? /", "/"),
+    ] {
+        assert_eq!(copy(text).target, target, "{text}");
+    }
+    let made = copy("COPY --chown=$B --chmod=640 <<\"A\" <<C /x/\n$B\nA\n$B \"q\"\nC\n");
+    assert_eq!((made.chown.as_deref(), made.mode), (Some("base"), Some(0o640)));
+    let texts: Vec<_> = made.texts.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    assert_eq!(texts, [("A", "$B\n"), ("C", "base \"q\"\n")]);
+}
+
+/// Each says where, before anything runs.
+#[test]
+fn what_is_wrong() {
+    for (text, place, what) in [
+        ("FROM nope", "D:1:1", "no image or earlier stage \"nope\""),
+        ("FROM base AS x\nCOPY --from=y a /", "D:2:1", "\"y\""),
+        ("FROM base\nCOPY --from=0 a /", "D:2:1", "no earlier stage 0"),
+        ("FROM $NOPE", "D:1:1", "names no image"),
+        ("FROM base\nCOPY nope /", "D:2:1", "\"nope\" is not there"),
+        ("FROM base\nCOPY ../a /", "D:2:1", "leads out of the build context"),
+        ("FROM base\nCOPY a b /x", "D:2:1", "end with a slash"),
+        ("FROM base\nCOPY --chmod=u+x a /x", "D:2:1", "octal"),
+        ("FROM base\nENV A=${", "D:2:1", "name of a variable"),
+        ("FROM base\nENV A", "D:2:1", "no value"),
+        ("FROM base\nRUN --network=bridge x", "D:2:1", "--network=bridge"),
+        ("FROM base\nRUN --mount=type=ssh x", "D:2:1", "ssh"),
+        ("FROM base\nRUN --mount=type=tmpfs x", "D:2:1", "target"),
+        ("FROM base\nEXPOSE x", "D:2:1", "no port"),
+        ("FROM base\nHEALTHCHECK --interval=soon CMD x", "D:2:1", "no duration"),
+        ("FROM base\nARG A=${A:?say it}", "D:2:1", "say it"),
+    ] {
+        let error = planned(text, &[], None).expect_err(text);
+        let message = error.chain();
+        assert!(message.starts_with(&format!("{place}: ")) && message.contains(what), "{text}: {message}");
+    }
+}

@@ -1,0 +1,200 @@
+//! Containers of images, and images of containers.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use super::config::{Document, Entry};
+use super::settings::{join, set_variable};
+use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
+use crate::container::{self, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
+use crate::error::{Error, Result};
+use crate::snapshotter::{Labels, Snapshotter as _};
+use crate::store::Store;
+
+/// The label of a container's snapshot with the ID of its image.
+const IMAGE: &str = "strata/image";
+
+/// The label with what ran in it.
+const COMMAND: &str = "strata/command";
+
+/// How a container is run.
+#[derive(Debug)]
+pub struct RunOptions {
+    /// The image's name.
+    pub image: String,
+    /// What runs instead of the image's command.
+    pub command: Vec<String>,
+    /// The key of its snapshot; otherwise one that nobody has.
+    pub name: Option<String>,
+    /// Whether the snapshot goes away with it.
+    pub remove: bool,
+    /// Variables besides the image's, `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// What it sees of the machine.
+    pub volumes: Vec<Volume>,
+    /// Its working directory instead of the image's.
+    pub dir: Option<String>,
+    /// Its user instead of the image's.
+    pub user: Option<String>,
+    /// Whether it reads the caller's standard input.
+    pub stdin: bool,
+    /// Whether it has a terminal.
+    pub terminal: bool,
+    /// Its network.
+    pub network: Network,
+}
+
+/// A container that ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Started {
+    /// The key of its snapshot, unless that is gone.
+    pub key: Option<String>,
+    /// Its status.
+    pub exit: Exit,
+}
+
+/// Runs a container over a new snapshot of an image, until it ends.
+///
+/// The snapshot is active afterwards, with what the container changed, or gone if `options` say so, or if the runtime
+/// could not start the command. A crash of the caller ends the container.
+///
+/// # Errors
+/// `NotFound` if there is no such image, user or volume; `AlreadyExists` if the name is taken; `InvalidArgument` if there
+/// is nothing to run; what the store and the runtime report.
+pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &mut dyn Control) -> Result<Started> {
+    let image = store.image(&options.image)?;
+    let base = base_image(store, &options.image)?;
+    let process = process(&base.document, options)?;
+    let key = options.name.clone().unwrap_or_else(|| layer::working_key("run"));
+    let parent = image.top.as_deref().unwrap_or("");
+    if options.remove {
+        store.prepare_layer(&key, parent)?;
+    } else {
+        let labels =
+            Labels::from([(IMAGE.to_owned(), image.config.to_string()), (COMMAND.to_owned(), process.args.join(" "))]);
+        store.prepare(&key, parent, &labels)?;
+    }
+    let ended = run(store, runtime, &key, process, options, control);
+    if options.remove || ended.is_err() {
+        let removed = store.remove(&key);
+        let exit = ended?;
+        return removed.map(|()| Started { key: None, exit });
+    }
+    Ok(Started { key: Some(key), exit: ended? })
+}
+
+fn run(
+    store: &Store,
+    runtime: &Runtime,
+    key: &str,
+    process: Process,
+    options: &RunOptions,
+    control: &mut dyn Control,
+) -> Result<Exit> {
+    let claim = store.claim(key, &format!("cannot run in {key:?}"))?;
+    let spec = Spec {
+        mounts: claim.mounts(),
+        process,
+        volumes: options.volumes.clone(),
+        tmpfs: Vec::new(),
+        scripts: Vec::new(),
+        network: options.network,
+        hostname: hostname(key),
+    };
+    let streams = Streams::Inherit { stdin: options.stdin };
+    container::run(runtime, &place(store), &spec, &streams, control)
+}
+
+/// A host name that tells the container: the letters, digits and hyphens of its key.
+fn hostname(key: &str) -> String {
+    let kept = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
+    let name: String = key.chars().map(kept).take(63).collect();
+    name.trim_matches('-').to_owned()
+}
+
+/// What runs, by the image's config and by `options`.
+fn process(document: &Document, options: &RunOptions) -> Result<Process> {
+    let settings = &document.config;
+    let command = if options.command.is_empty() { &settings.cmd } else { &options.command };
+    let args: Vec<String> = settings.entrypoint.iter().chain(command).cloned().collect();
+    if args.is_empty() {
+        let image = &options.image;
+        return Err(Error::invalid(format!("the image {image:?} has no command: say what to run in it")));
+    }
+    let mut env = settings.env.clone();
+    for variable in &options.env {
+        if let Some((name, value)) = variable.split_once('=') {
+            set_variable(&mut env, name, value);
+        }
+    }
+    let dir = join(&settings.working_dir, options.dir.as_deref().unwrap_or(""));
+    let user = options.user.clone().unwrap_or_else(|| settings.user.clone());
+    Ok(Process { args, env, dir, user, terminal: options.terminal })
+}
+
+/// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if anything
+/// changed. The key is free afterwards. It is durable when the call returns.
+///
+/// # Errors
+/// `NotFound`; `FailedPrecondition` if the snapshot is not active, is mounted or in use, or if no image of the store is the
+/// one that it was made from.
+pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &AtomicBool) -> Result<Built> {
+    crate::id::check_key(name).map_err(|error| error.context("the image's name"))?;
+    let info = store.stat(key)?;
+    // Says why, before anything is written.
+    drop(store.claim(key, &format!("cannot commit {key:?}"))?);
+    let BaseImage { top, mut document, mut layers } = base_of(store, key, &info.parent, &info.labels)?;
+    if let Some(epoch) = epoch {
+        layer::clamp(store, key, epoch)?;
+    }
+    let made = layer::commit(store, key, top.as_deref(), cancel)?;
+    let created = exec::moment(epoch)?;
+    let command = info.labels.get(COMMAND).cloned().unwrap_or_else(|| "strata commit-image".to_owned());
+    document.history.push(Entry::new(created.clone(), command, made.layer.is_none()));
+    document.created = Some(created);
+    if let Some((diff_id, bytes)) = made.layer {
+        document.rootfs.diff_ids.push(diff_id);
+        layers.push(config::layer(diff_id, bytes));
+    }
+    name_image(store, name, made.top, &document, &layers)
+}
+
+/// The image that the snapshot was made from: the one that its label names, else one with that topmost layer.
+fn base_of(store: &Store, key: &str, parent: &str, labels: &Labels) -> Result<BaseImage> {
+    let top = (!parent.is_empty()).then_some(parent);
+    let stands_on = |image: &&crate::store::Image| image.top.as_deref() == top;
+    let images = store.images()?;
+    let labelled = labels.get(IMAGE);
+    let is_named = |image: &&crate::store::Image| labelled.is_some_and(|id| *id == image.config.to_string());
+    let found = images.iter().filter(stands_on).find(is_named);
+    let found = found.or_else(|| images.iter().filter(stands_on).max_by_key(|image| image.created));
+    match (found, top) {
+        (Some(image), _) => base_image(store, &image.name),
+        (None, None) => {
+            let host = crate::image::Platform::host();
+            let document = Document::empty(&host.os, &host.architecture);
+            Ok(BaseImage { top: None, document, layers: Vec::new() })
+        }
+        (None, Some(_)) => Err(Error::precondition(format!(
+            "no image of the store has the parent of {key:?} as its topmost layer: import or build that image first"
+        ))),
+    }
+}
+
+/// An absolute path for a volume's source.
+///
+/// # Errors
+/// `InvalidArgument` if the text is no `SRC:DST[:ro]`.
+pub fn parse_volume(text: &str) -> Result<(PathBuf, String, bool)> {
+    let wrong = || Error::invalid(format!("{text:?} is no volume: SRC:DST or SRC:DST:ro, DST absolute"));
+    let (rest, read_only) = match text.strip_suffix(":ro") {
+        Some(rest) => (rest, true),
+        None => (text.strip_suffix(":rw").unwrap_or(text), false),
+    };
+    match rest.rsplit_once(':') {
+        Some((source, target)) if !source.is_empty() && target.starts_with('/') => {
+            Ok((PathBuf::from(source), target.to_owned(), read_only))
+        }
+        _ => Err(wrong()),
+    }
+}

@@ -1,0 +1,224 @@
+//! Running containers, and making images of them.
+
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd};
+use std::sync::atomic::AtomicBool;
+
+use clap::ArgAction;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+
+use super::interrupt::Interrupt;
+use super::output::shown;
+use super::session::Session;
+use super::{Done, FREE_LIMIT};
+use crate::build::{self, RunOptions};
+use crate::container::{Control, Network, Runtime, Volume};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::mount::Access;
+use crate::store::Store;
+
+/// What is passed on to a container. What changes a terminal's size reaches the runtime by itself.
+const FORWARDED: [Signal; 6] =
+    [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// How often a container may be asked to end before it is made to.
+const ASKED_MAX: u32 = 2;
+
+/// Run a command in a container
+///
+/// Over a writable snapshot of the image, by an OCI runtime. Its exit status is that of the command; nothing is printed
+/// besides what that prints. Without --rm the snapshot stays: diff tells what the container changed, commit-image makes it
+/// an image. The third SIGINT or SIGTERM kills.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata run --rm -it debian:12 bash")]
+pub(super) struct Run {
+    /// Remove the snapshot afterwards
+    #[arg(long)]
+    rm: bool,
+    /// The snapshot's key
+    #[arg(long, value_name = "KEY", conflicts_with = "rm")]
+    name: Option<String>,
+    /// A variable; without =V that of this command
+    #[arg(short, long = "env", value_name = "K[=V]")]
+    env: Vec<String>,
+    /// A file or directory of the machine, and where the container sees it
+    #[arg(short, long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume)]
+    volumes: Vec<Volume>,
+    /// Log what is done; twice for more
+    // The global option, without the letter: that means a volume here, as it does everywhere.
+    #[arg(long, action = ArgAction::Count, help_heading = "Global options")]
+    verbose: u8,
+    /// The working directory, instead of the image's
+    #[arg(short, long = "workdir", value_name = "DIR")]
+    workdir: Option<String>,
+    /// The user, instead of the image's: a name or number, with a group or without
+    #[arg(short, long, value_name = "USER[:GROUP]")]
+    user: Option<String>,
+    /// Give it standard input
+    #[arg(short, long)]
+    interactive: bool,
+    /// Give it a terminal
+    #[arg(short, long)]
+    tty: bool,
+    /// Its network: the machine's, or none
+    #[arg(long, value_enum, default_value_t)]
+    network: NetworkChoice,
+    /// The OCI runtime, instead of the first of crun, runc and youki in PATH
+    #[arg(long, value_name = "NAME|PATH")]
+    runtime: Option<String>,
+    /// The image's name
+    image: String,
+    /// What runs, instead of the image's command
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
+    command: Vec<String>,
+}
+
+/// Make an image of a container
+///
+/// What changed in the writable snapshot KEY becomes a layer on top of the image that it was made from. KEY is free
+/// afterwards. Prints the image's name and ID.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata commit-image edited:1 work   # then: strata run edited:1")]
+pub(super) struct CommitImage {
+    /// The image's name
+    name: String,
+    /// The key of the container's snapshot
+    key: String,
+}
+
+/// Which network a container has.
+#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
+pub(super) enum NetworkChoice {
+    #[default]
+    Host,
+    None,
+}
+
+impl From<NetworkChoice> for Network {
+    fn from(choice: NetworkChoice) -> Self {
+        match choice {
+            NetworkChoice::Host => Self::Host,
+            NetworkChoice::None => Self::None,
+        }
+    }
+}
+
+fn volume(text: &str) -> Result<Volume> {
+    let (source, target, read_only) = build::parse_volume(text)?;
+    let source = std::path::absolute(&source).at("find", &source)?;
+    let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+    Ok(Volume { source, target, access })
+}
+
+/// The runtime that the user named, or the first that is installed.
+pub(super) fn find_runtime(wanted: Option<&str>) -> Result<Runtime> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    Runtime::find(wanted, &path)
+}
+
+/// The time that `SOURCE_DATE_EPOCH` gives to what is made.
+pub(super) fn epoch() -> Result<Option<i64>> {
+    const VARIABLE: &str = "SOURCE_DATE_EPOCH";
+    match std::env::var(VARIABLE) {
+        Ok(text) if !text.is_empty() => match text.parse() {
+            Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
+            _ => Err(Error::invalid(format!("{VARIABLE}={text:?} is no number of seconds since 1970"))),
+        },
+        _ => Ok(None),
+    }
+}
+
+/// Frees space in passing.
+pub(super) fn free(store: &Store) {
+    if let Err(error) = store.drain(Some(FREE_LIMIT)) {
+        // What was asked for is done, and whoever drains next tries again.
+        tracing::warn!(why = error.chain(), "space was not freed");
+    }
+}
+
+impl Run {
+    pub fn run(&self, session: &Session) -> Done {
+        let mut signals = Signals::take()?;
+        let store = session.store_to_change()?;
+        let runtime = find_runtime(self.runtime.as_deref())?;
+        if self.tty && !io::IsTerminal::is_terminal(&io::stdin()) {
+            return Err(Error::invalid("--tty needs a terminal as standard input").into());
+        }
+        let variable = |text: &String| match text.split_once('=') {
+            Some(_) => Some(text.clone()),
+            None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
+        };
+        let options = RunOptions {
+            image: self.image.clone(),
+            command: self.command.clone(),
+            name: self.name.clone(),
+            remove: self.rm,
+            env: self.env.iter().filter_map(variable).collect(),
+            volumes: self.volumes.clone(),
+            dir: self.workdir.clone(),
+            user: self.user.clone(),
+            stdin: self.interactive,
+            terminal: self.tty,
+            network: self.network.into(),
+        };
+        let ended = build::start(&store, &runtime, &options, &mut signals);
+        if self.rm {
+            free(&store);
+        }
+        let ended = ended?;
+        tracing::info!(key = ended.key, status = ended.exit.0, "the container ended");
+        session.status.set(ended.exit.0);
+        Ok(())
+    }
+}
+
+impl CommitImage {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store_to_change()?;
+        let cancel: &AtomicBool = interrupt.flag();
+        let built = build::commit_image(&store, &self.name, &self.key, epoch()?, cancel)?;
+        Ok(session.output.either(&built, || format!("{} {}\n", shown(&built.name), built.id))?)
+    }
+}
+
+/// The signals that are for the container.
+struct Signals {
+    fd: SignalFd,
+    /// How often it was asked to end.
+    asked: u32,
+}
+
+impl Signals {
+    fn take() -> Result<Self> {
+        let signals: SigSet = FORWARDED.into_iter().collect();
+        let failed = |errno: nix::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(errno);
+        signals.thread_block().map_err(failed)?;
+        let fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
+        Ok(Self { fd, asked: 0 })
+    }
+}
+
+impl Control for Signals {
+    fn signal(&mut self) -> Option<Signal> {
+        let info = self.fd.read_signal().ok().flatten()?;
+        let signal = i32::try_from(info.ssi_signo).ok().and_then(|number| Signal::try_from(number).ok())?;
+        if matches!(signal, Signal::SIGINT | Signal::SIGTERM) {
+            self.asked += 1;
+        }
+        if self.asked > ASKED_MAX {
+            return Some(Signal::SIGKILL);
+        }
+        // What a terminal sends reaches the runtime too, which passes it on.
+        (info.ssi_code != nix::libc::SI_KERNEL).then_some(signal)
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.fd.as_fd())
+    }
+
+    fn output(&mut self, _bytes: &[u8]) -> Result<()> {
+        Ok(())
+    }
+}

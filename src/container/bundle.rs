@@ -1,0 +1,223 @@
+//! `config.json`: what the runtime is told.
+//!
+//! Capabilities, masked and read-only paths are those that container tools agree on.
+//!
+//! # References
+//! OCI runtime specification: `config.md`, `config-linux.md`.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::user::User;
+use super::{Files, Network, SCRIPTS, Spec, write};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mount::Access;
+
+const CAPABILITIES: [&str; 14] = [
+    "CAP_AUDIT_WRITE",
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_MKNOD",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_RAW",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+const MASKED: [&str; 9] = [
+    "/proc/acpi",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/firmware",
+];
+
+const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// `config.json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Config<'a> {
+    oci_version: &'static str,
+    process: Process<'a>,
+    root: Root<'a>,
+    hostname: &'a str,
+    mounts: Vec<BundleMount>,
+    linux: Linux,
+}
+
+#[derive(Debug, Serialize)]
+struct Process<'a> {
+    terminal: bool,
+    user: BundleUser<'a>,
+    args: &'a [String],
+    env: Vec<String>,
+    cwd: &'a str,
+    capabilities: Capabilities,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct BundleUser<'a> {
+    uid: u32,
+    gid: u32,
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    additional_gids: &'a [u32],
+}
+
+#[derive(Debug, Serialize)]
+struct Capabilities {
+    bounding: &'static [&'static str],
+    effective: &'static [&'static str],
+    permitted: &'static [&'static str],
+}
+
+#[derive(Debug, Serialize)]
+struct Root<'a> {
+    path: &'a Path,
+}
+
+/// A mount of the container.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct BundleMount {
+    pub(super) destination: String,
+    #[serde(rename = "type")]
+    fstype: &'static str,
+    source: String,
+    options: Vec<&'static str>,
+    /// Whether what is mounted is no directory.
+    #[serde(skip)]
+    pub(super) is_file: bool,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Linux {
+    namespaces: Vec<Namespace>,
+    masked_paths: &'static [&'static str],
+    readonly_paths: &'static [&'static str],
+}
+
+#[derive(Debug, Serialize)]
+struct Namespace {
+    #[serde(rename = "type")]
+    kind: &'static str,
+}
+
+impl<'a> Config<'a> {
+    pub(super) fn new(root: &'a Path, spec: &'a Spec<'_>, user: &'a User, mounts: Vec<BundleMount>) -> Self {
+        let mut namespaces = vec!["pid", "mount", "ipc", "uts"];
+        if spec.network == Network::None {
+            namespaces.push("network");
+        }
+        // Nobody but root has any at first, and root those of the bounding set.
+        let own: &[&str] = if user.uid == 0 { &CAPABILITIES } else { &[] };
+        Self {
+            oci_version: "1.0.2",
+            process: Process {
+                terminal: spec.process.terminal,
+                user: BundleUser { uid: user.uid, gid: user.gid, additional_gids: &user.groups },
+                args: &spec.process.args,
+                env: environment(spec, user),
+                cwd: &spec.process.dir,
+                capabilities: Capabilities { bounding: &CAPABILITIES, effective: own, permitted: own },
+            },
+            root: Root { path: root },
+            hostname: &spec.hostname,
+            mounts,
+            linux: Linux {
+                namespaces: namespaces.into_iter().map(|kind| Namespace { kind }).collect(),
+                masked_paths: &MASKED,
+                readonly_paths: &READ_ONLY,
+            },
+        }
+    }
+}
+
+/// The variables of the process, with those that every process has.
+fn environment(spec: &Spec<'_>, user: &User) -> Vec<String> {
+    let mut env = spec.process.env.clone();
+    let mut default = |variable: String| {
+        let name = variable.split_inclusive('=').next().unwrap_or_default();
+        if !env.iter().any(|known| known.starts_with(name)) {
+            env.push(variable);
+        }
+    };
+    default(super::DEFAULT_PATH.to_owned());
+    default(format!("HOME={}", user.home));
+    default(format!("HOSTNAME={}", spec.hostname));
+    if spec.process.terminal {
+        default("TERM=xterm".to_owned());
+    }
+    env
+}
+
+/// The mounts of the container, in the order in which they are made.
+pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>> {
+    let new = |destination: &str, fstype: &'static str, options: &[&'static str]| BundleMount {
+        destination: destination.to_owned(),
+        fstype,
+        source: fstype.to_owned(),
+        options: options.to_vec(),
+        is_file: false,
+    };
+    let mut mounts = vec![
+        new("/proc", "proc", &["nosuid", "noexec", "nodev"]),
+        new("/dev", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        new("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        new("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
+        new("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
+        new("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        bind(&files.resolv_conf, "/etc/resolv.conf", Access::ReadOnly, true)?,
+        bind(&files.hosts, "/etc/hosts", Access::ReadOnly, true)?,
+    ];
+    for (number, script) in files.scripts.iter().enumerate() {
+        mounts.push(bind(script, &format!("{SCRIPTS}/{number}"), Access::ReadOnly, true)?);
+    }
+    for target in &spec.tmpfs {
+        mounts.push(new(target, "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+    }
+    for volume in &spec.volumes {
+        let stat = std::fs::metadata(&volume.source).map_err(|error| {
+            let kind = match error.kind() {
+                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
+                _ => ErrorKind::InvalidArgument,
+            };
+            Error::new(kind, format!("the volume {}", volume.source.display())).with_source(error)
+        })?;
+        mounts.push(bind(&volume.source, &volume.target, volume.access, !stat.is_dir())?);
+    }
+    Ok(mounts)
+}
+
+fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<BundleMount> {
+    let source = source.to_str().ok_or_else(|| {
+        Error::invalid(format!("{} cannot be given to a container: its path is no UTF-8", source.display()))
+    })?;
+    let mode = if access == Access::ReadOnly { "ro" } else { "rw" };
+    Ok(BundleMount {
+        destination: target.to_owned(),
+        fstype: "bind",
+        source: source.to_owned(),
+        options: vec!["rbind", "rprivate", mode],
+        is_file,
+    })
+}
+
+/// Writes `config.json` into the bundle `place`.
+pub(super) fn write_config(place: &Path, config: &Config<'_>) -> Result<()> {
+    let json = serde_json::to_vec(config)
+        .map_err(|error| Error::new(ErrorKind::Io, "writing the configuration of a container").with_source(error))?;
+    write(&place.join("config.json"), &json, 0o600)
+}

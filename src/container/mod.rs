@@ -1,0 +1,213 @@
+//! A command in a container, over the mounts of a snapshot, by a real OCI runtime.
+//!
+//! # What is private
+//! The mounts of the container are made in a mount namespace of the calling thread, below a [`Workplace`] in memory that
+//! also holds the bundle and the runtime's state. The runtime is the first process of a process namespace: whatever ends
+//! it, or the calling process, ends the container, and the kernel takes the rest away. Nothing is left on disk.
+//!
+//! # What a container sees of the machine
+//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and the
+//! volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they are
+//! never part of a layer ([`mountpoints`]).
+//!
+//! # References
+//! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
+
+mod bundle;
+mod mountpoints;
+mod runtime;
+mod user;
+
+pub use runtime::{Control, Runtime};
+pub use user::{User, find_user};
+
+use std::fs;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::mount::{Access, Mount, Mounted, Workplace};
+use crate::tree::Dir;
+
+/// The search path of an image that has none.
+pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The longest `/etc/resolv.conf` or `/etc/hosts` that is copied, in bytes.
+const COPIED_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a container finds the scripts that it was given.
+pub const SCRIPTS: &str = "/dev/pipes";
+
+/// Which network a container has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Network {
+    /// The machine's.
+    #[default]
+    Host,
+    /// One of its own, with nothing in it but the loopback device.
+    None,
+}
+
+/// A directory or file of the machine that a container sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// What, as an absolute path of the machine.
+    pub source: PathBuf,
+    /// Where, as an absolute path of the container.
+    pub target: String,
+    /// Whether the container may write to it.
+    pub access: Access,
+}
+
+/// What runs in a container.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// The program and its arguments. A program without a slash is looked for in `PATH` of `env`.
+    pub args: Vec<String>,
+    /// `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// The working directory: absolute, made if it is missing.
+    pub dir: String,
+    /// A name or number, with a group or without: `name`, `1000:100`; empty for root.
+    pub user: String,
+    /// Whether it has a terminal, which is then that of the caller.
+    pub terminal: bool,
+}
+
+/// A container.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    /// What its root is.
+    pub mounts: &'a [Mount],
+    /// What runs in it.
+    pub process: Process,
+    /// What it sees of the machine besides.
+    pub volumes: Vec<Volume>,
+    /// Directories in memory, empty at first: absolute paths of the container.
+    pub tmpfs: Vec<String>,
+    /// Texts that it finds below [`SCRIPTS`], by their number, and may run.
+    pub scripts: Vec<String>,
+    /// Its network.
+    pub network: Network,
+    /// Its host name.
+    pub hostname: String,
+}
+
+/// Where the input and output of a container go.
+#[derive(Debug)]
+pub enum Streams {
+    /// They are the caller's; of its input nothing unless `stdin`.
+    Inherit {
+        /// Whether the container reads the caller's standard input.
+        stdin: bool,
+    },
+    /// All output goes to [`Control::output`]; there is no input.
+    Captured,
+}
+
+/// How a container ended: the status of its first process, 128 and the number of the signal that killed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exit(pub u8);
+
+/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]).
+///
+/// What the container wrote is in the snapshot then, and nothing is mounted any more.
+///
+/// # Errors
+/// `NotFound` if the image does not know the user; `InvalidArgument` for a volume that cannot be; what the runtime says
+/// if it cannot start the command; what the system calls report.
+pub fn run(
+    runtime: &Runtime,
+    place: &Path,
+    spec: &Spec<'_>,
+    streams: &Streams,
+    control: &mut dyn Control,
+) -> Result<Exit> {
+    let workplace = Workplace::new(place.to_owned())?;
+    let root = make_dir(workplace.path().join("rootfs"))?;
+    let mounted = Mounted::new(spec.mounts, &root)?;
+    let done = run_mounted(runtime, workplace.path(), &root, spec, streams, control);
+    let unmounted = mounted.unmount();
+    done.and_then(|exit| unmounted.map(|()| exit))
+}
+
+fn run_mounted(
+    runtime: &Runtime,
+    place: &Path,
+    root: &Path,
+    spec: &Spec<'_>,
+    streams: &Streams,
+    control: &mut dyn Control,
+) -> Result<Exit> {
+    let tree = Dir::open(root)?;
+    let user = find_user(&tree, &spec.process.user)?;
+    let files = Files::prepare(place, spec)?;
+    let mounts = bundle::mounts(spec, &files)?;
+    mountpoints::make_working_dir(&tree, &spec.process.dir)?;
+    let points = mountpoints::make(&tree, &mounts)?;
+    drop(tree);
+    let config = bundle::Config::new(root, spec, &user, mounts);
+    let done = bundle::write_config(place, &config).and_then(|()| runtime.run(place, streams, control));
+    let restored = Dir::open(root).and_then(|tree| mountpoints::remove(&tree, points));
+    done.and_then(|exit| restored.map(|()| exit))
+}
+
+/// Files of the workplace that are mounted into the container.
+#[derive(Debug)]
+struct Files {
+    resolv_conf: PathBuf,
+    hosts: PathBuf,
+    scripts: Vec<PathBuf>,
+}
+
+impl Files {
+    fn prepare(place: &Path, spec: &Spec<'_>) -> Result<Self> {
+        let (resolv_conf, hosts) = (place.join("resolv.conf"), place.join("hosts"));
+        let loopback = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", spec.hostname);
+        match spec.network {
+            Network::Host => {
+                write(&resolv_conf, &copy_of("/etc/resolv.conf")?, 0o644)?;
+                let known = copy_of("/etc/hosts")?;
+                let own = format!("127.0.0.1 {}\n", spec.hostname);
+                write(&hosts, &[known.as_slice(), own.as_bytes()].concat(), 0o644)?;
+            }
+            Network::None => {
+                write(&resolv_conf, b"", 0o644)?;
+                write(&hosts, loopback.as_bytes(), 0o644)?;
+            }
+        }
+        let mut scripts = Vec::new();
+        for (number, text) in spec.scripts.iter().enumerate() {
+            let path = place.join(format!("script-{number}"));
+            write(&path, text.as_bytes(), 0o755)?;
+            scripts.push(path);
+        }
+        Ok(Self { resolv_conf, hosts, scripts })
+    }
+}
+
+/// The content of a file of the machine; nothing if there is no such file.
+fn copy_of(path: &str) -> Result<Vec<u8>> {
+    let file = match fs::File::open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        file => file.at("open", path)?,
+    };
+    let mut bytes = Vec::new();
+    file.take(COPIED_BYTES_MAX + 1).read_to_end(&mut bytes).at("read", path)?;
+    if bytes.len() as u64 > COPIED_BYTES_MAX {
+        return Err(Error::invalid(format!("{path} is longer than {COPIED_BYTES_MAX} bytes: it is not copied")));
+    }
+    if bytes.last().is_some_and(|last| *last != b'\n') {
+        bytes.push(b'\n');
+    }
+    Ok(bytes)
+}
+
+fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
+    fs::write(path, bytes).at("write", path)?;
+    rustix::fs::chmod(path, rustix::fs::Mode::from_raw_mode(mode)).at("set the mode of", path)
+}
+
+fn make_dir(path: PathBuf) -> Result<PathBuf> {
+    rustix::fs::mkdir(&path, rustix::fs::Mode::RWXU).at("make directory", &path).map(|()| path)
+}

@@ -1,0 +1,308 @@
+//! The OCI runtime: finding it, running it, telling its own failures from those of the command.
+//!
+//! crun is told to make no control groups, runc to go on where it may not make them: a container needs none, and not
+//! every machine has a manager for them.
+//!
+//! # References
+//! OCI runtime specification, `runtime.md`; `runc(8)`, `crun(1)`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, PipeReader, Read as _};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+
+use nix::sys::signal::Signal;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Access as FileAccess;
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
+use serde::Deserialize;
+
+use super::{Exit, Streams};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::sys;
+
+/// Those that are known, the one to prefer first, with what they are told before the command.
+const KNOWN: [(&str, &[&str]); 3] =
+    [("crun", &["--cgroup-manager=disabled"]), ("runc", &["--rootless=true"]), ("youki", &[])];
+
+/// How long nobody looks whether the container is to be stopped.
+const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// How much output is taken at a time.
+const OUTPUT_BYTES: usize = 32 << 10;
+
+/// What a runtime that was killed may leave.
+const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
+
+/// How many bytes of a runtime's log are read.
+const LOG_BYTES_MAX: u64 = 64 << 10;
+
+/// Who looks on while a container runs, and says what is to be done about it.
+pub trait Control {
+    /// A signal to send to it now. Asked ten times a second, and whenever [`Control::fd`] can be read.
+    fn signal(&mut self) -> Option<Signal>;
+
+    /// What to look at for signals.
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// It wrote this.
+    ///
+    /// # Errors
+    /// Whatever makes it useless to go on: the container is killed.
+    fn output(&mut self, bytes: &[u8]) -> Result<()>;
+}
+
+/// An OCI runtime of the machine.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    program: PathBuf,
+    options: &'static [&'static str],
+}
+
+impl Runtime {
+    /// Finds `wanted` (a name, or a path), or the first of crun, runc and youki, in `search_path` (as `PATH` has it).
+    ///
+    /// # Errors
+    /// `NotFound`, with what to install.
+    pub fn find(wanted: Option<&str>, search_path: &OsStr) -> Result<Self> {
+        let missing = |what: String| {
+            Error::not_found(format!("{what}: install the package crun or runc, or name a runtime by --runtime"))
+        };
+        match wanted {
+            Some(name) => {
+                let program = if name.contains('/') { Some(PathBuf::from(name)) } else { search(name, search_path) };
+                let program = program.filter(|program| is_program(program));
+                let program = program.ok_or_else(|| missing(format!("the OCI runtime {name:?} is not installed")))?;
+                let base = program.file_name().unwrap_or_default();
+                let options =
+                    KNOWN.into_iter().find(|(known, _)| base == *known).map_or(&[][..], |(_, options)| options);
+                Ok(Self { program, options })
+            }
+            None => KNOWN
+                .into_iter()
+                .find_map(|(name, options)| Some(Self { program: search(name, search_path)?, options }))
+                .ok_or_else(|| missing("no OCI runtime is installed (crun, runc or youki)".to_owned())),
+        }
+    }
+
+    /// Its program.
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Runs the bundle `place` to its end.
+    pub(super) fn run(&self, place: &Path, streams: &Streams, control: &mut dyn Control) -> Result<Exit> {
+        let log = place.join("log");
+        let id = container_id();
+        let mut command = Command::new(&self.program);
+        command.args(self.options).arg("--root").arg(place.join("state"));
+        command.arg("--log").arg(&log).args(["--log-format", "json", "run", "--bundle"]).arg(place).arg(&id);
+        let output = direct(&mut command, streams).at("make a pipe for", &self.program)?;
+        let terminal = match streams {
+            Streams::Inherit { stdin: true } => tcgetattr(io::stdin()).ok(),
+            _ => None,
+        };
+        let ended = Running::start(command, &self.program).and_then(|running| running.wait(output, control));
+        restore(terminal);
+        let (status, killed) = ended?;
+        if killed {
+            remove_cgroup(&id);
+        } else if !status.success()
+            && let Some(message) = failure(&log)?
+        {
+            return Err(refusal(&self.program, &message));
+        }
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(255);
+        Ok(Exit(u8::try_from(code).unwrap_or(u8::MAX)))
+    }
+}
+
+fn search(name: &str, search_path: &OsStr) -> Option<PathBuf> {
+    let dirs = search_path.as_bytes().split(|byte| *byte == b':').filter(|dir| !dir.is_empty());
+    dirs.map(|dir| Path::new(OsStr::from_bytes(dir)).join(name)).find(|program| is_program(program))
+}
+
+fn is_program(path: &Path) -> bool {
+    path.is_file() && rustix::fs::access(path, FileAccess::EXEC_OK).is_ok()
+}
+
+/// A name that no other container has at the moment: runc names control groups by it.
+fn container_id() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    format!("strata-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Says where the command's streams go; answers with the end to read its output from, if it is captured.
+fn direct(command: &mut Command, streams: &Streams) -> io::Result<Option<PipeReader>> {
+    match streams {
+        Streams::Inherit { stdin } => {
+            command.stdin(if *stdin { Stdio::inherit() } else { Stdio::null() });
+            Ok(None)
+        }
+        Streams::Captured => {
+            let (reader, writer) = io::pipe()?;
+            command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+            // What the user types to stop is for the caller, who then ends all of it.
+            command.process_group(0);
+            Ok(Some(reader))
+        }
+    }
+}
+
+/// Gives the terminal back the state it had: a runtime that was killed could not.
+fn restore(terminal: Option<Termios>) {
+    if let Some(termios) = terminal {
+        // It may be gone by now, and then needs nothing.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &termios);
+    }
+}
+
+/// A runtime, and the thread that it lives with.
+struct Running {
+    child: Child,
+    /// The thread ends when this is dropped.
+    leave: Option<mpsc::Sender<()>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Running {
+    fn start(mut command: Command, program: &Path) -> Result<Self> {
+        let (started, child) = mpsc::channel();
+        let (leave, left) = mpsc::channel::<()>();
+        let work = move || {
+            let child = sys::process::spawn_as_init(&mut command);
+            // With it, its ends of the pipes.
+            drop(command);
+            if started.send(child).is_ok() {
+                // Ends with an error: nothing is ever sent.
+                let _ = left.recv();
+            }
+        };
+        let thread = thread::Builder::new().name("container".to_owned()).spawn(work).at("start", program)?;
+        let child = child.recv().map_err(|_| Error::new(ErrorKind::Io, "a thread ended early"))?;
+        Ok(Self { child: child.at("run", program)?, leave: Some(leave), thread: Some(thread) })
+    }
+
+    /// Waits for its end; answers also whether it was killed from here.
+    fn wait(mut self, mut output: Option<PipeReader>, control: &mut dyn Control) -> Result<(ExitStatus, bool)> {
+        // A process id fits, and is not 0.
+        let pid = i32::try_from(self.child.id())
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| Error::new(ErrorKind::Io, "the container's runtime has no process id"))?;
+        let process = pidfd_open(pid, PidfdFlags::empty()).at("open", "the container's process")?;
+        let mut killed = false;
+        loop {
+            let ready = wait_for(process.as_fd(), output.as_ref().map(AsFd::as_fd), control.fd())?;
+            if ready.output && !take(&mut output, control)? {
+                output = None;
+            }
+            if ready.ended && output.is_none() {
+                break;
+            }
+            if let Some(signal) = control.signal() {
+                killed |= signal == Signal::SIGKILL;
+                send(process.as_fd(), signal)?;
+            }
+        }
+        let status = self.child.wait().at("wait for", "the container's runtime")?;
+        Ok((status, killed))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // After an error it runs still. Killing what has ended, and waiting again, do nothing.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        drop(self.leave.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// What happened.
+struct Ready {
+    output: bool,
+    ended: bool,
+}
+
+fn wait_for(process: BorrowedFd<'_>, output: Option<BorrowedFd<'_>>, control: Option<BorrowedFd<'_>>) -> Result<Ready> {
+    let mut fds = vec![PollFd::from_borrowed_fd(process, PollFlags::IN)];
+    fds.extend(output.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    fds.extend(control.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)));
+    match poll(&mut fds, Some(&POLL)) {
+        Err(Errno::INTR) => {}
+        polled => {
+            polled.at("wait for", "the container")?;
+        }
+    }
+    let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+    Ok(Ready { ended: is_ready(0), output: output.is_some() && is_ready(1) })
+}
+
+/// Passes on what can be read; false at the end.
+fn take(output: &mut Option<PipeReader>, control: &mut dyn Control) -> Result<bool> {
+    let Some(reader) = output else { return Ok(false) };
+    let mut buffer = vec![0; OUTPUT_BYTES];
+    let count = reader.read(&mut buffer).at("read", "the container's output")?;
+    if count > 0 {
+        control.output(&buffer[..count])?;
+    }
+    Ok(count > 0)
+}
+
+fn send(process: BorrowedFd<'_>, signal: Signal) -> Result<()> {
+    let Some(signal) = rustix::process::Signal::from_named_raw(signal as i32) else { return Ok(()) };
+    match pidfd_send_signal(process, signal) {
+        Err(Errno::SRCH) => Ok(()),
+        sent => sent.at("send a signal to", "the container"),
+    }
+}
+
+/// A line of a runtime's log.
+#[derive(Deserialize)]
+struct LogLine {
+    #[serde(default)]
+    level: String,
+    msg: String,
+}
+
+/// Why the runtime could not start the command, if it said so.
+fn failure(log: &Path) -> Result<Option<String>> {
+    let file = match File::open(log) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file.at("open", log)?,
+    };
+    let mut text = Vec::new();
+    file.take(LOG_BYTES_MAX).read_to_end(&mut text).at("read", log)?;
+    let message = |line: &str| match serde_json::from_str::<LogLine>(line) {
+        Ok(line) => matches!(line.level.as_str(), "error" | "fatal").then_some(line.msg),
+        Err(_) => (!line.trim().is_empty()).then(|| line.trim().to_owned()),
+    };
+    Ok(String::from_utf8_lossy(&text).lines().filter_map(message).next_back())
+}
+
+fn refusal(program: &Path, message: &str) -> Error {
+    let name = program.file_name().unwrap_or_default().display().to_string();
+    Error::new(ErrorKind::FailedPrecondition, format!("{name} could not start the command")).with_source(message)
+}
+
+/// Removes what a runtime that was killed may have made; mostly there is nothing.
+fn remove_cgroup(id: &str) {
+    for root in CGROUP_ROOTS {
+        let _ = rustix::fs::rmdir(Path::new(root).join(id));
+    }
+}

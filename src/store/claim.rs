@@ -1,0 +1,62 @@
+//! An active snapshot that is being written to: nobody commits or removes it meanwhile.
+
+use super::meta::{Failed, Level};
+use super::rows::{self, Row, State};
+use super::{Access, Store};
+use crate::error::{Error, Result};
+use crate::id::{Id, check_key};
+use crate::mount::Mount;
+use crate::snapshotter::Kind;
+
+/// The right to write to an active snapshot, until it is dropped. A crash gives the snapshot back.
+#[derive(Debug)]
+#[must_use = "dropping it lets others commit and remove the snapshot"]
+pub struct Claim<'a> {
+    store: &'a Store,
+    pub(super) row: Row,
+    /// The snapshot, and what it stands on.
+    pub(super) stack: Vec<Id>,
+    mounts: Vec<Mount>,
+}
+
+impl Store {
+    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. A writer whose mounts no table shows, or
+    /// one that lives in another mount namespace, is safe with this alone.
+    ///
+    /// # Errors
+    /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, or another call works on it.
+    pub fn claim(&self, key: &str, cannot: &str) -> Result<Claim<'_>> {
+        check_key(key)?;
+        let worker = self.begin()?;
+        let (row, stack) = self.meta.transact(Level::Relaxed, |tx| {
+            let row = rows::visible(tx, &self.owner, key)?;
+            if row.kind != Kind::Active {
+                let kind = row.kind;
+                return Err(Error::precondition(format!("{cannot}: it is {kind}, not active")).into());
+            }
+            if row.state != State::Ready {
+                return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
+            }
+            rows::set_state(tx, row.row, State::Claimed, Some(&worker))?;
+            let stack = rows::chain(tx, Some(row.row))?;
+            Ok::<_, Failed>((row, stack))
+        })?;
+        let mut claim = Claim { store: self, row, stack, mounts: Vec::new() };
+        self.check_not_mounted(claim.row.id, cannot)?;
+        claim.mounts = self.backend.mounts(&claim.stack, Access::ReadWrite)?;
+        Ok(claim)
+    }
+}
+
+impl Claim<'_> {
+    /// What to mount to write to it.
+    pub fn mounts(&self) -> &[Mount] {
+        &self.mounts
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.store.let_go(&[self.row.row]);
+    }
+}

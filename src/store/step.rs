@@ -1,0 +1,80 @@
+//! What the steps of builds came to: the build cache.
+//!
+//! A step is known by a digest of everything that it depends on; what it came to is a committed snapshot, which may be
+//! the one that it started from. An entry goes when its snapshot does.
+
+use rusqlite::{OptionalExtension as _, params};
+
+use super::meta::{Failed, Level};
+use super::rows;
+use super::{Kind, Store};
+use crate::error::{Error, Result};
+use crate::id::{DiffId, Digest};
+
+/// What a step came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The committed snapshot after it; `None` if there is none yet and it changed nothing.
+    pub top: Option<String>,
+    /// The layer that it made, and the length of its tar stream in bytes; `None` if it changed nothing.
+    pub layer: Option<(DiffId, u64)>,
+}
+
+impl Store {
+    /// What the step `digest` came to, if that is known and still there.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn step(&self, digest: Digest) -> Result<Option<Step>> {
+        self.meta.view(|tx| {
+            let found = tx
+                .prepare_cached(
+                    "SELECT s.name, s.diff_id, b.layer_bytes FROM step b LEFT JOIN snapshot s ON s.row = b.top
+                     WHERE b.owner = ?1 AND b.digest = ?2",
+                )?
+                .query_row(params![self.owner(), digest.to_string()], |row| {
+                    Ok((
+                        row.get::<_, Option<String>>(0)?,
+                        row.get::<_, Option<String>>(1)?,
+                        row.get::<_, Option<i64>>(2)?,
+                    ))
+                })
+                .optional()?;
+            let Some((top, diff_id, bytes)) = found else { return Ok(None) };
+            let layer = match (bytes, diff_id) {
+                (None, _) => None,
+                (Some(bytes), Some(diff_id)) => Some((diff_id.parse::<DiffId>()?, bytes.unsigned_abs())),
+                (Some(_), None) => return Ok(None),
+            };
+            Ok::<_, Failed>(Some(Step { top, layer }))
+        })
+    }
+
+    /// Notes what the step `digest` came to. A power cut may take the note.
+    ///
+    /// # Errors
+    /// `NotFound` if its snapshot is gone; `InvalidArgument` if that is not committed.
+    pub fn note_step(&self, digest: Digest, step: &Step) -> Result<()> {
+        self.begin()?;
+        self.meta.transact(Level::Relaxed, |tx| {
+            let top = match &step.top {
+                None => None,
+                Some(name) => {
+                    let row = rows::visible(tx, self.owner(), name)?;
+                    if row.kind != Kind::Committed {
+                        return Err(Error::invalid(format!("the snapshot {name:?} of a step is not committed")).into());
+                    }
+                    Some(row.row)
+                }
+            };
+            tx.prepare_cached("INSERT OR REPLACE INTO step VALUES (?1, ?2, ?3, ?4)")?.execute(params![
+                self.owner(),
+                digest.to_string(),
+                top,
+                // No layer is so long that it does not fit.
+                step.layer.map(|(_, bytes)| i64::try_from(bytes).unwrap_or(i64::MAX)),
+            ])?;
+            Ok::<_, Failed>(())
+        })
+    }
+}

@@ -1,0 +1,68 @@
+//! A child process that is the first of a process namespace of its own, and ends with the thread that started it.
+//!
+//! # References
+//! `pid_namespaces(7)`, `PR_SET_PDEATHSIG(2const)`, `signal-safety(7)`, `cgroups(7)`.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+use std::ptr;
+
+use nix::sched::{CloneFlags, unshare};
+
+/// Where control groups are mounted, by convention.
+const CGROUPS: &CStr = c"/sys/fs/cgroup";
+
+/// Starts `command` as the first process of a new process namespace, with a mount namespace in which `/proc` shows it, no
+/// signal blocked. Whatever kills it kills all that it started, and the kernel kills it when the calling thread ends.
+///
+/// The calling thread can start neither threads nor another such child afterwards: it should be one for this purpose.
+/// Its mounts must be private.
+///
+/// # Errors
+/// `EPERM` without the privilege; what `fork`, `execve` and the mounts report.
+pub(crate) fn spawn_as_init(command: &mut Command) -> io::Result<Child> {
+    unshare(CloneFlags::CLONE_NEWPID)?;
+    // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates nothing.
+    unsafe { command.pre_exec(become_init) };
+    command.spawn()
+}
+
+fn become_init() -> io::Result<()> {
+    // SAFETY: plain values; the kernel reads no memory for this option.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // SAFETY: a plain value.
+    check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
+    mount(c"proc", c"/proc")?;
+    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. Whoever may not
+    // mount this goes on with what the machine has.
+    if !has_cgroup2() {
+        let _ = mount(c"cgroup2", CGROUPS);
+    }
+    // SAFETY: an all-zero `sigset_t` is valid to be filled by `sigemptyset`, and both live through the calls.
+    unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        check(libc::sigemptyset(&raw mut none))?;
+        check(libc::sigprocmask(libc::SIG_SETMASK, &raw const none, ptr::null_mut()))
+    }
+}
+
+fn mount(fstype: &CStr, target: &CStr) -> io::Result<()> {
+    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: three static NUL-terminated strings, and no data.
+    check(unsafe { libc::mount(fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, ptr::null()) })
+}
+
+/// Whether version 2 of control groups is what the machine has.
+fn has_cgroup2() -> bool {
+    // SAFETY: the path is a NUL-terminated string, and the kernel fills the structure, for which zeros are valid.
+    unsafe {
+        let mut stat: libc::statfs = std::mem::zeroed();
+        libc::statfs(CGROUPS.as_ptr(), &raw mut stat) == 0 && stat.f_type == libc::CGROUP2_SUPER_MAGIC
+    }
+}
+
+fn check(returned: libc::c_int) -> io::Result<()> {
+    if returned == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -57,7 +57,8 @@ struct Target {
     /// Without links.
     path: PathBuf,
     is_dir: bool,
-    exists: bool,
+    /// Whether it is there, or is made for several things: then none of them says what it is.
+    is_given: bool,
 }
 
 impl Copying<'_> {
@@ -115,11 +116,10 @@ impl Copying<'_> {
     fn target(&self, resolver: &mut Resolver) -> Result<Target> {
         let path = Path::new(self.target.trim_matches('/'));
         let is_dir = |selected: &Selected| selected.stat.file_type == FileType::Dir;
-        let needs_dir = self.target.ends_with('/')
-            || self.selected.len() + self.texts.len() > 1
-            || self.selected.iter().any(is_dir);
+        let several = self.selected.len() + self.texts.len() > 1;
+        let needs_dir = self.target.ends_with('/') || several || self.selected.iter().any(is_dir);
         match resolver.find(path)? {
-            Found::Dir(parent) => Ok(Target { path: parent.path.clone(), is_dir: true, exists: true }),
+            Found::Dir(parent) => Ok(Target { path: parent.path.clone(), is_dir: true, is_given: true }),
             Found::Gap { above, missing } => {
                 let first = missing.first().map(|name| above.dir.stat_if_any(name)).transpose()?.flatten();
                 if first.is_some() && (needs_dir || missing.len() > 1) {
@@ -127,7 +127,7 @@ impl Copying<'_> {
                     return Err(Error::precondition(format!("/{} is there and no directory", place.display())));
                 }
                 let path = missing.iter().fold(above.path.clone(), |path, name| path.join(name));
-                Ok(Target { path, is_dir: needs_dir, exists: false })
+                Ok(Target { path, is_dir: needs_dir, is_given: several })
             }
         }
     }
@@ -145,7 +145,7 @@ impl Copying<'_> {
             let is_root = below.as_os_str().is_empty();
             let path = if is_root { target.path.clone() } else { target.path.join(below) };
             let is_dir = entry.stat.file_type == FileType::Dir;
-            if is_dir && ((is_root && target.exists) || leads_elsewhere(resolver, &path)?) {
+            if is_dir && ((is_root && target.is_given) || leads_elsewhere(resolver, &path)?) {
                 return Ok(());
             }
             if !is_dir && entry.stat.nlink > 1 {

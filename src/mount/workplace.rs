@@ -8,8 +8,9 @@ use rustix::mount::UnmountFlags;
 use super::{attach, namespace};
 use crate::error::{Context, Result};
 
-/// A small tmpfs, mounted over a directory in a mount namespace of the calling thread. Whatever is mounted below it later
-/// is in nobody else's way, and goes with the last process of the namespace, however that dies.
+/// A small tmpfs, mounted over a directory in a fresh mount namespace of the calling thread: several threads may have one
+/// at the same directory. Whatever is mounted below it later is in nobody else's way, and goes with the last process of
+/// the namespace, however that dies.
 #[derive(Debug)]
 pub struct Workplace {
     path: PathBuf,
@@ -17,7 +18,7 @@ pub struct Workplace {
 
 impl Workplace {
     /// Makes one at `path`, a directory that is made if it is not there and stays empty for all others. The calling
-    /// thread gets a mount namespace of its own first, unless it has one.
+    /// thread gets a mount namespace of its own first, and stays in it.
     ///
     /// # Errors
     /// `PermissionDenied` without root and outside a user namespace; what the file system reports.
@@ -26,9 +27,9 @@ impl Workplace {
             Err(Errno::EXIST) => {}
             made => made.at("make directory", &path)?,
         }
-        if !namespace::is_own()? {
-            namespace::make_own()?;
-        }
+        // So that the thread is known to have one, by the first look at where it comes from.
+        namespace::is_own()?;
+        namespace::make_own()?;
         let place = attach::new("tmpfs", &[("source", Some("strata")), ("mode", Some("0700"))])?;
         attach::place(&place, &path)?;
         Ok(Self { path })

@@ -92,11 +92,9 @@ fn run_of(stage: &PlannedStage) -> &RunAction {
 #[test]
 fn arguments_are_known_where_they_are_declared() {
     let text = "ARG V=1\nARG W=$V\nFROM base\nARG V\nARG X=x$V\nARG NONE\nENV B=env\nARG B=arg\nRUN go $V";
-    for (given, env) in [
-        (&[][..], ["V=1", "X=x1"]),
-        (&[("V", "2")], ["V=2", "X=x2"]),
-        (&[("V", "2"), ("X", "3")], ["V=2", "X=3"]),
-    ] {
+    for (given, env) in
+        [(&[][..], ["V=1", "X=x1"]), (&[("V", "2")], ["V=2", "X=x2"]), (&[("V", "2"), ("X", "3")], ["V=2", "X=3"])]
+    {
         let stage = last(text, given);
         let run = run_of(&stage);
         assert_eq!(run.args, ["/bin/sh", "-c", "go $V"]);

@@ -1,0 +1,150 @@
+//! What COPY and ADD make, the same on every strategy.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::process::Command;
+
+use strata::ErrorKind;
+use strata::id::DiffId;
+
+use super::{Bench, Heard, Wish, on_each};
+
+/// A context with one of everything, the same each time.
+fn fill(bench: &Bench) {
+    for name in ["plain", "d/one", "d/sub/two", "d/sub/three.log", "tree/bin/tool"] {
+        bench.write(name, name);
+    }
+    bench.write(".dockerignore", "**/*.log\n");
+    let context = bench.context();
+    for (target, link) in [("plain", "link"), ("one", "d/inner")] {
+        symlink(target, context.join(link)).expect("link");
+        let status = Command::new("touch").args(["-h", "-d", "@1000000000"]).arg(context.join(link)).status();
+        assert!(status.expect("run touch").success());
+    }
+    fs::hard_link(context.join("d/one"), context.join("d/same")).expect("link");
+    fs::set_permissions(context.join("d/sub"), fs::Permissions::from_mode(0o700)).expect("chmod");
+    for (name, options) in [("plain.tar", "-cf"), ("zipped.tgz", "-czf")] {
+        let mut tar = Command::new("tar");
+        tar.args(["--sort=name", "--owner=5", "--group=6", "--mtime=@1000000000", "-C"]).arg(context.join("d"));
+        let status = tar.arg(options).arg(context.join(name)).args(["one", "sub"]).status().expect("run tar");
+        assert!(status.success());
+        bench.touch(name, 1_000_000_000);
+    }
+    for name in ["d", "d/sub", "tree", "tree/bin"] {
+        bench.touch(name, 1_000_000_000);
+    }
+}
+
+/// Instructions, and lines of the tree that they make: mode, owner, path.
+const CASES: [(&str, &[&str]); 17] = [
+    ("COPY plain /x", &["644 0:0 x"]),
+    ("COPY plain /new/dir/", &["755 0:0 new", "755 0:0 new/dir", "644 0:0 new/dir/plain"]),
+    ("COPY plain link /y/", &["755 0:0 y", "644 0:0 y/link", "644 0:0 y/plain"]),
+    ("COPY plain /etc/passwd", &["644 0:0 etc/passwd"]),
+    (
+        "COPY d /z",
+        &["755 0:0 z", "777 0:0 z/inner", "644 0:0 z/one", "644 0:0 z/same", "700 0:0 z/sub", "644 0:0 z/sub/two"],
+    ),
+    ("COPY d/sub /etc", &["644 0:0 etc/two"]),
+    ("COPY pl?in d/s* /w/", &["755 0:0 w", "644 0:0 w/plain", "644 0:0 w/same", "644 0:0 w/two"]),
+    ("COPY --chown=alice plain /x", &["644 1000:1000 x"]),
+    ("COPY --chown=alice:extra --chmod=4711 plain /x", &["4711 1000:200 x"]),
+    ("COPY --chown=7:users d/sub /x", &["700 7:100 x", "644 7:100 x/two"]),
+    ("COPY <<a <<b /x/\n1\na\n2\nb", &["755 0:0 x", "644 0:0 x/a", "644 0:0 x/b"]),
+    ("WORKDIR /deep/er\nCOPY plain .", &["755 0:0 deep", "755 0:0 deep/er", "644 0:0 deep/er/plain"]),
+    // As a distribution has it: a link that leads to the directory.
+    ("RUN ln -s bin /usr\nCOPY tree/bin /usr/", &["644 0:0 bin/tool", "777 0:0 usr"]),
+    ("RUN mkdir -p /u/bin && ln -s u/bin /b2\nCOPY tree /u", &["644 0:0 u/bin/tool"]),
+    (
+        "ADD plain.tar /x",
+        &["755 0:0 x", "644 5:6 x/one", "700 5:6 x/sub", "644 5:6 x/sub/three.log", "644 5:6 x/sub/two"],
+    ),
+    ("ADD --chown=1:2 zipped.tgz /x/", &["755 0:0 x", "644 1:2 x/one", "700 1:2 x/sub"]),
+    ("COPY plain.tar /x/", &["644 0:0 x/plain.tar"]),
+];
+
+#[test]
+fn every_form_on_every_strategy() {
+    let mut agreed: BTreeMap<&str, (String, Option<DiffId>)> = BTreeMap::new();
+    on_each(|bench| {
+        fill(bench);
+        for (instructions, expected) in CASES {
+            let (built, _) = bench.build("it", &format!("FROM base\n{instructions}\n"));
+            let tree = bench.tree("it");
+            let lines: Vec<String> = tree
+                .iter()
+                .map(|named| {
+                    let meta = &named.inode.meta;
+                    format!("{:o} {}:{} {}", meta.mode, meta.uid, meta.gid, named.path.display())
+                })
+                .collect();
+            for line in expected {
+                assert!(
+                    lines.iter().any(|known| known == line),
+                    "{}: {instructions}: {line}: {lines:#?}",
+                    bench.strategy
+                );
+            }
+            // Steps that run commands have the time of the run in what they make.
+            if !instructions.starts_with("RUN") {
+                let layer = built.layers.last().copied();
+                let (first, layers) = agreed.entry(instructions).or_insert_with(|| (bench.strategy.to_string(), layer));
+                assert_eq!(layer, *layers, "{instructions}: {first} and {} differ", bench.strategy);
+            }
+        }
+        let tree = {
+            bench.build("links", "FROM base\nCOPY d /z\n");
+            bench.tree("links")
+        };
+        assert_eq!(tree.get("z/same").map(|named| named.names.len()), Some(2), "hard links stay linked");
+        assert_eq!(tree.get("z/one").map(|named| named.inode.meta.mtime.seconds), Some(1_000_000_000));
+        assert!(tree.get("z/sub/three.log").is_none(), "left out by .dockerignore");
+    });
+}
+
+#[test]
+fn from_stages_and_images() {
+    on_each(|bench| {
+        fill(bench);
+        bench.build("other", "FROM scratch\nCOPY --chown=3:4 d /from\n");
+        let dockerfile = "FROM base AS one\nRUN mkdir /r && echo 1 > /r/f && chown -R 8:9 /r && ln -s /r /abs\n\
+                          FROM base\nCOPY --from=one /abs/f /stage\nCOPY --from=0 /r /dir\n\
+                          COPY --from=other /from/one /image\nCOPY --from=other --chown=0 /from/on? /owned\n";
+        bench.build("it", dockerfile);
+        let tree = bench.tree("it");
+        let owner = |path: &str| tree.get(path).map(|named| (named.inode.meta.uid, named.inode.meta.gid));
+        for (path, expected) in
+            [("stage", (8, 9)), ("dir", (8, 9)), ("dir/f", (8, 9)), ("image", (3, 4)), ("owned", (0, 0))]
+        {
+            assert_eq!(owner(path), Some(expected), "{}: {path}", bench.strategy);
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_copied() {
+    let Some(bench) = Bench::overlay() else { return };
+    fill(&bench);
+    bench.write("x.tar.xz", "\u{fd}");
+    fs::write(bench.context().join("x.tar.xz"), b"\xfd7zXZ\0and so on").expect("write");
+    symlink("/etc/passwd", bench.context().join("out")).expect("link");
+    for (instruction, kind, what) in [
+        ("COPY nope /x", ErrorKind::NotFound, "\"nope\" is not there"),
+        ("COPY d/sub/three.log /x", ErrorKind::NotFound, ".dockerignore"),
+        ("COPY out /x", ErrorKind::InvalidArgument, "leads out of the build context"),
+        ("COPY ../store /x", ErrorKind::InvalidArgument, "leads out of the build context"),
+        ("COPY plain /etc/passwd/", ErrorKind::FailedPrecondition, "/etc/passwd is there and no directory"),
+        ("COPY plain /etc/passwd/x", ErrorKind::FailedPrecondition, "/etc/passwd is there and no directory"),
+        ("COPY --chown=eve plain /x", ErrorKind::NotFound, "no user \"eve\""),
+        ("COPY --from=base /nope /x", ErrorKind::NotFound, "\"/nope\" is not there"),
+        ("ADD x.tar.xz /x", ErrorKind::Unsupported, "compressed by xz"),
+    ] {
+        let dockerfile = format!("FROM base\n{instruction}\n");
+        let error = bench.build_with("x", &dockerfile, &Wish::default(), &Heard::default()).expect_err(instruction);
+        let message = error.chain();
+        assert_eq!(error.kind(), kind, "{instruction}: {message}");
+        assert!(message.starts_with("Dockerfile:2:1: ") && message.contains(what), "{instruction}: {message}");
+        bench.assert_clean();
+    }
+}

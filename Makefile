@@ -4,10 +4,10 @@
 SHELL := /bin/bash
 # Where rustup puts cargo, and where Debian keeps mkfs for those who are not root.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
-SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*/*.sh)
+SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench bench-import bench-containerd fuzz proto lint ci provision
+.PHONY: help test test-long compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
@@ -50,6 +50,10 @@ fuzz: ## run each fuzz target of tests/fuzz for FUZZ_S seconds (half an hour)
 
 proto: ## write the Rust of containerd's protocols anew, from src/containerd/proto/*.proto
 	cargo run --quiet --locked --target-dir target/protobuf --manifest-path tests/protobuf/Cargo.toml -- src/containerd/proto/generated
+
+bench-build: provision ## measure building and running against buildah and podman
+	cargo build --locked --release
+	benches/build.sh $(ROUNDS)
 
 lint: ## check formatting, clippy and the shell scripts
 	cargo fmt --check

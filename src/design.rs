@@ -220,3 +220,30 @@
 //! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command line's.
 //! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on the
 //!   socket's directory, which two stores cannot share.
+//!
+//! ## Building and running
+//!
+//! - **A step is a layer if `changes` says something.** What a command did on the way does not count, only what is
+//!   different afterwards, so the same step is a layer on every strategy or on none. That nothing changed cannot be known
+//!   without running the command (which is why others make empty layers), so the cache remembers it.
+//! - **The cache is a table**, from the digest of what decides a step to the snapshot after it: an entry goes with its
+//!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files are
+//!   copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage whose
+//!   result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
+//! - **A container cannot outlive strata.** The runtime is the first process of a process namespace and is killed with the
+//!   thread that started it, so a kill of strata ends everything, and a snapshot that recovery gives back has no writer.
+//!   No process watches over a container, and no file describes one.
+//! - **A container's mounts are in a fresh mount namespace** below a tmpfs, with the bundle and the runtime's state: a crash
+//!   leaves nothing to clear up, and two containers of one process never meet. No mount table shows them to others; so the
+//!   snapshot is claimed while it is written to, and nobody commits or removes it.
+//! - **Mount points are made by strata, not by the runtime**, which would not say what it made. After a crash those of a
+//!   container that was to be kept stay in it, empty.
+//! - **Control groups**: none are asked for. crun can be told to make none, runc goes on where it may not make any. The
+//!   runtime sees version 2 alone, because some refuse a machine that has both.
+//! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target, the file
+//!   of a here-document. The time of the build would make another layer each time, and on each strategy.
+//! - **Times are clamped in the tree, not in the stream**: a layer that is written later is the one whose digest was
+//!   recorded.
+//! - **An image of a build is the documents alone**; its manifest names each layer by the stream that was digested.
+//! - **Here-documents of `RUN` are taken out before the Dockerfile is parsed**: the parser knows them only where nothing else
+//!   stands on the line. They become comments of the same length, so positions stay right.

@@ -24,7 +24,7 @@ NEEDS=(
   debootstrap:debootstrap
   # the outside judges of what we read and write
   umoci:umoci skopeo:skopeo buildah:buildah podman:podman containerd:containerd
-  pigz:pigz crun:crun runc:runc bsdtar:libarchive-tools zstd:zstd xz:xz-utils
+  pigz:pigz crun:crun runc:runc busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils jq:jq
   # to measure the processor time and the memory of whole programs (make bench-import)
   /usr/bin/time:time
   # the shells that read our completions

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::changeset::apply::resolve::{Found, Resolver};
@@ -118,7 +118,7 @@ impl Origin {
             return Ok(());
         }
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-        match rustix::fs::openat2(&self.root, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve) {
+        match self.root.open_within(path, OFlags::PATH, resolve) {
             Err(Errno::XDEV) => Err(leaves(&path.display().to_string())),
             Ok(_) | Err(Errno::NOENT | Errno::NOTDIR) => Ok(()),
             Err(errno) => Err(errno).at("open", self.root.shown_at(path)),

@@ -211,3 +211,6 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
 fn make_dir(path: PathBuf) -> Result<PathBuf> {
     rustix::fs::mkdir(&path, rustix::fs::Mode::RWXU).at("make directory", &path).map(|()| path)
 }
+
+#[cfg(test)]
+mod tests;

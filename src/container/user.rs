@@ -8,8 +8,9 @@
 
 use std::fs::File;
 use std::io::Read as _;
+use std::path::Path;
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
+use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
@@ -117,10 +118,10 @@ fn groups(text: &str) -> Vec<Group> {
 
 /// The file `path` of the tree; nothing if it is not there.
 fn text(root: &Dir, path: &str) -> Result<String> {
-    let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
     let shown = root.shown_at(path);
-    let file = match rustix::fs::openat2(root, path, flags, Mode::empty(), resolve) {
+    let file = match root.open_within(Path::new(path), flags, resolve) {
         Err(Errno::NOENT | Errno::NOTDIR) => return Ok(String::new()),
         file => File::from(file.at("open", &shown)?),
     };

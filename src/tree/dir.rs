@@ -20,6 +20,9 @@ const READ_DIR_BYTES: usize = 64 * 1024;
 /// The longest path that one system call takes: `PATH_MAX` without its final NUL.
 const PATH_BYTES_MAX: usize = 4095;
 
+/// How often `openat2` is tried that something else on the machine disturbs: each time takes microseconds.
+const OPEN_TRIES_MAX: u32 = 1000;
+
 /// A name in a directory, with its type as the directory entry says it (`None` where the file system does not).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
@@ -155,6 +158,27 @@ impl Dir {
             Some(fd) => Ok(Self { fd, shown: self.shown.join(path) }),
             None => self.try_clone(),
         }
+    }
+
+    /// Opens `path` below this directory by `openat2`, which may follow links that stay within, as `resolve` says.
+    ///
+    /// A path with `..`, be it in a link, is tried again where something was moved or mounted on the machine meanwhile: the
+    /// kernel then cannot tell whether it left the directory.
+    pub(crate) fn open_within(
+        &self,
+        path: &Path,
+        flags: OFlags,
+        resolve: ResolveFlags,
+    ) -> std::result::Result<OwnedFd, Errno> {
+        let open = || rustix::fs::openat2(&self.fd, path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        let mut opened = open();
+        for _ in 1..OPEN_TRIES_MAX {
+            if !matches!(opened, Err(Errno::AGAIN)) {
+                break;
+            }
+            opened = open();
+        }
+        opened
     }
 
     /// Opens the directory above this one, which must still be `expected` (device and inode): so a walk may close what

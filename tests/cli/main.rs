@@ -4,6 +4,7 @@
 mod support;
 
 mod compare;
+mod containers;
 mod frame;
 mod images;
 mod input;

@@ -26,7 +26,7 @@ fn reading(bench: &Bench, arguments: &[&str]) -> Child {
     child
 }
 
-fn send(child: &Child, signal: Signal) {
+pub(super) fn send(child: &Child, signal: Signal) {
     let pid = nix::unistd::Pid::from_raw(child.id().try_into().expect("a pid"));
     signal::kill(pid, signal).expect("kill");
 }

@@ -116,9 +116,6 @@ fn only_what_is_needed_is_built() {
     assert_eq!(needed(Some("3")).expect("3"), [0, 1, 3]);
     assert_eq!(needed(Some("nope")).expect_err("no such stage").kind(), ErrorKind::NotFound);
     assert!(needed(None).expect_err("a number is no base").to_string().starts_with("D:7:1: "));
-    // A name may be given again: it means the nearest before.
-    let plan = planned("FROM base AS a\nRUN 1\nFROM base AS a\nRUN 2\nFROM a", &[], None).expect("a plan");
-    assert_eq!(plan.needed, [1, 2]);
 }
 
 #[test]
@@ -172,7 +169,7 @@ fn what_is_wrong() {
         ("FROM base\nRUN --mount=type=tmpfs x", "D:2:1", "target"),
         ("FROM base\nEXPOSE x", "D:2:1", "no port"),
         ("FROM base\nHEALTHCHECK --interval=soon CMD x", "D:2:1", "no duration"),
-        ("FROM base\nARG A=${A:?say it}", "D:2:1", "say it"),
+        ("FROM base\nARG A=${A:?missing}", "D:2:1", "variable A: missing"),
     ] {
         let error = planned(text, &[], None).expect_err(text);
         let message = error.chain();

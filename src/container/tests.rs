@@ -1,0 +1,84 @@
+use std::os::unix::fs::symlink;
+
+use super::*;
+use crate::ErrorKind;
+
+/// A root with these account files.
+fn root(passwd: &str, group: &str) -> (tempfile::TempDir, Dir) {
+    let dir = tempfile::tempdir().expect("a directory");
+    fs::create_dir(dir.path().join("etc")).expect("mkdir");
+    fs::write(dir.path().join("etc/passwd"), passwd).expect("write");
+    fs::write(dir.path().join("etc/group"), group).expect("write");
+    let root = Dir::open(dir.path()).expect("open");
+    (dir, root)
+}
+
+const PASSWD: &str =
+    "root:x:0:0:root:/root:/bin/sh\n# no line\nalice:x:1000:100::/home/alice:/bin/sh\n12:x:7:8::/seven:\n";
+const GROUP: &str = "root:x:0:\nusers:x:100:\nextra:x:200:bob, alice\nlast:x:300:alice\nbroken\n";
+
+#[test]
+fn users_by_name_and_number() {
+    let (_dir, root) = root(PASSWD, GROUP);
+    for (text, uid, gid, groups, home) in [
+        ("", 0, 0, &[][..], "/root"),
+        ("root", 0, 0, &[], "/root"),
+        ("alice", 1000, 100, &[200, 300], "/home/alice"),
+        ("1000", 1000, 100, &[200, 300], "/home/alice"),
+        ("alice:extra", 1000, 200, &[], "/home/alice"),
+        ("alice:7", 1000, 7, &[], "/home/alice"),
+        (":users", 0, 100, &[], "/root"),
+        // A name first, whatever it looks like.
+        ("12", 7, 8, &[], "/seven"),
+        ("4000000000", 4_000_000_000, 0, &[], "/"),
+    ] {
+        let user = find_user(&root, text).unwrap_or_else(|error| panic!("{text:?}: {}", error.chain()));
+        let expected = User { uid, gid, groups: groups.to_vec(), home: home.to_owned() };
+        assert_eq!(user, expected, "{text:?}");
+    }
+    for text in ["eve", "alice:nobody", "4294967296", "-1"] {
+        assert_eq!(find_user(&root, text).expect_err(text).kind(), ErrorKind::NotFound, "{text:?}");
+    }
+}
+
+#[test]
+fn account_files_are_a_strangers() {
+    let (dir, root) = root(PASSWD, GROUP);
+    let passwd = dir.path().join("etc/passwd");
+    // A link leads to the container's file, not to the machine's.
+    fs::remove_file(&passwd).expect("remove");
+    symlink("/../../etc/hostname-of-nobody", &passwd).expect("link");
+    assert_eq!(find_user(&root, "5").expect("a number").uid, 5);
+    fs::write(dir.path().join("etc/hostname-of-nobody"), "linked:x:9:9::/:\n").expect("write");
+    assert_eq!(find_user(&root, "linked").expect("through the link").uid, 9);
+    for make in [
+        |path: &Path| fs::create_dir(path).expect("mkdir"),
+        |path: &Path| nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo"),
+        |path: &Path| fs::File::create(path).expect("create").set_len(1 << 32).expect("a long one"),
+    ] {
+        fs::remove_file(&passwd).expect("remove");
+        make(&passwd);
+        assert_eq!(find_user(&root, "5").expect_err("no file").kind(), ErrorKind::InvalidArgument);
+        if passwd.is_dir() {
+            fs::remove_dir(&passwd).expect("remove");
+            fs::write(&passwd, "").expect("write");
+        }
+    }
+}
+
+#[test]
+fn a_runtime_is_found_by_name_or_path() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = std::ffi::OsString::from(format!("/nope:{}", dir.path().display()));
+    let error = Runtime::find(None, &path).expect_err("none is there");
+    assert!(error.kind() == ErrorKind::NotFound && error.to_string().contains("install the package"), "{error}");
+    for name in ["runc", "crun", "other"] {
+        let program = dir.path().join(name);
+        fs::write(&program, "").expect("write");
+        assert!(Runtime::find(Some(name), &path).is_err(), "{name} is no program yet");
+        rustix::fs::chmod(&program, rustix::fs::Mode::RWXU).expect("chmod");
+        assert_eq!(Runtime::find(Some(name), &path).expect(name).program(), program);
+        assert_eq!(Runtime::find(Some(&program.to_string_lossy()), "".as_ref()).expect(name).program(), program);
+    }
+    assert_eq!(Runtime::find(None, &path).expect("the first").program(), dir.path().join("crun"));
+}

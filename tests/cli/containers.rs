@@ -1,0 +1,230 @@
+//! `build`, `run` and `commit-image` from outside: what they print, and what stops them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use super::signals::send;
+use super::{Bench, support, text};
+
+const BASE: &str =
+    "FROM scratch\nCOPY busybox /bin/\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nCMD [\"sh\"]\n";
+
+/// How long a container may go on after its end was asked for.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A bench with a context and the image `base`, or `None` where there can be none.
+fn containers() -> Option<Bench> {
+    let found = ["crun", "runc"].iter().any(|name| Command::new(name).arg("--version").output().is_ok());
+    if !support::require("oci-runtime", if found { Ok(()) } else { Err("install crun or runc".to_owned()) }) {
+        return None;
+    }
+    let busybox = fs::read("/bin/busybox").ok().filter(|bytes| !bytes.windows(9).any(|bytes| bytes == b"/ld-linux"));
+    let usable = busybox.as_ref().map(drop).ok_or_else(|| "install busybox-static".to_owned());
+    if !support::require("busybox", usable) {
+        return None;
+    }
+    let bench = Bench::mounting()?;
+    fs::create_dir(bench.path("context")).expect("mkdir");
+    fs::copy("/bin/busybox", bench.path("context/busybox")).expect("copy");
+    bench.build("base", BASE, &["-q"]);
+    Some(bench)
+}
+
+impl Bench {
+    fn dockerfile(&self, text: &str) -> Vec<String> {
+        let file = self.path("Dockerfile");
+        fs::write(&file, text).expect("write");
+        ["build", "-f", &file.to_string_lossy(), &self.path("context").to_string_lossy()].map(str::to_owned).into()
+    }
+
+    fn build(&self, name: &str, text: &str, options: &[&str]) -> std::process::Output {
+        let arguments = self.dockerfile(text);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-t", name]).collect();
+        self.run(&[&arguments[..], options].concat())
+    }
+
+    /// A command, caught when its container has said `up`.
+    fn up(&self, arguments: &[&str]) -> (Child, BufReader<ChildStdout>) {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        let mut stdout = BufReader::new(child.stdout.take().expect("stdout"));
+        let mut line = String::new();
+        stdout.read_line(&mut line).expect("read");
+        assert_eq!(line, "up\n");
+        (child, stdout)
+    }
+}
+
+/// Waits until no process has `word` in its arguments.
+fn assert_gone(word: &str) {
+    let began = Instant::now();
+    let lives = || {
+        let processes = fs::read_dir("/proc").expect("proc").filter_map(Result::ok);
+        processes
+            .map(|entry| entry.path().join("cmdline"))
+            .any(|path| fs::read(path).is_ok_and(|line| line.windows(word.len()).any(|part| part == word.as_bytes())))
+    };
+    while lives() {
+        assert!(began.elapsed() < SOON, "{word} goes on");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn what_build_prints() {
+    let Some(bench) = containers() else { return };
+    let dockerfile = "FROM base\nARG A\nRUN echo a word; echo $A > /x\nRUN true\n";
+    let options = ["--build-arg", "A=1", "--explain"];
+    let output = bench.build("one", dockerfile, &options);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success() && stdout.starts_with("one sha256:"), "{stdout}{stderr}");
+    for line in ["[2/3 0] RUN echo a word; echo $A > /x", "a word", "    A /x", "[3/3] no change, "] {
+        assert!(stderr.lines().any(|known| known.starts_with(line)), "{line}: {stderr}");
+    }
+    let output = bench.build("one", dockerfile, &options);
+    assert!(text(&output.stderr).contains("no change, cached"), "{output:?}");
+    let output = bench.build("one", dockerfile, &["-q"]);
+    assert_eq!(text(&output.stderr), "");
+    let output = bench.build("one", dockerfile, &["--json"]);
+    assert_eq!(text(&output.stderr), "");
+    let document: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!(document["name"], "one");
+    assert_eq!(document["layers"].as_array().map(Vec::len), Some(3));
+    let output = bench.build("two", "FROM base\nRUN echo x; exit 9\n", &[]);
+    let stderr = text(&output.stderr);
+    let last = stderr.lines().last().expect("a line");
+    assert!(output.status.code() == Some(1) && last.starts_with("strata: "), "{stderr}");
+    assert!(last.contains("Dockerfile:2:1: RUN echo x; exit 9: exit status 9: its output ends: x"), "{stderr}");
+    let output = bench.build("two", "FROM base\nFOO\n", &["--json"]);
+    let error: Value = serde_json::from_slice(&output.stderr).expect("one object");
+    assert_eq!(error["error"]["kind"], "invalid_argument");
+}
+
+#[test]
+fn run_passes_everything_on() {
+    let Some(bench) = containers() else { return };
+    let run = |arguments: &[&str]| bench.run(&[&["run", "--rm"], arguments].concat());
+    for status in [0, 1, 2, 77, 255] {
+        let output = run(&["base", "sh", "-c", &format!("echo out; echo err >&2; exit {status}")]);
+        let seen = (output.status.code(), text(&output.stdout), text(&output.stderr));
+        assert_eq!(seen, (Some(status), "out\n".to_owned(), "err\n".to_owned()));
+    }
+    assert_eq!(run(&["base", "sh", "-c", "kill -KILL $$; sleep 5 & kill -9 $!; wait $!"]).status.code(), Some(137));
+    let volume = format!("{}:/in:ro", bench.path("context").display());
+    let output =
+        run(&["-e", "A=b c", "-v", &volume, "-w", "/in", "-u", "7", "base", "sh", "-c", "echo $A; pwd; id -u; ls"]);
+    assert_eq!(text(&output.stdout), "b c\n/in\n7\nbusybox\n");
+    assert_eq!(text(&run(&["base", "cat"]).stdout), "", "standard input is not its");
+    let mut command = bench.command(&["run", "--rm", "-i", "base", "cat"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn");
+    child.stdin.take().expect("stdin").write_all(b"typed").expect("write");
+    assert_eq!(text(&child.wait_with_output().expect("wait").stdout), "typed");
+    assert_eq!(bench.names(&["kind==active"]), Vec::<String>::new());
+
+    assert_eq!(bench.ok(&["run", "--name", "kept", "base", "sh", "-c", "echo > /new"]), "");
+    assert_eq!(bench.ok(&["diff", "kept"]), "M /\nA /new\n");
+    assert!(bench.ok(&["commit-image", "child", "kept"]).starts_with("child sha256:"));
+    assert_eq!(run(&["child", "test", "-e", "/new"]).status.code(), Some(0));
+    bench.fails(&["info", "kept"], "not_found");
+    bench.fails(&["commit-image", "child", "nope"], "not_found");
+    bench.fails(&["run", "nope"], "not_found");
+    bench.fails(&["run", "--runtime", "nope", "base"], "not_found");
+    bench.fails(&["run", "--tty", "base"], "invalid_argument");
+    assert!(bench.misuse(&["run", "-v", "x", "base"]).contains("SRC:DST"));
+}
+
+#[test]
+fn a_terminal_is_the_containers() {
+    let Some(bench) = containers() else { return };
+    let strata = env!("CARGO_BIN_EXE_strata");
+    let store = bench.path("store");
+    let line =
+        format!("{strata} --root {} run --rm -it base sh -c 'test -t 0 -a -t 1 && tty && echo $TERM'", store.display());
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).env("TERM", "vt100").output();
+    let output = output.expect("run script");
+    let said = text(&output.stdout).replace('\r', "");
+    assert!(said.ends_with("/dev/pts/0\nxterm\n"), "{output:?}");
+}
+
+#[test]
+fn signals_are_the_containers() {
+    let Some(bench) = containers() else { return };
+    let script = "trap 'echo int' INT; trap 'echo term; exit 3' TERM; echo up; while :; do sleep 0.1; done";
+    let (mut child, mut stdout) = bench.up(&["run", "--rm", "base", "sh", "-c", script]);
+    send(&child, Signal::SIGINT);
+    let mut line = String::new();
+    stdout.read_line(&mut line).expect("read");
+    assert_eq!(line, "int\n");
+    send(&child, Signal::SIGTERM);
+    assert_eq!(child.wait().expect("wait").code(), Some(3));
+    // Who does not listen is killed in the end.
+    let (mut child, _stdout) = bench.up(&["run", "--rm", "base", "sh", "-c", "echo up; sleep 424201"]);
+    for _ in 0..3 {
+        send(&child, Signal::SIGTERM);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(child.wait().expect("wait").code(), Some(137));
+    assert_gone("424201");
+    assert_eq!(bench.names(&["kind==active"]), Vec::<String>::new());
+}
+
+/// Whatever ends strata ends the container, and the store is as it was.
+#[test]
+fn nothing_outlives_a_kill() {
+    let Some(bench) = containers() else { return };
+    let script = ["sh", "-c", "echo > /x; echo up; sleep 424202"];
+    let (mut child, _stdout) = bench.up(&[&["run", "--rm", "base"], &script[..]].concat());
+    send(&child, Signal::SIGKILL);
+    assert_eq!(child.wait().expect("wait").signal(), Some(9));
+    assert_gone("424202");
+    let (mut child, _stdout) = bench.up(&[&["run", "--name", "kept", "base"], &script[..]].concat());
+    bench.fails(&["rm", "kept"], "failed_precondition");
+    bench.fails(&["commit-image", "x", "kept"], "failed_precondition");
+    send(&child, Signal::SIGKILL);
+    child.wait().expect("wait");
+    assert_gone("424202");
+    bench.ok(&["gc"]);
+    assert_eq!(bench.names(&["kind==active"]), ["kept"]);
+    // With the mount points, which nobody could remove.
+    assert!(bench.ok(&["diff", "kept"]).lines().any(|line| line == "A /x"));
+    bench.ok(&["rm", "kept"]);
+}
+
+#[test]
+fn a_build_is_stopped_at_any_step() {
+    let Some(bench) = containers() else { return };
+    let dockerfile = "FROM base\nRUN echo 1 > /one\nRUN sleep 424203\n";
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGKILL] {
+        let arguments = bench.dockerfile(dockerfile);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-t", "never"]).collect();
+        let mut child = bench.command(&arguments).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn");
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut line = String::new();
+        while !line.contains("424203") {
+            line.clear();
+            assert_ne!(stderr.read_line(&mut line).expect("read"), 0, "it ended");
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        send(&child, signal);
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).expect("read");
+        let status = child.wait().expect("wait");
+        if signal == Signal::SIGKILL {
+            assert_eq!(status.signal(), Some(9));
+        } else {
+            assert_eq!((status.code(), said.as_str()), (Some(1), "strata: interrupted\n"), "{signal}");
+        }
+        assert_gone("424203");
+        bench.ok(&["gc"]);
+        assert_eq!(bench.names(&["kind==active"]), Vec::<String>::new(), "{signal}");
+        bench.fails(&["run", "never"], "not_found");
+        let output = bench.build("kept", "FROM base\nRUN echo 1 > /one\n", &[]);
+        assert!(output.status.success(), "{output:?}");
+    }
+}

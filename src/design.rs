@@ -22,8 +22,10 @@
 //!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of an active one, to be looked at
 //!   streams/<id>.zst    how the layer that s/<id> was made from was spelled: a recording
 //!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
+//!   run/container/      each process mounts the workplace of its containers here, in a mount namespace of its own
 //!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
 //!   run/daemon-<digest> the lock of the daemon of an owner, by a digest of the owner's name; it says who holds it
+//!   cache/<digest>/     what RUN --mount=type=cache keeps; whoever uses it has a shared lock on it
 //! ```
 //!
 //! ## The database, format 2

@@ -74,6 +74,11 @@ impl Origin {
         Ok(selected)
     }
 
+    /// The path of the machine of what was selected.
+    pub(super) fn place(&self, selected: &Selected) -> PathBuf {
+        self.root.shown_at(&selected.path)
+    }
+
     fn hint(&self) -> &'static str {
         if self.is_context && !self.ignored.patterns.is_empty() { ", or .dockerignore leaves it out" } else { "" }
     }

@@ -61,6 +61,13 @@ struct Target {
     is_given: bool,
 }
 
+impl<'a> Copying<'a> {
+    /// One that copies nothing, and changes nothing of what is added.
+    pub(super) fn nothing(origin: &'a Origin) -> Self {
+        Self { origin, selected: &[], texts: &[], target: "/", owner: None, mode: None, unpacks: false, epoch: None }
+    }
+}
+
 impl Copying<'_> {
     /// A digest of all that is copied, without times.
     pub(super) fn digest(&self) -> Result<Digest> {

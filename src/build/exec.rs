@@ -12,13 +12,15 @@ use super::config::{self, Descriptor, Document, Entry};
 use super::context::Origin;
 use super::copy::Copying;
 use super::layer;
+use super::mounts::{Cache, RunMount};
 use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage, RunAction, Step};
 use super::{Options, Outcome, Progress, place};
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::{Change, Sink};
-use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
+use crate::container::{self, Control, Exit, Process, Spec, Streams, Volume, find_user};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
+use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::tree::Meta;
@@ -153,11 +155,12 @@ impl Builder<'_> {
             Action::Settings => json!(null),
             Action::Dir(path) => json!(["dir", path]),
             Action::Run(run) => {
-                let RunAction { args, env, dir, user, script, network, tmpfs, uncached } = run;
+                let RunAction { args, env, dir, user, script, network, mounts, uncached } = run;
                 let counts =
                     |variable: &&String| !uncached.iter().any(|name| variable.split('=').next() == Some(name.as_str()));
                 let env: Vec<&String> = env.iter().filter(counts).collect();
-                json!(["run", args, env, dir, user, script, format!("{network:?}"), tmpfs])
+                let mounts = mounts.iter().map(|mount| self.mount_key(mount)).collect::<Result<Vec<_>>>()?;
+                json!(["run", args, env, dir, user, script, format!("{network:?}"), mounts])
             }
             Action::Copy(copy) => {
                 let CopyAction { from, sources, selected, texts, target, chown, mode, unpacks } = copy;
@@ -174,6 +177,20 @@ impl Builder<'_> {
             }
         };
         Ok(Digest::of(json!(["strata build step, version 1", below, self.options.epoch, what]).to_string().as_bytes()))
+    }
+
+    /// What of a mount decides what the command comes to; what a cache holds does not.
+    fn mount_key(&self, mount: &RunMount) -> Result<serde_json::Value> {
+        Ok(match (mount, self.context) {
+            (RunMount::Tmpfs { target }, _) => json!(["tmpfs", target]),
+            (RunMount::Cache { id, target }, _) => json!(["cache", id, target]),
+            (RunMount::Bind { selected, target }, Some(origin)) => {
+                let selected = std::slice::from_ref(selected.as_ref());
+                let copying = Copying { origin, selected, ..Copying::nothing(origin) };
+                json!(["bind", target, copying.digest()?])
+            }
+            (RunMount::Bind { target, .. }, None) => json!(["bind", target]),
+        })
     }
 
     fn copying<'a>(
@@ -249,11 +266,12 @@ impl Builder<'_> {
     fn run(&self, step: &Step, run: &RunAction, key: &str) -> Result<()> {
         let runtime = (self.options.runtime)()?;
         let claim = self.store.claim(key, &format!("cannot run in {key:?}"))?;
-        let RunAction { args, env, dir, user, script, network, tmpfs, .. } = run.clone();
+        let RunAction { args, env, dir, user, script, network, mounts, .. } = run.clone();
+        let (volumes, tmpfs, caches) = self.mounts(mounts)?;
         let spec = Spec {
             mounts: claim.mounts(),
             process: Process { args, env, dir, user, terminal: false },
-            volumes: Vec::new(),
+            volumes,
             tmpfs,
             scripts: script.into_iter().collect(),
             network,
@@ -262,6 +280,7 @@ impl Builder<'_> {
         let mut listener = Listener::new(self.progress, self.options.cancel);
         let place = place(self.store);
         let ended = container::run(&runtime, &place, &spec, &Streams::Captured, &mut listener);
+        drop(caches);
         layer::check(self.options.cancel)?;
         let Exit(status) = ended.map_err(|error| error.context(format!("{}: {}", step.at, step.text)))?;
         if status == 0 {
@@ -269,6 +288,30 @@ impl Builder<'_> {
         }
         let message = format!("{}: {}: exit status {status}", step.at, step.text);
         Err(Error::new(ErrorKind::FailedPrecondition, message).with_source(listener.tail()))
+    }
+    /// What the mounts of a command are on this machine; the caches are in use as long as their values live.
+    fn mounts(&self, mounts: Vec<RunMount>) -> Result<(Vec<Volume>, Vec<String>, Vec<Cache>)> {
+        let (mut volumes, mut tmpfs, mut caches) = (Vec::new(), Vec::new(), Vec::new());
+        for mount in mounts {
+            let (source, target, access) = match (mount, self.context) {
+                (RunMount::Tmpfs { target }, _) => {
+                    tmpfs.push(target);
+                    continue;
+                }
+                (RunMount::Cache { id, target }, _) => {
+                    let cache = Cache::open(self.store, &id)?;
+                    let source = cache.path.clone();
+                    caches.push(cache);
+                    (source, target, Access::ReadWrite)
+                }
+                (RunMount::Bind { selected, target }, Some(origin)) => {
+                    (origin.place(&selected), target, Access::ReadOnly)
+                }
+                (RunMount::Bind { .. }, None) => continue,
+            };
+            volumes.push(Volume { source, target, access });
+        }
+        Ok((volumes, tmpfs, caches))
     }
 }
 

@@ -23,12 +23,14 @@ mod copy;
 mod exec;
 mod heredoc;
 mod layer;
+mod mounts;
 mod parse;
 mod plan;
 mod run;
 mod settings;
 mod words;
 
+pub use mounts::free_caches;
 pub use run::{RunOptions, Started, commit_image, parse_volume, start};
 
 use std::collections::BTreeMap;
@@ -58,7 +60,7 @@ pub struct Options<'a> {
     pub dockerfile: &'a str,
     /// Where that comes from: what errors call it.
     pub file: &'a Path,
-    /// The directory that `COPY` and `ADD` take from.
+    /// The directory that `COPY` and `ADD` take from; absolute, for the runtime has another working directory.
     pub context: Option<PathBuf>,
     /// Values for `ARG`s.
     pub arguments: BTreeMap<String, String>,

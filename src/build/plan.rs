@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
+use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
 use super::settings::{self, Shells};
 use super::words::{self, Variables};
@@ -77,7 +78,7 @@ pub(super) struct RunAction {
     pub(super) user: String,
     pub(super) script: Option<String>,
     pub(super) network: Network,
-    pub(super) tmpfs: Vec<String>,
+    pub(super) mounts: Vec<RunMount>,
     /// Names of variables whose values make no difference to what is cached.
     pub(super) uncached: Vec<String>,
 }
@@ -390,14 +391,18 @@ impl<'a, 'b> Planner<'a, 'b> {
         Ok(Step { at: at.clone(), text: text.clone(), action })
     }
 
-    fn run(&self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
+    fn run(&mut self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
         let network = match run.network.as_deref() {
             None | Some("default") => self.around.network,
             Some("none") => Network::None,
             Some("host") => Network::Host,
             Some(other) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
         };
-        let tmpfs = run.mounts.iter().map(|mount| settings::tmpfs(at, mount)).collect::<Result<_>>()?;
+        let mut mounts = Vec::new();
+        for mount in &run.mounts {
+            let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
+            mounts.push(RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?);
+        }
         let args = match &run.script {
             Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],
             None => evaluation.shells.args(&run.command),
@@ -417,7 +422,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         let Settings { working_dir, user, .. } = &evaluation.settings;
         let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
         let uncached = proxies.into_iter().map(str::to_owned).collect();
-        Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, tmpfs, uncached })
+        Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, mounts, uncached })
     }
 
     fn copy(

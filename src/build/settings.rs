@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::config::Settings;
 use super::parse::{Command, Position};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 
 /// What runs a command in shell form, unless `SHELL` said otherwise.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
@@ -94,24 +94,6 @@ pub(super) fn mode(at: &Position, text: &str) -> Result<u32> {
         .ok()
         .filter(|mode| *mode <= crate::tree::MODE_MASK)
         .ok_or_else(|| at.wrong(format!("--chmod={text}: only octal numbers up to 7777 are supported")))
-}
-
-/// Where `RUN --mount` has a directory in memory.
-pub(super) fn tmpfs(at: &Position, mount: &str) -> Result<String> {
-    let (mut kind, mut target) = ("bind", None);
-    for option in mount.split(',') {
-        match option.split_once('=') {
-            Some(("type", value)) => kind = value,
-            Some(("target" | "dst" | "destination", value)) => target = Some(value),
-            _ if kind == "tmpfs" => return Err(at.wrong(format!("--mount: {option:?} is not supported"))),
-            _ => {}
-        }
-    }
-    match (kind, target) {
-        ("tmpfs", Some(target)) if target.starts_with('/') => Ok(target.to_owned()),
-        ("tmpfs", _) => Err(at.wrong("--mount=type=tmpfs needs an absolute target")),
-        (other, _) => Err(at.error(ErrorKind::Unsupported, format!("--mount=type={other} is not supported: tmpfs is"))),
-    }
 }
 
 /// The document of a `HEALTHCHECK`.

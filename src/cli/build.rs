@@ -81,7 +81,7 @@ impl Build {
             name: &self.name,
             dockerfile: &dockerfile,
             file: &file,
-            context: Some(self.context.clone()),
+            context: Some(std::path::absolute(&self.context).at("find the directory", &self.context)?),
             arguments: self.arguments(),
             target: self.target.clone(),
             no_cache: self.no_cache,

@@ -8,6 +8,7 @@ use super::interrupt::Interrupt;
 use super::listing::describe;
 use super::session::{Session, check_privilege};
 use super::{Done, FREE_LIMIT, Failures};
+use crate::build;
 use crate::error::Result;
 use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
@@ -87,7 +88,7 @@ pub(super) struct Label {
     labels: Vec<(String, String)>,
 }
 
-/// Remove layers that no image needs any more, and free space
+/// Remove layers that no image needs any more, and caches of builds, and free space
 ///
 /// What was made by prepare, view or commit stays.
 #[derive(Debug, clap::Args)]
@@ -242,6 +243,7 @@ impl Gc {
             Some(store) => {
                 check_privilege()?;
                 store.collect()?;
+                build::free_caches(&store)?;
                 drain(&store, &interrupt)?
             }
         };

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 use strata::ErrorKind;
+use strata::id::Digest;
 
 use super::{Bench, Heard, Wish, on_each, runtime};
 
@@ -169,4 +170,37 @@ fn explained() {
     let shown: Vec<_> = explained.iter().map(|(letter, path)| format!("{letter} {}", path.display())).collect();
     assert_eq!(shown.len(), 10);
     assert_eq!(shown[..4], ["M ", "M etc", "D etc/group", "A f1"]);
+}
+
+#[test]
+fn mounts_of_a_command() {
+    let Some(bench) = Bench::overlay() else { return };
+    bench.write("data/file", "from the context");
+    let dockerfile = |use_of_cache: &str| {
+        format!(
+            "FROM base\nWORKDIR /w\nRUN --mount=type=bind,source=data,target=/in/data --mount=type=cache,id=c,target=cache \
+             cp /in/data/file /copied && ! touch /in/data/x 2>/dev/null && {use_of_cache}\n"
+        )
+    };
+    let count = |word: &str| format!("echo {word} >> cache/lines && wc -l < cache/lines > /count");
+    let lines = || {
+        let built = bench.tree("it");
+        assert!(built.get("w/cache").is_none() && built.get("in").is_none(), "mount points are left");
+        built.get("count").and_then(|named| named.inode.content).expect("counted")
+    };
+    let number = |number: u32| Digest::of(format!("{number}\n").as_bytes());
+    bench.build("it", &dockerfile(&count("a")));
+    assert_eq!(lines(), number(1));
+    bench.build("it", &dockerfile(&count("b")));
+    assert_eq!(lines(), number(2), "by another step");
+    strata::build::free_caches(&bench.store).expect("free");
+    bench.build("it", &dockerfile(&count("c")));
+    assert_eq!(lines(), number(1), "after gc");
+    let heard = Heard::default();
+    bench.build_with("it", &dockerfile(&count("c")), &Wish::default(), &heard).expect("build");
+    assert!(heard.layers()[1].2, "it is known");
+    bench.write("data/file", "something else");
+    let heard = Heard::default();
+    bench.build_with("it", &dockerfile(&count("c")), &Wish::default(), &heard).expect("build");
+    assert!(!heard.layers()[1].2, "what is mounted counts");
 }

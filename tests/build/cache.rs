@@ -39,7 +39,7 @@ fn what_decides() {
     assert_eq!(cached(&bench, DOCKERFILE, &argument), [true; 3]);
     assert_eq!(cached(&bench, &DOCKERFILE.replace("E=1", "E=2"), &plain), [true, false, false]);
     assert_eq!(cached(&bench, &DOCKERFILE.replace("RUN true", "RUN true "), &none), [true; 3]);
-    assert_eq!(cached(&bench, &DOCKERFILE.replace("COPY", "COPY --chown=1"), &plain)[0], false);
+    assert!(!cached(&bench, &DOCKERFILE.replace("COPY", "COPY --chown=1"), &plain)[0]);
 
     bench.write("dir/file", "2");
     assert_eq!(cached(&bench, DOCKERFILE, &plain), [false; 3], "other content");

@@ -17,6 +17,11 @@ fn fill(bench: &Bench) {
     }
     bench.write(".dockerignore", "**/*.log\n");
     let context = bench.context();
+    // Whose they are, and what is attached to them, does not count.
+    std::os::unix::fs::chown(context.join("plain"), Some(7), Some(8)).expect("chown");
+    let attribute = (c"user.note", b"x");
+    rustix::fs::setxattr(context.join("plain"), attribute.0, attribute.1, rustix::fs::XattrFlags::empty())
+        .expect("set");
     for (target, link) in [("plain", "link"), ("one", "d/inner")] {
         symlink(target, context.join(link)).expect("link");
         let status = Command::new("touch").args(["-h", "-d", "@1000000000"]).arg(context.join(link)).status();
@@ -98,6 +103,8 @@ fn every_form_on_every_strategy() {
             bench.tree("links")
         };
         assert_eq!(tree.get("z/same").map(|named| named.names.len()), Some(2), "hard links stay linked");
+        bench.build("plain", "FROM base\nCOPY plain /x\n");
+        assert!(bench.tree("plain").get("x").is_some_and(|named| named.inode.meta.xattrs.is_empty()));
         assert_eq!(tree.get("z/one").map(|named| named.inode.meta.mtime.seconds), Some(1_000_000_000));
         assert!(tree.get("z/sub/three.log").is_none(), "left out by .dockerignore");
     });

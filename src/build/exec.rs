@@ -143,7 +143,7 @@ impl Builder<'_> {
         let result = wrote.and_then(|()| layer::commit(self.store, &key, below, self.options.cancel));
         let result = result.inspect_err(|_| {
             // The first error is the one to report. If this fails too, gc removes the snapshot.
-            let _ = self.store.remove(&key);
+            let _ = self.store.take_back(&key);
         })?;
         self.store.note_step(digest, &result)?;
         Ok((result, false))

@@ -86,7 +86,7 @@ pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
 pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &AtomicBool) -> Result<Step> {
     let layer = write_layer(store, key, cancel)?;
     let Some((diff_id, _)) = layer else {
-        store.remove(key)?;
+        store.take_back(key)?;
         return Ok(Step { top: below.map(str::to_owned), layer: None });
     };
     let name = chain_id(below, diff_id)?.to_string();
@@ -94,7 +94,7 @@ pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Ato
     match store.commit_with(&name, key, &Labels::new(), terms) {
         // Another step, or another build, came to the same.
         Err(error) if error.kind() == ErrorKind::AlreadyExists && store.diff_id(&name)? == Some(diff_id) => {
-            store.remove(key)?;
+            store.take_back(key)?;
         }
         committed => committed?,
     }

@@ -76,7 +76,7 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
     }
     let ended = run(store, runtime, &key, process, options, control);
     if options.remove || ended.is_err() {
-        let removed = store.remove(&key);
+        let removed = store.take_back(&key);
         let exit = ended?;
         return removed.map(|()| Started { key: None, exit });
     }

@@ -6,7 +6,7 @@ use super::{Access, Store};
 use crate::error::{Error, Result};
 use crate::id::{Id, check_key};
 use crate::mount::Mount;
-use crate::snapshotter::Kind;
+use crate::snapshotter::{Kind, Snapshotter};
 
 /// The right to write to an active snapshot, until it is dropped. A crash gives the snapshot back.
 #[derive(Debug)]
@@ -45,6 +45,27 @@ impl Store {
         self.check_not_mounted(claim.row.id, cannot)?;
         claim.mounts = self.backend.mounts(&claim.stack, Access::ReadWrite)?;
         Ok(claim)
+    }
+}
+
+impl Store {
+    /// Removes the active snapshot `key`, which nobody needs any more. One of [`Store::prepare_layer`] goes without a wait
+    /// for the disk: a power cut takes it anyhow.
+    ///
+    /// # Errors
+    /// As [`Snapshotter::remove`].
+    pub fn take_back(&self, key: &str) -> Result<()> {
+        check_key(key)?;
+        self.begin()?;
+        let (row, _) = self.stack(key)?;
+        if !row.is_unfinished_layer() || row.state != State::Ready {
+            return self.remove(key);
+        }
+        self.check_not_mounted(row.id, &format!("cannot remove {key:?}"))?;
+        self.meta.transact(Level::Relaxed, |tx| match rows::visible(tx, &self.owner, key)? {
+            same if same.row == row.row && same.state == State::Ready => rows::discard(tx, same.row),
+            _ => Err(Error::precondition(format!("cannot remove {key:?}: another call works on it")).into()),
+        })
     }
 }
 

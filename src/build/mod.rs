@@ -20,6 +20,7 @@
 mod config;
 mod context;
 mod copy;
+mod evaluate;
 mod exec;
 mod heredoc;
 mod layer;

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
+use super::evaluate::Evaluation;
 use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
 use super::settings::{self, Shells};
@@ -203,40 +204,6 @@ struct Planner<'a, 'b> {
     warnings: Vec<String>,
     /// The arguments that some `ARG` declared.
     used: BTreeSet<String>,
-}
-
-/// A stage that is being evaluated.
-struct Evaluation {
-    settings: Settings,
-    shells: Shells,
-    /// The declared arguments that have a value.
-    arguments: Variables,
-    author: Option<String>,
-    escape: char,
-}
-
-impl Evaluation {
-    fn variables(&self) -> Variables {
-        let mut variables = self.arguments.clone();
-        let env = self.settings.env.iter().filter_map(|variable| variable.split_once('='));
-        variables.extend(env.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        variables
-    }
-
-    fn expand(&self, at: &Position, text: &str) -> Result<String> {
-        words::expand(text, self.escape, &self.variables()).map_err(|wrong| at.wrong(wrong))
-    }
-
-    /// Pairs of an `ENV` or `LABEL`, evaluated.
-    fn pairs(&self, at: &Position, text: &str) -> Result<Vec<(String, String)>> {
-        let pairs = words::assignments(text, self.escape).map_err(|wrong| at.wrong(wrong))?;
-        pairs.into_iter().map(|(name, value)| Ok((self.expand(at, &name)?, self.expand(at, &value)?))).collect()
-    }
-
-    /// `path` as seen from the working directory.
-    fn absolute(&self, path: &str) -> String {
-        settings::join(&self.settings.working_dir, path)
-    }
 }
 
 impl<'a, 'b> Planner<'a, 'b> {
@@ -479,52 +446,6 @@ impl<'a, 'b> Planner<'a, 'b> {
             return Err(at.wrong(format!("there is no earlier stage {name}")));
         }
         self.image(at, name).map(|image| From::Image(Box::new(image)))
-    }
-}
-
-impl Evaluation {
-    /// Takes an instruction that only says what containers start with.
-    fn set(&mut self, at: &Position, what: &What) -> Result<()> {
-        match what {
-            What::Env(text) => {
-                for (name, value) in self.pairs(at, text)? {
-                    settings::set_variable(&mut self.settings.env, &name, &value);
-                }
-            }
-            What::Label(text) => {
-                let pairs = self.pairs(at, text)?;
-                self.settings.labels.extend(pairs);
-            }
-            What::User(user) => self.settings.user = self.expand(at, user)?,
-            What::Stopsignal(signal) => self.settings.stop_signal = self.expand(at, signal)?,
-            What::Expose(ports) => {
-                for port in ports {
-                    let port = self.expand(at, port)?;
-                    for port in words::split(&port, self.escape) {
-                        self.settings.exposed_ports.insert(settings::port(at, &port)?, serde_json::json!({}));
-                    }
-                }
-            }
-            What::Volume(paths) => {
-                for path in paths {
-                    let path = self.expand(at, path)?;
-                    if path.trim().is_empty() {
-                        return Err(at.wrong("VOLUME needs a path"));
-                    }
-                    self.settings.volumes.insert(path, serde_json::json!({}));
-                }
-            }
-            What::Cmd(command) => self.shells.set_cmd(&mut self.settings, command),
-            What::Entrypoint(command) => self.shells.set_entrypoint(&mut self.settings, command),
-            What::Shell(words) => self.shells.set(&mut self.settings, words),
-            What::Healthcheck { options, test } => {
-                self.settings.healthcheck = Some(settings::healthcheck(at, options, test.as_ref(), &self.shells)?);
-            }
-            What::Onbuild(text) => self.settings.on_build.push(text.clone()),
-            What::Maintainer(name) => self.author = Some(name.clone()),
-            What::Add(_) | What::Arg(_) | What::Copy(_) | What::Run(_) | What::Workdir(_) => {}
-        }
-        Ok(())
     }
 }
 

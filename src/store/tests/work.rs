@@ -1,8 +1,7 @@
 //! Calls that fail, that meet, and what they leave.
 
 use super::*;
-use crate::id::Digest;
-use crate::store::{Origin, Step, Terms, rows};
+use crate::store::rows;
 
 /// The disk may be too full to write even that a call failed.
 #[test]

@@ -53,12 +53,15 @@ impl RunMount {
                 }
             }
         }
+        if !["tmpfs", "cache", "bind"].contains(&kind) {
+            return Err(at.error(ErrorKind::Unsupported, format!("--mount=type={kind} is not supported")));
+        }
         let target = target.filter(|target| target != "/");
         let target = target.ok_or_else(|| at.wrong("--mount needs a target that is not /"))?;
         match kind {
             "tmpfs" => Ok(Self::Tmpfs { target }),
             "cache" => Ok(Self::Cache { id: id.unwrap_or_else(|| target.clone()), target }),
-            "bind" => {
+            _ => {
                 let context = context.ok_or_else(|| at.wrong("there is no build context to mount from"))?;
                 let selected = context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?;
                 match <[Selected; 1]>::try_from(selected) {
@@ -66,7 +69,6 @@ impl RunMount {
                     Err(_) => Err(at.wrong(format!("--mount: {source:?} is more than one"))),
                 }
             }
-            other => Err(at.error(ErrorKind::Unsupported, format!("--mount=type={other} is not supported"))),
         }
     }
 }

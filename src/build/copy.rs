@@ -280,7 +280,7 @@ fn has_checksum(block: &[u8]) -> bool {
 fn decompress(file: File, shown: &Path) -> Result<impl Read> {
     use io::BufRead as _;
     let mut input = BufReader::new(file);
-    let compression = Compression::detect(input.fill_buf().at("read", shown)?);
+    let compression = Compression::detect(input.fill_buf().at("read", shown)?)?;
     Decompress::new(input, compression, Expansion::default(), shown.display().to_string())
 }
 

@@ -6,16 +6,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::copy::clamped;
-use crate::changeset::blob::DigestWriter;
-use crate::changeset::diff::Ancestors;
-use crate::changeset::tar::{Encoder, MtimePrecision};
-use crate::changeset::{Change, Sink};
+use crate::changeset::Change;
+use crate::changeset::blob::Blob;
+use crate::changeset::tar::MtimePrecision;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChainId, DiffId};
 use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter as _};
-use crate::store::{Flush, Origin, Step, Store, Terms};
+use crate::store::{Flush, LayerOptions, Origin, Spelling, Step, Store, Terms};
 use crate::tree::{Dir, Timestamp};
+
+/// The length of a layer without an entry: the two blocks of zeros that end an archive.
+const EMPTY_BYTES: u64 = 1024;
 
 /// `Cancelled` once `cancel` is set.
 pub(super) fn check(cancel: &AtomicBool) -> Result<()> {
@@ -30,34 +32,12 @@ pub(super) fn working_key(what: &str) -> String {
     format!("{what}-{nanos}-{process}-{count}")
 }
 
-/// Counts changes on their way, and stops when it is asked to.
-struct Counted<'a, 'b> {
-    sink: &'a mut dyn Sink,
-    count: &'b mut u64,
-    cancel: &'a AtomicBool,
-}
-
-impl Sink for Counted<'_, '_> {
-    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
-        check(self.cancel)?;
-        *self.count += 1;
-        self.sink.change(change, data)
-    }
-}
-
 /// The layer that the active snapshot `key` is: its DiffID and its length in bytes; `None` if it changed nothing.
 pub(super) fn write_layer(store: &Store, key: &str, cancel: &AtomicBool) -> Result<Option<(DiffId, u64)>> {
-    let new = store.open_tree(key)?;
-    let parent = store.stat(key)?.parent;
-    let old = if parent.is_empty() { None } else { Some(store.open_tree(&parent)?) };
-    let mut ancestors = Ancestors::new(old.as_ref(), &new);
-    let mut describe = |path: &Path| ancestors.meta(path);
-    let mut encoder = Encoder::new(DigestWriter::new(io::sink()), MtimePrecision::Nanoseconds, &mut describe);
-    let mut count = 0;
-    let mut sink = Counted { sink: &mut encoder, count: &mut count, cancel };
-    store.changes(key, Some(&parent), &mut sink)?;
-    let (_, digest, size_bytes) = encoder.finish()?.finish();
-    Ok((count > 0).then_some((digest, size_bytes)))
+    let spelling = Spelling::Canonical(MtimePrecision::Nanoseconds);
+    let options = LayerOptions { spelling, cancel: Some(cancel), ..LayerOptions::default() };
+    let Blob { diff_id, plain_bytes, .. } = store.write_layer(key, &options, &mut io::sink())?;
+    Ok((plain_bytes > EMPTY_BYTES).then_some((diff_id, plain_bytes)))
 }
 
 /// Takes back to `epoch` every time in the active snapshot `key` that is later and would be in its layer.

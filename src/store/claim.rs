@@ -3,7 +3,7 @@
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
 use super::{Access, Store};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 use crate::mount::Mount;
 use crate::snapshotter::{Kind, Snapshotter};
@@ -62,10 +62,18 @@ impl Store {
             return self.remove(key);
         }
         self.check_not_mounted(row.id, &format!("cannot remove {key:?}"))?;
-        self.meta.transact(Level::Relaxed, |tx| match rows::visible(tx, &self.owner, key)? {
+        let taken = self.meta.transact(Level::Relaxed, |tx| match rows::visible(tx, &self.owner, key)? {
             same if same.row == row.row && same.state == State::Ready => rows::discard(tx, same.row),
             _ => Err(Error::precondition(format!("cannot remove {key:?}: another call works on it")).into()),
-        })
+        });
+        match taken {
+            // The database may have need of the space; nobody else touches what is in the making.
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+                self.backend.remove(row.id)?;
+                self.meta.transact(Level::Relaxed, |tx| rows::delete(tx, row.row))
+            }
+            taken => taken,
+        }
     }
 }
 

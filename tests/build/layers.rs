@@ -3,8 +3,10 @@
 use serde_json::Value;
 use strata::ErrorKind;
 use strata::id::Digest;
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::Choice;
 
-use super::{Bench, Heard, Wish, on_each, runtime};
+use super::{Bench, Heard, Wish, on_each, runtime, support};
 
 /// Steps after which everything is as it was before: container tools make a layer for most of them.
 const NO_CHANGE: [&str; 12] = [
@@ -203,4 +205,19 @@ fn mounts_of_a_command() {
     let heard = Heard::default();
     bench.build_with("it", &dockerfile(&count("c")), &Wish::default(), &heard).expect("build");
     assert!(!heard.layers()[1].2, "what is mounted counts");
+}
+
+#[test]
+fn a_full_disk() {
+    let scratch = Scratch::new(FsType::Ext4, 64 << 20);
+    let Some(bench) = support::gate("ext4", scratch).and_then(|scratch| Bench::on(Choice::Overlay, scratch)) else {
+        return;
+    };
+    let fills = "FROM base\nRUN echo kept > /kept\nRUN dd if=/dev/zero of=/big bs=1M count=200\n";
+    let error = bench.build_with("x", fills, &Wish::default(), &Heard::default()).expect_err("there is no room");
+    assert!(error.chain().contains("No space left on device"), "{}", error.chain());
+    bench.assert_clean();
+    bench.store.gc().expect("gc");
+    let (_, heard) = bench.build("x", "FROM base\nRUN echo kept > /kept\n");
+    assert!(heard.layers()[0].1, "there is room again");
 }

@@ -42,11 +42,8 @@ impl Store {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
         // What an earlier layer left here is not all that is in the snapshot now.
         streams::remove(&self.root, row.id)?;
-        let mut applier = if record {
-            Applier::recording(root, streams::record(&self.root, row.id)?)
-        } else {
-            Applier::new(root)
-        };
+        let mut applier =
+            if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
         produce(&mut applier)?;
         let applied = applier.finish()?;
         // What an importer writes, it syncs with the other layers.

@@ -21,9 +21,9 @@ test: provision ## run every test that this machine can run (as root: all of the
 	@awk '/^test result:/ { passed += $$4 } /skipped: / { skips++ } \
 	  END { printf "%d tests passed; %d times something was skipped\n", passed, skips }' target/test.log
 
-test-long: provision ## the same, with 20,000 random scripts and no time budget (hours)
+test-long: provision ## the same, with 20,000 random scripts, 200 power cuts for each store, no time budget (hours)
 	seed=$${STRATA_SEED:-$$RANDOM}; echo "STRATA_SEED=$$seed"; \
-	  env -u STRATA_BUDGET_S STRATA_SCRIPTS=20000 STRATA_SEED=$$seed cargo test --locked --release
+	  env -u STRATA_BUDGET_S STRATA_SCRIPTS=20000 STRATA_POWER_POINTS=200 STRATA_SEED=$$seed cargo test --locked --release
 
 compare: provision ## compare the strategies on this machine; ARGS="..." go to `strata compare`
 	cargo run --locked --release -- compare $(ARGS)

@@ -29,6 +29,8 @@ NEEDS=(
   /usr/bin/time:time
   # the shells that read our completions
   zsh:zsh fish:fish
+  # a disk whose writes are noted or fail; Debian 12 has it in the second package
+  qemu-storage-daemon:qemu-utils qemu-storage-daemon:qemu-system-common setpriv:util-linux
   # to look into what went wrong, and to check these scripts
   strace:strace shellcheck:shellcheck
 )

@@ -4,38 +4,15 @@ use std::fs;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::archive::docker_archive;
 use super::{Bench, text};
 
 /// A docker archive with one image for each of `names`: a layer with a file of that name.
 fn archive(names: &[&str]) -> Vec<u8> {
-    let mut files: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut manifest = Vec::new();
-    for name in names {
-        let mut layer = tar::Builder::new(Vec::new());
-        append(&mut layer, name, b"content");
-        let layer = layer.into_inner().expect("a layer");
-        let diff_id = strata::id::Digest::of(&layer);
-        let config =
-            json!({"os": "linux", "architecture": "amd64", "rootfs": {"type": "layers", "diff_ids": [diff_id]}});
-        manifest.push(json!({
-            "Config": format!("{name}.json"), "Layers": [format!("{name}.tar")], "RepoTags": [format!("{name}:latest")],
-        }));
-        files.push((format!("{name}.json"), config.to_string().into_bytes()));
-        files.push((format!("{name}.tar"), layer));
-    }
-    files.push(("manifest.json".to_owned(), Value::from(manifest).to_string().into_bytes()));
-    let mut archive = tar::Builder::new(Vec::new());
-    files.iter().for_each(|(name, bytes)| append(&mut archive, name, bytes));
-    archive.into_inner().expect("an archive")
-}
-
-fn append(archive: &mut tar::Builder<Vec<u8>>, name: &str, bytes: &[u8]) {
-    let mut header = tar::Header::new_ustar();
-    header.set_mode(0o644);
-    header.set_size(bytes.len() as u64);
-    archive.append_data(&mut header, name, bytes).expect("append");
+    let image = |name| (name, vec![vec![(str::to_owned(name), b"content".to_vec())]]);
+    docker_archive(&names.iter().copied().map(image).collect::<Vec<_>>())
 }
 
 #[test]

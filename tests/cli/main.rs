@@ -1,5 +1,7 @@
 //! The binary from outside: what it prints where, its exit status, and what it makes of bad input.
 
+#[path = "../support/archive.rs"]
+mod archive;
 #[path = "../support/mod.rs"]
 mod support;
 

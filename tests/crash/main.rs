@@ -1,0 +1,85 @@
+//! What a store is after the worst: power cuts, a process that dies at any system call, disks that fail.
+
+#[path = "../support/archive.rs"]
+mod archive;
+#[path = "../support/random.rs"]
+mod random;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod disk;
+mod power;
+mod replay;
+mod script;
+
+use std::path::Path;
+use std::time::Duration;
+
+use strata::backend::Backend;
+use strata::mount::scratch::FsType;
+use strata::registry::{self, Choice};
+use strata::store::{Database, Durability, LOCAL, Store};
+use strata::tree::copy::CloneMode;
+
+/// How long each random suite goes on where nothing else is said.
+const BUDGET_S: u64 = 6;
+
+/// A strategy and the file system that it is on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Setting {
+    pub(crate) strategy: Choice,
+    pub(crate) fs: FsType,
+    pub(crate) clone: CloneMode,
+}
+
+impl Setting {
+    const fn new(strategy: Choice, fs: FsType, clone: CloneMode) -> Self {
+        Self { strategy, fs, clone }
+    }
+
+    /// The store at `root`, made if it is not there, with a backend that `wrap` may change.
+    pub(crate) fn store_with(
+        self,
+        root: &Path,
+        durability: Durability,
+        wrap: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>,
+    ) -> strata::Result<Store> {
+        if !root.exists() {
+            std::fs::create_dir(root).expect("make the root");
+        }
+        let backend = registry::backend(root, self.strategy, self.clone)?;
+        Store::new(Database::create(root, durability)?, wrap(backend), LOCAL)
+    }
+
+    /// The store at `root` as users have it.
+    pub(crate) fn store(self, root: &Path) -> strata::Result<Store> {
+        self.store_with(root, Durability::Commit, |backend| backend)
+    }
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} on {}", self.strategy, self.fs)
+    }
+}
+
+/// The strategies that are used on `fs`.
+pub(crate) fn settings(fs: FsType) -> Vec<Setting> {
+    let reflinks = if fs == FsType::Ext4 { CloneMode::Bytes } else { CloneMode::Reflink };
+    let mut settings =
+        vec![Setting::new(Choice::Overlay, fs, CloneMode::Auto), Setting::new(Choice::Copy, fs, reflinks)];
+    if fs == FsType::Btrfs {
+        settings.push(Setting::new(Choice::Btrfs, fs, CloneMode::Auto));
+    }
+    settings
+}
+
+/// A number from the environment.
+pub(crate) fn wanted(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
+}
+
+/// How long a random suite goes on.
+pub(crate) fn budget() -> Duration {
+    Duration::from_secs(wanted("STRATA_BUDGET_S").unwrap_or(BUDGET_S))
+}

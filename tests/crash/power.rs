@@ -1,0 +1,277 @@
+//! Power cuts: a store is used while all writes to its disk are noted; then the disk is put together as a cut may leave
+//! it at any moment, and the store on it opened as after another boot.
+//!
+//! Whether the test would notice is tested by stores that do not wait for their disk.
+
+use std::error::Error;
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::Instant;
+
+use proptest::prelude::Rng as _;
+use proptest::test_runner::TestRng;
+use rusqlite::Connection;
+use strata::Snapshotter;
+use strata::backend::{Backend, Capabilities, Chain, Survey, Usage};
+use strata::changeset::Layer;
+use strata::id::Id;
+use strata::mount::scratch::FsType;
+use strata::mount::{Access, Mount};
+use strata::registry::Choice;
+use strata::snapshotter::{Info, Kind, Labels};
+use strata::store::{Durability, Store};
+
+use super::disk::{self, Disk, Manner, Recorded};
+use super::replay::Log;
+use super::script::{Acknowledged, Script, State};
+use super::{Setting, budget, random, settings, support, wanted};
+
+/// How many points are looked at before the time is: they are replayed in order.
+const BATCH: usize = 8;
+
+/// Points at which a store that does not wait for its disk is looked at, at most.
+const CARELESS_POINTS: usize = 64;
+
+/// How the file systems share the budget.
+const SHARES: u32 = 3;
+
+type Verdict = Result<(), Box<dyn Error>>;
+
+/// What happened to a store, and what was said of it.
+struct Case {
+    setting: Setting,
+    recorded: Recorded,
+    log: Log,
+    acknowledged: Vec<Acknowledged>,
+}
+
+impl Case {
+    /// `None` where the machine lacks what it needs.
+    fn record(setting: Setting, open: impl FnOnce(&Path) -> strata::Result<Store>) -> Option<Self> {
+        let disk = Disk::new(setting.fs, Manner::Recording)?;
+        let place = support::gate("tmpfs", strata::mount::scratch::Scratch::new(FsType::Tmpfs, 64 << 20))?;
+        let store = support::gate(setting.strategy.as_str(), open(&disk.path().join("store")))?;
+        let acknowledged = Script::run(&store, place.path(), random::rng(1), &|| disk.log_bytes());
+        drop(store);
+        let recorded = disk.stop();
+        let log = Log::open(&recorded.file("log.raw"));
+        Some(Self { setting, recorded, log, acknowledged })
+    }
+
+    /// Looks at the store after cuts at `points`, and tells `failed` of each that is not as it must be.
+    fn cut(&self, mut points: Vec<usize>, random: &mut TestRng, failed: &mut dyn FnMut(String)) {
+        points.sort_unstable();
+        let (lasting, cut) = (self.recorded.file("lasting.raw"), self.recorded.file("cut.raw"));
+        disk::copy(&self.recorded.file("base.raw"), &lasting);
+        let disk = File::options().write(true).open(&lasting).expect("open");
+        let mut done = 0;
+        for point in points {
+            let flushed = self.log.flushed(point);
+            self.log.apply(&disk, done, flushed, &mut || true);
+            done = flushed;
+            disk::copy(&lasting, &cut);
+            let left = File::options().write(true).open(&cut).expect("open");
+            // None, some, most, all of what is in the cache.
+            let of_four = random.next_u32() % 5;
+            self.log.apply(&left, flushed, point, &mut || random.next_u32() % 4 < of_four);
+            drop(left);
+            if let Err(error) = self.look(&cut, point) {
+                let why = error.downcast_ref().map_or_else(|| error.to_string(), strata::Error::chain);
+                let (setting, last) = (self.setting, self.after(point).checked_sub(1));
+                let call = last.map_or("nothing", |last| &self.acknowledged[last].call);
+                failed(format!("{setting}: cut after {point} of {} writes, behind {call}: {why}", self.log.len()));
+            }
+        }
+    }
+
+    /// How many calls were acknowledged before a cut at `point`.
+    fn after(&self, point: usize) -> usize {
+        let bytes = self.log.bytes_at(point);
+        self.acknowledged.partition_point(|acknowledged| acknowledged.log_bytes <= bytes)
+    }
+
+    fn look(&self, cut: &Path, point: usize) -> Verdict {
+        let target = self.recorded.file("cut");
+        disk::mount(self.setting.fs, cut, &target);
+        let root = target.join("store");
+        let done = self.after(point);
+        let nothing = State::default();
+        let before = done.checked_sub(1).map_or(&nothing, |last| &self.acknowledged[last].state);
+        let next = self.acknowledged.get(done);
+        let (after, in_steps) = next.map_or((before, false), |next| (&next.state, next.in_steps));
+        let verdict = (|| {
+            boot(&root)?;
+            let store = self.setting.store(&root)?;
+            store.cleanup()?;
+            if let Some(differs) = State::read(&store)?.differs(before, after, in_steps) {
+                return Err(differs.into());
+            }
+            goes_on(&store)
+        })();
+        disk::unmount(&target);
+        verdict
+    }
+
+    /// A point anywhere, more often near the end of a call than chance would have it.
+    fn point(&self, random: &mut TestRng) -> usize {
+        let any = random.next_u64() as usize % self.log.len() + 1;
+        if random.next_u32().is_multiple_of(2) {
+            return any;
+        }
+        let call = &self.acknowledged[random.next_u64() as usize % self.acknowledged.len()];
+        let near = (1..self.log.len()).find(|count| self.log.bytes_at(*count) >= call.log_bytes).unwrap_or(any);
+        (near + random.next_u64() as usize % 3).min(self.log.len())
+    }
+}
+
+/// What a boot changes: the kernel's number of it.
+fn boot(root: &Path) -> Verdict {
+    let path = root.join("strata.db");
+    if fs::metadata(&path).is_ok_and(|stat| stat.len() > 0) {
+        let database = Connection::open(path)?;
+        match database.execute("UPDATE setting SET value = 'another' WHERE name = 'boot_id'", []) {
+            // It was cut off while it was made.
+            Err(error) if error.to_string().contains("no such table") => {}
+            done => drop(done?),
+        }
+    }
+    Ok(())
+}
+
+/// Checks that nothing is left over, and that the store can be used.
+fn goes_on(store: &Store) -> Verdict {
+    let labels = Labels::new();
+    store.prepare("after", "", &labels)?;
+    store.commit("afterwards", "after", &labels)?;
+    store.prepare("top", "afterwards", &labels)?;
+    store.remove("top")?;
+    store.remove("afterwards")?;
+    store.cleanup()?;
+    let mut own_directories = 0;
+    store.walk(&[], &mut |info: &Info| {
+        own_directories += usize::from(info.kind != Kind::View);
+        Ok(())
+    })?;
+    let ids = store.backend().inventory()?;
+    if ids.len() == own_directories { Ok(()) } else { Err(format!("debris: {own_directories} of {ids:?}").into()) }
+}
+
+fn survives(fs: FsType) {
+    let settings = settings(fs);
+    let share = budget() / SHARES / settings.len() as u32;
+    for setting in settings {
+        let Some(case) = Case::record(setting, |root| setting.store(root)) else { return };
+        let mut random = random::rng(2);
+        let (started, mut count, mut failures) = (Instant::now(), 0, Vec::new());
+        while wanted("STRATA_POWER_POINTS").map_or_else(|| started.elapsed() < share, |wanted| count < wanted as usize)
+        {
+            let points: Vec<usize> = (0..BATCH).map(|_| case.point(&mut random)).collect();
+            count += points.len();
+            case.cut(points, &mut random, &mut |failure| failures.push(failure));
+        }
+        support::say(&format!(
+            "{setting}: {count} power cuts in {} writes and {} calls, {} ms each",
+            case.log.len(),
+            case.acknowledged.len(),
+            started.elapsed().as_millis() / count as u128
+        ));
+        assert!(
+            failures.is_empty(),
+            "{} of {count} (STRATA_SEED={}):\n{}",
+            failures.len(),
+            random::seed(),
+            failures.join("\n")
+        );
+    }
+}
+
+#[test]
+fn a_power_cut_on_ext4_takes_nothing_that_was_acknowledged() {
+    survives(FsType::Ext4);
+}
+
+#[test]
+fn a_power_cut_on_xfs_takes_nothing_that_was_acknowledged() {
+    survives(FsType::Xfs);
+}
+
+#[test]
+fn a_power_cut_on_btrfs_takes_nothing_that_was_acknowledged() {
+    survives(FsType::Btrfs);
+}
+
+/// A backend that says that all it does is on disk.
+#[derive(Debug)]
+struct Careless(Box<dyn Backend>);
+
+impl Backend for Careless {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { seal_is_durable: true, create_needs_sync: false, ..self.0.capabilities() }
+    }
+
+    fn create(&self, id: Id, parents: &Chain) -> strata::Result<()> {
+        self.0.create(id, parents)
+    }
+
+    fn mend(&self, id: Id, parents: &Chain) -> strata::Result<()> {
+        self.0.mend(id, parents)
+    }
+
+    fn mounts(&self, stack: &Chain, access: Access) -> strata::Result<Vec<Mount>> {
+        self.0.mounts(stack, access)
+    }
+
+    fn seal(&self, active: Id, sealed: Id) -> strata::Result<()> {
+        self.0.seal(active, sealed)
+    }
+
+    fn remove(&self, id: Id) -> strata::Result<()> {
+        self.0.remove(id)
+    }
+
+    fn usage(&self, id: Id, parents: &Chain) -> strata::Result<Usage> {
+        self.0.usage(id, parents)
+    }
+
+    fn survey(&self, id: Id, parents: &Chain) -> strata::Result<Survey> {
+        self.0.survey(id, parents)
+    }
+
+    fn inventory(&self) -> strata::Result<Vec<Id>> {
+        self.0.inventory()
+    }
+
+    fn layer(&self, id: Id) -> Option<Layer> {
+        self.0.layer(id)
+    }
+}
+
+fn is_noticed(setting: Setting, open: impl FnOnce(&Path) -> strata::Result<Store>) {
+    let Some(case) = Case::record(setting, open) else { return };
+    let mut random = random::rng(3);
+    let mut noticed = Vec::new();
+    let mut count = 0;
+    while noticed.is_empty() && count < CARELESS_POINTS {
+        let points: Vec<usize> = (0..BATCH).map(|_| case.point(&mut random)).collect();
+        count += points.len();
+        case.cut(points, &mut random, &mut |failure| noticed.push(failure));
+    }
+    assert!(!noticed.is_empty(), "{setting}: {count} power cuts of a store that does not wait, and nothing was lost");
+    support::say(&format!("{} of {count} cuts noticed: {}", noticed.len(), noticed[0]));
+}
+
+#[test]
+fn a_layer_that_was_not_brought_to_disk_is_noticed() {
+    for (strategy, fs) in [(Choice::Copy, FsType::Ext4), (Choice::Overlay, FsType::Xfs)] {
+        let Some(setting) = settings(fs).into_iter().find(|setting| setting.strategy == strategy) else { continue };
+        let careless = |backend: Box<dyn Backend>| -> Box<dyn Backend> { Box::new(Careless(backend)) };
+        is_noticed(setting, |root| setting.store_with(root, Durability::Commit, careless));
+    }
+}
+
+#[test]
+fn a_store_that_does_not_wait_is_noticed() {
+    let strategies = settings(FsType::Btrfs);
+    let setting = strategies.into_iter().find(|setting| setting.strategy == Choice::Btrfs).expect("btrfs on btrfs");
+    is_noticed(setting, |root| setting.store_with(root, Durability::None, |backend| backend));
+}

@@ -106,6 +106,15 @@
 //! - **What can be committed can be read**: overlay takes 500 layers, an active snapshot's own included, although the
 //!   kernel would mount that one over 500 lowers.
 //!
+//! - **A check reads the disk before and after the database**, and holds nobody up. What is missing or left over was so on
+//!   both sides of the rows, hence is neither a snapshot that is being made nor one that is being freed.
+//! - **A repair removes only what an import brings again**: a damaged layer that came with an image goes with the layers on
+//!   it and their images, unless anything that somebody made stands on one of them. What is damaged besides is named,
+//!   and left to its owner.
+//! - **A deep check reads whole trees**, also where a strategy knows what can differ: it is to find what nobody wrote.
+//!   A digest that a check recorded is of our own spelling, so another one means that the content changed; that of a
+//!   layer which came with an image may be of another spelling, and then says nothing.
+//!
 //! ## Layers
 //!
 //! - **A tree without a parent is compared with an implied root**: an empty directory, 0755 0:0, mtime 0. So an empty

@@ -12,6 +12,7 @@
 //!   object. A reader that closes standard output early has seen enough: that is success.
 
 mod build;
+mod check;
 mod compare;
 mod container;
 mod doctor;
@@ -141,6 +142,7 @@ enum Command {
     Run(container::Run),
     CommitImage(container::CommitImage),
     Doctor(doctor::Doctor),
+    Check(check::Check),
     Gc(snapshot::Gc),
     Compare(compare::Compare),
     #[cfg(feature = "containerd")]
@@ -183,6 +185,7 @@ impl Command {
             Self::Run(command) => command.run(session),
             Self::CommitImage(command) => command.run(session),
             Self::Doctor(command) => command.run(session),
+            Self::Check(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Compare(command) => command.run(session),
             #[cfg(feature = "containerd")]

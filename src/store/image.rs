@@ -74,6 +74,18 @@ pub(super) fn using(tx: &Transaction<'_>, row: i64) -> Result<Option<String>, Fa
         .optional()?)
 }
 
+/// The names of all images whose topmost layer is `row`.
+pub(super) fn all_using(tx: &Transaction<'_>, row: i64) -> Result<Vec<String>, Failed> {
+    let mut statement = tx.prepare_cached("SELECT name FROM image WHERE top = ?1 ORDER BY name")?;
+    Ok(statement.query_map([row], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Removes an image; answers whether it was there.
+pub(super) fn forget(tx: &Transaction<'_>, owner: &str, name: &str) -> Result<bool, Failed> {
+    let gone = tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [owner, name])? > 0;
+    drop_documents(tx).map(|()| gone)
+}
+
 /// Removes the images whose topmost layer is `row`.
 pub(super) fn drop_over(tx: &Transaction<'_>, row: i64) -> Result<(), Failed> {
     tx.execute("DELETE FROM image WHERE top = ?1", [row])?;
@@ -161,10 +173,7 @@ impl Store {
     pub fn remove_image(&self, name: &str) -> Result<()> {
         self.begin()?;
         self.meta.transact(self.level(Flush::Now), |tx| {
-            if tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [self.owner(), name])? == 0 {
-                return Err(no_image(name).into());
-            }
-            drop_documents(tx)
+            if forget(tx, self.owner(), name)? { Ok(()) } else { Err(Failed::from(no_image(name))) }
         })
     }
 

@@ -20,6 +20,7 @@
 //! garbage collector of a containerd removes every snapshot that it does not know.
 
 mod apply;
+mod check;
 mod claim;
 mod commit;
 mod create;
@@ -36,6 +37,7 @@ mod step;
 mod streams;
 mod writeback;
 
+pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject};
 pub use claim::Claim;
 pub use commit::Terms;
 pub use database::Database;
@@ -198,6 +200,12 @@ impl Store {
         let tenancy = lock::tenancy(&self.run(), &self.owner, holder)?;
         self.begin()?;
         Ok(tenancy)
+    }
+
+    /// The name of this process's lock file, if it changed anything yet.
+    fn worker_name(&self) -> Option<String> {
+        let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        worker.as_ref().map(|worker| worker.name().to_owned())
     }
 
     /// Whether to wait for the disk: the store may not, and the caller may not.

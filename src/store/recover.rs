@@ -86,6 +86,14 @@ pub(super) fn recover(store: &Store) -> Result<()> {
     dead.bury()
 }
 
+/// Leaves to the drainer what is on disk and no row names. The disk is listed first.
+pub(super) fn discard_rowless(store: &Store) -> Result<()> {
+    let on_disk = store.backend.inventory()?;
+    store.meta.transact(Level::Durable, |tx| {
+        rows::without_row(tx, &on_disk)?.into_iter().try_for_each(|id| rows::discard_id(tx, id))
+    })
+}
+
 /// Ends the work on a row.
 fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     match row.state {
@@ -147,7 +155,7 @@ pub(super) fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
 }
 
 /// Whether a power cut can have taken the directory though the row was durable.
-fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
+pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
     let synced = store.backend.capabilities().create_needs_sync && !parents.is_empty();
     row.kind != Kind::Committed && !synced
 }

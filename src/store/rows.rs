@@ -51,6 +51,27 @@ impl Row {
     }
 }
 
+/// A row, and what else is to be known of it when a store is looked at as a whole.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub row: Row,
+    pub owner: String,
+    /// Who has it in work, or holds it.
+    pub worker: Option<String>,
+}
+
+impl Listed {
+    /// Whether anybody was told of it.
+    pub(super) fn is_finished(&self) -> bool {
+        matches!(self.row.state, State::Ready | State::Claimed)
+    }
+
+    /// Whether it must be on disk: all but views of something.
+    pub(super) fn has_directory(&self) -> bool {
+        self.row.kind != Kind::View || self.row.parent.is_none()
+    }
+}
+
 /// What a new row says.
 #[derive(Debug)]
 pub(super) struct New<'a> {
@@ -443,6 +464,23 @@ pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     let rows: Vec<(Answer<Row>, String)> =
         statement.query_map([], |row| Ok((row_of(row)?, row.get(10)?)))?.collect::<rusqlite::Result<_>>()?;
     rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
+}
+
+/// Every row, by owner and name.
+pub(super) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
+    let mut statement =
+        tx.prepare_cached(&format!("SELECT {COLUMNS}, owner, worker FROM snapshot ORDER BY owner, name"))?;
+    let rows: Vec<(Answer<Row>, String, Option<String>)> = statement
+        .query_map([], |row| Ok((row_of(row)?, row.get(10)?, row.get(11)?)))?
+        .collect::<rusqlite::Result<_>>()?;
+    rows.into_iter().map(|(row, owner, worker)| row.map(|row| Listed { row, owner, worker })).collect()
+}
+
+/// Records the digest of the layer that the committed snapshot `id` adds, if none was known.
+pub(super) fn record(tx: &Transaction<'_>, id: Id, diff_id: DiffId) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE id = ?1 AND kind = 3 AND diff_id IS NULL")?
+        .execute(params![sql_id(id)?, diff_id.to_string()])?;
+    Ok(())
 }
 
 /// Keeps a finished row from being collected as long as `worker` lives, unless another keeps it.

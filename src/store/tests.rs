@@ -1,6 +1,7 @@
 //! The store over a backend of plain directories. It needs neither root nor mounts, and a test can act in the middle of
 //! any call of the backend, as another process would.
 
+mod check;
 mod claims;
 mod format;
 mod images;

@@ -5,6 +5,7 @@ mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
 mod damage;
 mod faults;
 mod hostile;

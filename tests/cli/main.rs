@@ -5,6 +5,7 @@ mod archive;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod check;
 mod compare;
 mod containers;
 mod frame;

@@ -18,8 +18,8 @@ use strata::id::Id;
 use strata::mount::scratch::FsType;
 use strata::mount::{Access, Mount};
 use strata::registry::Choice;
-use strata::snapshotter::{Info, Kind, Labels};
-use strata::store::{Durability, Store};
+use strata::snapshotter::Labels;
+use strata::store::{CheckOptions, Durability, Store};
 
 use super::disk::{self, Disk, Manner, Recorded};
 use super::replay::Log;
@@ -147,13 +147,10 @@ fn goes_on(store: &Store) -> Verdict {
     store.remove("top")?;
     store.remove("afterwards")?;
     store.cleanup()?;
-    let mut own_directories = 0;
-    store.walk(&[], &mut |info: &Info| {
-        own_directories += usize::from(info.kind != Kind::View);
-        Ok(())
-    })?;
-    let ids = store.backend().inventory()?;
-    if ids.len() == own_directories { Ok(()) } else { Err(format!("debris: {own_directories} of {ids:?}").into()) }
+    match store.check(&CheckOptions::default())?.findings.first() {
+        None => Ok(()),
+        Some(finding) => Err(format!("a check says: {}", finding.problem).into()),
+    }
 }
 
 fn survives(fs: FsType) {

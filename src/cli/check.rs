@@ -1,0 +1,121 @@
+//! Checking a store, and repairing what can be repaired.
+
+use serde_json::{Value, json};
+
+use super::interrupt::Interrupt;
+use super::output::table;
+use super::session::{Session, check_privilege};
+use super::{Done, Failures};
+use crate::error::Error;
+use crate::store::{CheckOptions, Checked, Finding, Remedy, Repaired, Severity};
+
+/// Check the store: its database, what is on disk, its images
+///
+/// Prints a line for each thing that is not as it should be, and what --repair does about it. Exits with 1 if anything is
+/// damaged; debris and layers that cannot be verified are told and no failure. Others may use the store meanwhile.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example:\n  strata check --deep && echo sound")]
+pub(super) struct Check {
+    /// Read every layer, and compare it with its digest
+    #[arg(long)]
+    deep: bool,
+    /// Compute the digests of layers that have none, and keep them for later checks
+    #[arg(long)]
+    record: bool,
+    /// Clear up, and remove what is damaged where an image can be imported again
+    #[arg(long)]
+    repair: bool,
+    /// Only tell what --repair would do
+    #[arg(long, conflicts_with = "repair")]
+    dry_run: bool,
+}
+
+impl Check {
+    pub fn run(&self, session: &Session) -> Done {
+        let interrupt = Interrupt::watch(session)?;
+        let store = session.store()?;
+        check_privilege()?;
+        let options = CheckOptions { deep: self.deep, record: self.record, cancel: Some(interrupt.flag()) };
+        let checked = store.check(&options)?;
+        let repaired = if self.repair { Some(store.repair(&checked.findings)?) } else { None };
+        // A repair is believed when a second look finds nothing.
+        let left = match &repaired {
+            Some(_) => store.check(&CheckOptions { record: false, ..options })?,
+            None => checked.clone(),
+        };
+        session.output.either(&document(&checked, repaired.as_ref()), || self.text(&checked, repaired.as_ref()))?;
+        match left.damaged() {
+            0 => Ok(()),
+            count => Err(Failures::from(self.damaged(session, count))),
+        }
+    }
+
+    fn damaged(&self, session: &Session, count: usize) -> Error {
+        let root = session.config().root.display();
+        let what = if self.repair { "still damaged" } else { "damaged" };
+        let cure =
+            if self.repair { "the lines above say why" } else { "strata check --dry-run says what can be repaired" };
+        Error::data_loss(format!("the store {root} is {what} in {count} places: {cure}"))
+    }
+
+    fn text(&self, checked: &Checked, repaired: Option<&Repaired>) -> String {
+        let with_remedy = self.dry_run || self.repair;
+        let headings: &[&str] = if with_remedy { &["STATE", "WHAT", "REPAIR"] } else { &["STATE", "WHAT"] };
+        let row = |finding: &Finding| {
+            let mut row = vec![finding.problem.severity().as_str().to_owned(), finding.problem.to_string()];
+            if with_remedy {
+                row.push(finding.remedy.to_string());
+            }
+            row
+        };
+        let mut text = table(headings, checked.findings.iter().map(row).collect());
+        text.push_str(&summary(checked));
+        if let Some(Repaired { images, snapshots, made_again, freed }) = repaired {
+            let (images, layers) = (images.len(), snapshots.len());
+            text.push_str(&format!(
+                "removed {images} images and {layers} layers, made {made_again} directories again, freed {freed} snapshots\n"
+            ));
+        }
+        text
+    }
+}
+
+/// One line: how much was looked at, how much of it is how.
+fn summary(checked: &Checked) -> String {
+    let Checked { snapshots, images, verified, recorded, findings } = checked;
+    let count = |severity| findings.iter().filter(|finding| finding.problem.severity() == severity).count();
+    let mut text = format!("{snapshots} snapshots, {images} images");
+    for (count, what) in [
+        (*verified as usize, "layers verified"),
+        (*recorded as usize, "digests recorded"),
+        (count(Severity::Damaged), "damaged"),
+        (count(Severity::Debris), "left over"),
+        (count(Severity::Unverified), "not verified"),
+    ] {
+        if count > 0 {
+            text.push_str(&format!(", {count} {what}"));
+        }
+    }
+    if findings.is_empty() {
+        text.push_str(": all is well");
+    }
+    text + "\n"
+}
+
+fn document(checked: &Checked, repaired: Option<&Repaired>) -> Value {
+    let finding = |Finding { problem, remedy }: &Finding| {
+        let mut document = json!(problem);
+        document["severity"] = json!(problem.severity());
+        document["message"] = problem.to_string().into();
+        document["repair"] = json!(remedy);
+        if let Remedy::None(why) = remedy {
+            document["repair"]["reason"] = (*why).into();
+        }
+        document
+    };
+    json!({
+        "snapshots": checked.snapshots, "images": checked.images, "verified": checked.verified,
+        "recorded": checked.recorded, "damaged": checked.damaged(),
+        "findings": checked.findings.iter().map(finding).collect::<Vec<_>>(), "repaired": repaired,
+    })
+}

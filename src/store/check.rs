@@ -1,0 +1,244 @@
+//! Checking a store: its database against the disk, against its images, and layers against their digests.
+//!
+//! Findings are values: each says what is wrong with what, whether anything is lost by it, and what [`Store::repair`] would
+//! do about it. Checking changes nothing but, where that is asked for, digests that were not known.
+//!
+//! # Beside others at work
+//! Nobody is kept from the store. What may be missing or left over is looked for on disk before and after the rows are
+//! read, so that a snapshot which comes or goes meanwhile is no finding.
+//!
+//! # References
+//! SQLite: `PRAGMA integrity_check`, `PRAGMA foreign_key_check`. OCI image specification: `config.md`, "Layer DiffID".
+
+mod layer;
+mod problem;
+mod repair;
+
+use std::collections::BTreeSet;
+use std::sync::atomic::AtomicBool;
+
+use rusqlite::{OptionalExtension as _, Transaction};
+
+use super::meta::Failed;
+use super::recover;
+use super::rows::{self, Listed, Origin, State};
+use super::{Store, lock};
+use crate::error::Result;
+use crate::id::{Digest, Id};
+use crate::snapshotter::Kind;
+
+pub use problem::{Finding, Problem, Remedy, Severity, Subject};
+pub use repair::Repaired;
+
+/// How a store is checked.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions<'a> {
+    /// Whether every layer is read, and compared with its DiffID.
+    pub deep: bool,
+    /// Whether a layer without a DiffID gets the one that it has now. Such a layer is read, others only if `deep` says so.
+    pub record: bool,
+    /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
+    pub cancel: Option<&'a AtomicBool>,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// How many snapshots there are, of all owners.
+    pub snapshots: u64,
+    /// How many images there are, of all owners.
+    pub images: u64,
+    /// How many layers were read and have their DiffID.
+    pub verified: u64,
+    /// How many layers got a DiffID.
+    pub recorded: u64,
+    /// What is to be said of the others.
+    pub findings: Vec<Finding>,
+}
+
+impl Checked {
+    /// How many findings mean that something is lost.
+    pub fn damaged(&self) -> usize {
+        self.findings.iter().filter(|finding| finding.problem.severity() == Severity::Damaged).count()
+    }
+
+    fn add(&mut self, problem: Problem, remedy: Remedy) {
+        self.findings.push(Finding { problem, remedy });
+    }
+}
+
+/// What a check knows of the store.
+struct Ground {
+    rows: Vec<Listed>,
+    /// What is on disk.
+    present: BTreeSet<Id>,
+}
+
+impl Store {
+    /// Checks the store, whoever owns what is in it.
+    ///
+    /// # Errors
+    /// `DataLoss` for a database that cannot be read; `Cancelled`; `PermissionDenied` if layers are to be read and the caller
+    /// may not mount; what the file system reports of the store itself. What it reports of a layer is a finding.
+    pub fn check(&self, options: &CheckOptions<'_>) -> Result<Checked> {
+        let mut checked = Checked::default();
+        self.check_database(&mut checked)?;
+        if checked.damaged() > 0 {
+            // Whatever it says of the rest cannot be relied on.
+            return Ok(checked);
+        }
+        let ground = self.check_directories(&mut checked)?;
+        self.check_workers(&ground, &mut checked)?;
+        self.check_images(&mut checked)?;
+        if options.deep || options.record {
+            self.check_layers(&ground, options, &mut checked)?;
+        }
+        Ok(checked)
+    }
+
+    /// Whether SQLite finds its own file sound, and every reference in it leads somewhere.
+    fn check_database(&self, checked: &mut Checked) -> Result<()> {
+        let reports: Vec<String> = self.meta.read(|connection| {
+            let mut statement = connection.prepare("PRAGMA integrity_check")?;
+            statement.query_map([], |row| row.get(0))?.collect()
+        })?;
+        let strays: Vec<(String, Option<i64>, String)> = self.meta.read(|connection| {
+            let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
+        })?;
+        let why = "restore strata.db from a backup, or import into a new store";
+        for report in reports.into_iter().filter(|report| report != "ok") {
+            checked.add(Problem::Database { report }, Remedy::None(why));
+        }
+        // What an image stands on is looked at with the images.
+        for (table, row, parent) in strays.into_iter().filter(|(table, ..)| table != "image") {
+            let row = row.map_or_else(String::new, |row| format!(" {row}"));
+            let report = format!("the row{row} of {table} refers to a row of {parent} that is not there");
+            checked.add(Problem::Database { report }, Remedy::None(why));
+        }
+        Ok(())
+    }
+
+    /// Whether every snapshot is on disk, and nothing else is.
+    fn check_directories(&self, checked: &mut Checked) -> Result<Ground> {
+        let before = self.backend.inventory()?;
+        let (rows, rowless) = self.meta.view(|tx| Ok((rows::listed(tx)?, rows::without_row(tx, &before)?)))?;
+        let trash = self.meta.view(rows::trash)?;
+        let present: BTreeSet<Id> = self.backend.inventory()?.into_iter().collect();
+        checked.snapshots = rows.iter().filter(|listed| listed.is_finished()).count() as u64;
+        for listed in rows.iter().filter(|listed| listed.is_finished() && listed.has_directory()) {
+            let still = || self.meta.view(|tx| rows::by_id(tx, listed.row.id)).map(|row| row.is_some());
+            if !present.contains(&listed.row.id) && still()? {
+                let remedy = self.remedy_for_missing(listed)?;
+                checked.add(Problem::Missing(subject(listed)), remedy);
+            }
+        }
+        for id in rowless.into_iter().filter(|id| present.contains(id)) {
+            checked.add(Problem::Debris { id: id.0 }, Remedy::Collect);
+        }
+        for id in trash {
+            checked.add(Problem::Waiting { id: id.0 }, Remedy::Collect);
+        }
+        Ok(Ground { rows, present })
+    }
+
+    fn remedy_for_missing(&self, listed: &Listed) -> Result<Remedy> {
+        let parents = self.meta.view(|tx| rows::chain(tx, listed.row.parent))?;
+        if recover::may_be_missing(self, &listed.row, &parents) {
+            return Ok(Remedy::MakeAgain);
+        }
+        self.remedy_for_damaged(listed)
+    }
+
+    /// What can be removed because an import brings it again: a layer that came with an image, and only if all that stands
+    /// on it did.
+    fn remedy_for_damaged(&self, listed: &Listed) -> Result<Remedy> {
+        if listed.row.origin != Origin::Image {
+            return Ok(Remedy::None("no image brings it again: strata rm removes it"));
+        }
+        self.meta.view(|tx| {
+            let tree = rows::with_descendants(tx, listed.row.row)?;
+            let own = |row: &rows::Row| row.origin != Origin::Image || row.state != State::Ready;
+            if tree.iter().any(own) {
+                return Ok(Remedy::None("something that is no image's stands on it: strata rm that first"));
+            }
+            let mut images = BTreeSet::new();
+            for row in &tree {
+                images.extend(super::image::all_using(tx, row.row)?);
+            }
+            let snapshots = tree.into_iter().map(|row| row.name).collect();
+            Ok(Remedy::ImportAgain { images: images.into_iter().collect(), snapshots })
+        })
+    }
+
+    /// Whether everything in work belongs to a living process.
+    fn check_workers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
+        let living = lock::living(&self.run())?;
+        let mine = self.worker_name();
+        for listed in &ground.rows {
+            let Some(worker) = &listed.worker else { continue };
+            let lives = living.contains(worker) || mine.as_ref() == Some(worker);
+            if !lives && self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_some() {
+                checked.add(Problem::Abandoned(subject(listed)), Remedy::Collect);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every image has its documents, as they came, and its topmost layer.
+    fn check_images(&self, checked: &mut Checked) -> Result<()> {
+        let images = self.meta.view(images)?;
+        checked.images = images.len() as u64;
+        for image in images {
+            let remedy = || Remedy::ImportAgain { images: vec![image.name.clone()], snapshots: Vec::new() };
+            let subject = || Subject { owner: image.owner.clone(), name: image.name.clone(), id: None };
+            if image.top_is_lost {
+                checked.add(Problem::Top(subject()), remedy());
+            }
+            for digest in [&image.config, &image.manifest] {
+                if let Some(why) = self.meta.view(|tx| document_is_damaged(tx, digest))? {
+                    let document = digest.clone();
+                    checked.add(Problem::Document { image: subject(), document, why }, remedy());
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn subject(listed: &Listed) -> Subject {
+    Subject { owner: listed.owner.clone(), name: listed.row.name.clone(), id: Some(listed.row.id.0) }
+}
+
+/// An image as the database has it.
+struct ImageRow {
+    owner: String,
+    name: String,
+    config: String,
+    manifest: String,
+    top_is_lost: bool,
+}
+
+fn images(tx: &Transaction<'_>) -> Result<Vec<ImageRow>, Failed> {
+    let mut statement = tx.prepare_cached(
+        "SELECT i.owner, i.name, i.config, i.manifest,
+             i.top IS NOT NULL AND NOT EXISTS (SELECT 1 FROM snapshot s WHERE s.row = i.top AND s.kind = ?1)
+         FROM image i ORDER BY i.owner, i.name",
+    )?;
+    let image = |row: &rusqlite::Row<'_>| {
+        let (owner, name, config, manifest) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+        Ok(ImageRow { owner, name, config, manifest, top_is_lost: row.get(4)? })
+    };
+    Ok(statement.query_map([Kind::Committed as i64], image)?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is wrong with the document `digest`, if anything is.
+fn document_is_damaged(tx: &Transaction<'_>, digest: &str) -> Result<Option<&'static str>, Failed> {
+    let mut statement = tx.prepare_cached("SELECT bytes FROM document WHERE digest = ?1")?;
+    let bytes: Option<Vec<u8>> = statement.query_row([digest], |row| row.get(0)).optional()?;
+    Ok(match bytes {
+        None => Some("is missing"),
+        Some(bytes) if Digest::of(&bytes).to_string() != digest => Some("has another content"),
+        Some(_) => None,
+    })
+}

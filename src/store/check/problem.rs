@@ -1,0 +1,199 @@
+//! What a check can find, in words and as values.
+
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::id::Digest;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Something that was acknowledged is lost or not what it was.
+    Damaged,
+    /// Something takes space that nobody needs: the next change of the store collects it.
+    Debris,
+    /// Nothing is known to be wrong, and nothing is known to be right.
+    Unverified,
+}
+
+impl Severity {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Damaged => "damaged",
+            Self::Debris => "debris",
+            Self::Unverified => "unverified",
+        }
+    }
+}
+
+/// A snapshot, or an image, of some owner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Subject {
+    /// Whose it is.
+    pub owner: String,
+    /// Its key or name.
+    pub name: String,
+    /// A snapshot's directory in `s/`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.id {
+            Some(id) => write!(f, "the snapshot {:?} of {} (s/{id})", self.name, self.owner),
+            None => write!(f, "the image {:?} of {}", self.name, self.owner),
+        }
+    }
+}
+
+/// Something that is not as it should be, or not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "problem", rename_all = "snake_case")]
+pub enum Problem {
+    /// SQLite finds the database damaged.
+    Database {
+        /// In its words.
+        report: String,
+    },
+    /// Nothing of a snapshot is on disk.
+    Missing(Subject),
+    /// The topmost layer of an image is no committed snapshot.
+    Top(Subject),
+    /// An image lacks its config or manifest.
+    Document {
+        /// Which image.
+        image: Subject,
+        /// The digest of the document.
+        document: String,
+        /// What is wrong with it.
+        why: &'static str,
+    },
+    /// What a layer holds now is not what its digest says.
+    Content {
+        /// The layer's snapshot.
+        snapshot: Subject,
+        /// Its DiffID.
+        recorded: Digest,
+        /// That of what is there.
+        found: Digest,
+    },
+    /// A layer cannot be read.
+    Unreadable {
+        /// The layer's snapshot.
+        snapshot: Subject,
+        /// Where, and why.
+        why: String,
+    },
+    /// Something is on disk that the database does not name.
+    Debris {
+        /// At `s/<id>`.
+        id: u64,
+    },
+    /// The space of a removed snapshot waits to be freed.
+    Waiting {
+        /// At `s/<id>`.
+        id: u64,
+    },
+    /// A process died while it worked on a snapshot, or held it for an image.
+    Abandoned(Subject),
+    /// A layer has no DiffID to be compared with.
+    Unknown(Subject),
+    /// A layer came as an archive that is not written like ours, so that its DiffID says nothing of what is there.
+    Foreign {
+        /// The layer's snapshot.
+        snapshot: Subject,
+        /// The DiffID of that archive.
+        recorded: Digest,
+        /// That of ours.
+        canonical: Digest,
+    },
+}
+
+impl Problem {
+    /// How bad it is.
+    pub fn severity(&self) -> Severity {
+        match self {
+            Self::Database { .. }
+            | Self::Missing(_)
+            | Self::Top(_)
+            | Self::Document { .. }
+            | Self::Content { .. }
+            | Self::Unreadable { .. } => Severity::Damaged,
+            Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) => Severity::Debris,
+            Self::Unknown(_) | Self::Foreign { .. } => Severity::Unverified,
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Database { report } => write!(f, "the database: {report}"),
+            Self::Missing(snapshot) => write!(f, "{snapshot} is missing on disk"),
+            Self::Top(image) => write!(f, "the topmost layer of {image} is missing"),
+            Self::Document { image, document, why } => write!(f, "the document {document} of {image} {why}"),
+            Self::Content { snapshot, recorded, found } => {
+                write!(f, "the content of {snapshot} changed: its layer is {recorded}, what is there {found}")
+            }
+            Self::Unreadable { snapshot, why } => write!(f, "{snapshot} cannot be read: {why}"),
+            Self::Debris { id } => write!(f, "s/{id} is nobody's"),
+            Self::Waiting { id } => write!(f, "s/{id} was removed and takes space"),
+            Self::Abandoned(snapshot) => write!(f, "{snapshot} is in the work of a process that died"),
+            Self::Unknown(snapshot) => write!(f, "{snapshot} has no recorded digest: --record computes it"),
+            Self::Foreign { snapshot, recorded, canonical } => write!(
+                f,
+                "{snapshot} cannot be verified: it came as {recorded}, another spelling than ours ({canonical})"
+            ),
+        }
+    }
+}
+
+/// What a repair does about a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "remedy", rename_all = "snake_case")]
+pub enum Remedy {
+    /// What a dead process left is cleared up, and the space freed.
+    Collect,
+    /// An empty snapshot gets its directory again: nothing was in it that anybody was promised.
+    MakeAgain,
+    /// Images are removed, and layers that only images need, so that an import brings them whole.
+    ImportAgain {
+        /// The images, by name.
+        images: Vec<String>,
+        /// The snapshots, children first.
+        snapshots: Vec<String>,
+    },
+    /// Nothing: the reason, and what the user can do.
+    None(#[serde(skip)] &'static str),
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Collect => f.write_str("clear up"),
+            Self::MakeAgain => f.write_str("make its empty directory again"),
+            Self::ImportAgain { images, snapshots } => {
+                let count = snapshots.len();
+                match (images.as_slice(), count) {
+                    ([], _) => write!(f, "remove {count} layers that no image needs"),
+                    (_, 0) => write!(f, "remove the image {}: import it again", images.join(", ")),
+                    _ => write!(f, "remove the image {} and {count} layers: import it again", images.join(", ")),
+                }
+            }
+            Self::None(why) => write!(f, "none: {why}"),
+        }
+    }
+}
+
+/// One thing that a check has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is wrong.
+    pub problem: Problem,
+    /// What a repair does about it.
+    pub remedy: Remedy,
+}

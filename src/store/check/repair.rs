@@ -1,0 +1,83 @@
+//! Doing what findings propose.
+
+use super::super::meta::Failed;
+use super::super::rows::{self, State};
+use super::super::{Flush, Store, image, recover};
+use super::{Finding, Problem, Remedy, Subject};
+use crate::error::Result;
+use crate::id::Id;
+
+/// What a repair did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Repaired {
+    /// The images that were removed.
+    pub images: Vec<String>,
+    /// The layers that were removed.
+    pub snapshots: Vec<String>,
+    /// How many empty snapshots have a directory again.
+    pub made_again: u64,
+    /// How many snapshots' space was freed.
+    pub freed: u64,
+}
+
+impl Store {
+    /// Does what the remedies of `findings` say. Each is looked at again before: what somebody changed since stays as it
+    /// is. A crash leaves some of them done.
+    ///
+    /// # Errors
+    /// What the database or the file system reports; the rest of the findings was left alone then.
+    pub fn repair(&self, findings: &[Finding]) -> Result<Repaired> {
+        let mut repaired = Repaired::default();
+        self.begin()?;
+        recover::recover(self)?;
+        for finding in findings {
+            match (&finding.remedy, &finding.problem) {
+                (Remedy::MakeAgain, Problem::Missing(Subject { id: Some(id), .. })) => {
+                    recover::make_again(self, Id(*id), false)?;
+                    repaired.made_again += 1;
+                }
+                (Remedy::ImportAgain { .. }, Problem::Top(image) | Problem::Document { image, .. }) => {
+                    self.remove_damaged_image(image, &mut repaired)?;
+                }
+                (
+                    Remedy::ImportAgain { .. },
+                    Problem::Missing(snapshot)
+                    | Problem::Content { snapshot, .. }
+                    | Problem::Unreadable { snapshot, .. },
+                ) => self.remove_damaged_layer(snapshot, &mut repaired)?,
+                _ => {}
+            }
+        }
+        recover::discard_rowless(self)?;
+        repaired.freed = self.drain(None)?.snapshots;
+        Ok(repaired)
+    }
+
+    fn remove_damaged_image(&self, image: &Subject, repaired: &mut Repaired) -> Result<()> {
+        let gone = self.meta.transact(self.level(Flush::Now), |tx| image::forget(tx, &image.owner, &image.name))?;
+        repaired.images.extend(gone.then(|| image.name.clone()));
+        Ok(())
+    }
+
+    /// Removes a layer, all that stands on it and the images of these: if nothing of that is anybody's but an image's.
+    fn remove_damaged_layer(&self, snapshot: &Subject, repaired: &mut Repaired) -> Result<()> {
+        let Some(id) = snapshot.id else { return Ok(()) };
+        let (images, snapshots) = self.meta.transact(self.level(Flush::Now), |tx| {
+            let (mut images, mut snapshots) = (Vec::new(), Vec::new());
+            let Some(row) = rows::by_id(tx, Id(id))? else { return Ok::<_, Failed>((images, snapshots)) };
+            let tree = rows::with_descendants(tx, row.row)?;
+            if tree.iter().all(|row| row.origin == rows::Origin::Image && row.state == State::Ready) {
+                for row in tree {
+                    images.extend(image::all_using(tx, row.row)?);
+                    image::drop_over(tx, row.row)?;
+                    rows::discard(tx, row.row)?;
+                    snapshots.push(row.name);
+                }
+            }
+            Ok((images, snapshots))
+        })?;
+        repaired.images.extend(images);
+        repaired.snapshots.extend(snapshots);
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! `strata check`: what it prints, and its exit status.
+
+use std::fs;
+
+use super::{Bench, text};
+
+#[test]
+fn checking_and_repairing() {
+    let Some(bench) = Bench::with_snapshots() else { return };
+    assert_eq!(bench.ok(&["check"]), "3 snapshots, 0 images: all is well\n");
+    fs::create_dir(bench.path("store/s/99")).expect("mkdir");
+    let told = bench.ok(&["check", "--dry-run"]);
+    assert!(told.contains("debris") && told.contains("s/99 is nobody's") && told.contains("clear up"), "{told}");
+    assert!(bench.path("store/s/99").exists(), "it was only to say what it would do");
+    let document = bench.json(&["check"]);
+    assert_eq!((&document["findings"][0]["problem"], &document["findings"][0]["id"]), (&"debris".into(), &99.into()));
+    assert_eq!(document["findings"][0]["repair"]["remedy"], "collect");
+    assert!(bench.ok(&["check", "--repair"]).contains("freed 1 snapshots"));
+    assert!(!bench.path("store/s/99").exists());
+    bench.misuse(&["check", "--repair", "--dry-run"]);
+}
+
+#[test]
+fn damage_is_a_failure() {
+    let Some(bench) = Bench::with_snapshots() else { return };
+    let query = "SELECT id FROM snapshot WHERE name = 'base'";
+    let id: i64 = bench.database().query_row(query, [], |row| row.get(0)).expect("its id");
+    fs::remove_dir_all(bench.path(&format!("store/s/{id}"))).expect("remove");
+    for arguments in [&["check"][..], &["check", "--repair"]] {
+        let output = bench.run(arguments);
+        let (answer, line) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(1), "{answer}");
+        assert!(answer.contains("damaged") && answer.contains("\"base\""), "{answer}");
+        assert!(line.starts_with("strata: ") && line.matches('\n').count() == 1, "{line:?}");
+    }
+    let output = bench.run(&["check", "--json"]);
+    let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
+    let finding = &document["findings"][0];
+    assert_eq!((&document["damaged"], &finding["severity"]), (&1.into(), &"damaged".into()), "{document}");
+    assert!(finding["repair"]["reason"].as_str().is_some_and(|why| why.contains("strata rm")), "{document}");
+    assert_eq!(bench.names(&[]), ["base", "look", "work"], "nothing is removed that no image brings again");
+}
+
+#[test]
+fn layers_are_read() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "first"]);
+    bench.ok(&["commit", "base", "first"]);
+    assert!(bench.ok(&["check", "--deep"]).contains("1 not verified"));
+    assert!(bench.ok(&["check", "--record"]).contains("1 digests recorded: all is well"));
+    assert!(bench.ok(&["check", "--deep"]).contains("1 layers verified: all is well"));
+    assert_eq!(bench.json(&["check", "--deep"])["verified"], 1);
+}

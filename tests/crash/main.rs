@@ -7,6 +7,7 @@ mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod calls;
 mod disk;
 mod power;
 mod replay;
@@ -65,9 +66,9 @@ impl std::fmt::Display for Setting {
 
 /// The strategies that are used on `fs`.
 pub(crate) fn settings(fs: FsType) -> Vec<Setting> {
-    let reflinks = if fs == FsType::Ext4 { CloneMode::Bytes } else { CloneMode::Reflink };
-    let mut settings =
-        vec![Setting::new(Choice::Overlay, fs, CloneMode::Auto), Setting::new(Choice::Copy, fs, reflinks)];
+    let reflinks = matches!(fs, FsType::Xfs | FsType::Btrfs);
+    let copy = if reflinks { CloneMode::Reflink } else { CloneMode::Bytes };
+    let mut settings = vec![Setting::new(Choice::Overlay, fs, CloneMode::Auto), Setting::new(Choice::Copy, fs, copy)];
     if fs == FsType::Btrfs {
         settings.push(Setting::new(Choice::Btrfs, fs, CloneMode::Auto));
     }

@@ -172,7 +172,9 @@ fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> Result<Owned
     };
     change(&mount, attributes, source)?;
     if attributes.access == Access::ReadWrite {
-        check_writable(&mount, || format!("bind {}: its file system is mounted read-only", source.display()))?;
+        check_writable(&mount, || {
+            Error::precondition(format!("bind {}: its file system is mounted read-only", source.display()))
+        })?;
     }
     Ok(mount)
 }
@@ -185,9 +187,9 @@ fn change(mount: &OwnedFd, attributes: &Attributes, shown: &Path) -> Result<()> 
 }
 
 /// The kernel mounts some things read-only instead of refusing them.
-fn check_writable(mount: &OwnedFd, why: impl FnOnce() -> String) -> Result<()> {
+fn check_writable(mount: &OwnedFd, why: impl FnOnce() -> Error) -> Result<()> {
     let flags = fstatvfs(mount).at("stat", "a new mount")?.f_flag;
-    if flags.contains(StatVfsMountFlags::RDONLY) { Err(Error::precondition(why())) } else { Ok(()) }
+    if flags.contains(StatVfsMountFlags::RDONLY) { Err(why()) } else { Ok(()) }
 }
 
 /// A mount of a new instance of the file system `fs`, detached. An option without a value is a flag.

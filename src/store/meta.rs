@@ -354,7 +354,9 @@ fn failure(error: rusqlite::Error, path: &Path) -> Error {
             format!("{shown} stayed locked by another process for {} s", BUSY_TIMEOUT.as_secs()),
         ),
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
-            (ErrorKind::DataLoss, format!("{shown} is damaged or no database: restore it from a backup"))
+            // A file system may drop what it could not write, and show an older state.
+            let cure = "look whether its disk fails (dmesg), else restore it from a backup";
+            (ErrorKind::DataLoss, format!("{shown} is damaged or no database: {cure}"))
         }
         Some(ErrorCode::DiskFull) => (ErrorKind::ResourceExhausted, format!("no space left to write {shown}")),
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {

@@ -35,6 +35,8 @@ fn size_bytes(fs: FsType) -> u64 {
 pub(crate) enum Manner {
     /// It notes each write and each flush.
     Recording,
+    /// It fails every write once [`Disk::fail_writes`] was called.
+    Failing,
 }
 
 /// A mounted file system on such a disk.
@@ -76,6 +78,31 @@ impl Disk {
     /// How much was noted by now: what is acknowledged after a write was done has this as its place in the log.
     pub(crate) fn log_bytes(&self) -> u64 {
         fs::metadata(self.place.path().join("log.raw")).expect("the log").len()
+    }
+
+    /// From now on every write fails with `EIO`.
+    pub(crate) fn fail_writes(&mut self) {
+        let broken = json!({
+            "driver": "blkdebug", "node-name": "broken", "image": "file",
+            "inject-error": [{"event": "none", "iotype": "write", "errno": 5, "once": false}],
+        });
+        self.daemon.ask("blockdev-add", broken);
+        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "broken"}]});
+        self.daemon.ask("blockdev-reopen", disk);
+    }
+
+    /// Writes succeed again.
+    pub(crate) fn heal(&mut self) {
+        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "file"}]});
+        self.daemon.ask("blockdev-reopen", disk);
+    }
+
+    /// Unmounts it and mounts it anew, as after another boot.
+    pub(crate) fn mount_again(&mut self, fs: FsType) {
+        unmount(&self.path());
+        self.mounted = false;
+        mount(fs, &self.place.path().join("disk"), self.path());
+        self.mounted = true;
     }
 
     /// Ends it, with all that it noted in order.
@@ -148,6 +175,7 @@ impl Daemon {
             Manner::Recording => command
                 .args(["--blockdev", "driver=file,node-name=log,filename=log.raw"])
                 .args(["--blockdev", "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512"]),
+            Manner::Failing => command.args(["--blockdev", "driver=raw,node-name=disk,file=file"]),
         };
         let export = format!("type=fuse,id=shown,node-name=disk,mountpoint={},writable=on", shown.display());
         command.args(["--export", &export]).current_dir(place);

@@ -12,6 +12,7 @@ mod disk;
 mod power;
 mod replay;
 mod script;
+mod trouble;
 
 use std::path::Path;
 use std::time::Duration;
@@ -48,8 +49,12 @@ impl Setting {
         if !root.exists() {
             std::fs::create_dir(root).expect("make the root");
         }
+        let database = match Database::open(root)? {
+            Some(database) if database.backend().is_some() => database,
+            _ => Database::create(root, durability)?,
+        };
         let backend = registry::backend(root, self.strategy, self.clone)?;
-        Store::new(Database::create(root, durability)?, wrap(backend), LOCAL)
+        Store::new(database, wrap(backend), LOCAL)
     }
 
     /// The store at `root` as users have it.

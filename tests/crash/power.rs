@@ -35,7 +35,7 @@ const CARELESS_POINTS: usize = 64;
 /// How the file systems share the budget.
 const SHARES: u32 = 3;
 
-type Verdict = Result<(), Box<dyn Error>>;
+pub(crate) type Verdict = Result<(), Box<dyn Error>>;
 
 /// What happened to a store, and what was said of it.
 struct Case {
@@ -125,7 +125,7 @@ impl Case {
 }
 
 /// What a boot changes: the kernel's number of it.
-fn boot(root: &Path) -> Verdict {
+pub(crate) fn boot(root: &Path) -> Verdict {
     let path = root.join("strata.db");
     if fs::metadata(&path).is_ok_and(|stat| stat.len() > 0) {
         let database = Connection::open(path)?;
@@ -139,7 +139,7 @@ fn boot(root: &Path) -> Verdict {
 }
 
 /// Checks that nothing is left over, and that the store can be used.
-fn goes_on(store: &Store) -> Verdict {
+pub(crate) fn goes_on(store: &Store) -> Verdict {
     let labels = Labels::new();
     store.prepare("after", "", &labels)?;
     store.commit("afterwards", "after", &labels)?;

@@ -12,6 +12,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::overlay::Overlay;
@@ -41,6 +42,26 @@ pub(super) fn logged(context: &OwnedFd, operation: &str) -> String {
     match log(context) {
         said if said.is_empty() => operation.to_owned(),
         said => format!("({said}) {operation}"),
+    }
+}
+
+/// The error for an overlay that the kernel mounted read-only. It does so where it could not make anything in the work
+/// directory, which may be for want of space or of inodes.
+pub(super) fn read_only(Upper { dir, work }: &Upper) -> Error {
+    let mounted = format!("the kernel mounted the overlay of {} read-only", dir.display());
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    match rustix::fs::open(work, flags, Mode::empty()) {
+        Err(errno @ (Errno::NOSPC | Errno::DQUOT)) => {
+            match Err::<(), _>(errno).at(&format!("{mounted}: make something in its work directory"), work) {
+                Err(error) => error,
+                Ok(()) => Error::precondition(mounted),
+            }
+        }
+        _ => Error::precondition(format!(
+            "{mounted}: its work directory {} cannot be used (another owner, a file system mounted read-only, or \
+             something left in it: remove what is in it)",
+            work.display()
+        )),
     }
 }
 

@@ -90,14 +90,7 @@ pub(super) fn make(overlay: &Overlay, attributes: &Attributes) -> Result<OwnedFd
         change(&mount, attributes, overlay.shown())?;
     }
     if let (Some(upper), Access::ReadWrite) = (&overlay.upper, attributes.access) {
-        check_writable(&mount, || {
-            format!(
-                "the kernel mounted the overlay of {} read-only: its work directory {} cannot be used (another owner, a \
-                 file system mounted read-only, or something left in it: remove what is in it)",
-                upper.dir.display(),
-                upper.work.display()
-            )
-        })?;
+        check_writable(&mount, || explain::read_only(upper))?;
     }
     Ok(mount)
 }

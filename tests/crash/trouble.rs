@@ -1,0 +1,152 @@
+//! Disks in trouble: one that fails every write, one that may not be written any more, one without inodes. Nothing that
+//! was committed is lost, the error says what happened, and the store goes on when the trouble is over.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Command;
+
+use strata::mount::scratch::{FsType, Scratch};
+use strata::registry::Choice;
+use strata::snapshotter::Labels;
+use strata::store::Store;
+use strata::tree::Dir;
+use strata::{Error, ErrorKind, Result, Snapshotter, mount};
+
+use super::disk::{Disk, Manner};
+use super::power::{boot, goes_on};
+use super::script::State;
+use super::{Setting, settings, support};
+
+const NONE: &Labels = &BTreeMap::new();
+
+/// As few inodes as `mkfs` makes of it are soon used up.
+const SMALL_BYTES: u64 = 24 << 20;
+
+/// `base` (committed), `ready` (on it, to be committed), `old` (to be removed).
+fn furnish(store: &Store) -> State {
+    store.prepare("making", "", NONE).expect("prepare");
+    write(store, "making").expect("write");
+    store.commit("base", "making", NONE).expect("commit");
+    store.prepare("ready", "base", NONE).expect("prepare");
+    store.prepare("old", "", NONE).expect("prepare");
+    State::read(store).expect("read")
+}
+
+fn write(store: &Store, key: &str) -> Result<()> {
+    let dir = Dir::from_fd(mount::detached(&store.mounts(key)?)?, key);
+    let written = dir.create_file(key)?.write_all(&[7; 100_000]);
+    written.map_err(|error| Error::new(ErrorKind::Io, "write").with_source(error))
+}
+
+/// Makes the calls that change something. None may succeed; answers what each said.
+fn refused(store: &Store, setting: Setting) -> Vec<Error> {
+    let calls: [(&str, &dyn Fn() -> Result<()>); 4] = [
+        ("prepare", &|| store.prepare("new", "base", NONE).map(drop)),
+        ("commit", &|| store.commit("done", "ready", NONE)),
+        ("view", &|| store.view("sight", "base", NONE).map(drop)),
+        ("remove", &|| store.remove("old")),
+    ];
+    let refused = |(call, work): &(&str, &dyn Fn() -> Result<()>)| match work() {
+        Ok(()) => panic!("{setting}: {call} succeeded"),
+        Err(error) => error,
+    };
+    calls.iter().map(refused).collect()
+}
+
+/// The store holds what was acknowledged, is sound, and can be used.
+fn is_well(store: &Store, was: &State, setting: Setting) {
+    store.cleanup().unwrap_or_else(|error| panic!("{setting}: {}", error.chain()));
+    assert_eq!(&State::read(store).expect("read"), was, "{setting}");
+    write(store, "ready").unwrap_or_else(|error| panic!("{setting}: {}", error.chain()));
+    store.commit("done", "ready", NONE).expect("commit");
+    store.remove("old").expect("remove");
+    goes_on(store).unwrap_or_else(|error| panic!("{setting}: {error}"));
+}
+
+fn on_each(case: impl Fn(Setting)) {
+    for fs in [FsType::Ext4, FsType::Xfs, FsType::Btrfs] {
+        settings(fs).into_iter().for_each(&case);
+    }
+}
+
+#[test]
+fn a_disk_that_fails_takes_nothing_that_was_acknowledged() {
+    on_each(|setting| {
+        let Some(mut disk) = Disk::new(setting.fs, Manner::Failing) else { return };
+        let root = disk.path().join("store");
+        let store = setting.store(&root).expect("the store");
+        let was = furnish(&store);
+        disk.fail_writes();
+        for error in refused(&store, setting) {
+            // Some file systems turn read-only then; some forget what they had not written, which looks like damage.
+            let said = error.chain();
+            let kinds = [ErrorKind::Io, ErrorKind::PermissionDenied];
+            let told = kinds.contains(&error.kind()) || error.kind() == ErrorKind::DataLoss && said.contains("dmesg");
+            assert!(told, "{setting}: {:?}: {said}", error.kind());
+        }
+        drop(store);
+        disk.heal();
+        disk.mount_again(setting.fs);
+        boot(&root).expect("boot");
+        is_well(&setting.store(&root).expect("the store"), &was, setting);
+    });
+}
+
+fn remount(path: &Path, options: &str) {
+    let status = Command::new("mount").args(["-o", options]).arg(path).status().expect("mount");
+    assert!(status.success(), "remount {options}");
+}
+
+#[test]
+fn a_file_system_that_turns_read_only_is_read() {
+    on_each(|setting| {
+        let Some(scratch) = support::scratch(setting.fs) else { return };
+        let root = scratch.path().join("store");
+        let store = setting.store(&root).expect("the store");
+        let was = furnish(&store);
+        // What is open for writing keeps it from being turned.
+        drop(store);
+        remount(scratch.path(), "remount,ro");
+        let says_so = |error: &Error| {
+            let said = error.chain().to_lowercase();
+            assert!(said.contains("read-only") || said.contains("readonly"), "{setting}: {said}");
+        };
+        match setting.store(&root) {
+            Ok(store) => {
+                assert_eq!(State::read(&store).expect("what is there can be read"), was, "{setting}");
+                refused(&store, setting).iter().for_each(says_so);
+            }
+            // A strategy that was asked for reflinks tries whether it can have them.
+            Err(error) => says_so(&error),
+        }
+        remount(scratch.path(), "remount,rw");
+        is_well(&setting.store(&root).expect("the store"), &was, setting);
+    });
+}
+
+/// xfs and btrfs make inodes as long as there is space.
+#[test]
+fn a_file_system_without_inodes_takes_nothing() {
+    for strategy in [Choice::Overlay, Choice::Copy] {
+        let setting = settings(FsType::Ext4).into_iter().find(|setting| setting.strategy == strategy).expect("ext4");
+        let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SMALL_BYTES)) else { return };
+        let root = scratch.path().join("store");
+        let store = setting.store(&root).expect("the store");
+        let was = furnish(&store);
+        let fill = scratch.path().join("fill");
+        fs::create_dir(&fill).expect("make directory");
+        let used = (0..).take_while(|number| fs::File::create(fill.join(number.to_string())).is_ok()).count();
+        for call in ["new", "newer"] {
+            let error = store.prepare(call, "base", NONE).expect_err("there are no inodes");
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{setting}: {}", error.chain());
+        }
+        let error = write(&store, "ready").expect_err("there are no inodes");
+        assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{setting}: {}", error.chain());
+        assert_eq!(State::read(&store).expect("read"), was, "{setting}");
+        fs::remove_dir_all(&fill).expect("remove");
+        support::say(&format!("{setting}: {used} files took all inodes"));
+        is_well(&store, &was, setting);
+    }
+}

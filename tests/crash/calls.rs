@@ -38,9 +38,9 @@ const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EINTR", "EMFILE"];
 /// What can fail: calls on files and mounts.
 const CAN_FAIL: &str = "%file,%desc";
 
-/// What of that belongs to the runtime, which ends the process without memory; what closes its file whatever it answers,
-/// which is not done where it is made to fail; and what marks the start of `main`.
-const CANNOT_FAIL: [&str; 5] = ["mmap", "execve", "poll", "close", "rt_sigaction"];
+/// What of that is left alone: what the runtime ends the process for; `close` and `fcntl`, which release files and locks and
+/// cannot fail at that, while here they would not be done; and what marks the start of `main`.
+const CANNOT_FAIL: [&str; 6] = ["mmap", "execve", "poll", "close", "fcntl", "rt_sigaction"];
 
 /// What the runtime does last before `main`.
 const BEFORE_MAIN: &str = "rt_sigaction(SIGPIPE, {sa_handler=SIG_IGN";

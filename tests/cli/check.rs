@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::archive::docker_archive;
 use super::{Bench, text};
 
 #[test]
@@ -50,4 +51,24 @@ fn layers_are_read() {
     assert!(bench.ok(&["check", "--record"]).contains("1 digests recorded: all is well"));
     assert!(bench.ok(&["check", "--deep"]).contains("1 layers verified: all is well"));
     assert_eq!(bench.json(&["check", "--deep"])["verified"], 1);
+}
+
+#[test]
+fn a_lost_layer_is_imported_again() {
+    let Some(bench) = Bench::mounting() else { return };
+    let archive = bench.path("image.tar");
+    let layers = ["low", "high"].map(|name| vec![(name.to_owned(), b"content".to_vec())]);
+    fs::write(&archive, docker_archive(&[("app", layers.to_vec())])).expect("write");
+    let archive = archive.to_str().expect("UTF-8");
+    bench.ok(&["import", archive]);
+    let query = "SELECT id FROM snapshot WHERE parent IS NULL";
+    let id: i64 = bench.database().query_row(query, [], |row| row.get(0)).expect("its id");
+    fs::remove_dir_all(bench.path(&format!("store/s/{id}"))).expect("remove");
+    let told = text(&bench.run(&["check", "--dry-run"]).stdout);
+    assert!(told.contains("remove the image app:latest and 2 layers: import it again"), "{told}");
+    assert_eq!(bench.names(&[]).len(), 2, "it was only to say what it would do");
+    assert!(bench.ok(&["check", "--repair"]).contains("removed 1 images and 2 layers"));
+    assert_eq!((bench.names(&[]).len(), bench.ok(&["images"])), (0, String::new()));
+    bench.ok(&["import", archive]);
+    assert!(bench.ok(&["check"]).ends_with("2 snapshots, 1 images: all is well\n"));
 }

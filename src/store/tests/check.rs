@@ -83,6 +83,32 @@ fn what_is_left_over_is_collected() {
     assert_eq!(names(&store), ["high", "low", "user"]);
 }
 
+/// The store as another process has it.
+fn another(root: &Path) -> Store {
+    let snapshots = root.canonicalize().expect("root").join("s");
+    let backend = Plain { snapshots, seals_to_fresh_id: false, during: During::nothing() };
+    let database = Database::create(root, Durability::Commit).expect("database");
+    Store::new(database, Box::new(backend), LOCAL).expect("store")
+}
+
+/// What was there when the rows were read, and is gone when the disk is looked at, was removed.
+#[test]
+fn what_goes_meanwhile_is_not_missing() {
+    let place = Place::new();
+    drop(furnished(&place));
+    let (root, listings) = (place.root().to_owned(), std::sync::atomic::AtomicU64::new(0));
+    let store = place.store_during(During::new(move |method, _| {
+        if method == "inventory" && listings.fetch_add(1, std::sync::atomic::Ordering::SeqCst) == 1 {
+            let other = another(&root);
+            other.remove("user").expect("remove");
+            other.cleanup().expect("cleanup");
+        }
+        Ok(())
+    }));
+    assert_eq!(said(&store), Vec::<String>::new());
+    assert_eq!((names(&store), place.ids().len()), (vec!["high".to_owned(), "low".to_owned()], 2));
+}
+
 /// Neither a process at work nor what it works on is a finding.
 #[test]
 fn the_living_are_left_alone() {
@@ -91,10 +117,7 @@ fn the_living_are_left_alone() {
     let root = place.root().to_owned();
     let busy = place.store_during(During::new(move |method, _| {
         if method == "create" {
-            let snapshots = root.canonicalize().expect("root").join("s");
-            let backend = Plain { snapshots, seals_to_fresh_id: false, during: During::nothing() };
-            let database = Database::create(&root, Durability::Commit).expect("database");
-            let other = Store::new(database, Box::new(backend), LOCAL).expect("store");
+            let other = another(&root);
             assert_eq!(said(&other), Vec::<String>::new());
             assert_eq!(repair(&other), crate::store::Repaired::default());
         }

@@ -55,7 +55,7 @@ impl Check {
         let what = if self.repair { "still damaged" } else { "damaged" };
         let cure =
             if self.repair { "the lines above say why" } else { "strata check --dry-run says what can be repaired" };
-        Error::data_loss(format!("the store {root} is {what} in {count} places: {cure}"))
+        Error::data_loss(format!("the store {root} is {what} in {}: {cure}", counted(count, "place")))
     }
 
     fn text(&self, checked: &Checked, repaired: Option<&Repaired>) -> String {
@@ -71,9 +71,11 @@ impl Check {
         let mut text = table(headings, checked.findings.iter().map(row).collect());
         text.push_str(&summary(checked));
         if let Some(Repaired { images, snapshots, made_again, freed }) = repaired {
-            let (images, layers) = (images.len(), snapshots.len());
             text.push_str(&format!(
-                "removed {images} images and {layers} layers, made {made_again} directories again, freed {freed} snapshots\n"
+                "removed {} and {}, made {made_again} again, freed the space of {}\n",
+                counted(images.len(), "image"),
+                counted(snapshots.len(), "layer"),
+                counted(*freed as usize, "snapshot")
             ));
         }
         text
@@ -84,10 +86,10 @@ impl Check {
 fn summary(checked: &Checked) -> String {
     let Checked { snapshots, images, verified, recorded, findings } = checked;
     let count = |severity| findings.iter().filter(|finding| finding.problem.severity() == severity).count();
-    let mut text = format!("{snapshots} snapshots, {images} images");
+    let mut text = format!("{}, {}", counted(*snapshots as usize, "snapshot"), counted(*images as usize, "image"));
     for (count, what) in [
-        (*verified as usize, "layers verified"),
-        (*recorded as usize, "digests recorded"),
+        (*verified as usize, "verified"),
+        (*recorded as usize, "recorded"),
         (count(Severity::Damaged), "damaged"),
         (count(Severity::Debris), "left over"),
         (count(Severity::Unverified), "not verified"),
@@ -100,6 +102,11 @@ fn summary(checked: &Checked) -> String {
         text.push_str(": all is well");
     }
     text + "\n"
+}
+
+/// `1 image`, `2 images`.
+fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn document(checked: &Checked, repaired: Option<&Repaired>) -> Value {

@@ -16,7 +16,7 @@ fn checking_and_repairing() {
     let document = bench.json(&["check"]);
     assert_eq!((&document["findings"][0]["problem"], &document["findings"][0]["id"]), (&"debris".into(), &99.into()));
     assert_eq!(document["findings"][0]["repair"]["remedy"], "collect");
-    assert!(bench.ok(&["check", "--repair"]).contains("freed 1 snapshots"));
+    assert!(bench.ok(&["check", "--repair"]).contains("freed the space of 1 snapshot\n"));
     assert!(!bench.path("store/s/99").exists());
     bench.misuse(&["check", "--repair", "--dry-run"]);
 }
@@ -48,8 +48,8 @@ fn layers_are_read() {
     bench.ok(&["prepare", "first"]);
     bench.ok(&["commit", "base", "first"]);
     assert!(bench.ok(&["check", "--deep"]).contains("1 not verified"));
-    assert!(bench.ok(&["check", "--record"]).contains("1 digests recorded: all is well"));
-    assert!(bench.ok(&["check", "--deep"]).contains("1 layers verified: all is well"));
+    assert!(bench.ok(&["check", "--record"]).contains("1 snapshot, 0 images, 1 recorded: all is well"));
+    assert!(bench.ok(&["check", "--deep"]).contains("1 snapshot, 0 images, 1 verified: all is well"));
     assert_eq!(bench.json(&["check", "--deep"])["verified"], 1);
 }
 
@@ -65,10 +65,10 @@ fn a_lost_layer_is_imported_again() {
     let id: i64 = bench.database().query_row(query, [], |row| row.get(0)).expect("its id");
     fs::remove_dir_all(bench.path(&format!("store/s/{id}"))).expect("remove");
     let told = text(&bench.run(&["check", "--dry-run"]).stdout);
-    assert!(told.contains("remove the image app:latest and 2 layers: import it again"), "{told}");
+    assert!(told.contains("remove the image app:latest, the layer sha256:"), "{told}");
     assert_eq!(bench.names(&[]).len(), 2, "it was only to say what it would do");
-    assert!(bench.ok(&["check", "--repair"]).contains("removed 1 images and 2 layers"));
+    assert!(bench.ok(&["check", "--repair"]).contains("removed 1 image and 2 layers, made 0 again"));
     assert_eq!((bench.names(&[]).len(), bench.ok(&["images"])), (0, String::new()));
     bench.ok(&["import", archive]);
-    assert!(bench.ok(&["check"]).ends_with("2 snapshots, 1 images: all is well\n"));
+    assert!(bench.ok(&["check"]).ends_with("2 snapshots, 1 image: all is well\n"));
 }

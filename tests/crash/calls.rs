@@ -161,7 +161,7 @@ impl Bench {
         fs::write(place.path().join("image.tar"), image).expect("write");
         fs::create_dir(place.path().join("tmp")).expect("make directory");
         let bench = Self { setting, disk, place, layer };
-        bench.furnish().expect("furnish");
+        support::gate(setting.strategy.as_str(), bench.furnish())?;
         Some(bench)
     }
 

@@ -76,7 +76,7 @@ fn a_disk_that_fails_takes_nothing_that_was_acknowledged() {
     on_each(|setting| {
         let Some(mut disk) = Disk::new(setting.fs, Manner::Failing) else { return };
         let root = disk.path().join("store");
-        let store = setting.store(&root).expect("the store");
+        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
         let was = furnish(&store);
         disk.fail_writes();
         for error in refused(&store, setting) {
@@ -104,7 +104,7 @@ fn a_file_system_that_turns_read_only_is_read() {
     on_each(|setting| {
         let Some(scratch) = support::scratch(setting.fs) else { return };
         let root = scratch.path().join("store");
-        let store = setting.store(&root).expect("the store");
+        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
         let was = furnish(&store);
         // What is open for writing keeps it from being turned.
         drop(store);
@@ -133,7 +133,7 @@ fn a_file_system_without_inodes_takes_nothing() {
         let setting = settings(FsType::Ext4).into_iter().find(|setting| setting.strategy == strategy).expect("ext4");
         let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SMALL_BYTES)) else { return };
         let root = scratch.path().join("store");
-        let store = setting.store(&root).expect("the store");
+        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
         let was = furnish(&store);
         let fill = scratch.path().join("fill");
         fs::create_dir(&fill).expect("make directory");

@@ -177,12 +177,9 @@ impl fmt::Display for Remedy {
             Self::Collect => f.write_str("clear up"),
             Self::MakeAgain => f.write_str("make its empty directory again"),
             Self::ImportAgain { images, snapshots } => {
-                let count = snapshots.len();
-                match (images.as_slice(), count) {
-                    ([], _) => write!(f, "remove {count} layers that no image needs"),
-                    (_, 0) => write!(f, "remove the image {}: import it again", images.join(", ")),
-                    _ => write!(f, "remove the image {} and {count} layers: import it again", images.join(", ")),
-                }
+                let mut what: Vec<String> = images.iter().map(|image| format!("the image {image}")).collect();
+                what.extend(snapshots.iter().map(|snapshot| format!("the layer {snapshot}")));
+                write!(f, "remove {}: import {} again", what.join(", "), if images.is_empty() { "them" } else { "it" })
             }
             Self::None(why) => write!(f, "none: {why}"),
         }

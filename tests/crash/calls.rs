@@ -362,19 +362,23 @@ fn survives(strategy: Choice, fs: FsType) {
         points.swap(last, random.next_u64() as usize % (last + 1));
     }
     let (started, all) = (Instant::now(), wanted("STRATA_SCRIPTS").is_some());
-    let (mut tried, mut noticed, mut failures) = (0, 0, Vec::new());
+    let (mut tried, mut kills, mut noticed, mut failures) = (0, 0, 0, Vec::new());
     for point in &points {
         if !all && started.elapsed() > budget() / SHARES {
             break;
         }
         tried += 1;
+        kills += usize::from(point.fault == Fault::Kill);
         match bench.strike(point, &effects[point.command]) {
             Ok(failed) => noticed += usize::from(failed),
             Err(why) => failures.push(format!("{point}: {why}")),
         }
     }
     let total = points.len();
-    support::say(&format!("{setting}: {tried} of {total} points tried, {noticed} ended the command"));
+    let all_kills = points.iter().filter(|point| point.fault == Fault::Kill).count();
+    support::say(&format!(
+        "{setting}: {tried} of {total} points tried ({kills} of {all_kills} kills), {noticed} ended the command"
+    ));
     let seed = random::seed();
     assert!(failures.is_empty(), "{} of {tried} (STRATA_SEED={seed}):\n{}", failures.len(), failures.join("\n"));
 }

@@ -21,6 +21,9 @@ const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 /// What there is room for: disks, logs and copies.
 const PLACE_BYTES: u64 = 8 << 30;
 
+/// How long what takes no time is waited for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The smallest that each file system takes.
 fn size_bytes(fs: FsType) -> u64 {
     match fs {
@@ -192,7 +195,7 @@ impl Daemon {
         let started = Instant::now();
         while rustix::fs::statfs(shown).is_ok_and(|stat| stat.f_type as u64 != FUSE_SUPER_MAGIC) {
             assert!(self.child.try_wait().expect("wait").is_none(), "the disk ended at once");
-            assert!(started.elapsed() < Duration::from_secs(30), "the disk does not appear");
+            assert!(started.elapsed() < PATIENCE, "the disk does not appear");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -238,7 +241,25 @@ pub(crate) fn mount(fs: FsType, image: &Path, target: impl AsRef<Path>) {
 }
 
 pub(crate) fn unmount(target: &Path) {
-    run(Command::new("umount").arg(target));
+    run_patiently(Command::new("umount").arg(target));
+}
+
+/// Changes how the file system at `target` is mounted.
+pub(crate) fn remount(target: &Path, options: &str) {
+    run_patiently(Command::new("mount").args(["-o", options]).arg(target));
+}
+
+/// Runs what cannot be done while a file is open: a child that another test starts has all that this process has, until it
+/// becomes another program.
+fn run_patiently(command: &mut Command) {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        if command.output().is_ok_and(|output| output.status.success()) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    run(command);
 }
 
 /// Copies a file, but not what is empty in it.

@@ -4,8 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
-use std::path::Path;
-use std::process::Command;
 
 use strata::mount::scratch::{FsType, Scratch};
 use strata::registry::Choice;
@@ -14,7 +12,7 @@ use strata::store::Store;
 use strata::tree::Dir;
 use strata::{Error, ErrorKind, Result, Snapshotter, mount};
 
-use super::disk::{Disk, Manner};
+use super::disk::{Disk, Manner, remount};
 use super::power::{boot, goes_on};
 use super::script::State;
 use super::{Setting, settings, support};
@@ -92,11 +90,6 @@ fn a_disk_that_fails_takes_nothing_that_was_acknowledged() {
         boot(&root).expect("boot");
         is_well(&setting.store(&root).expect("the store"), &was, setting);
     });
-}
-
-fn remount(path: &Path, options: &str) {
-    let status = Command::new("mount").args(["-o", options]).arg(path).status().expect("mount");
-    assert!(status.success(), "remount {options}");
 }
 
 #[test]

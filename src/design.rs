@@ -113,7 +113,7 @@
 //!   and left to its owner.
 //! - **A deep check reads whole trees**, also where a strategy knows what can differ: it is to find what nobody wrote.
 //!   A digest that a check recorded is of our own spelling, so another one means that the content changed; that of a
-//!   layer which came with an image may be of another spelling, and then says nothing.
+//!   layer which came with an image is verified in the spelling that was recorded.
 //!
 //! ## Layers
 //!

@@ -120,9 +120,9 @@ fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
 }
 
 /// A writer that ends with `Cancelled` once the caller wants to stop.
-struct Cancelling<'a> {
-    writer: &'a mut dyn Write,
-    cancel: Option<&'a AtomicBool>,
+pub(super) struct Cancelling<'a> {
+    pub(super) writer: &'a mut dyn Write,
+    pub(super) cancel: Option<&'a AtomicBool>,
 }
 
 impl Write for Cancelling<'_> {

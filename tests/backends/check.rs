@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use strata::Snapshotter;
+use strata::changeset::tar::{Limits, decode};
 use strata::id::Digest;
 use strata::registry::Choice;
 use strata::snapshotter::Labels;
@@ -75,6 +76,34 @@ fn bit_rot_is_found() {
         assert!(matches!(finding.remedy, Remedy::None(_)), "nobody brings it again");
         store.repair(&rotten.findings).expect("repair");
         assert_eq!(check(&store, DEEP), rotten, "what a user made is the user's to remove");
+    });
+}
+
+/// A layer that came as an archive of another spelling is verified in that.
+#[test]
+fn rot_in_an_imported_layer_is_found() {
+    on_each(|bench| {
+        if bench.setting.strategy == Choice::Btrfs {
+            return;
+        }
+        let (store, who) = (bench.store("store"), bench.setting.name);
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_size(9);
+        header.set_mode(0o644);
+        archive.append_data(&mut header, "file", &b"as it was"[..]).expect("memory");
+        let archive = archive.into_inner().expect("memory");
+        let (diff_id, limits) = (Digest::of(&archive), Limits::default());
+        store.prepare_layer("making", "").expect("prepare");
+        store.apply_layer("making", &mut |sink| decode(&mut &archive[..], &limits, sink).map(drop)).expect("apply");
+        let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(diff_id) };
+        store.commit_with("layer", "making", NONE, terms).expect("commit");
+        let sound = check(&store, DEEP);
+        assert_eq!((sound.verified, sound.findings), (1, Vec::new()), "{who}");
+        fs::write(layer(&store, 0).join("file"), b"as it wAs").expect("write");
+        let rotten = check(&store, DEEP);
+        let [finding] = &rotten.findings[..] else { panic!("{who}: {rotten:?}") };
+        assert!(matches!(finding.problem, Problem::Content { recorded, .. } if recorded == diff_id), "{finding:?}");
     });
 }
 

@@ -1,17 +1,19 @@
 //! Reading layers, to compare them with their digests.
 
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io;
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
 
-use super::super::Store;
+use super::super::layer::Cancelling;
 use super::super::meta::Level;
 use super::super::rows::{self, Listed, Origin};
+use super::super::{Store, streams};
 use super::{CheckOptions, Checked, Ground, Problem, Remedy, subject};
-use crate::changeset::blob::DigestWriter;
+use crate::changeset::blob::{BlobWriter, Compression};
 use crate::changeset::diff::{Ancestors, diff};
 use crate::changeset::tar::{Encoder, MtimePrecision};
-use crate::changeset::{Candidates, Change, Sink};
-use crate::error::{Error, ErrorKind, Result};
+use crate::changeset::{Candidates, recording};
+use crate::error::{ErrorKind, Result};
 use crate::id::{DiffId, Id};
 use crate::mount;
 use crate::snapshotter::Kind;
@@ -50,7 +52,7 @@ impl Store {
         options: &CheckOptions<'_>,
         checked: &mut Checked,
     ) -> Result<()> {
-        let found = match self.layer_digest(&listed.row.name, stack, options.cancel) {
+        let found = match self.layer_digest(listed, stack, options.cancel) {
             Ok(found) => found,
             Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::PermissionDenied) => {
                 return Err(error);
@@ -68,8 +70,8 @@ impl Store {
                 checked.recorded += 1;
             }
             Some(recorded) if recorded == found => checked.verified += 1,
-            // Of a layer that came with an image only the archive's digest is known.
-            Some(recorded) if listed.row.origin == Origin::Image => {
+            // How the archive was spelled that it came as is not known.
+            Some(recorded) if listed.row.origin == Origin::Image && !self.is_recorded(listed)? => {
                 let problem = Problem::Foreign { snapshot: subject(listed), recorded, canonical: found };
                 checked.add(problem, Remedy::None("import the image anew to be sure"));
             }
@@ -81,30 +83,35 @@ impl Store {
         Ok(())
     }
 
-    /// The DiffID of what the topmost snapshot of `stack` adds to the others. Both trees are read as a whole: a check does
-    /// not rely on what a strategy knows of itself.
-    fn layer_digest(&self, name: &str, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<DiffId> {
+    fn is_recorded(&self, listed: &Listed) -> Result<bool> {
+        Ok(streams::open(&self.root, listed.row.id)?.is_some())
+    }
+
+    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was made
+    /// from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a strategy
+    /// knows of itself.
+    fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<DiffId> {
         let open = |stack: &[Id]| -> Result<Dir> {
-            Ok(Dir::from_fd(mount::detached(&self.mounts_of(Kind::Committed, stack)?)?, name))
+            Ok(Dir::from_fd(mount::detached(&self.mounts_of(Kind::Committed, stack)?)?, &listed.row.name))
         };
         let new = open(stack)?;
-        let old = if stack.len() > 1 { Some(open(&stack[1..])?) } else { None };
-        let mut ancestors = Ancestors::new(old.as_ref(), &new);
-        let mut describe = |path: &std::path::Path| ancestors.meta(path);
-        let mut encoder = Encoder::new(DigestWriter::new(io::sink()), MtimePrecision::Nanoseconds, &mut describe);
-        let mut sink = |change: &Change, data: &mut dyn Read| {
-            check_cancelled(cancel)?;
-            encoder.change(change, data)
+        let writer = Cancelling { writer: &mut io::sink(), cancel };
+        let mut blob = BlobWriter::new(writer, Compression::None)?;
+        let recording = match listed.row.diff_id {
+            Some(_) => streams::open(&self.root, listed.row.id)?,
+            None => None,
         };
-        diff(old.as_ref(), &new, Candidates::All, &mut sink)?;
-        let (_, digest, _) = encoder.finish()?.finish();
-        Ok(digest)
-    }
-}
-
-fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
-    match cancel {
-        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "the check was cancelled")),
-        _ => Ok(()),
+        if let Some(recording) = recording {
+            let run = self.run();
+            recording::replay(&recording, &new, &mut || streams::spool(&run), &mut blob)?;
+        } else {
+            let old = if stack.len() > 1 { Some(open(&stack[1..])?) } else { None };
+            let mut ancestors = Ancestors::new(old.as_ref(), &new);
+            let mut describe = |path: &Path| ancestors.meta(path);
+            let mut encoder = Encoder::new(&mut blob, MtimePrecision::Nanoseconds, &mut describe);
+            diff(old.as_ref(), &new, Candidates::All, &mut encoder)?;
+            encoder.finish()?;
+        }
+        Ok(blob.finish()?.1.diff_id)
     }
 }

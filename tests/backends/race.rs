@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{RenameFlags, renameat_with};
 use strata::changeset::apply::Applier;
 use strata::changeset::tar::{Limits, decode};
 use strata::conformance::layers::notation::archive;
@@ -120,10 +120,18 @@ fn renew(base: &Path, outside: &Path) {
 fn child() {
     let Ok(base) = std::env::var(ORDER) else { return };
     let root = Path::new(&base).join("root");
+    // What is to be swapped may be missing just now.
+    let swap = |dir: &Dir, one: &str, other: &str| {
+        let _ = renameat_with(dir, one, dir, other, RenameFlags::EXCHANGE);
+    };
     loop {
-        for (directory, link) in [("d", "l"), ("d/e", "d/m"), ("d", "l"), ("l", "d")] {
-            // What is to be swapped may be missing just now.
-            let _ = renameat_with(CWD, root.join(directory), CWD, root.join(link), RenameFlags::EXCHANGE);
+        // By descriptors, lest a link lead this process to swap what is outside.
+        let Ok(root) = Dir::open(&root) else { continue };
+        swap(&root, "d", "l");
+        if let Ok(dir) = root.open_dir("d") {
+            swap(&dir, "e", "m");
         }
+        swap(&root, "d", "l");
+        swap(&root, "l", "d");
     }
 }

@@ -11,31 +11,41 @@ use crate::tree::FileType;
 /// Links of the layer to inodes of the lower tree, by their paths without links. A link to such a link is one too.
 #[derive(Debug, Default)]
 pub(super) struct Borrowed {
-    targets: BTreeMap<PathBuf, PathBuf>,
-    /// The same, to be found by the target.
+    targets: BTreeMap<PathBuf, Loan>,
+    /// The same, to be found by the path of the lower tree.
     links: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
 }
 
+/// What a link led to when it was made.
+#[derive(Debug)]
+struct Loan {
+    /// The path of the lower tree that the inode has.
+    lower: PathBuf,
+    /// What the layer said: that path, or a link to it, which may become something else.
+    said: PathBuf,
+}
+
 impl Borrowed {
-    fn insert(&mut self, link: PathBuf, target: PathBuf) {
-        self.links.entry(target.clone()).or_default().insert(link.clone());
-        self.targets.insert(link, target);
+    fn insert(&mut self, link: PathBuf, loan: Loan) {
+        self.links.entry(loan.lower.clone()).or_default().insert(link.clone());
+        self.targets.insert(link, loan);
     }
 
-    /// The link `path` is something else now.
-    pub(super) fn remove(&mut self, path: &Path) {
-        let Some(target) = self.targets.remove(path) else { return };
-        if let Some(links) = self.links.get_mut(&target) {
+    /// The link `path` is something else now. Answers with what the layer said of it.
+    pub(super) fn remove(&mut self, path: &Path) -> Option<PathBuf> {
+        let Loan { lower, said } = self.targets.remove(path)?;
+        if let Some(links) = self.links.get_mut(&lower) {
             links.remove(path);
             if links.is_empty() {
-                self.links.remove(&target);
+                self.links.remove(&lower);
             }
         }
+        Some(said)
     }
 
     /// Every link at or below `path` is gone.
     pub(super) fn remove_below(&mut self, path: &Path) {
-        below(&self.targets, path).iter().for_each(|link| self.remove(link));
+        below(&self.targets, path).iter().for_each(|link| drop(self.remove(link)));
     }
 }
 
@@ -54,11 +64,12 @@ impl Applier {
     pub(super) fn give_back(&mut self, target: &Path) -> Result<()> {
         for target in below(&self.borrowed.links, target) {
             for link in self.borrowed.links.remove(&target).unwrap_or_default() {
+                let said = self.borrowed.remove(&link).unwrap_or_else(|| target.clone());
                 if let (Some(above), Some(name)) = (link.parent(), link.file_name()) {
                     let parent = self.resolver.parent(above.to_owned())?;
                     self.clear(&parent, name, &link)?;
                 }
-                self.deferred.insert(link, target.clone());
+                self.deferred.insert(link, said);
             }
         }
         Ok(())
@@ -111,10 +122,10 @@ impl Applier {
         self.clear(parent, name, path)?;
         self.touch(parent);
         parent.dir.make_link(&source.parent.dir, &source.name, name)?;
-        if let Some(lower) = self.borrowed.targets.get(&source.path) {
-            self.borrowed.insert(path.clone(), lower.clone());
-        } else if !self.describes(source) {
-            self.borrowed.insert(path.clone(), source.path.clone());
+        let lent = self.borrowed.targets.get(&source.path).map(|loan| loan.lower.clone());
+        let own = || (!self.describes(source)).then(|| source.path.clone());
+        if let Some(lower) = lent.or_else(own) {
+            self.borrowed.insert(path.clone(), Loan { lower, said: source.path.clone() });
         }
         Ok(Tried::Made)
     }

@@ -253,7 +253,7 @@ impl Applier {
         let place = self.place(path)?;
         self.deferred.remove(&place.path);
         self.skipped.remove(&place.path);
-        self.borrowed.remove(&place.path);
+        let _ = self.borrowed.remove(&place.path);
         if meta.node.file_type() == FileType::Dir {
             return self.put_dir(place, meta);
         }

@@ -72,7 +72,7 @@ impl Applier {
     pub(super) fn clear(&mut self, parent: &Parent, name: &OsStr, path: &Path) -> Result<()> {
         self.deferred.remove(path);
         self.skipped.remove(path);
-        self.borrowed.remove(path);
+        let _ = self.borrowed.remove(path);
         let Some(stat) = parent.dir.stat_if_any(name)? else { return Ok(()) };
         self.rescue(&parent.dir, name, path, &stat)?;
         self.touch(parent);

@@ -457,6 +457,12 @@ fn hard_links_to_what_is_removed_later() {
             &["f a \"y\"", "h b -> a", "h c -> a"],
         ),
         (
+            "30 to a link to a name whited out later, which is a file by then",
+            &["f d/e/a \"x\""],
+            &["h b -> d/e/a", "h d/a -> b", "f b \"y\"", "- d/e"],
+            &["f b \"y\"", "d d", "h d/a -> b"],
+        ),
+        (
             "30 and 27: a link to a name whited out later, replaced before",
             &["f a \"x\""],
             &["h b -> a", "f b \"y\"", "h d/b -> a", "f d \"z\"", "- a"],

@@ -175,7 +175,11 @@ fn target(file: &Dockerfile, wanted: Option<&str>) -> Result<usize> {
     let named = file.stages.iter().position(|stage| stage.name.as_ref() == Some(&name));
     named.or_else(|| wanted.parse().ok().filter(|number| *number <= last)).ok_or_else(|| {
         let names: Vec<&str> = file.stages.iter().filter_map(|stage| stage.name.as_deref()).collect();
-        Error::not_found(format!("the Dockerfile has no stage {wanted:?}; it has {}", names.join(", ")))
+        let named =
+            if names.is_empty() { "none has a name".to_owned() } else { format!("it has {}", names.join(", ")) };
+        Error::not_found(format!(
+            "the Dockerfile has no stage {wanted:?}: {named}, and they are numbered from 0 to {last}"
+        ))
     })
 }
 

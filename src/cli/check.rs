@@ -25,7 +25,7 @@ pub(super) struct Check {
     /// Clear up, and remove what is damaged where an image can be imported again
     #[arg(long)]
     repair: bool,
-    /// Only tell what --repair would do
+    /// Only tell what --repair would do; instead of it
     #[arg(long, conflicts_with = "repair")]
     dry_run: bool,
 }

@@ -36,7 +36,7 @@ pub(super) struct Run {
     /// Remove the snapshot afterwards
     #[arg(long)]
     rm: bool,
-    /// The snapshot's key
+    /// The snapshot's key; not with --rm
     #[arg(long, value_name = "KEY", conflicts_with = "rm")]
     name: Option<String>,
     /// A variable; without =V that of this command

@@ -24,7 +24,8 @@ pub(super) struct Mounts {
 
 /// Mount a snapshot
 ///
-/// In the caller's mount namespace, where it stays after the command.
+/// In the caller's mount namespace, where it stays after the command. Mounts in other mount namespaces are seen by no command:
+/// unmount there before the snapshot is committed or removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata mount work /mnt")]
 pub(super) struct Mount {
@@ -86,7 +87,9 @@ impl Mounts {
 
 impl Mount {
     pub fn run(&self, session: &Session) -> Done {
-        let mounts = session.store()?.mounts(&self.key)?;
+        let store = session.store()?;
+        let mounts = store.mounts(&self.key)?;
+        store.check_mountable(&self.key, &mounts)?;
         mount::attach(&mounts, &self.dir)?;
         if session.output.is_json() {
             session.output.document(&json!({"key": self.key, "target": self.dir.to_string_lossy()}))?;

@@ -70,8 +70,8 @@ impl Store {
         let (_, written) = blob.finish()?;
         match recorded {
             Some(recorded) if recorded != written.diff_id => Err(Error::data_loss(format!(
-                "{key:?} was made from the layer {recorded}, which does not come out byte for byte; --canonical writes \
-                 what changed as {}",
+                "{key:?} was made from the layer {recorded}, which does not come out byte for byte; what changed is {} in \
+                 our spelling (strata diff --tar FILE --canonical)",
                 written.diff_id
             ))),
             _ => Ok(written),

@@ -256,6 +256,18 @@ impl Store {
         }
     }
 
+    /// Refuses what would be a second mount of `key` beside one in the caller's mount namespace, where two disturb each
+    /// other: the kernel lets two overlays have one upper directory, and neither is whole then.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` naming where it is mounted; `NotFound`.
+    pub fn check_mountable(&self, key: &str, mounts: &[Mount]) -> Result<()> {
+        if !mounts.iter().any(|mount| matches!(mount, Mount::Overlay { upper: Some(_), .. })) {
+            return Ok(());
+        }
+        self.check_not_mounted(self.stack(key)?.0.id, &format!("cannot mount {key:?}"))
+    }
+
     fn mounts_of(&self, kind: Kind, stack: &[Id]) -> Result<Vec<Mount>> {
         match kind {
             Kind::Active => self.backend.mounts(stack, Access::ReadWrite),

@@ -205,7 +205,12 @@ fn a_mounted_snapshot_is_busy() {
         furnish(&store);
         let target = bench.root("target");
         fs::create_dir(&target).expect("mkdir");
-        mount::attach(&store.mounts("top").expect("mounts"), &target).expect("attach");
+        let mounts = store.mounts("top").expect("mounts");
+        store.check_mountable("top", &mounts).expect("it is mounted nowhere");
+        mount::attach(&mounts, &target).expect("attach");
+        let twice = store.check_mountable("top", &mounts);
+        let is_overlay = bench.setting.strategy == strata::registry::Choice::Overlay;
+        assert_eq!(kind(twice), is_overlay.then_some(ErrorKind::FailedPrecondition), "{}", bench.setting.name);
         for error in [store.commit("new", "top", NONE), store.remove("top")] {
             let error = error.expect_err("it is mounted");
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition);

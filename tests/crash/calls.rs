@@ -280,9 +280,15 @@ impl Bench {
             let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
             names.filter(|name| !known.contains(&name.as_str())).collect()
         };
-        let standing = ["s", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
+        let standing = ["s", "streams", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
         let mut rest = left(&self.root().join("run"), &["drain", "recover"]);
         rest.extend(left(&self.root(), &standing));
+        let streams = self.root().join("streams");
+        if streams.exists() {
+            // Each goes with its snapshot.
+            let own: Vec<String> = left(&self.root().join("s"), &[]).iter().map(|id| format!("{id}.zst")).collect();
+            rest.extend(left(&streams, &own.iter().map(String::as_str).collect::<Vec<_>>()));
+        }
         rest.extend(left(&self.place.path().join("tmp"), &[]));
         rest.extend(left(self.place.path(), &["tmp", "layer.tar", "image.tar"]));
         rest.extend(finding);

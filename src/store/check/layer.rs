@@ -19,6 +19,9 @@ use crate::mount;
 use crate::snapshotter::Kind;
 use crate::tree::Dir;
 
+/// What helps where no import brings a layer again.
+const BUILD_AGAIN: Remedy = Remedy::None("it was built here: strata rmi its images, and build them again");
+
 impl Store {
     /// Reads the committed snapshots that are whole on disk, and says which are not what their digests say.
     pub(super) fn check_layers(
@@ -70,13 +73,10 @@ impl Store {
                 checked.recorded += 1;
             }
             Some(recorded) if recorded == found => checked.verified += 1,
-            // How the archive was spelled that it came as is not known.
-            Some(recorded) if listed.row.origin == Origin::Image && !self.is_recorded(listed)? => {
-                let problem = Problem::Foreign { snapshot: subject(listed), recorded, canonical: found };
-                checked.add(problem, Remedy::None("import the image anew to be sure"));
-            }
             Some(recorded) => {
-                let remedy = self.remedy_for_damaged(listed)?;
+                // What came with an import has its spelling recorded; what has none was built here.
+                let built = listed.row.origin == Origin::Image && !self.is_recorded(listed)?;
+                let remedy = if built { BUILD_AGAIN } else { self.remedy_for_damaged(listed)? };
                 checked.add(Problem::Content { snapshot: subject(listed), recorded, found }, remedy);
             }
         }

@@ -102,15 +102,6 @@ pub enum Problem {
     Abandoned(Subject),
     /// A layer has no DiffID to be compared with.
     Unknown(Subject),
-    /// A layer came as an archive that is not written like ours, so that its DiffID says nothing of what is there.
-    Foreign {
-        /// The layer's snapshot.
-        snapshot: Subject,
-        /// The DiffID of that archive.
-        recorded: Digest,
-        /// That of ours.
-        canonical: Digest,
-    },
 }
 
 impl Problem {
@@ -124,7 +115,7 @@ impl Problem {
             | Self::Content { .. }
             | Self::Unreadable { .. } => Severity::Damaged,
             Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) => Severity::Debris,
-            Self::Unknown(_) | Self::Foreign { .. } => Severity::Unverified,
+            Self::Unknown(_) => Severity::Unverified,
         }
     }
 }
@@ -144,10 +135,6 @@ impl fmt::Display for Problem {
             Self::Waiting { id } => write!(f, "s/{id} was removed and takes space"),
             Self::Abandoned(snapshot) => write!(f, "{snapshot} is in the work of a process that died"),
             Self::Unknown(snapshot) => write!(f, "{snapshot} has no recorded digest: --record computes it"),
-            Self::Foreign { snapshot, recorded, canonical } => write!(
-                f,
-                "{snapshot} cannot be verified: it came as {recorded}, another spelling than ours ({canonical})"
-            ),
         }
     }
 }

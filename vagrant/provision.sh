@@ -18,7 +18,6 @@ NEEDS=(
   g++:build-essential make:make git:git
   # the file systems under test, and their attributes
   mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
-  setpriv:util-linux
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap

@@ -41,6 +41,9 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::tree::Meta;
 
+/// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
+const WHITEOUT_NAME_MAX: usize = 251;
+
 /// One step from an old tree to a new one. Paths are relative and clean; the root is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {

@@ -30,6 +30,9 @@ const APPLICATION_ID: i32 = 0x7374_7261;
 /// How long a transaction waits for another process's. None of them does slow work, so this is a broken machine.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How many statements stay compiled: all that a prepare, a commit and a removal run, in turn.
+const STATEMENTS_KEPT: usize = 100;
+
 /// How often a database that somebody is making is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
@@ -204,6 +207,7 @@ impl Meta {
 
     fn configure(&self) -> rusqlite::Result<()> {
         let connection = self.lock();
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
         use_log(&connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         // The last process to leave would otherwise write the whole log back, with two more waits for the disk.

@@ -303,6 +303,28 @@ fn all_names_of_an_inode_are_emitted() {
     });
 }
 
+/// A name that no whiteout can spell makes its directory opaque in a layer: an inode that it keeps is emitted under all its
+/// names, also those in directories that nobody touched.
+#[test]
+fn what_an_opaque_directory_keeps_is_emitted_under_all_its_names() {
+    let time = Timestamp { seconds: 7, nanos: 0 };
+    let long = Path::new("d").join("n".repeat(255));
+    on_each(|bench| {
+        let store = bench.store("opaque");
+        let change = |tree: &Dir, edit: Edit| perform(tree, &edit, time).expect("edit");
+        layer(&store, "", "base", |tree| {
+            for dir in ["d", "far"] {
+                change(tree, Edit::MakeDir(dir.into()));
+            }
+            change(tree, Edit::Write("d/f".into(), Content { seed: 1, length: 3 }));
+            change(tree, Edit::Link { from: "d/f".into(), to: "far/f".into() });
+            change(tree, Edit::Write(long.clone(), Content { seed: 2, length: 3 }));
+        });
+        layer(&store, "base", "gone", |tree| change(tree, Edit::Remove(long.clone())));
+        assert_eq!(paths(&store, "gone"), ["", "d", "d", "d/f", "far/f"].map(PathBuf::from), "{}", bench.setting.name);
+    });
+}
+
 #[test]
 fn a_view_changed_nothing() {
     on_each(|bench| {

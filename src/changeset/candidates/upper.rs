@@ -6,6 +6,8 @@
 //!   the lowers: there, everything is looked at.
 //! - Whiteouts share inodes, so link counts say nothing here. The names of one inode of the upper are all in the upper,
 //!   for copying up breaks hard links (`index=off`): a walk of it comes by all of them.
+//! - A whiteout of a name that no layer can spell makes its directory opaque in the layer: what it keeps of the lowers is
+//!   emitted, too, and with an inode of a lower all its names, wherever they are. Only a walk of everything finds those.
 //!
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`: whiteouts and opaque directories.
@@ -15,10 +17,10 @@ use std::ffi::CStr;
 use rustix::io::Errno;
 
 use super::Selection;
-use crate::changeset::Layer;
+use crate::changeset::{Layer, WHITEOUT_NAME_MAX};
 use crate::error::Result;
 use crate::tree::walk::{Entry, Walk};
-use crate::tree::{Dir, FileType};
+use crate::tree::{Device, Dir, FileType, Stat};
 
 /// How an opaque directory is marked, outside and inside a user namespace. The kernel heeds one of them; who heeds both
 /// looks at more, never at less.
@@ -32,11 +34,18 @@ pub(super) fn select(layer: &Layer) -> Result<Selection<'static>> {
         if entry.stat.file_type == FileType::Dir && is_opaque(&entry)? {
             selection.add_all(entry.path);
             walk.skip();
+        } else if is_whiteout(&entry.stat) && entry.name.len() > WHITEOUT_NAME_MAX {
+            return Ok(Selection::everything());
         } else {
             selection.add(entry.path);
         }
     }
     Ok(selection)
+}
+
+/// How overlayfs marks a name that was removed.
+fn is_whiteout(stat: &Stat) -> bool {
+    stat.file_type == FileType::Char && stat.device == Device::default()
 }
 
 fn is_opaque(entry: &Entry<'_>) -> Result<bool> {

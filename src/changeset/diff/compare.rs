@@ -14,12 +14,10 @@ use std::vec;
 use super::plan::{Findings, Mark, Step};
 use super::same::{Entry, same};
 use super::trail::{Trail, inode};
+use crate::changeset::WHITEOUT_NAME_MAX;
 use crate::changeset::candidates::{Scope, Selection};
 use crate::error::{Error, Result};
 use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
-
-/// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
-const WHITEOUT_NAME_MAX: usize = 251;
 
 /// Notes how `new` differs from `old`, or from an empty tree with an implied root, in what `selection` names.
 pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -> Result<Findings> {

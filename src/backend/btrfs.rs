@@ -14,13 +14,14 @@
 //! removal destroys them first. See [`nested`].
 //!
 //! # What a crash leaves
-//! Beside `<id>` there can be `<id>.new`, which was not finished, and `<id>.now`, which was looked at: they are listed by
-//! [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the attributes
+//! Beside `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, which was looked at, and `<id>.gone`, in which
+//! it was being destroyed (see [`aside`]): they are listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the attributes
 //! of an empty one, which [`Backend::mend`] gives it again after a power cut.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
 
+mod aside;
 mod nested;
 pub mod raw;
 mod usage;
@@ -51,15 +52,18 @@ enum Beside {
     New,
     /// A read-only copy of an active snapshot, of which the usage is taken or the changes are looked for.
     Now,
+    /// A directory in which a large one is destroyed.
+    Gone,
 }
 
 impl Beside {
-    const ALL: [Self; 2] = [Self::New, Self::Now];
+    const ALL: [Self; 3] = [Self::New, Self::Now, Self::Gone];
 
     fn suffix(self) -> &'static str {
         match self {
             Self::New => ".new",
             Self::Now => ".now",
+            Self::Gone => ".gone",
         }
     }
 
@@ -244,10 +248,10 @@ impl Backend for Btrfs {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        for beside in Beside::ALL {
+        for beside in [Beside::New, Beside::Now] {
             self.clear(&beside.of(id))?;
         }
-        self.clear(&id.to_string().into())
+        aside::remove(&self.snapshots, id)
     }
 
     /// Exact at the moment of the call, in time proportional to what changed. See [`usage`] for what is counted. For an

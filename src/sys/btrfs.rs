@@ -38,6 +38,8 @@ pub(crate) const INODE_REF: u8 = raw::BTRFS_INODE_REF_KEY as u8;
 pub(crate) const INODE_EXTREF: u8 = raw::BTRFS_INODE_EXTREF_KEY as u8;
 /// The type of the item that is a name in a directory, in the order in which they were made.
 pub(crate) const DIR_INDEX: u8 = raw::BTRFS_DIR_INDEX_KEY as u8;
+/// The type of the item that says what a tree is.
+const ROOT_ITEM: u8 = raw::BTRFS_ROOT_ITEM_KEY as u8;
 /// The type of the item by which a subvolume knows those inside it.
 const ROOT_REF: u8 = raw::BTRFS_ROOT_REF_KEY as u8;
 
@@ -123,6 +125,16 @@ pub(crate) fn subvolume(inside: BorrowedFd<'_>) -> Result<Subvolume, Errno> {
     // SAFETY: the opcode writes the whole structure, in which every bit pattern is valid.
     let info: Info = unsafe { ioctl(inside, Getter::<{ op::BTRFS_IOC_GET_SUBVOL_INFO }, Info>::new()) }?;
     Ok(Subvolume { id: info.treeid, made_in: info.otransid, changed_in: info.ctransid })
+}
+
+/// The bytes of the nodes of the tree `id`, shared ones too, when the file system was committed last.
+pub(crate) fn tree_bytes(any: BorrowedFd<'_>, id: u64) -> Result<u64, Errno> {
+    let first = Key { object: id, kind: ROOT_ITEM, offset: 0 };
+    let mut search = Search::new(any, ROOT_TREE, first..=Key { offset: u64::MAX, ..first }, 0);
+    match search.next_item()? {
+        Some(item) => item.u64_at(offset_of!(raw::btrfs_root_item, bytes_used)),
+        None => Err(Errno::NOENT),
+    }
 }
 
 /// The path of the directory `inode` from the root of the subvolume `tree`, for messages. `ENAMETOOLONG` beyond 4 KiB.

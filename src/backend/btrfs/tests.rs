@@ -320,6 +320,10 @@ fn debris_is_listed_and_goes() {
     make_subvolume(&snapshots.join("8.new"));
     make_subvolume(&snapshots.join("8.new/inside"));
     make_subvolume(&snapshots.join("9.now"));
+    fs::create_dir(snapshots.join("9.gone")).unwrap();
+    make_subvolume(&snapshots.join("9.gone/9"));
+    make_subvolume(&snapshots.join("9.gone/9/inside"));
+    fs::write(snapshots.join("8.gone"), "x").unwrap();
     make_subvolume(&snapshots.join("9"));
     for stranger in ["x", "05", "9.other", ".now"] {
         fs::create_dir(snapshots.join(stranger)).unwrap();
@@ -330,6 +334,36 @@ fn debris_is_listed_and_goes() {
     ids.iter().for_each(|id| at.backend.remove(*id).unwrap());
     assert_eq!(at.backend.inventory().unwrap(), []);
     assert_eq!(at.names(), [".now", "05", "9.other", "x"]);
+}
+
+#[test]
+fn a_large_one_is_destroyed_aside() {
+    let Some(at) = Fixture::new() else { return };
+    let fill = |dir: &Path| {
+        // Each lies in the tree itself.
+        (0..2500).for_each(|number| fs::write(dir.join(number.to_string()), [0x5a; 2000]).unwrap());
+        make_subvolume(&dir.join("inside"));
+    };
+    at.layer(1, &[], fill);
+    at.backend.create(Id(3), &[Id(2)]).unwrap();
+    fs::write(at.path(3).join("0"), "open").unwrap();
+    let names = ["2", "3"];
+    for name in names {
+        let id = Id(name.parse().unwrap());
+        assert!(aside::is_large(&at.backend.snapshots, &name.into()).unwrap(), "{name}");
+        aside::move_aside(&at.backend.snapshots, id, &name.into()).unwrap();
+        // As a crash leaves it: not there, and not forgotten.
+        assert!(at.backend.inventory().unwrap().contains(&id));
+        assert!(!at.path(id.0).exists() && at.path(id.0).with_extension("gone").join(name).exists(), "{name}");
+        at.backend.remove(id).unwrap();
+    }
+    at.backend.remove(Id(1)).unwrap();
+    assert_eq!(at.backend.inventory().unwrap(), []);
+    assert!(at.names().is_empty());
+    // And what is small stays where it is.
+    at.layer(5, &[], |dir| fs::write(dir.join("f"), "x").unwrap());
+    assert!(!aside::is_large(&at.backend.snapshots, &"6".into()).unwrap());
+    assert!(!aside::is_large(&at.backend.snapshots, &"7".into()).unwrap());
 }
 
 #[test]

@@ -209,6 +209,12 @@
 //! - **btrfs looks at an active snapshot one caller after the other**, at a read-only copy of it. The changes are found
 //!   before the first of them is handed out, and the copy is gone by then: nobody waits for a slow reader.
 //! - **A commit walks once**: the walk that counts also notes what to bring to disk, as long as that is little.
+//! - **A directory that is moved on overlay over xfs can get a new mtime**: where a lower has the new name, overlayfs exchanges
+//!   the directory with the whiteout, and xfs counts the exchange as a change of both. It is the file system's answer, and
+//!   part of the layer; the random scripts set such a time again.
+//! - **btrfs destroys a large subvolume in a directory of its own**: the kernel holds the directory around it for as long as it
+//!   evicts what it has cached, half a second for 60,000 files. The rename costs the next fsync a commit of the file system,
+//!   so that a small one is destroyed where it is.
 //! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the
 //!   error names the path.
 //!

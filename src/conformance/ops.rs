@@ -339,14 +339,17 @@ fn rewrite(place: &Place) -> Result<()> {
     place.stamp(before.mtime)
 }
 
-/// `rename`, and where the file system will not move a directory, a copy, as mv makes it.
+/// `rename`, and where the file system will not move a directory, a copy, as mv makes it. A directory keeps its mtime:
+/// overlayfs moves one to a name that a lower has by exchanging it with the whiteout, which xfs takes for a change of it.
 fn move_over(from: &Place, to: &Place) -> Result<()> {
-    let directory = from.dir.stat(&from.name)?.file_type == FileType::Dir;
+    let before = from.dir.stat(&from.name)?;
+    let directory = before.file_type == FileType::Dir;
     if to.dir.stat_if_any(&to.name)?.is_some_and(|stat| directory || stat.file_type == FileType::Dir) {
         walk::remove_all(&to.dir, &to.name)?;
     }
     match rustix::fs::renameat(&from.dir, &from.name, &to.dir, &to.name) {
         Err(Errno::XDEV) if directory => {}
+        Ok(()) if directory => return to.dir.open_dir(&to.name)?.set_mtime("", before.mtime),
         moved => return moved.at("rename", from.dir.shown_at(&from.name)),
     }
     to.dir.make_dir(&to.name)?;

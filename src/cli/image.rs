@@ -26,8 +26,9 @@ const SHORT_DIGEST_CHARS: usize = "sha256:".len() + 12;
 
 /// Bring an image into the store
 ///
-/// SRC is an OCI layout (a directory or an archive) or a docker archive, - standard input. Each layer becomes a committed
-/// snapshot named by its ChainID; layers that the store has already are not read again. Prints the image's name and ID.
+/// SRC is an OCI layout (a directory or an archive) or a docker archive, - standard input; a form before it (oci:,
+/// oci-archive:, docker-archive:) may be said. Each layer becomes a committed snapshot named by its ChainID; layers that the
+/// store has already are not read again. Prints the image's name and ID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata import layout:1.0 --name example/app:1.0")]
 pub(super) struct Import {

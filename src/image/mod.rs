@@ -73,19 +73,31 @@ impl fmt::Display for Place {
     }
 }
 
-/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists. What is not there in
-/// any way is taken for a path, for the error that names all of it; `-` stands for itself.
+/// How users say which form a layout has; reading needs nobody to say it.
+const FORMS: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+
+/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists; a form that is said before
+/// it, as a [`Destination`] is, is left out. What is not there in any way is taken for a path, for the error that names
+/// all of it; `-` stands for itself.
 pub fn split_reference(text: &OsStr) -> (PathBuf, Option<String>) {
     let bytes = text.as_bytes();
-    let exists = |path: &[u8]| path == b"-" || Path::new(OsStr::from_bytes(path)).exists();
-    if !exists(bytes) {
-        for at in (1..bytes.len()).rev().filter(|at| bytes[*at] == b':') {
-            if let (true, Ok(reference)) = (exists(&bytes[..at]), str::from_utf8(&bytes[at + 1..])) {
-                return (PathBuf::from(OsStr::from_bytes(&bytes[..at])), Some(reference.to_owned()));
-            }
-        }
+    let bare = FORMS.iter().find_map(|form| bytes.strip_prefix(form.as_bytes()));
+    [Some(bytes), bare].into_iter().flatten().find_map(split_existing).unwrap_or_else(|| (PathBuf::from(text), None))
+}
+
+fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
+    let existing = |path: &[u8]| {
+        let path = Path::new(OsStr::from_bytes(path));
+        (path == Path::new("-") || path.exists()).then(|| path.to_owned())
+    };
+    if let Some(path) = existing(bytes) {
+        return Some((path, None));
     }
-    (PathBuf::from(text), None)
+    let colons = (1..bytes.len()).rev().filter(|at| bytes[*at] == b':');
+    colons.into_iter().find_map(|at| {
+        let reference = str::from_utf8(&bytes[at + 1..]).ok()?;
+        Some((existing(&bytes[..at])?, Some(reference.to_owned())))
+    })
 }
 
 /// How to import.

@@ -575,5 +575,9 @@ fn references() {
     assert_eq!(split("with:colon:twice:1"), ("with:colon:twice".into(), some("1")));
     assert_eq!(split("with:other"), ("with:other".into(), None));
     assert_eq!(split_reference("-".as_ref()), ("-".into(), None));
+    let with_form = |text: &str| split_reference(text.replace('@', &root.display().to_string()).as_ref());
+    assert_eq!(with_form("oci:@/plain:app:1"), (root.join("plain"), some("app:1")));
+    assert_eq!(with_form("docker-archive:@/with:colon"), (root.join("with:colon"), None));
+    assert_eq!(with_form("tar:@/plain"), (format!("tar:{}/plain", root.display()).into(), None));
     assert_eq!(split_reference("-:app:1".as_ref()), ("-".into(), some("app:1")));
 }

@@ -41,7 +41,7 @@ const SIBLINGS: [(&str, &str); 6] = [
 ];
 
 /// Who sees system calls that are not safe.
-const SEES_SYS: [&str; 5] = ["mount", "backend", "changeset", "tree", "container"];
+const SEES_SYS: [&str; 6] = ["mount", "backend", "changeset", "tree", "container", "conformance"];
 
 /// A backend of a name is seen by these only; everybody else asks the trait.
 const SEES_BACKENDS: [&str; 2] = ["registry", "cli"];

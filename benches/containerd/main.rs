@@ -28,7 +28,7 @@ use strata::Snapshotter;
 use strata::changeset::tar::{Encoder, MtimePrecision};
 use strata::compare::image::Image;
 use strata::compare::measure::{Statistics, Timer, three_digits};
-use strata::conformance::lifecycle::GC_ROOT;
+use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::mount;
 use strata::mount::scratch::{FsType, Scratch};

@@ -14,6 +14,7 @@
 mod build;
 mod check;
 mod compare;
+mod conformance;
 mod container;
 mod doctor;
 mod image;
@@ -145,6 +146,7 @@ enum Command {
     Check(check::Check),
     Gc(snapshot::Gc),
     Compare(compare::Compare),
+    Conformance(conformance::Conformance),
     #[cfg(feature = "containerd")]
     Serve(serve::Serve),
     Completions(Completions),
@@ -188,6 +190,7 @@ impl Command {
             Self::Check(command) => command.run(session),
             Self::Gc(command) => command.run(session),
             Self::Compare(command) => command.run(session),
+            Self::Conformance(command) => command.run(session),
             #[cfg(feature = "containerd")]
             Self::Serve(command) => command.run(session),
             Self::Completions(command) => command.run(session),

@@ -1,7 +1,15 @@
-//! What every strategy must do alike, as values and judges: the rules of layers, the cases of lifecycle, operations, a
+//! What every strategy must do alike, as values and judges: cases in groups ([`suite`]), the rules of layers, operations, a
 //! model of a store, random scripts.
 
+mod case;
+mod content;
+mod deviations;
 pub mod layers;
-pub mod lifecycle;
+mod lifecycle;
 pub mod model;
 pub mod ops;
+mod round;
+pub mod suite;
+
+pub use case::{Deviation, Outcome};
+pub use round::GC_ROOT;

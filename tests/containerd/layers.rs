@@ -7,7 +7,7 @@ use std::path::Path;
 
 use strata::Snapshotter;
 use strata::changeset::blob::{Compression, Decompress, Expansion};
-use strata::conformance::lifecycle::GC_ROOT;
+use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::id::Digest;
 use strata::mount;

@@ -23,7 +23,9 @@ use std::io::Read;
 
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{Encoder, Limits, MtimePrecision, decode};
+use crate::conformance::case::{Verdict, ensure};
 use crate::conformance::ops;
+use crate::conformance::round::{GC_ROOT, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{self, Mount};
 use crate::snapshotter::{Labels, Snapshotter};
@@ -144,6 +146,22 @@ pub fn rules() -> Vec<&'static Rule> {
     rules
 }
 
+/// Holds the snapshotter of `round` to every example of `rule`.
+pub(super) fn check(rule: &Rule, round: &mut Round<'_>) -> Verdict {
+    let mut broken = Vec::new();
+    for (number, example) in rule.examples.iter().enumerate() {
+        if let Err(error) = example.check(round.on, &format!("{}{number}", round.prefix)) {
+            broken.push(format!("{}: {}", example.name, error.chain()));
+        }
+    }
+    ensure(broken.is_empty(), || broken.join("\n"))
+}
+
+/// Those of every snapshot: containerd's garbage collector spares it.
+fn labels() -> Labels {
+    [(GC_ROOT.to_owned(), "layers".to_owned())].into()
+}
+
 impl Example {
     /// Holds `snapshotter` to this example. Its snapshots are called `prefix` and something more; they are removed again.
     ///
@@ -203,7 +221,7 @@ impl Stack<'_> {
 
     fn prepare(&mut self) -> Result<Vec<Mount>> {
         let key = self.name("active");
-        let mounts = self.snapshotter.prepare(&key, self.top(), &Labels::new())?;
+        let mounts = self.snapshotter.prepare(&key, self.top(), &labels())?;
         self.names.push(key);
         Ok(mounts)
     }
@@ -218,7 +236,7 @@ impl Stack<'_> {
     fn commit(&mut self) -> Result<()> {
         let key = self.names.pop().unwrap_or_default();
         let name = self.name("committed");
-        let done = self.snapshotter.commit(&name, &key, &Labels::new());
+        let done = self.snapshotter.commit(&name, &key, &labels());
         self.names.push(if done.is_ok() { name } else { key });
         done
     }
@@ -236,7 +254,7 @@ impl Stack<'_> {
     /// The tree of a committed snapshot, or of none, by way of a view.
     fn open(&self, name: &str) -> Result<Dir> {
         let key = format!("{} view", self.prefix);
-        let mounts = self.snapshotter.view(&key, name, &Labels::new())?;
+        let mounts = self.snapshotter.view(&key, name, &labels())?;
         let dir = mount::detached(&mounts).map(|fd| Dir::from_fd(fd, name));
         self.snapshotter.remove(&key)?;
         dir
@@ -275,7 +293,7 @@ impl Stack<'_> {
             _ => self.snapshotter.stat(self.top())?.parent,
         };
         let copy = format!("{} copy", self.prefix);
-        self.snapshotter.prepare(&copy, &base, &Labels::new())?;
+        self.snapshotter.prepare(&copy, &base, &labels())?;
         let judged = apply(self.snapshotter, &copy, layer).and_then(|()| {
             let mounts = self.snapshotter.mounts(&copy)?;
             let found = Tree::read(&Dir::from_fd(mount::detached(&mounts)?, "copy"))?;

@@ -1,6 +1,8 @@
 //! Cases about keys, kinds, labels, filters and errors.
 
-use super::{Case, Fault, Round, Verdict, ensure};
+use super::{Case, Round, Verdict};
+use crate::conformance::case::{Fault, ensure};
+use crate::conformance::round::GC_ROOT;
 use crate::error::ErrorKind::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
 use crate::mount::Access;
 use crate::snapshotter::{Info, Kind};
@@ -209,7 +211,7 @@ fn walk(round: &mut Round<'_>) -> Verdict {
     round.view("v", "p")?;
     let cases = [
         (vec![], "a a-wl p v"),
-        (vec![format!("labels.\"{}\"==walk", super::GC_ROOT)], "a a-wl p v"),
+        (vec![format!("labels.\"{GC_ROOT}\"=={}", round.labels[GC_ROOT])], "a a-wl p v"),
         (vec!["kind==active".into()], "a a-wl"),
         (vec!["kind==view".into()], "v"),
         (vec!["kind==committed".into()], "p"),

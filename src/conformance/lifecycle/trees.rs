@@ -1,7 +1,9 @@
 //! Cases about what snapshots hold.
 
-use super::{Case, Fault, Round, TIME, Verdict, dir, ensure, file, removal};
+use super::{Case, Round, Verdict, dir, file, removal};
+use crate::conformance::case::{Fault, ensure};
 use crate::conformance::ops::{Edit, perform};
+use crate::conformance::round::TIME;
 use crate::snapshotter::{Info, Kind};
 use crate::tree::memory::Tree;
 

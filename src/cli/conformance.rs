@@ -1,0 +1,222 @@
+//! Whether the strategies are right, on this kernel and these file systems.
+
+mod junit;
+mod report;
+mod stage;
+mod tap;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::ValueEnum;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use globset::{GlobBuilder, GlobMatcher};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::Done;
+use super::interrupt::Interrupt;
+use super::output::table;
+use super::session::Session;
+use crate::conformance::suite::{self, Case};
+use crate::error::{Error, Result};
+use crate::mount::scratch::FsType;
+use report::{Judged, Report, Result as Tried, Word};
+use stage::{Absent, Stage, Strategy, Wanted};
+
+/// The variable that names what must be there: strategies and file systems, with commas between.
+const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
+
+/// Try whether the strategies are right on this machine
+///
+/// Every case is tried on every strategy, on fresh file systems in memory which nobody else sees, or in a directory, or on a
+/// snapshotter of containerd. With --durability none it takes a fraction of the time. Nothing of it uses the store of --root, and nothing is left behind. Needs root.
+///
+/// A case passes, or is skipped with a reason, or deviates as the strategy is known to, or fails. Exits with 1 if one
+/// failed or none was tried. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be there: what
+/// would be skipped then fails.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  strata conformance --strategy overlay --fs ext4,xfs
+  strata conformance --on /srv/test --case 'content/*'
+  strata conformance --containerd /run/containerd/containerd.sock --snapshotter overlayfs
+  strata conformance --format junit > results.xml")]
+pub(super) struct Conformance {
+    /// Which strategies [default: all]
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = strategy())]
+    strategy: Vec<Strategy>,
+    /// In this directory, whatever file system it is on
+    #[arg(long, value_name = "DIR", conflicts_with = "fs")]
+    on: Option<PathBuf>,
+    /// On fresh file systems of these types [default: ext4,xfs,btrfs,tmpfs]
+    #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = file_system())]
+    fs: Vec<FsType>,
+    /// On a snapshotter behind this socket: that of a containerd, or of a proxy plugin
+    #[cfg(feature = "containerd")]
+    #[arg(long, value_name = "SOCKET", conflicts_with_all = ["strategy", "on", "fs"])]
+    containerd: Option<PathBuf>,
+    /// Which of that containerd's snapshotters; without it the socket is that of a proxy plugin
+    #[cfg(feature = "containerd")]
+    #[arg(long, value_name = "NAME", requires = "containerd")]
+    snapshotter: Option<String>,
+    /// Only cases of these names, with wildcards; --list tells all of them
+    #[arg(long, value_name = "GLOB", value_parser = glob)]
+    case: Vec<GlobMatcher>,
+    /// What is printed
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    format: Format,
+    /// Try nothing, and tell the cases
+    #[arg(long)]
+    list: bool,
+}
+
+/// What is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people
+    Text,
+    /// The Test Anything Protocol, version 14
+    Tap,
+    /// JUnit's XML
+    Junit,
+    /// One JSON document
+    Json,
+}
+
+fn strategy() -> impl TypedValueParser<Value = Strategy> {
+    PossibleValuesParser::new(stage::STRATEGIES.map(|strategy| strategy.name))
+        .map(|name| stage::STRATEGIES.into_iter().find(|known| known.name == name).unwrap_or(stage::STRATEGIES[0]))
+}
+
+fn file_system() -> impl TypedValueParser<Value = FsType> {
+    PossibleValuesParser::new(FsType::ALL.map(FsType::as_str))
+        .map(|name| FsType::ALL.into_iter().find(|fs| fs.as_str() == name).unwrap_or(FsType::Tmpfs))
+}
+
+fn glob(text: &str) -> std::result::Result<GlobMatcher, globset::Error> {
+    GlobBuilder::new(text).literal_separator(false).build().map(|glob| glob.compile_matcher())
+}
+
+impl Conformance {
+    pub fn run(&self, session: &Session) -> Done {
+        let cases = self.cases();
+        if cases.is_empty() {
+            return Err(Error::not_found("no case has such a name: strata conformance --list tells them").into());
+        }
+        if self.list {
+            return self.tell(session, &cases);
+        }
+        super::session::check_privilege()?;
+        let interrupt = Interrupt::watch(session)?;
+        let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();
+        let required: Vec<&str> = required.split(',').map(str::trim).collect();
+        let wanted = self.wanted();
+        let bar = bar(session, (wanted.len() * cases.len()) as u64)?;
+        let mut report = Report::new();
+        for wanted in &wanted {
+            if !interrupt.asked() {
+                bar.set_message(format!("setting up {wanted}"));
+                let stage = Stage::new(wanted, session.config().durability);
+                report.judged.push(judge(wanted, stage, &cases, &required, &interrupt, &bar));
+            }
+        }
+        bar.finish_and_clear();
+        report.interrupted = interrupt.asked();
+        self.print(session, &report)?;
+        interrupt.check()?;
+        match report.count(Word::Failed) {
+            0 if report.tried() == 0 => Err(Error::precondition("no case was tried, for the reasons above").into()),
+            0 => Ok(()),
+            failed => Err(Error::data_loss(format!("{failed} of {} cases failed", report.tried())).into()),
+        }
+    }
+
+    fn cases(&self) -> Vec<Case> {
+        let mut cases = suite::cases();
+        cases.retain(|case| self.case.is_empty() || self.case.iter().any(|glob| glob.is_match(&case.name)));
+        cases
+    }
+
+    /// Who is to be judged.
+    fn wanted(&self) -> Vec<Wanted> {
+        #[cfg(feature = "containerd")]
+        if let Some(socket) = &self.containerd {
+            return vec![Wanted::Served { socket: socket.clone(), name: self.snapshotter.clone() }];
+        }
+        let strategies = if self.strategy.is_empty() { stage::STRATEGIES.to_vec() } else { self.strategy.clone() };
+        if let Some(dir) = &self.on {
+            return strategies.into_iter().map(|strategy| Wanted::In { strategy, dir: dir.clone() }).collect();
+        }
+        let systems = if self.fs.is_empty() { FsType::ALL.to_vec() } else { self.fs.clone() };
+        let on_each = |strategy| systems.iter().map(move |fs| Wanted::Fresh { strategy, fs: *fs });
+        strategies.into_iter().flat_map(on_each).collect()
+    }
+
+    fn tell(&self, session: &Session, cases: &[Case]) -> Done {
+        let document: Vec<_> = cases.iter().map(report::described).collect();
+        if self.format == Format::Json {
+            return Ok(session.output.document(&document)?);
+        }
+        let row = |case: &Case| vec![case.name.clone(), case.source.to_owned(), case.meaning.to_owned()];
+        let text = || table(&["CASE", "SOURCE", "IF IT FAILS"], cases.iter().map(row).collect());
+        Ok(session.output.either(&document, text)?)
+    }
+
+    fn print(&self, session: &Session, report: &Report) -> Result<()> {
+        match self.format {
+            _ if session.output.is_json() => session.output.document(report),
+            Format::Json => session.output.document(report),
+            Format::Text => session.output.text(&report.text()),
+            Format::Tap => session.output.text(&tap::print(report)),
+            Format::Junit => session.output.bytes(&junit::print(report)?),
+        }
+    }
+}
+
+/// Tries every case on one of them.
+fn judge(
+    wanted: &Wanted,
+    stage: std::result::Result<Stage, Absent>,
+    cases: &[Case],
+    required: &[&str],
+    interrupt: &Interrupt,
+    bar: &ProgressBar,
+) -> Judged {
+    let mut judged = Judged::of(wanted);
+    let stage = match stage {
+        Ok(stage) => stage,
+        Err(absent) => {
+            bar.inc(cases.len() as u64);
+            judged.results.push(absent.result(wanted.is_required(required)));
+            return judged;
+        }
+    };
+    match stage.subject() {
+        Err(error) => judged.results.push(Tried::setup(Word::Failed, error.chain())),
+        Ok(subject) => {
+            for case in cases {
+                if interrupt.asked() {
+                    break;
+                }
+                bar.set_message(format!("{}: {}", judged.name, case.name));
+                tracing::info!(subject = judged.name, case = case.name, "trying");
+                let began = Instant::now();
+                let outcome = case.run(&subject);
+                judged.results.push(Tried::new(case, outcome, began.elapsed()));
+                bar.inc(1);
+            }
+        }
+    }
+    if let Err(error) = stage.clear() {
+        judged.results.push(Tried::setup(Word::Failed, format!("something is left: {}", error.chain())));
+    }
+    judged
+}
+
+fn bar(session: &Session, total: u64) -> Result<ProgressBar> {
+    if !session.draws() {
+        return Ok(ProgressBar::hidden());
+    }
+    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {msg}")
+        .map_err(|error| Error::invalid("the form of the progress bar").with_source(error))?;
+    Ok(ProgressBar::new(total).with_style(style))
+}

@@ -1,0 +1,107 @@
+//! The layers below that every case finds.
+
+use std::io::{Seek as _, SeekFrom, Write as _};
+
+use crate::conformance::ops::ACL;
+use crate::error::{Context as _, Result};
+use crate::tree::{Device, Dir, FileType, Timestamp, walk};
+
+/// What fills each of them, the lowest first.
+pub(super) const LAYERS: [fn(&Dir) -> Result<()>; 2] = [lower, upper];
+
+/// When everything below changed last.
+pub(super) const TIME: Timestamp = Timestamp { seconds: 1_600_000_000, nanos: 123_456_789 };
+
+/// An attribute of `file`.
+pub(super) const NOTE: &[u8] = b"trusted.note";
+
+/// Its value.
+pub(super) const NOTE_VALUE: &[u8] = b"kept";
+
+/// The attribute that holds the capabilities of a program.
+pub(super) const CAPABILITY: &[u8] = b"security.capability";
+
+/// `cap_net_raw+ep`, in version 2 of the form.
+pub(super) const CAPABILITY_VALUE: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// The length of `sparse`, of which [`ISLAND_BYTES`] are data.
+pub(super) const SPARSE_BYTES: u64 = 8 << 20;
+
+/// Where its data begin.
+pub(super) const ISLAND: u64 = 4 << 20;
+
+/// How many there are.
+pub(super) const ISLAND_BYTES: u64 = 4096;
+
+/// The bytes of `file`: no two pages are alike.
+pub(super) fn bytes() -> Vec<u8> {
+    (0..70_000_u32).map(|at| (at / 251 + at) as u8).collect()
+}
+
+/// A list that gives the user 1000 more than the group.
+pub(super) fn access_list() -> Vec<u8> {
+    let entries: [(u16, u16, u32); 5] =
+        [(0x01, 6, u32::MAX), (0x02, 6, 1000), (0x04, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for (tag, bits, id) in entries {
+        value.extend(tag.to_le_bytes());
+        value.extend(bits.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
+fn file(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
+    dir.create_file(name)?.write_all(bytes).at("write", name)?;
+    dir.set_mode(name, mode)
+}
+
+fn subdir(dir: &Dir, name: &str) -> Result<Dir> {
+    dir.make_dir(name)?;
+    dir.set_mode(name, 0o755)?;
+    dir.open_dir(name)
+}
+
+fn lower(root: &Dir) -> Result<()> {
+    file(root, "file", &bytes(), 0o640)?;
+    root.set_owner("file", 1, 2)?;
+    root.set_xattr("file", NOTE, NOTE_VALUE)?;
+    file(root, "other", b"other", 0o644)?;
+    file(root, "listed", b"listed", 0o664)?;
+    root.set_xattr("listed", ACL, &access_list())?;
+    file(root, "capable", b"capable", 0o755)?;
+    root.set_xattr("capable", CAPABILITY, &CAPABILITY_VALUE)?;
+    file(root, "suid", b"suid", 0o4755)?;
+    file(root, "pair-a", b"pair", 0o644)?;
+    root.make_link(root, "pair-a", "pair-b")?;
+    root.make_symlink(b"file", "link")?;
+    root.make_symlink(b"nowhere", "dangling")?;
+    root.make_node(FileType::Fifo, Device::default(), "fifo")?;
+    root.make_node(FileType::Char, Device { major: 1, minor: 3 }, "null")?;
+    let mut sparse = root.create_file("sparse")?;
+    sparse.set_len(SPARSE_BYTES).at("resize", "sparse")?;
+    sparse.seek(SeekFrom::Start(ISLAND)).at("seek in", "sparse")?;
+    sparse.write_all(&[7; ISLAND_BYTES as usize]).at("write", "sparse")?;
+    let dir = subdir(root, "dir")?;
+    file(&dir, "inner", b"inner", 0o644)?;
+    let deep = subdir(&subdir(&dir, "sub")?, "deep")?;
+    file(&deep, "leaf", b"leaf", 0o600)?;
+    root.set_owner("dir", 3, 4)?;
+    root.set_mode("dir", 0o750)?;
+    file(&subdir(root, "gone")?, "hidden", b"hidden", 0o644)?;
+    file(&subdir(root, "opaque")?, "old", b"old", 0o644)?;
+    let full = subdir(root, "full")?;
+    ["a", "b", "c"].into_iter().try_for_each(|name| file(&full, name, name.as_bytes(), 0o644))?;
+    subdir(root, "empty")?;
+    ["file", "other", "listed", "capable", "suid", "sparse", "dir"]
+        .into_iter()
+        .try_for_each(|name| root.set_mtime(name, TIME))
+}
+
+fn upper(root: &Dir) -> Result<()> {
+    walk::remove_all(root, "gone")?;
+    walk::remove_all(root, "opaque")?;
+    file(&subdir(root, "opaque")?, "new", b"new", 0o644)?;
+    file(&root.open_dir("dir")?, "second", b"second", 0o644)?;
+    root.set_mtime("dir", TIME)
+}

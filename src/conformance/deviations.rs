@@ -1,0 +1,44 @@
+//! What a strategy is known to do otherwise than a plain file system, with the reason.
+
+use super::case::Deviation;
+
+/// overlayfs, as it is mounted for containers: without `redirect_dir`, `index` and `metacopy`.
+const OVERLAY: [Deviation; 5] = [
+    Deviation {
+        case: "content/mapping-sees-later-writes",
+        sign: "what the mapping shows",
+        why: "a mapping that was made before the file was copied up goes on showing the lower file (overlayfs.rst, \
+              Non-standard behavior)",
+    },
+    Deviation {
+        case: "content/lower-directory-is-renamed",
+        sign: "Invalid cross-device link",
+        why: "EXDEV: a directory of a lower layer is not moved without redirect_dir, whose state no layer can carry; \
+              mv copies (overlayfs.rst, redirect_dir)",
+    },
+    Deviation {
+        case: "content/hard-links-are-one-file",
+        sign: "by the other name",
+        why: "copying up splits hard links of a lower layer without index, whose state no layer can carry (overlayfs.rst, \
+              Index)",
+    },
+    Deviation {
+        case: "content/hard-link-count-falls",
+        sign: "names: 2 and not 1",
+        why: "the number of names is that of the lower file without index (overlayfs.rst, Index)",
+    },
+    Deviation {
+        case: "content/renaming-one-link-to-the-other",
+        sign: "pair-a is gone",
+        why: "hard links of a lower layer are files of their own once they are touched, without index (overlayfs.rst, \
+              Index)",
+    },
+];
+
+/// What is known of a snapshotter whose mounts are of this type.
+pub(super) fn of(fstype: &str) -> &'static [Deviation] {
+    match fstype {
+        "overlay" => &OVERLAY,
+        _ => &[],
+    }
+}

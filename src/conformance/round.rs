@@ -1,0 +1,166 @@
+//! One case on one snapshotter: keys of its own, a model that says what must be there, and a broom.
+
+use super::case::{Fault, Verdict, ensure};
+use super::model::Model;
+use super::ops::{Edit, Op, perform};
+use crate::error::{ErrorKind, Result};
+use crate::mount;
+use crate::snapshotter::{Info, Labels, Snapshotter};
+use crate::tree::memory::Tree;
+use crate::tree::{Dir, Timestamp};
+
+/// The label that containerd's garbage collector honours.
+pub const GC_ROOT: &str = "containerd.io/gc.root";
+
+/// The time that edits give to what they touch.
+pub(super) const TIME: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
+
+/// What the suite does not compare.
+const NOT_COMPARED: [&str; 2] = ["time", "xattrs"];
+
+/// One case on one snapshotter, in step with the model.
+pub(super) struct Round<'a> {
+    pub on: &'a dyn Snapshotter,
+    pub prefix: String,
+    pub labels: Labels,
+    /// What there must be, by the names of the case, without the prefix.
+    pub model: Model,
+}
+
+impl<'a> Round<'a> {
+    /// A round of the case `name`, with keys that begin with `prefix`.
+    pub fn new(on: &'a dyn Snapshotter, prefix: &str, name: &str) -> Self {
+        let labels = [(GC_ROOT.to_owned(), name.to_owned())].into();
+        Self { on, prefix: format!("{prefix}{name}/"), labels, model: Model::default() }
+    }
+
+    /// The key that the case calls `name`.
+    pub fn key(&self, name: &str) -> String {
+        if name.is_empty() { String::new() } else { format!("{}{name}", self.prefix) }
+    }
+
+    pub fn labels(&self, more: &[(&str, &str)]) -> Labels {
+        let more = more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        self.labels.clone().into_iter().chain(more).collect()
+    }
+
+    pub fn prepare(&mut self, key: &str, parent: &str) -> Verdict {
+        self.on.prepare(&self.key(key), &self.key(parent), &self.labels)?;
+        self.step(&Op::Prepare { key: key.into(), parent: parent.into() })
+    }
+
+    pub fn view(&mut self, key: &str, parent: &str) -> Verdict {
+        self.on.view(&self.key(key), &self.key(parent), &self.labels)?;
+        self.step(&Op::View { key: key.into(), parent: parent.into() })
+    }
+
+    pub fn commit(&mut self, name: &str, key: &str) -> Verdict {
+        self.on.commit(&self.key(name), &self.key(key), &self.labels)?;
+        self.step(&Op::Commit { name: name.into(), key: key.into() })
+    }
+
+    pub fn remove(&mut self, key: &str) -> Verdict {
+        self.on.remove(&self.key(key))?;
+        self.step(&Op::Remove { key: key.into() })
+    }
+
+    /// Does `edits` in the active snapshot `key`.
+    pub fn edit(&mut self, key: &str, edits: &[Edit]) -> Verdict {
+        let tree = self.open(key)?;
+        for edit in edits {
+            perform(&tree, edit, TIME)?;
+            self.step(&Op::Edit { key: key.into(), edit: edit.clone(), time: TIME })?;
+        }
+        Ok(())
+    }
+
+    /// A layer: `edits` on top of `parent`, committed as `name`, and what is seen there compared.
+    pub fn layer(&mut self, name: &str, parent: &str, edits: &[Edit]) -> Verdict {
+        let key = format!("{name} in work");
+        self.prepare(&key, parent)?;
+        self.same_tree(&key)?;
+        self.edit(&key, edits)?;
+        self.same_tree(&key)?;
+        self.commit(name, &key)?;
+        self.look(name)
+    }
+
+    /// Compares what a view of the committed `name` shows.
+    pub fn look(&mut self, name: &str) -> Verdict {
+        let view = format!("look at {name}");
+        self.view(&view, name)?;
+        self.same_tree(&view)?;
+        self.remove(&view)
+    }
+
+    pub fn step(&mut self, op: &Op) -> Verdict {
+        let answer = self.model.perform(op);
+        ensure(answer.is_ok(), || format!("{op} succeeded, and the contract has {answer:?}"))
+    }
+
+    /// What the active snapshot or view `key` shows, mounted nowhere.
+    pub fn open(&self, key: &str) -> Verdict<Dir> {
+        Ok(Dir::from_fd(mount::detached(&self.on.mounts(&self.key(key))?)?, key))
+    }
+
+    pub fn same_tree(&self, key: &str) -> Verdict {
+        let found = Tree::read(&self.open(key)?)?;
+        let Some(expected) = self.model.snapshots.get(key) else {
+            return Err(Fault::Broken(format!("{key:?} is there and must not be")));
+        };
+        let differences: Vec<String> = expected
+            .tree
+            .differences(&found)
+            .iter()
+            .filter(|difference| !NOT_COMPARED.contains(&difference.aspect))
+            .map(ToString::to_string)
+            .collect();
+        ensure(differences.is_empty(), || format!("the tree of {key:?}: {}", differences.join("; ")))
+    }
+
+    /// What is known of `key`.
+    pub fn stat(&self, key: &str) -> Verdict<Info> {
+        Ok(self.on.stat(&self.key(key))?)
+    }
+
+    /// That `answer`, to `what`, fails with `kind`.
+    pub fn fails<T>(&self, what: &str, answer: Result<T>, kind: ErrorKind) -> Verdict {
+        match answer {
+            Ok(_) => Err(Fault::Broken(format!("{what} succeeded, and must fail with {kind}"))),
+            Err(error) => ensure(error.kind() == kind, || {
+                format!("{what} failed with {}, and must with {kind}: {}", error.kind(), error.chain())
+            }),
+        }
+    }
+
+    /// The snapshots that match `filters`, by the names of the case.
+    pub fn walk(&self, filters: &[&str]) -> Verdict<Vec<Info>> {
+        let mut found = Vec::new();
+        self.on.walk(filters, &mut |info| {
+            if info.name.starts_with(&self.prefix) {
+                found.push(info.clone());
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Removes everything that the case made, children first.
+    pub fn sweep(&self) -> Result<()> {
+        loop {
+            let mut left: Vec<Info> = Vec::new();
+            self.on.walk(&[], &mut |info| {
+                if info.name.starts_with(&self.prefix) {
+                    left.push(info.clone());
+                }
+                Ok(())
+            })?;
+            let is_parent = |info: &Info| left.iter().any(|other| other.parent == info.name);
+            let leaves: Vec<_> = left.iter().filter(|info| !is_parent(info)).collect();
+            if leaves.is_empty() {
+                return Ok(());
+            }
+            leaves.into_iter().try_for_each(|info| self.on.remove(&info.name))?;
+        }
+    }
+}

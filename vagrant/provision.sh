@@ -1,7 +1,13 @@
 #!/usr/bin/env bash
 # Installs what building and testing strata needs, on Debian 12 and 13 and on Ubuntu. This is the
-# one place that does: the Makefile, CI and the virtual machine all call it. It may be run any
+# one place that does: the Makefile, CI and the virtual machines all call it. It may be run any
 # number of times and answers at once when nothing is missing.
+#
+#   provision.sh            what building and testing needs
+#   provision.sh --quick    that, and the emulator for vagrant/quick.sh
+#   provision.sh --vagrant  that, and Vagrant, libvirt and what makes a box, for vagrant/ci.sh
+#   provision.sh --guest    only what the suites need where programs come ready from elsewhere
+#   provision.sh --list     the packages of --guest, installing nothing
 #
 # It adds packages, and unpacks one below target/, and nothing else: no service is started or
 # left enabled, no setting of the machine is changed. Without root it uses sudo; without sudo it
@@ -10,34 +16,43 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
+# shellcheck source=vagrant/archive.sh
+. vagrant/archive.sh
 
 # PROGRAM:PACKAGE. A program that is there is not installed again, whoever brought it: Docker's own
 # containerd and runc, for one, would otherwise be thrown out for Debian's.
-NEEDS=(
-  # to build: rusqlite and zstd compile C
+BUILD=(
+  # rusqlite and zstd compile C
   g++:build-essential make:make git:git
-  # the file systems under test, and their attributes
-  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
-  sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap
   # the outside judges of what we read and write
-  umoci:umoci skopeo:skopeo buildah:buildah podman:podman containerd:containerd
-  pigz:pigz crun:crun runc:runc busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils jq:jq
+  umoci:umoci skopeo:skopeo buildah:buildah podman:podman bsdtar:libarchive-tools pigz:pigz
   # to measure the processor time and the memory of whole programs (make bench-import)
   /usr/bin/time:time
   # the shells that read our completions
   zsh:zsh fish:fish
+  # to check these scripts
+  shellcheck:shellcheck
+)
+SUITES=(
+  # the file systems under test, and their attributes
+  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
+  sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
+  # who plugs strata in, and what runs containers
+  containerd:containerd crun:crun runc:runc busybox:busybox-static zstd:zstd xz:xz-utils jq:jq
   # a disk whose writes are noted or fail; Debian 12 has it in the second package
   qemu-storage-daemon:qemu-utils qemu-storage-daemon:qemu-system-common setpriv:util-linux
-  # to look into what went wrong, and to check these scripts
-  strace:strace shellcheck:shellcheck
+  # to look into what went wrong, and to make system calls fail
+  strace:strace
 )
-
-missing=()
-for need in "${NEEDS[@]}"; do
-  command -v "${need%%:*}" >/dev/null || missing+=("${need#*:}")
-done
+QUICK=(qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap cpio:cpio)
+VAGRANT=(
+  vagrant:vagrant /usr/share/vagrant-plugins/plugins.d/vagrant-libvirt.json:vagrant-libvirt
+  libvirtd:libvirt-daemon /usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so:libvirt-daemon-driver-qemu
+  virsh:libvirt-clients qemu-img:qemu-utils dnsmasq:dnsmasq-base iptables:iptables rsync:rsync
+  grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin
+)
 
 say() { printf 'provision: %s\n' "$*" >&2; }
 
@@ -51,9 +66,22 @@ as_root() {
   fi
 }
 
+# The packages of those PROGRAM:PACKAGE whose program, or file, is not there.
+missing_of() {
+  local need
+  for need in "$@"; do
+    command -v "${need%%:*}" >/dev/null || [[ -f ${need%%:*} ]] || printf '%s\n' "${need#*:}"
+  done | sort -u
+}
+
 # The names of the units that are started at boot.
 enabled_units() {
   find /etc/systemd/system -type l -path '*.wants/*' -printf '%f\n' 2>/dev/null | sort -u
+}
+
+apt_install() {
+  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
+    apt-get -qy --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
 # Installs packages with every service start denied, then disables the units that came with them.
@@ -67,15 +95,27 @@ install_packages() {
     as_root chmod 755 "$policy"
   fi
   as_root apt-get -q update
-  as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1 \
-    apt-get -qy --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
-    install "$@"
+  if [[ " $* " == *" qemu-system-x86 "* && $(dpkg-query -W -f '${Version}' qemu-utils 2>/dev/null) == *~bpo* ]]; then
+    install_emulator_from_backports
+  fi
+  apt_install install "$@"
   if command -v systemctl >/dev/null; then
     while read -r unit; do
       say "leaving $unit disabled"
       as_root systemctl --quiet disable "$unit"
     done < <(comm -13 <(printf '%s\n' "$before") <(enabled_units))
   fi
+}
+
+# Where qemu-utils came from backports, the emulator of the release itself cannot stand beside it.
+install_emulator_from_backports() {
+  local PRIVATE dir release
+  dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
+  release=$(debian_release)
+  private_options "$dir"
+  archive_lists "$dir" "$release" "$release-updates" "$release-backports" &&
+    apt_install "${PRIVATE[@]}" -t "$release-backports" install qemu-system-x86
+  as_root rm -rf "$dir"
 }
 
 # Whether the cargo in reach is as new as Cargo.toml asks for.
@@ -87,47 +127,23 @@ cargo_suffices() {
   [[ $(printf '%s\n' "$want" "$have" | sort -V | head -n 1) == "$want" ]]
 }
 
-if [[ ${#missing[@]} -gt 0 ]]; then
-  say "missing: ${missing[*]}"
-  if [[ $EUID -ne 0 ]] && ! as_root true 2>/dev/null; then
-    say "not root, and sudo does not work: to install them, run as root: $PWD/vagrant/provision.sh"
-  else
-    install_packages "${missing[@]}"
-  fi
-fi
-
-if ! cargo_suffices; then
+install_rust() {
   say "no cargo, or too old a one: installing Rust with rustup for user $(id -un)"
   command -v curl >/dev/null || install_packages curl ca-certificates
   curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs |
     sh -s -- -y -q --no-modify-path --profile minimal --component clippy,rustfmt
-fi
-
-# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is not
-# installed but unpacked, from the archive that this machine's own sources name, checked by apt.
-SECOND=target/containerd-1.7
-SECOND_SUITE=trixie
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
-
-# Runs an apt tool on lists and a cache of its own in $1, with that archive alone.
-private_apt() {
-  local dir=$1 tool=$2
-  shift 2
-  "$tool" -q -o Dir::Etc::sourcelist="$dir/sources.list" -o Dir::Etc::sourceparts=- \
-    -o Dir::State::lists="$dir/lists" -o Dir::Cache="$dir/cache" -o Acquire::Languages=none \
-    -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=0 "$@"
 }
 
+# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is not
+# installed but unpacked.
+SECOND=target/containerd-1.7
+SECOND_SUITE=trixie
+
 unpack_second_containerd() {
-  local site dir
-  # shellcheck disable=SC2016 # it is apt that expands it
-  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' |
-    sort -u | head -n 1)
-  [[ -n $site ]] || { say "no archive of Debian among apt's sources: run apt-get update"; return; }
+  local dir
+  say "unpacking a second containerd below $SECOND"
   dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
-  mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial" "$dir/unpacked"
-  printf 'deb [signed-by=%s] %s %s main\n' "$KEYRING" "$site" "$SECOND_SUITE" >"$dir/sources.list"
-  if private_apt "$dir" apt-get update >&2 &&
+  if archive_lists "$dir" "$SECOND_SUITE" &&
     (cd "$dir" && private_apt "$dir" apt-get download containerd >&2) &&
     dpkg -x "$dir"/containerd_*.deb "$dir/unpacked"; then
     mkdir -p target && rm -rf "$SECOND" && mv "$dir/unpacked" "$SECOND"
@@ -137,7 +153,24 @@ unpack_second_containerd() {
   rm -rf "$dir"
 }
 
-if [[ ! -x $SECOND/usr/bin/containerd && -e $KEYRING ]]; then
-  say "unpacking a second containerd below $SECOND"
-  unpack_second_containerd
+case ${1-} in
+  '') needs=("${BUILD[@]}" "${SUITES[@]}") ;;
+  --quick) needs=("${BUILD[@]}" "${SUITES[@]}" "${QUICK[@]}") ;;
+  --vagrant) needs=("${BUILD[@]}" "${SUITES[@]}" "${QUICK[@]}" "${VAGRANT[@]}") ;;
+  --guest) needs=("${SUITES[@]}") ;;
+  --list) printf '%s\n' "${SUITES[@]#*:}" | sort -u; exit ;;
+  *) say "usage: provision.sh [--quick | --vagrant | --guest | --list]"; exit 2 ;;
+esac
+
+mapfile -t missing < <(missing_of "${needs[@]}")
+if [[ ${#missing[@]} -gt 0 ]]; then
+  say "missing: ${missing[*]}"
+  if [[ $EUID -ne 0 ]] && ! as_root true 2>/dev/null; then
+    say "not root, and sudo does not work: to install them, run as root: $PWD/vagrant/provision.sh $*"
+  else
+    install_packages "${missing[@]}"
+  fi
 fi
+[[ ${1-} != --guest ]] || exit 0
+cargo_suffices || install_rust
+if [[ ! -x $SECOND/usr/bin/containerd ]] && command -v dpkg >/dev/null; then unpack_second_containerd; fi

@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# The archive of Debian that this machine's own apt sources name, read without touching the machine's
+# own lists: a directory of the caller's holds lists and cache. To be sourced.
+
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# Debian's code name of what runs here: bookworm, trixie.
+debian_release() {
+  # shellcheck source=/dev/null
+  (. /etc/os-release && [[ $ID == debian ]] && printf '%s\n' "$VERSION_CODENAME")
+}
+
+# The address of the archive; fails where apt knows none of Debian's.
+debian_site() {
+  local site
+  # shellcheck disable=SC2016 # it is apt that expands it
+  site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u)
+  [[ -n $site && -e $KEYRING ]] && printf '%s\n' "${site%%$'\n'*}"
+}
+
+# Sets PRIVATE to the options by which an apt tool keeps to the directory $1.
+private_options() {
+  PRIVATE=(-q -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts=-
+    -o Dir::State::lists="$1/lists" -o Dir::Cache="$1/cache" -o Acquire::Languages=none
+    -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=0 -o Dpkg::Use-Pty=0)
+}
+
+# Runs the apt tool $2 in the directory $1.
+private_apt() {
+  local PRIVATE dir=$1 tool=$2
+  shift 2
+  private_options "$dir"
+  "$tool" "${PRIVATE[@]}" "$@"
+}
+
+# Brings the lists of the suites $2... into the directory $1.
+archive_lists() {
+  local dir=$1 site
+  shift
+  site=$(debian_site) || { echo "no archive of Debian among apt's sources (has apt-get update run?)" >&2; return 1; }
+  mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
+  printf "deb [signed-by=$KEYRING] $site %s main\n" "$@" >"$dir/sources.list"
+  private_apt "$dir" apt-get update >&2
+}

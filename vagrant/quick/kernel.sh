@@ -1,0 +1,83 @@
+#!/usr/bin/env bash
+# kernel.sh KERNEL DIR: a kernel of Debian's, by the beginning of its version (6.1, 6.18.15), unpacked
+# below DIR with its modules and an initial ramdisk. What is in DIR already is left as it is.
+#
+#   DIR/vmlinuz  DIR/initrd  DIR/version  DIR/lib/modules/VERSION
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=vagrant/archive.sh
+. "$here/../archive.sh"
+kernel=$1 dir=$2
+
+# The newest of a series is taken, whichever release has it.
+SUITES=(bookworm bookworm-backports trixie trixie-backports)
+
+# What the initial ramdisk needs to find the root and what the host shares. Some are built in.
+MODULES=(virtio_pci virtio_blk virtio_rng ext4 overlay 9pnet_virtio 9p)
+
+# The version, as in the package's name, of the newest kernel that begins with $kernel. The cloud
+# kernels have no 9p, the real-time ones are others.
+find_version() {
+  local series=${kernel//./\\.}
+  private_apt "$work" apt-cache search --names-only "^linux-(image|binary)-$series(\\.|-|\\+).*[0-9]-amd64\$" |
+    sed -E 's/^linux-(image|binary)-([^ ]*) .*/\2/' | sort -uV | tail -n 1
+}
+
+# Newer kernels come in two packages.
+packages() {
+  if [[ -n $(private_apt "$work" apt-cache search --names-only "^linux-binary-${version//+/\\+}\$") ]]; then
+    printf '%s\n' "linux-binary-$version" "linux-modules-$version"
+  else
+    printf '%s\n' "linux-image-$version"
+  fi
+}
+
+unpack() {
+  local packages package
+  mapfile -t packages < <(packages)
+  (cd "$work" && private_apt "$work" apt-get download "${packages[@]}" >&2)
+  for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
+  mkdir -p "$new/lib/modules"
+  mv "$(find "$work/unpacked" -path '*/lib/modules/*' -prune -type d -print -quit)" "$new/lib/modules/$version"
+  mv "$(find "$work/unpacked" "$new" -name 'vmlinuz*' -type f -print -quit)" "$new/vmlinuz"
+  depmod -b "$new" "$version"
+}
+
+# The modules that the initial ramdisk loads, in order, each once.
+module_files() {
+  local module
+  for module in "${MODULES[@]}"; do
+    modprobe -d "$new" -S "$version" --show-depends "$module"
+  done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++'
+}
+
+make_initrd() {
+  local root=$work/initrd file name
+  mkdir -p "$root"/{bin,dev,proc,sys,new,ro,rw,modules}
+  cp "$(command -v busybox)" "$root/bin/busybox"
+  while read -r file; do
+    name=$(basename "$file" | sed 's/\.ko.*//')
+    case $file in
+      *.xz) xz -dc "$file" ;;
+      *.zst) zstd -qdc "$file" ;;
+      *) cat "$file" ;;
+    esac >"$root/modules/$name.ko"
+    echo "$name" >>"$root/modules/order"
+  done < <(module_files)
+  install -m 755 "$here/initrd.sh" "$root/init"
+  (cd "$root" && find . | cpio -o -H newc --quiet | zstd -q -3) >"$new/initrd"
+}
+
+[[ ! -e $dir/initrd ]] || exit 0
+mkdir -p "$(dirname "$dir")"
+work=$(mktemp -d "$dir.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+new=$work/new
+archive_lists "$work" "${SUITES[@]}"
+version=$(find_version)
+[[ -n $version ]] || { echo "Debian (${SUITES[*]}) has no kernel $kernel" >&2; exit 2; }
+unpack
+make_initrd
+echo "$version" >"$new/version"
+rm -rf "$dir"
+mv "$new" "$dir"

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# root.sh IMAGE: the root file system of the guests, of this machine's own release of Debian: what is
+# built here runs there. An image that is there already is left as it is.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=vagrant/archive.sh
+. "$here/../archive.sh"
+image=$1
+
+# Beyond what is essential in Debian: the file systems under test, and modules.
+PACKAGES=btrfs-progs,xfsprogs,e2fsprogs,kmod,mount
+IMAGE_SIZE=600M
+
+[[ ! -e $image ]] || exit 0
+release=$(debian_release) || { echo "this is no Debian: its programs would not fit the guest's" >&2; exit 2; }
+site=$(debian_site)
+mkdir -p "$(dirname "$image")"
+work=$(mktemp -d "$image.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+mmdebstrap --quiet --variant=essential --components=main --include="$PACKAGES" \
+  --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+  --dpkgopt='path-exclude=/usr/share/locale/*' \
+  "$release" "$work/root" "deb [signed-by=$KEYRING] $site $release main"
+install -m 755 "$here/guest.sh" "$work/root/guest.sh"
+mkdir -p "$work/root/strata" "$work/root/lib/modules"
+mkfs.ext4 -q -O '^has_journal' -d "$work/root" "$work/image" "$IMAGE_SIZE"
+mv "$work/image" "$image"

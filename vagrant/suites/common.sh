@@ -1,0 +1,65 @@
+# shellcheck shell=bash
+# What every suite needs: the programs to run, and a verdict that cannot be had by running nothing.
+# To be sourced. Exit status of a suite: 0 passed, 1 something failed, 2 it could not be run.
+
+CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+BIN=$CHECKOUT/target/vm/bin
+export PATH=$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin
+
+die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
+
+# Every suite mounts and makes file systems.
+[[ $EUID -eq 0 ]] || exec sudo -E "$0" "$@"
+
+# The file systems that the suites use, loaded by name: in a small guest nothing else does it.
+for module in overlay btrfs xfs loop fuse; do modprobe -q "$module" || true; done
+
+# Sets STRATA to a strata that runs here: what the host built, else what cargo builds here.
+find_strata() {
+  if [[ -x $BIN/strata ]] && "$BIN/strata" --version >/dev/null 2>&1; then
+    STRATA=$BIN/strata
+  elif command -v cargo >/dev/null; then
+    (cd "$CHECKOUT" && cargo build --quiet --locked --bin strata) || die "cargo could not build strata"
+    STRATA=$CHECKOUT/target/debug/strata
+  else
+    die "no strata in $BIN that runs here (vagrant/stage.sh on the host makes it), and no cargo to build it"
+  fi
+}
+
+# Runs the test program $1 of cargo's, with arguments for it.
+run_test() {
+  local name=$1 log passed status=0
+  shift
+  log=$(mktemp)
+  if [[ -x $BIN/$name ]]; then
+    link_checkout
+    "$BIN/$name" "$@" 2>&1 | tee "$log" || status=1
+  elif command -v cargo >/dev/null; then
+    (cd "$CHECKOUT" && cargo test --locked --test "$name" -- "$@") 2>&1 | tee "$log" || status=1
+  else
+    die "no $name in $BIN (vagrant/stage.sh $name on the host makes it), and no cargo to build it"
+  fi
+  passed=$(sed -nE 's/^test result: .* ([0-9]+) passed.*/\1/p' "$log" | tail -n 1)
+  rm -f "$log"
+  [[ ${passed:-0} -gt 0 ]] || die "$name ran no test"
+  return $status
+}
+
+# Programs that were built elsewhere look for strata, and for a second containerd, where they were built.
+link_checkout() {
+  local built
+  built=$(cat "$BIN/checkout")
+  if [[ ! -e $built ]]; then
+    mkdir -p "$(dirname "$built")"
+    ln -s "$CHECKOUT" "$built"
+  fi
+  if [[ ! -e $built/target/debug/strata ]]; then
+    mkdir -p "$built/target/debug"
+    ln -s "$BIN/strata" "$built/target/debug/strata"
+  fi
+}
+
+# Fails where the kernel complained of itself since it was started.
+kernel_is_well() {
+  ! dmesg | grep -E '\bBUG: |\bWARNING: |Oops|general protection|possible recursive|hung_task|blocked for more than'
+}

@@ -14,6 +14,7 @@ die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 # The file systems that the suites use, loaded by name: in a small guest nothing else does it.
 for module in overlay btrfs xfs loop fuse; do modprobe -q "$module" || true; done
 
+# shellcheck disable=SC2034 # STRATA is for those who source this
 # Sets STRATA to a strata that runs here: what the host built, else what cargo builds here.
 find_strata() {
   if [[ -x $BIN/strata ]] && "$BIN/strata" --version >/dev/null 2>&1; then
@@ -53,7 +54,8 @@ link_checkout() {
     mkdir -p "$(dirname "$built")"
     ln -s "$CHECKOUT" "$built"
   fi
-  if [[ ! -e $built/target/debug/strata ]]; then
+  # Not where the host shares its checkout read-only: what needs strata says so then.
+  if [[ ! -e $built/target/debug/strata && -w $built ]]; then
     mkdir -p "$built/target/debug"
     ln -s "$BIN/strata" "$built/target/debug/strata"
   fi

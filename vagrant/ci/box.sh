@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# box.sh BOX: a box for Vagrant's libvirt provider, of Debian's packages alone: this machine's own
+# release, with the kernel of its backports and what the suites need. No loop device, no mount and no
+# boot loader's installer is needed. A box that is there already is left as it is.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=vagrant/archive.sh
+. "$here/../archive.sh"
+box=$1
+
+# What a box is: a system that boots, takes an address and lets Vagrant in.
+SYSTEM=systemd,systemd-sysv,udev,dbus,openssh-server,sudo,rsync,iproute2,procps,initramfs-tools,zstd
+DISK_MB=8192
+# The first partition begins after this, and the boot loader lies before it.
+BEFORE_MB=1
+
+make_root() {
+  local packages site
+  packages=$("$here/../provision.sh" --list | paste -sd ,)
+  site=$(debian_site)
+  mmdebstrap --quiet --variant=minbase --components=main \
+    --include="$SYSTEM,$packages,linux-image-amd64/$release-backports" \
+    --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
+    --dpkgopt='path-exclude=/usr/share/locale/*' --aptopt="APT::Default-Release \"$release\"" \
+    "$release" "$work/root" \
+    "deb [signed-by=$KEYRING] $site $release main" "deb [signed-by=$KEYRING] $site $release-backports main"
+}
+
+# A partition table, a file system with the tree in it, and GRUB with its modules built in.
+make_disk() {
+  local disk=$work/disk part=$work/part
+  truncate -s "${DISK_MB}M" "$disk"
+  echo "$((BEFORE_MB * 2048)),,L,*" | sfdisk -q --label dos "$disk"
+  truncate -s "$((DISK_MB - BEFORE_MB))M" "$part"
+  mkfs.ext4 -q -F -L root -d "$work/root" "$part"
+  dd if="$part" of="$disk" bs=1M seek="$BEFORE_MB" conv=notrunc,sparse status=none
+  grub-mkimage -O i386-pc -p '(hd0,msdos1)/boot/grub' -o "$work/core" biosdisk part_msdos ext2 linux normal boot configfile
+  dd if=/usr/lib/grub/i386-pc/boot.img of="$disk" bs=440 count=1 conv=notrunc status=none
+  dd if="$work/core" of="$disk" bs=512 seek=1 conv=notrunc status=none
+  qemu-img convert -O qcow2 "$disk" "$work/box.img"
+}
+
+pack() {
+  echo "{\"provider\":\"libvirt\",\"format\":\"qcow2\",\"virtual_size\":$((DISK_MB / 1024))}" >"$work/metadata.json"
+  echo 'Vagrant.configure("2") { |config| config.vm.provider(:libvirt) { |libvirt| libvirt.disk_bus = "virtio" } }' >"$work/Vagrantfile"
+  tar -C "$work" -cf "$work/box" metadata.json Vagrantfile box.img
+  mv "$work/box" "$box"
+}
+
+[[ ! -e $box ]] || exit 0
+release=$(debian_release) || { echo "this is no Debian: its programs would not fit the guest's" >&2; exit 2; }
+mkdir -p "$(dirname "$box")"
+work=$(mktemp -d "$box.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+make_root
+"$here/customize.sh" "$work/root"
+make_disk
+pack

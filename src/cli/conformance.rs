@@ -17,8 +17,9 @@ use super::Done;
 use super::interrupt::Interrupt;
 use super::output::table;
 use super::session::Session;
+use crate::conformance::random;
 use crate::conformance::suite::{self, Case};
-use crate::error::{Error, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::mount::scratch::FsType;
 use report::{Judged, Report, Result as Tried, Word};
 use stage::{Absent, Stage, Strategy, Wanted};
@@ -39,6 +40,7 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
   strata conformance --strategy overlay --fs ext4,xfs
   strata conformance --on /srv/test --case 'content/*'
   strata conformance --containerd /run/containerd/containerd.sock --snapshotter overlayfs
+  strata conformance --case 'random/*' --seed 7 --scripts 1000
   strata conformance --format junit > results.xml")]
 pub(super) struct Conformance {
     /// Which strategies [default: all]
@@ -61,6 +63,15 @@ pub(super) struct Conformance {
     /// Only cases of these names, with wildcards; --list tells all of them
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     case: Vec<GlobMatcher>,
+    /// From which the random scripts are made: the same seed, the same scripts
+    #[arg(long, value_name = "N", default_value = "1")]
+    seed: u64,
+    /// How many of them
+    #[arg(long, value_name = "N", default_value = "10")]
+    scripts: u64,
+    /// Only this script: the lines that a failed one printed
+    #[arg(long, value_name = "FILE", conflicts_with = "case")]
+    replay: Option<PathBuf>,
     /// What is printed
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
@@ -98,7 +109,7 @@ fn glob(text: &str) -> std::result::Result<GlobMatcher, globset::Error> {
 
 impl Conformance {
     pub fn run(&self, session: &Session) -> Done {
-        let cases = self.cases();
+        let cases = self.cases()?;
         if cases.is_empty() {
             return Err(Error::not_found("no case has such a name: strata conformance --list tells them").into());
         }
@@ -130,10 +141,16 @@ impl Conformance {
         }
     }
 
-    fn cases(&self) -> Vec<Case> {
-        let mut cases = suite::cases();
+    fn cases(&self) -> Result<Vec<Case>> {
+        if let Some(file) = &self.replay {
+            let text = std::fs::read_to_string(file).at("read", file)?;
+            let script =
+                random::parse(&text).map_err(|error| error.context(format!("{} is no script", file.display())))?;
+            return Ok(vec![suite::replay(script)]);
+        }
+        let mut cases = suite::cases(self.seed, self.scripts);
         cases.retain(|case| self.case.is_empty() || self.case.iter().any(|glob| glob.is_match(&case.name)));
-        cases
+        Ok(cases)
     }
 
     /// Who is to be judged.

@@ -2,12 +2,14 @@
 //! model of a store, random scripts.
 
 mod case;
+mod concurrency;
 mod content;
 mod deviations;
 pub mod layers;
 mod lifecycle;
 pub mod model;
 pub mod ops;
+pub mod random;
 mod round;
 pub mod suite;
 

@@ -4,6 +4,8 @@
 //! times of all that it touches from the script, and moves directories as `mv` does, so that its result depends on
 //! neither the clock nor the strategy.
 
+mod parse;
+
 use std::fmt;
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::tree::copy::{self, CloneMode};
-use crate::tree::text::escape;
+use crate::tree::text::{escape, print_path};
 use crate::tree::{Device, Dir, FileType, Timestamp, walk};
 
 /// The attribute that holds an access control list.
@@ -148,9 +150,10 @@ impl Edit {
     }
 }
 
+/// One line of a script; [`Op::from_str`](std::str::FromStr) reads it.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |name: &str| escape(name.as_bytes());
+        let shown = |name: &str| word(name.as_bytes());
         match self {
             Self::Prepare { key, parent } => write!(f, "prepare {} {}", shown(key), shown(parent)),
             Self::View { key, parent } => write!(f, "view {} {}", shown(key), shown(parent)),
@@ -165,8 +168,7 @@ impl fmt::Display for Op {
 
 impl fmt::Display for Edit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        use std::os::unix::ffi::OsStrExt as _;
-        let p = |path: &Path| escape(path.as_os_str().as_bytes());
+        let p = print_path;
         match self {
             Self::Write(path, content) => write!(f, "write {} {} bytes of {}", p(path), content.length, content.seed),
             Self::Append(path, content) => {
@@ -176,7 +178,7 @@ impl fmt::Display for Edit {
             Self::Open(path) => write!(f, "open {} for writing", p(path)),
             Self::Rewrite(path) => write!(f, "rewrite {}", p(path)),
             Self::MakeDir(path) => write!(f, "mkdir {}", p(path)),
-            Self::Symlink(path, target) => write!(f, "ln -s {} {}", escape(target), p(path)),
+            Self::Symlink(path, target) => write!(f, "ln -s {} {}", word(target), p(path)),
             Self::MakeNode(path, file_type, device) => {
                 write!(f, "mknod {} {} {}:{}", p(path), file_type.letter(), device.major, device.minor)
             }
@@ -188,10 +190,21 @@ impl fmt::Display for Edit {
             Self::Chown(path, uid, gid, mode) => write!(f, "chown {uid}:{gid} {} (mode {mode:o})", p(path)),
             Self::Touch(path) => write!(f, "touch {}", p(path)),
             Self::SetXattr(path, name, value) => {
-                write!(f, "setfattr {}={} {}", escape(name), escape(value), p(path))
+                write!(f, "setfattr {} {} {}", word(name), word(value), p(path))
             }
-            Self::RemoveXattr(path, name) => write!(f, "setfattr -x {} {}", escape(name), p(path)),
+            Self::RemoveXattr(path, name) => write!(f, "setfattr -x {} {}", word(name), p(path)),
         }
+    }
+}
+
+/// Stands for no bytes at all.
+const NOTHING: &str = "-";
+
+fn word(bytes: &[u8]) -> String {
+    match bytes {
+        b"" => NOTHING.to_owned(),
+        b"-" => r"\x2d".to_owned(),
+        bytes => escape(bytes),
     }
 }
 

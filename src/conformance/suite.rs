@@ -8,12 +8,16 @@
 //! stands in one table, with the reason; there such a failure is an [`Outcome::Deviation`].
 
 use std::fmt;
+use std::sync::OnceLock;
 
-use super::case::{Deviation, Outcome};
+use super::case::{Deviation, Fault, Outcome, Promise, Verdict};
 use super::layers::{self, Rule};
+use super::ops::Op;
+use super::random::{self, Runner};
 use super::round::{GC_ROOT, Round};
-use super::{content, deviations, lifecycle};
+use super::{concurrency, content, deviations, lifecycle};
 use crate::error::Result;
+use crate::id::Digest;
 use crate::snapshotter::{Labels, Snapshotter};
 
 /// What a case is about.
@@ -23,8 +27,12 @@ pub enum Group {
     Lifecycle,
     /// What is seen in a mounted snapshot, through the kernel.
     Content,
+    /// Many callers at once.
+    Concurrency,
     /// What layers mean.
     Layers,
+    /// Scripts of calls and edits, against a model.
+    Random,
 }
 
 impl fmt::Display for Group {
@@ -32,7 +40,9 @@ impl fmt::Display for Group {
         f.pad(match self {
             Self::Lifecycle => "lifecycle",
             Self::Content => "content",
+            Self::Concurrency => "concurrency",
             Self::Layers => "layers",
+            Self::Random => "random",
         })
     }
 }
@@ -53,9 +63,18 @@ pub struct Case {
 
 #[derive(Debug)]
 enum Body {
-    Lifecycle(&'static lifecycle::Case),
+    Calls(&'static lifecycle::Case),
     Content(&'static content::Case),
     Rule(&'static Rule),
+    Script(Script),
+}
+
+/// A random script.
+#[derive(Debug)]
+struct Script {
+    ops: Vec<Op>,
+    /// The layers that came of it where it was done first: those of everybody.
+    layers: OnceLock<Vec<Option<Digest>>>,
 }
 
 /// Who is judged.
@@ -98,22 +117,12 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Every case, in the order of groups.
-pub fn cases() -> Vec<Case> {
-    let of_lifecycle = lifecycle::cases().map(|case| Case {
-        name: format!("{}/{}", Group::Lifecycle, case.name),
-        group: Group::Lifecycle,
-        source: case.source,
-        meaning: case.meaning,
-        body: Body::Lifecycle(case),
-    });
-    let of_content = content::cases().map(|case| Case {
-        name: format!("{}/{}", Group::Content, case.name),
-        group: Group::Content,
-        source: case.source,
-        meaning: case.meaning,
-        body: Body::Content(case),
-    });
+/// Every case, in the order of groups, and the first `scripts` scripts of `seed`.
+pub fn cases(seed: u64, scripts: u64) -> Vec<Case> {
+    let of_calls = |group: Group, case: &'static lifecycle::Case| named(group, case, Body::Calls(case));
+    let of_lifecycle = lifecycle::cases().map(|case| of_calls(Group::Lifecycle, case));
+    let of_concurrency = concurrency::CASES.iter().map(|case| of_calls(Group::Concurrency, case));
+    let of_content = content::cases().map(|case| named(Group::Content, case, Body::Content(case)));
     let of_layers = layers::rules().into_iter().map(|rule| Case {
         name: format!("{}/{:02}-{}", Group::Layers, rule.number, slug(rule.name)),
         group: Group::Layers,
@@ -121,7 +130,29 @@ pub fn cases() -> Vec<Case> {
         meaning: rule.failure,
         body: Body::Rule(rule),
     });
-    of_lifecycle.chain(of_content).chain(of_layers).collect()
+    let of_scripts =
+        (0..scripts).map(|number| scripted(&format!("seed-{seed}-script-{number}"), random::script(seed, number)));
+    of_lifecycle.chain(of_content).chain(of_concurrency).chain(of_layers).chain(of_scripts).collect()
+}
+
+/// The one case that does `script`.
+pub fn replay(script: Vec<Op>) -> Case {
+    scripted("replay", script)
+}
+
+fn named<F>(group: Group, promise: &'static Promise<F>, body: Body) -> Case {
+    let Promise { name, source, meaning, .. } = promise;
+    Case { name: format!("{group}/{name}"), group, source, meaning, body }
+}
+
+fn scripted(name: &str, ops: Vec<Op>) -> Case {
+    Case {
+        name: format!("{}/{name}", Group::Random),
+        group: Group::Random,
+        source: "the contract (containerd core/snapshots/snapshotter.go), POSIX and the rules of layers, as one model",
+        meaning: "a sequence of calls and edits has another answer, tree or layer than it must have",
+        body: Body::Script(Script { ops, layers: OnceLock::new() }),
+    }
 }
 
 /// The letters and digits of `sentence`, with dashes between its words, up to the first pause.
@@ -136,10 +167,11 @@ impl Case {
     pub fn run(&self, subject: &Subject<'_>) -> Outcome {
         let on = subject.snapshotter;
         let mut round = Round::new(on, &subject.prefix, &self.name);
-        let verdict = match self.body {
-            Body::Lifecycle(case) => (case.run)(&mut round),
+        let verdict = match &self.body {
+            Body::Calls(case) => (case.run)(&mut round),
             Body::Content(case) => content::run(case, &mut round),
             Body::Rule(rule) => layers::check(rule, &mut round),
+            Body::Script(script) => script.check(&round),
         };
         let swept = round.sweep();
         match (Outcome::of(verdict, &self.name, &subject.known), swept) {
@@ -147,6 +179,34 @@ impl Case {
                 Outcome::Failed(format!("what it made cannot be removed: {}", error.chain()))
             }
             (outcome, _) => outcome,
+        }
+    }
+}
+
+impl Script {
+    fn check(&self, round: &Round<'_>) -> Verdict {
+        let Err(why) = self.run(round, &self.ops) else { return Ok(()) };
+        let swept = |script: &[Op]| round.sweep().is_ok() && self.run(round, script).is_err();
+        let shortest = random::shrink(self.ops.clone(), &mut |script| swept(script));
+        round.sweep()?;
+        let why = self.run(round, &shortest).err().unwrap_or(why);
+        let script = random::print(&shortest);
+        Err(Fault::Broken(format!("{why}\nthe shortest script found, for strata conformance --replay FILE:\n{script}")))
+    }
+
+    fn run(&self, round: &Round<'_>, ops: &[Op]) -> std::result::Result<(), String> {
+        let mut runner = [Runner::new("the snapshotter", round.on, &round.prefix)];
+        let layers = random::run(&mut runner, ops, &mut |_, _| Ok(()))?;
+        // Only the whole script has known layers.
+        if ops.len() < self.ops.len() {
+            return Ok(());
+        }
+        let first = self.layers.get_or_init(|| layers.clone());
+        let same = *first == layers;
+        if same {
+            Ok(())
+        } else {
+            Err(format!("its layers are {layers:?}, and were {first:?} where it was done first"))
         }
     }
 }

@@ -7,6 +7,7 @@ mod support;
 
 mod check;
 mod compare;
+mod conformance;
 mod containers;
 mod frame;
 mod images;

@@ -1,0 +1,68 @@
+//! Random scripts of operations, done by strategies and by the model in lock step.
+//!
+//! After every operation the class of its answer is equal; after every commit the tree, the list of changes and (but in the
+//! model) the layer are; and the layer, applied to the parent, leaves no difference. A script that fails is made shorter
+//! as long as it fails, and printed as lines that can be read again.
+
+mod runner;
+mod shrink;
+
+use std::fmt::Write as _;
+
+pub use runner::{Runner, Watch, run};
+pub use shrink::shrink;
+
+use super::model::{Gene, Model};
+use super::ops::Op;
+use crate::error::{Error, Result};
+
+/// Scripts of this many numbers make three or four layers.
+const GENES_MAX: u64 = 60;
+
+/// Numbers that look random: the same for the same seed (SplitMix64).
+#[derive(Clone, Debug)]
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+}
+
+/// The script `number` of `seed`: the same in every version that has the same model.
+pub fn script(seed: u64, number: u64) -> Vec<Op> {
+    let mut numbers = Numbers(seed.wrapping_mul(1 << 32).wrapping_add(number));
+    let mut model = Model::default();
+    let mut script = Vec::new();
+    for step in 0..=numbers.next() % GENES_MAX {
+        let bits = numbers.next();
+        let gene = Gene((bits >> 48) as u8, (bits >> 32) as u16, (bits >> 16) as u16, bits as u16);
+        if let Some(op) = model.interpret(gene, step as usize) {
+            // What has to fail is a part of the script, too.
+            let _ = model.perform(&op);
+            script.push(op);
+        }
+    }
+    script
+}
+
+/// One line for each operation.
+pub fn print(script: &[Op]) -> String {
+    script.iter().fold(String::new(), |mut text, op| {
+        _ = writeln!(text, "{op}");
+        text
+    })
+}
+
+/// What [`print`] printed; empty lines and those that begin with `#` mean nothing.
+///
+/// # Errors
+/// `InvalidArgument` that names the line.
+pub fn parse(text: &str) -> Result<Vec<Op>> {
+    let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.trim().starts_with('#'));
+    lines.map(|(number, line)| line.parse().map_err(|error: Error| error.context(format!("line {number}")))).collect()
+}

@@ -61,7 +61,7 @@ impl Place {
     pub fn subject<'a>(&self, store: &'a Store, image: &'a Image) -> Result<Subject<'a>> {
         let name = store.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let target = self.dir(&format!("mount-{name}"));
-        Subject::new(name, store, image, target)
+        Subject::new(name.as_str(), store, image, target)
     }
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::FAILED;
+pub(super) use crate::compare::report::size;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Timestamp;
 
@@ -172,30 +173,6 @@ pub(super) fn fields(fields: &[(&str, String)]) -> String {
         let _ = writeln!(text, "{name:width$}{}", shown(value));
         text
     })
-}
-
-/// A number of bytes for people: three digits and a binary unit.
-pub(super) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    const STEP: f64 = 1024.0;
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64 / STEP;
-    let mut unit = 0;
-    // What would be printed as 1024 is 1.00 of the next unit.
-    while value >= STEP - 0.5 && unit + 1 < UNITS.len() {
-        value /= STEP;
-        unit += 1;
-    }
-    let places = if value < 9.995 {
-        2
-    } else if value < 99.95 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.places$} {}", UNITS[unit])
 }
 
 /// The moment in RFC 3339, to the nanosecond; in seconds if it is out of that form's range.

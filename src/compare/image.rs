@@ -1,15 +1,18 @@
-//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed.
+//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed; or a
+//! real one.
 //!
-//! The sizes of files, and how many directories and links there are for so many files, are those of a minimal Debian 12
+//! The sizes of the made-up files, and how many directories and links there are for so many files, are those of a minimal Debian 12
 //! (`debootstrap --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random,
 //! so nothing on the way can compress it or find it twice.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::changeset::{Change, Sink};
+use crate::changeset::{Candidates, Change, Sink, diff};
 use crate::error::Result;
-use crate::tree::{Meta, Node, Timestamp, Xattrs};
+use crate::tree::walk::walk;
+use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 
 /// The sizes at 0, 5, ... 95 percent of the files, and the largest but a few.
 const SIZES_BYTES: [u64; 21] = [
@@ -29,13 +32,16 @@ const CHANGED_DEPTH: usize = 4;
 /// When everything was made: an image is older than what is done to it.
 const MADE: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
 
-/// An image, as a value: what is in it, and the seed of the content.
+/// An image, as a value: what is in it, and the seed of what is made up.
 #[derive(Clone, Debug)]
 pub struct Image {
     seed: u64,
     dirs: Vec<PathBuf>,
     files: Vec<File>,
-    links: Vec<PathBuf>,
+    /// Whatever else there is; in one that is made up, symbolic links.
+    others: Vec<PathBuf>,
+    /// Where the content is, unless it is made up.
+    tree: Option<Arc<Dir>>,
 }
 
 /// A regular file of an image.
@@ -45,6 +51,8 @@ pub struct File {
     pub path: PathBuf,
     /// How long it is.
     pub size_bytes: u64,
+    /// Whether it has no other name.
+    pub single: bool,
 }
 
 impl Image {
@@ -60,12 +68,33 @@ impl Image {
             .map(|number| File {
                 path: random.pick(&dirs).join(format!("file{number}")),
                 size_bytes: size(&mut random).min(size_max_bytes),
+                single: true,
             })
             .collect::<Vec<_>>();
-        let links = (0..files.len() as u64 / FILES_PER_LINK)
+        let others = (0..files.len() as u64 / FILES_PER_LINK)
             .map(|number| random.pick(&dirs).join(format!("link{number}")))
             .collect();
-        Self { seed, dirs, files, links }
+        Self { seed, dirs, files, others, tree: None }
+    }
+
+    /// What is in `dir`, which must not change any more, as one layer. What workloads do to it follows from `seed`.
+    ///
+    /// # Errors
+    /// What reading the tree reports.
+    pub fn of_tree(dir: Dir, seed: u64) -> Result<Self> {
+        let (mut dirs, mut files, mut others) = (Vec::new(), Vec::new(), Vec::new());
+        walk(&dir, |entry| {
+            let path = entry.path.to_owned();
+            match entry.stat.file_type {
+                FileType::Dir => dirs.push(path),
+                FileType::File => {
+                    files.push(File { path, size_bytes: entry.stat.size, single: entry.stat.nlink == 1 });
+                }
+                _ => others.push(path),
+            }
+            Ok(())
+        })?;
+        Ok(Self { seed, dirs, files, others, tree: Some(Arc::new(dir)) })
     }
 
     /// The seed.
@@ -81,10 +110,10 @@ impl Image {
     /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a file
     /// are the directories above it; so the same work over a large image and a small one is the same.
     pub fn files_to_change(&self, count: u64, random: &mut Random) -> Vec<&File> {
-        let depth = |file: &&File| file.path.components().count() == CHANGED_DEPTH;
+        let depth = |file: &&File| file.single && file.path.components().count() == CHANGED_DEPTH;
         let mut files: Vec<&File> = self.files.iter().filter(depth).collect();
         if (files.len() as u64) < count {
-            files = self.files.iter().collect();
+            files = self.files.iter().filter(|file| file.single).collect();
         }
         let count = count.min(files.len() as u64);
         // One from each part, so that they are different ones.
@@ -92,9 +121,9 @@ impl Image {
         (0..count).map(|part| files[(part * span + random.below(span)) as usize]).collect()
     }
 
-    /// How many inodes it has, its root included.
+    /// How many names it has, its root included.
     pub fn inodes(&self) -> u64 {
-        (self.dirs.len() + self.files.len() + self.links.len()) as u64
+        (self.dirs.len() + self.files.len() + self.others.len()) as u64
     }
 
     /// How many bytes its files have.
@@ -107,6 +136,9 @@ impl Image {
     /// # Errors
     /// What `sink` returns.
     pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
+        if let Some(tree) = &self.tree {
+            return diff::diff(None, tree, Candidates::All, sink);
+        }
         let mut put = |path: &Path, node: Node, mode: u32, data: &mut dyn Read| {
             let meta = Meta { node, mode, uid: 0, gid: 0, mtime: MADE, xattrs: Xattrs::new() };
             sink.change(&Change::Put { path: path.to_owned(), existed: false, meta }, data)
@@ -118,7 +150,7 @@ impl Image {
             let content = Random::new(self.seed ^ number as u64);
             put(&file.path, Node::File { size: file.size_bytes }, 0o644, &mut content.take(file.size_bytes))?;
         }
-        for link in &self.links {
+        for link in &self.others {
             put(link, Node::Symlink { target: b"../somewhere".to_vec() }, 0o777, &mut std::io::empty())?;
         }
         Ok(())

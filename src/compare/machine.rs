@@ -36,11 +36,11 @@ impl Machine {
 }
 
 /// The value of the first line `name : value`.
-fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name).map(|(_, v)| v.trim())
 }
 
-fn kib(value: &str) -> Option<u64> {
+pub(super) fn kib(value: &str) -> Option<u64> {
     value.strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 

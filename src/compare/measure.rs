@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use super::cost::{Cost, Place, Scale};
+
 /// How many empty steps tell what timing itself costs.
 const EMPTY_STEPS: usize = 1000;
 
@@ -11,9 +13,37 @@ const EMPTY_STEPS: usize = 1000;
 #[derive(Clone, Debug, Default)]
 pub struct Timer {
     taken: Vec<(&'static str, Duration)>,
+    scale: Option<Scale>,
 }
 
 impl Timer {
+    /// One that also takes down what the workload takes on the file system of `place`: its times do not count, for
+    /// that waits for the disk.
+    pub fn weighing(place: Place) -> Self {
+        Self { taken: Vec::new(), scale: Some(Scale::new(place)) }
+    }
+
+    /// Says that the work begins here.
+    ///
+    /// # Errors
+    /// What reading the state of the file system reports.
+    pub fn tare(&mut self) -> crate::Result<()> {
+        self.scale.as_mut().map_or(Ok(()), Scale::tare)
+    }
+
+    /// Says that the work is done, and what it made is still there.
+    ///
+    /// # Errors
+    /// What reading the state of the file system reports.
+    pub fn weigh(&mut self) -> crate::Result<()> {
+        self.scale.as_mut().map_or(Ok(()), Scale::weigh)
+    }
+
+    /// What the work took between the two.
+    pub fn cost(&self) -> Option<Cost> {
+        self.scale.as_ref().map(Scale::cost)
+    }
+
     /// Does `work`, which is one sample of `step`. A failure is none.
     pub fn time<T, E>(&mut self, step: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let started = Instant::now();
@@ -119,6 +149,8 @@ pub enum Standing {
     Level,
     /// Slower, by more than the spread.
     Slower,
+    /// The longest median of three or more, and nobody near it.
+    Worst,
 }
 
 /// How each stands; `None` for who was not measured.
@@ -131,7 +163,19 @@ pub fn standings(measured: &[Option<Statistics>]) -> Vec<Option<Standing>> {
         (true, false) => Standing::Level,
         (true, true) => Standing::Best,
     };
-    measured.iter().map(|statistics| statistics.as_ref().map(stands)).collect()
+    let mut standings: Vec<_> = measured.iter().map(|statistics| statistics.as_ref().map(stands)).collect();
+    if let Some(worst) = worst(measured).filter(|index| standings[*index] == Some(Standing::Slower)) {
+        standings[worst] = Some(Standing::Worst);
+    }
+    standings
+}
+
+/// The slowest of three or more, unless another cannot be told apart from it.
+fn worst(measured: &[Option<Statistics>]) -> Option<usize> {
+    let known: Vec<_> = measured.iter().enumerate().filter_map(|(index, one)| Some((index, (*one)?))).collect();
+    let (index, slowest) = known.iter().max_by_key(|(_, statistics)| statistics.median_ns)?;
+    let near = known.iter().filter(|(_, statistics)| statistics.overlaps(slowest)).count();
+    (known.len() > 2 && near == 1).then_some(*index)
 }
 
 #[cfg(test)]
@@ -168,11 +212,14 @@ mod tests {
 
     #[test]
     fn who_cannot_be_told_apart_is_not_slower() {
-        use Standing::{Best, Level, Slower};
+        use Standing::{Best, Level, Slower, Worst};
         let (fast, near, slow) = ([10, 11, 12, 13], [12, 13, 14, 15], [50, 51, 52, 53]);
+        let slowest = [90, 91, 92, 93];
         for (samples, expected) in [
             (vec![&fast[..], &slow, &[]], vec![Some(Best), Some(Slower), None]),
-            (vec![&slow, &near, &fast], vec![Some(Slower), Some(Level), Some(Level)]),
+            (vec![&slow, &near, &fast], vec![Some(Worst), Some(Level), Some(Level)]),
+            (vec![&slow, &fast, &slowest], vec![Some(Slower), Some(Best), Some(Worst)]),
+            (vec![&slow, &fast, &slow], vec![Some(Slower), Some(Best), Some(Slower)]),
             (vec![&[]], vec![None]),
         ] {
             let measured: Vec<_> = samples.iter().map(|samples| statistics(samples)).collect();

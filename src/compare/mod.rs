@@ -1,85 +1,138 @@
 //! Measures what strategies cost on this machine, so that nobody has to choose by hearsay.
 //!
-//! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Subject`] is a snapshotter
-//! with an image in it, the same for all. [`run`] takes every workload to every subject and answers with figures; the
-//! command line prints them, and the benchmarks use the same workloads.
+//! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Contestant`] does workloads: a
+//! [`Subject`] is a snapshotter with an image in it, the same for all, and a [`Plain`] directory is the floor below them.
+//! [`run`] takes every workload to every contestant and answers with figures; the command line prints them, and the
+//! benchmarks use the same workloads.
 //!
 //! # Honest figures
-//! - Samples are interleaved: every round visits every subject, and each round begins with another one. A machine that
-//!   becomes slower makes all of them slower.
-//! - Round by round all subjects get the same work, chosen by the seed; what they answer is read and checked.
+//! - Samples are interleaved: every round visits every contestant, and each round begins with another one. A machine
+//!   that becomes slower makes all of them slower.
+//! - Round by round all contestants get the same work, chosen by the seed; what they answer is read and checked.
 //! - Only steps are timed. What a round leaves behind is freed before the next one begins, as a step of its own.
-//! - The first round warms the caches and is not counted.
+//! - The first round warms the caches and is not counted; in it is weighed what the work takes besides time.
 //! - Medians and quartiles are kept; who cannot be told apart from the best by them is not called slower.
 //!
-//! Invariant: nothing here knows a strategy or a file system; subjects are snapshotters with a name.
+//! Invariant: nothing here knows a strategy or a file system; contestants have names.
 
+pub mod cost;
 pub mod image;
 pub mod machine;
 pub mod measure;
+mod plain;
+pub mod report;
+mod subject;
 pub mod workload;
 
-use std::fmt;
+pub use plain::Plain;
+pub use subject::{Command, Subject};
+
+use std::io::Read as _;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use self::image::Image;
+use self::cost::{Cost, Memory, Place};
+use self::image::Random;
 use self::measure::{Standing, Statistics, Timer, standings};
 use self::workload::{Step, Workload};
+use crate::changeset::{Change, Sink};
 use crate::error::Result;
-use crate::snapshotter::{Labels, Snapshotter};
+use crate::tree::{Meta, Node};
 
 /// The committed snapshot that holds a subject's image.
 const IMAGE: &str = "image";
 
+/// The committed snapshot that holds one small file.
+const SMALL: &str = "small";
+
+/// The committed snapshot that holds one large file,
+const LARGE: &str = "large";
+
+/// and the name of that.
+const LARGE_FILE: &str = "large-file";
+
 /// The rounds before those that count.
 const WARM_UP_ROUNDS: u64 = 1;
 
-/// A snapshotter with the image in it: what workloads run on.
-pub struct Subject<'a> {
-    name: String,
-    snapshotter: &'a dyn Snapshotter,
-    image: &'a Image,
-    target: PathBuf,
+/// Fewer samples say nothing of their spread: so many are taken whatever the time.
+const SAMPLES_MIN: u64 = 3;
+
+/// What somebody else does for a contestant.
+pub type Hook<'a> = &'a dyn Fn() -> Result<()>;
+
+/// What a contestant is to the comparison.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// One of strata's strategies.
+    Strategy,
+    /// Somebody else's tool.
+    Peer,
+    /// The same work without snapshots: it is compared with, and does not compete.
+    Floor,
 }
 
-impl<'a> Subject<'a> {
-    /// Writes `image` into `snapshotter` as a committed snapshot. Workloads mount at `target`, an empty directory that
-    /// nobody else uses. The results are shown under `name`.
+/// Who a contestant is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Label {
+    /// What results are shown under: the strategy and the file system.
+    pub subject: String,
+    /// How snapshots are made.
+    pub strategy: String,
+    /// Where they lie.
+    pub fs: String,
+    /// What it is.
+    pub role: Role,
+}
+
+impl Label {
+    /// `strategy on fs`.
+    pub fn new(strategy: &str, fs: &str, role: Role) -> Self {
+        let subject = if fs.is_empty() { strategy.to_owned() } else { format!("{strategy} on {fs}") };
+        Self { subject, strategy: strategy.to_owned(), fs: fs.to_owned(), role }
+    }
+}
+
+/// Who does workloads.
+pub trait Contestant {
+    /// Who it is.
+    fn label(&self) -> &Label;
+
+    /// The file system that it has for itself, if it has one.
+    fn place(&self) -> Option<&Place>;
+
+    /// Whether it has a way to do `workload` at all.
+    fn does(&self, workload: &Workload) -> bool;
+
+    /// Makes what `workload` needs before its first round.
     ///
     /// # Errors
-    /// `AlreadyExists` if the snapshotter has a snapshot of that name; what it reports.
-    pub fn new(
-        name: impl Into<String>,
-        snapshotter: &'a dyn Snapshotter,
-        image: &'a Image,
-        target: impl Into<PathBuf>,
-    ) -> Result<Self> {
-        let labels = Labels::new();
-        let key = "unpack";
-        snapshotter.prepare(key, "", &labels)?;
-        snapshotter.apply(key, &mut |sink| image.produce(sink))?;
-        snapshotter.commit(IMAGE, key, &labels)?;
-        Ok(Self { name: name.into(), snapshotter, image, target: target.into() })
-    }
+    /// Why it cannot be done.
+    fn begin(&self, workload: &Workload) -> Result<()>;
 
-    /// What the results are shown under.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
+    /// Does `workload` once, as [`Workload::run`].
+    ///
+    /// # Errors
+    /// Why it could not be done.
+    fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()>;
 
-    /// The snapshotter.
-    pub fn snapshotter(&self) -> &'a dyn Snapshotter {
-        self.snapshotter
-    }
+    /// Removes what [`Self::begin`] made.
+    ///
+    /// # Errors
+    /// What that reports.
+    fn end(&self, workload: &Workload) -> Result<()>;
 }
 
-impl fmt::Debug for Subject<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("name", &self.name).field("target", &self.target).finish_non_exhaustive()
-    }
+/// How long a run may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The most rounds of each workload that count.
+    pub samples: u64,
+    /// How long all workloads together are to take: each has its share, and ends its rounds when that is used up, but not
+    /// before three rounds counted.
+    pub time: Option<Duration>,
 }
 
 /// What a run is about to do.
@@ -91,26 +144,68 @@ pub struct Progress<'a> {
     pub subject: &'a str,
     /// How many turns were taken.
     pub done: u64,
-    /// How many turns there are.
+    /// How many turns there are at most.
     pub total: u64,
+}
+
+/// Who hears of a run.
+pub trait Watch {
+    /// A turn is about to be taken; the answer can end the run.
+    fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()>;
+
+    /// A workload was measured; these are all so far.
+    fn measured(&mut self, all: &[Measured]) {
+        let _ = all;
+    }
+}
+
+impl<F: FnMut(Progress<'_>) -> ControlFlow<()>> Watch for F {
+    fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()> {
+        self(progress)
+    }
+}
+
+/// The figures of a workload.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Measured {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// One comparison for each step that was timed.
+    pub steps: Vec<Comparison>,
+    /// What it took besides time, by contestant.
+    pub costs: Vec<Weighed>,
+}
+
+/// What a workload took besides time, of one contestant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Weighed {
+    /// The contestant's name.
+    pub subject: String,
+    /// What it took.
+    #[serde(flatten)]
+    pub cost: Cost,
 }
 
 /// The figures of one step of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// The workload's name.
-    pub workload: &'static str,
     /// What is timed.
+    #[serde(flatten)]
     pub step: Step,
-    /// One row for each subject, in their order.
+    /// Whether it is among those that say most.
+    pub headline: bool,
+    /// One row for each contestant that does the workload, in their order.
     pub rows: Vec<Row>,
 }
 
-/// One subject's figures.
+/// One contestant's figures.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// The subject's name.
-    pub subject: String,
+    /// Who.
+    #[serde(flatten)]
+    pub label: Label,
     /// What was measured; nothing if the workload failed there, or the run was stopped early.
     pub figures: Option<Figures>,
     /// Why it failed, if it did.
@@ -123,92 +218,193 @@ pub struct Figures {
     /// The samples.
     #[serde(flatten)]
     pub statistics: Statistics,
-    /// How it stands among the subjects.
-    pub standing: Standing,
+    /// How it stands among the contestants; `None` for the floor, which does not compete.
+    pub standing: Option<Standing>,
     /// Its median as a multiple of the best one.
     pub times_best: f64,
+    /// Its median as a multiple of the floor's on the same file system.
+    pub times_floor: Option<f64>,
 }
 
-/// Runs every workload on every subject, `samples` counted rounds each, and answers with one comparison for each step.
-/// `watch` hears of every turn and can end the run: what was measured by then is the answer.
+/// Runs every workload on every contestant that does it, and answers with what was measured. `watch` hears of every turn and
+/// can end the run: what was measured by then is the answer.
 ///
-/// A workload that fails on a subject is not tried there again; the failure is that subject's row.
+/// A workload that fails on a contestant is not tried there again; the failure is that contestant's row.
 pub fn run(
-    subjects: &[Subject<'_>],
+    contestants: &[&dyn Contestant],
     workloads: &[Workload],
-    samples: u64,
-    watch: &mut dyn FnMut(Progress<'_>) -> ControlFlow<()>,
-) -> Vec<Comparison> {
-    let rounds = WARM_UP_ROUNDS + samples;
-    let turns_each = rounds * subjects.len() as u64;
-    let total = turns_each * workloads.len() as u64;
-    let mut comparisons = Vec::new();
+    plan: Plan,
+    watch: &mut dyn Watch,
+) -> Vec<Measured> {
+    let rounds = WARM_UP_ROUNDS + plan.samples;
+    let takers = |workload: &Workload| -> Vec<&dyn Contestant> {
+        contestants.iter().copied().filter(|contestant| contestant.does(workload)).collect()
+    };
+    let total = workloads.iter().map(|workload| rounds * takers(workload).len() as u64).sum();
+    let end = plan.time.map(|time| Instant::now() + time);
+    let (mut all, mut done) = (Vec::new(), 0);
     for (number, workload) in workloads.iter().enumerate() {
-        let before = turns_each * number as u64;
-        let mut tell = |subject: &Subject<'_>, done| {
-            watch(Progress { workload: workload.name, subject: subject.name(), done: before + done, total })
+        let takers = takers(workload);
+        let left = (workloads.len() - number) as u32;
+        let share = end.map(|end| end.saturating_duration_since(Instant::now()) / left);
+        let mut tell = |subject: &Label, turn| {
+            watch.turn(Progress { workload: workload.name, subject: &subject.subject, done: done + turn, total })
         };
-        let (records, flow) = measure(subjects, workload, rounds, &mut tell);
-        comparisons.extend(workload.steps.iter().map(|step| compare(workload, *step, subjects, &records)));
+        let (records, flow) = Round { takers: &takers, workload, rounds, share }.measure(&mut tell);
+        all.push(summarize(workload, &takers, &records));
+        watch.measured(&all);
+        done += rounds * takers.len() as u64;
         if flow.is_break() {
             break;
         }
     }
-    comparisons
+    all
 }
 
-/// What is known of a subject while a workload runs.
+/// What is known of a contestant while a workload runs.
 #[derive(Debug, Default)]
 struct Record {
     timer: Timer,
+    cost: Cost,
     failure: Option<String>,
 }
 
-fn measure(
-    subjects: &[Subject<'_>],
-    workload: &Workload,
+/// A workload that is being measured.
+struct Round<'a> {
+    takers: &'a [&'a dyn Contestant],
+    workload: &'a Workload,
     rounds: u64,
-    tell: &mut dyn FnMut(&Subject<'_>, u64) -> ControlFlow<()>,
-) -> (Vec<Record>, ControlFlow<()>) {
-    let mut records: Vec<Record> = subjects.iter().map(|_| Record::default()).collect();
-    let mut turn = 0;
-    for round in 0..rounds {
-        let first = usize::try_from(round).unwrap_or(0) % subjects.len().max(1);
-        for index in (first..subjects.len()).chain(0..first) {
-            let (subject, record) = (&subjects[index], &mut records[index]);
-            if tell(subject, turn).is_break() {
-                return (records, ControlFlow::Break(()));
+    share: Option<Duration>,
+}
+
+impl Round<'_> {
+    fn measure(&self, tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>) -> (Vec<Record>, ControlFlow<()>) {
+        let began = Instant::now();
+        let mut records: Vec<Record> = self.takers.iter().map(|_| Record::default()).collect();
+        let mut flow = ControlFlow::Continue(());
+        for (taker, record) in self.takers.iter().zip(&mut records) {
+            if flow.is_break() {
+                break;
             }
-            turn += 1;
+            flow = tell(taker.label(), 0);
+            record.failure = taker.begin(self.workload).err().map(|error| error.chain());
+        }
+        for round in 0..self.rounds {
+            let late = self.share.is_some_and(|share| began.elapsed() > share);
+            if flow.is_break() || (late && round >= WARM_UP_ROUNDS + SAMPLES_MIN) {
+                break;
+            }
+            flow = self.take_turns(round, &mut records, tell);
+        }
+        for taker in self.takers {
+            if let Err(error) = taker.end(self.workload) {
+                tracing::warn!(subject = taker.label().subject, why = error.chain(), "what a workload made is left");
+            }
+        }
+        (records, flow)
+    }
+
+    fn take_turns(
+        &self,
+        round: u64,
+        records: &mut [Record],
+        tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>,
+    ) -> ControlFlow<()> {
+        let count = self.takers.len();
+        let first = usize::try_from(round).unwrap_or(0) % count.max(1);
+        for (number, index) in (first..count).chain(0..first).enumerate() {
+            let (taker, record) = (self.takers[index], &mut records[index]);
+            tell(taker.label(), round * count as u64 + number as u64)?;
             if record.failure.is_some() {
                 continue;
             }
-            let mut timer = Timer::default();
-            match workload.run(subject, round, &mut timer) {
-                Ok(()) if round < WARM_UP_ROUNDS => {}
-                Ok(()) => record.timer.extend(timer),
-                Err(error) => record.failure = Some(error.chain()),
-            }
+            let done = if round < WARM_UP_ROUNDS {
+                weigh(taker, self.workload, round).map(|cost| record.cost = cost)
+            } else {
+                let mut timer = Timer::default();
+                taker.run(self.workload, round, &mut timer).map(|()| record.timer.extend(timer))
+            };
+            record.failure = done.err().map(|error| error.chain());
         }
+        ControlFlow::Continue(())
     }
-    (records, ControlFlow::Continue(()))
 }
 
-fn compare(workload: &Workload, step: Step, subjects: &[Subject<'_>], records: &[Record]) -> Comparison {
-    let measured: Vec<Option<Statistics>> = records
-        .iter()
-        .map(|record| if record.failure.is_some() { None } else { Statistics::of(record.timer.samples(step.name)) })
-        .collect();
-    let best_ns = measured.iter().flatten().map(|statistics| statistics.median_ns).min().unwrap_or(0);
-    let rows = subjects.iter().zip(records).zip(measured.iter().zip(standings(&measured)));
-    let rows = rows.map(|((subject, record), (statistics, standing))| {
-        let figures = statistics.zip(standing).map(|(statistics, standing)| {
-            let times_best = statistics.median_ns as f64 / best_ns.max(1) as f64;
-            Figures { statistics, standing, times_best }
+/// Does the work once for what it takes besides time.
+fn weigh(taker: &dyn Contestant, workload: &Workload, round: u64) -> Result<Cost> {
+    let mut timer = taker.place().map_or_else(Timer::default, |place| Timer::weighing(place.clone()));
+    let memory = Memory::watch();
+    taker.run(workload, round, &mut timer)?;
+    // Others work in processes of their own.
+    let memory_bytes = if taker.label().role == Role::Strategy { memory.rise() } else { None };
+    Ok(Cost { memory_bytes, ..timer.cost().unwrap_or_default() })
+}
+
+fn summarize(workload: &Workload, takers: &[&dyn Contestant], records: &[Record]) -> Measured {
+    let steps =
+        workload.steps.iter().map(|step| compare(*step, workload.headlines.contains(&step.name), takers, records));
+    let was_timed =
+        |comparison: &Comparison| comparison.rows.iter().any(|row| row.figures.is_some() || row.failure.is_some());
+    let mut steps: Vec<Comparison> = steps.collect();
+    if steps.iter().any(was_timed) {
+        steps.retain(was_timed);
+    }
+    let weighed = takers.iter().zip(records).filter(|(_, record)| !record.cost.is_unknown());
+    let costs = weighed.map(|(taker, record)| Weighed { subject: taker.label().subject.clone(), cost: record.cost });
+    Measured { name: workload.name, about: workload.about, steps, costs: costs.collect() }
+}
+
+fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Record]) -> Comparison {
+    let samples = |record: &Record| match record.failure {
+        Some(_) => None,
+        None => Statistics::of(record.timer.samples(step.name)),
+    };
+    let measured: Vec<Option<Statistics>> = records.iter().map(samples).collect();
+    let competes = |index: usize| takers[index].label().role != Role::Floor;
+    let competing: Vec<Option<Statistics>> =
+        (0..takers.len()).map(|index| measured[index].filter(|_| competes(index))).collect();
+    let best_ns = competing.iter().flatten().map(|statistics| statistics.median_ns).min();
+    let floor_ns = |fs: &str| {
+        let of_fs = |index: &usize| !competes(*index) && takers[*index].label().fs == fs;
+        (0..takers.len()).find(of_fs).and_then(|index| measured[index]).map(|statistics| statistics.median_ns)
+    };
+    let standings = standings(&competing);
+    let row = |index: usize| {
+        let label: &Label = takers[index].label();
+        let times = |ns: u64, other: u64| ns as f64 / other.max(1) as f64;
+        let figures = measured[index].map(|statistics| Figures {
+            statistics,
+            standing: standings[index],
+            times_best: times(statistics.median_ns, best_ns.unwrap_or(statistics.median_ns)),
+            times_floor: floor_ns(&label.fs).filter(|_| competes(index)).map(|ns| times(statistics.median_ns, ns)),
         });
-        Row { subject: subject.name.clone(), figures, failure: record.failure.clone() }
-    });
-    Comparison { workload: workload.name, step, rows: rows.collect() }
+        Row { label: label.clone(), figures, failure: records[index].failure.clone() }
+    };
+    // Who does the workload without this step has nothing to say of it.
+    let silent = |row: &Row, record: &Record| {
+        row.figures.is_none() && row.failure.is_none() && record.timer.total() > Duration::ZERO
+    };
+    let rows = (0..takers.len()).map(row).zip(records).filter(|(row, record)| !silent(row, record));
+    Comparison { step, headline, rows: rows.map(|(row, _)| row).collect() }
+}
+
+/// The committed snapshot on `depth` layers in all, and the name of the one file of its layer.
+fn deep_layer(depth: usize) -> String {
+    format!("deep-{depth}")
+}
+
+fn small_file(sink: &mut dyn Sink) -> Result<()> {
+    subject::one_file("small-file", b"small", sink)
+}
+
+fn large_file(size_bytes: u64, sink: &mut dyn Sink) -> Result<()> {
+    let meta = Meta { node: Node::File { size: size_bytes }, mode: 0o644, ..Meta::implied_dir() };
+    let change = Change::Put { path: LARGE_FILE.into(), existed: false, meta };
+    sink.change(&change, &mut Random::new(size_bytes).take(size_bytes))
+}
+
+fn chill(hook: Option<Hook<'_>>) -> Result<()> {
+    hook.map_or_else(|| Err(subject::always_warm()), |hook| hook())
 }
 
 #[cfg(test)]

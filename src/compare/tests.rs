@@ -1,7 +1,10 @@
 //! Real stores, small images: what is answered, and how failures and an early end show.
 
+use std::path::PathBuf;
+
 use super::workload::CONTAINER;
 use super::*;
+use crate::compare::image::Image;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::registry::{self, Choice, Config};
 use crate::store::Store;
@@ -11,7 +14,13 @@ use crate::testing;
 struct Stage {
     store: Store,
     target: PathBuf,
-    _scratch: Scratch,
+    scratch: Scratch,
+}
+
+impl Stage {
+    fn place(&self) -> Option<Place> {
+        Some(Place { dir: self.scratch.path().to_owned(), disk: self.scratch.statistics() })
+    }
 }
 
 fn stage(backend: Choice, fs: FsType) -> Option<Stage> {
@@ -19,36 +28,114 @@ fn stage(backend: Choice, fs: FsType) -> Option<Stage> {
     let (root, target) = (scratch.path().join("store"), scratch.path().join("target"));
     std::fs::create_dir(&target).expect("mkdir");
     let store = registry::open(&Config { backend, ..Config::new(root) }).expect("open");
-    Some(Stage { store, target, _scratch: scratch })
+    Some(Stage { store, target, scratch })
+}
+
+fn plan(samples: u64) -> Plan {
+    Plan { samples, time: None }
 }
 
 fn go_on(_: Progress<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
+/// What happens to a container and its image: the workloads that need no special base.
+fn everyday() -> Vec<Workload> {
+    [
+        "unpack",
+        "container",
+        "diff",
+        "commit-nothing",
+        "commit-many",
+        "start",
+        "copy-up",
+        "small-files",
+        "fsync",
+        "chown",
+    ]
+    .into_iter()
+    .chain(["rename", "read", "walk"])
+    .map(|name| Workload::find(name).expect(name))
+    .collect()
+}
+
 #[test]
-fn every_step_of_every_subject_is_measured_and_nothing_is_left() {
+fn every_step_of_every_contestant_is_measured_and_nothing_is_left() {
     let strategies = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Xfs)];
     let stages: Vec<_> = strategies.into_iter().filter_map(|(backend, fs)| stage(backend, fs)).collect();
     let image = Image::new(60, 4096, 1);
     let subjects: Vec<_> = stages
         .iter()
-        .map(|stage| Subject::new("subject", &stage.store, &image, &stage.target).expect("unpack"))
+        .map(|stage| {
+            let label = Label::new("strategy", stage.scratch.fs().as_str(), Role::Strategy);
+            let subject = Subject::new(label, &stage.store, &image, &stage.target).expect("unpack");
+            subject.with_place(stage.place())
+        })
         .collect();
-    let comparisons = run(&subjects, &Workload::ALL, 3, &mut go_on);
-    assert_eq!(comparisons.len(), Workload::ALL.iter().map(|workload| workload.steps.len()).sum::<usize>());
-    for Comparison { step, rows, .. } in &comparisons {
-        assert_eq!(rows.len(), subjects.len(), "{step:?}");
-        for row in rows {
-            let figures = row.figures.unwrap_or_else(|| panic!("{step:?}: {:?}", row.failure));
-            assert_eq!(figures.statistics.samples, 3, "the warm-up does not count: {step:?}");
-            assert!(figures.times_best >= 1.0, "{figures:?}");
+    let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
+    let measured = run(&contestants, &everyday(), plan(3), &mut go_on);
+    assert_eq!(measured.len(), everyday().len());
+    for (Measured { name, steps, costs, .. }, workload) in measured.iter().zip(everyday()) {
+        assert_eq!(steps.len(), workload.steps.len(), "{name}");
+        assert_eq!(costs.len(), subjects.len(), "{name}");
+        for Comparison { step, rows, .. } in steps {
+            assert_eq!(rows.len(), subjects.len(), "{step:?}");
+            for row in rows {
+                let figures = row.figures.unwrap_or_else(|| panic!("{step:?}: {:?}", row.failure));
+                assert_eq!(figures.statistics.samples, 3, "the warm-up does not count: {step:?}");
+                assert!(figures.times_best >= 1.0, "{figures:?}");
+                assert_eq!(figures.times_floor, None, "there is no floor");
+            }
         }
     }
     for Stage { store, target, .. } in &stages {
-        assert_eq!(store.backend().inventory().expect("inventory").len(), 1, "the image");
+        assert_eq!(store.backend().inventory().expect("inventory").len(), 2, "the image, and the small one");
         assert_eq!(std::fs::read_dir(target).expect("read").count(), 0);
     }
+}
+
+#[test]
+fn the_floor_is_compared_with_and_does_not_compete() {
+    let Some(stage) = stage(Choice::Overlay, FsType::Ext4) else { return };
+    let [dir, target] = ["plain", "floor"].map(|name| stage.scratch.path().join(name));
+    [&dir, &target].iter().for_each(|dir| std::fs::create_dir(dir).expect("mkdir"));
+    let image = Image::new(60, 4096, 1);
+    let floor = Plain::new("ext4", dir.clone(), target, &image, workload::Sizes::QUICK).expect("plain");
+    let label = Label::new("overlay", "ext4", Role::Strategy);
+    let overlay = Subject::new(label, &stage.store, &image, &stage.target).expect("unpack");
+    for Measured { name, steps, .. } in run(&[&overlay, &floor], &everyday(), plan(3), &mut go_on) {
+        for Comparison { step, rows, .. } in steps {
+            for row in &rows {
+                assert_eq!(row.failure, None, "{name}, {step:?}");
+            }
+            let strategy = rows[0].figures.expect("figures");
+            assert_eq!(strategy.standing, Some(Standing::Best), "nobody else competes: {step:?}");
+            if let Some(floor) = rows.get(1) {
+                let figures = floor.figures.expect("figures");
+                assert_eq!((floor.label.role, figures.standing), (Role::Floor, None), "{step:?}");
+                let ratio = strategy.statistics.median_ns as f64 / figures.statistics.median_ns as f64;
+                assert_eq!(strategy.times_floor, Some(ratio), "{step:?}");
+            }
+        }
+    }
+    let left: Vec<_> = std::fs::read_dir(&dir).expect("read").map(|entry| entry.expect("entry").file_name()).collect();
+    assert_eq!(left.len(), 2, "the image and the small one: {left:?}");
+}
+
+#[test]
+fn a_stack_is_read_as_deep_as_it_could_be_made() {
+    let Some(stage) = stage(Choice::Overlay, FsType::Tmpfs) else { return };
+    let image = Image::new(60, 4096, 1);
+    let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
+    let deep = Workload::find("deep").expect("deep");
+    let measured = run(&[&subject], &[deep], plan(1), &mut go_on);
+    let steps: Vec<_> = measured[0].steps.iter().map(|comparison| comparison.step.name).collect();
+    assert!(steps.starts_with(&["mount, 1 layer", "mount, 20 layers"]), "{steps:?}");
+    assert!(steps.len().is_multiple_of(4), "{steps:?}");
+    for Comparison { step, rows, .. } in &measured[0].steps {
+        assert!(rows[0].figures.is_some(), "{step:?}: {rows:?}");
+    }
+    assert_eq!(stage.store.backend().inventory().expect("inventory").len(), 2, "the stack is gone");
 }
 
 #[test]
@@ -62,11 +149,12 @@ fn a_failure_is_a_row_and_the_others_go_on() {
         Subject::new("broken", &broken.store, &image, broken.target.join("missing")).expect("unpack"),
         Subject::new("sound", &sound.store, &image, &sound.target).expect("unpack"),
     ];
-    for Comparison { step, rows, .. } in run(&subjects, &[CONTAINER], 2, &mut go_on) {
+    let measured = run(&[&subjects[0], &subjects[1]], &[CONTAINER], plan(2), &mut go_on);
+    for Comparison { step, rows, .. } in &measured[0].steps {
         assert!(rows[0].figures.is_none(), "{step:?}");
         assert!(rows[0].failure.as_ref().is_some_and(|why| why.contains("missing")), "{step:?}: {rows:?}");
         let Figures { statistics, standing, .. } = rows[1].figures.expect("figures");
-        assert_eq!((statistics.samples, standing), (2, Standing::Best), "{step:?}");
+        assert_eq!((statistics.samples, standing), (2, Some(Standing::Best)), "{step:?}");
     }
 }
 
@@ -74,14 +162,94 @@ fn a_failure_is_a_row_and_the_others_go_on() {
 fn an_early_end_keeps_what_was_measured() {
     let Some(stage) = stage(Choice::Overlay, FsType::Ext4) else { return };
     let image = Image::new(60, 4096, 1);
-    let subjects = [Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack")];
-    let mut turns = 0;
+    let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
     let mut watch = |progress: Progress<'_>| {
-        assert_eq!((progress.done, progress.total), (turns, 9));
-        turns += 1;
+        assert_eq!(progress.total, 18);
         if progress.done == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let comparisons = run(&subjects, &[CONTAINER], 8, &mut watch);
+    let measured = run(&[&subject], &[CONTAINER, CONTAINER], plan(8), &mut watch);
+    assert_eq!(measured.len(), 1, "the second was not begun");
     let counted = |row: &Row| row.figures.expect("figures").statistics.samples;
-    assert!(comparisons.iter().all(|comparison| counted(&comparison.rows[0]) == 3), "{comparisons:?}");
+    assert!(measured[0].steps.iter().all(|comparison| counted(&comparison.rows[0]) == 3), "{measured:?}");
+}
+
+/// A contestant that takes as long as it is told to, in one step.
+struct Sleeper {
+    label: Label,
+    ms: u64,
+}
+
+impl Contestant for Sleeper {
+    fn label(&self) -> &Label {
+        &self.label
+    }
+
+    fn place(&self) -> Option<&Place> {
+        None
+    }
+
+    fn does(&self, _: &Workload) -> bool {
+        true
+    }
+
+    fn begin(&self, _: &Workload) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
+        // A spread that follows from the round, as noise would not.
+        let taken = Duration::from_millis(self.ms * (100 + round % 5));
+        workload.steps.iter().for_each(|step| timer.record(step.name, taken));
+        Ok(())
+    }
+
+    fn end(&self, _: &Workload) -> Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn two_runs_rank_alike_beyond_the_spread() {
+    let sleeper = |name: &str, ms| Sleeper { label: Label::new(name, "", Role::Strategy), ms };
+    let (a, b, c, d) = (sleeper("a", 10), sleeper("b", 30), sleeper("c", 10), sleeper("d", 90));
+    let standings = || -> Vec<_> {
+        let measured = run(&[&a, &b, &c, &d], &[CONTAINER], plan(5), &mut go_on);
+        measured[0].steps[0].rows.iter().map(|row| row.figures.and_then(|figures| figures.standing)).collect()
+    };
+    let first = standings();
+    use Standing::{Level, Slower, Worst};
+    assert_eq!(first, [Level, Slower, Level, Worst].map(Some));
+    assert_eq!(first, standings());
+}
+
+/// Real stores, and work of which the order does not hang on a moment: a copy of every file against none.
+#[test]
+fn two_real_runs_rank_alike_beyond_the_spread() {
+    let stages = [(Choice::Overlay, FsType::Tmpfs), (Choice::Copy, FsType::Tmpfs)];
+    let stages: Vec<_> = stages.into_iter().filter_map(|(backend, fs)| stage(backend, fs)).collect();
+    let image = Image::new(600, 16 << 10, 7);
+    let prepare = || -> Vec<Figures> {
+        let subjects: Vec<_> = stages
+            .iter()
+            .enumerate()
+            .map(|(number, stage)| {
+                let name = if number == 0 { "overlay" } else { "copy" };
+                Subject::new(name, &stage.store, &image, &stage.target).expect("unpack")
+            })
+            .collect();
+        let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
+        let measured = run(&contestants, &[CONTAINER], plan(5), &mut go_on);
+        for stage in &stages {
+            for name in [IMAGE, SMALL] {
+                crate::Snapshotter::remove(&stage.store, name).expect("remove");
+            }
+        }
+        measured[0].steps[0].rows.iter().filter_map(|row| row.figures).collect()
+    };
+    let (first, second) = (prepare(), prepare());
+    let [Figures { statistics: overlay, .. }, Figures { statistics: copy, .. }] = first[..] else { return };
+    let [again, copy_again] = [second[0].statistics, second[1].statistics];
+    if !overlay.overlaps(&copy) && !again.overlaps(&copy_again) {
+        assert_eq!(overlay.median_ns < copy.median_ns, again.median_ns < copy_again.median_ns, "{first:?} {second:?}");
+    }
 }

@@ -20,6 +20,7 @@ mod workplace;
 
 pub use attach::{attach, detached, unmount};
 pub use guard::Mounted;
+pub use namespace::become_root;
 pub use workplace::Workplace;
 
 use std::path::PathBuf;

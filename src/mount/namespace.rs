@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
 use nix::sched::CloneFlags;
+use nix::unistd::{getegid, geteuid};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{MountPropagationFlags, mount_change};
@@ -36,6 +37,26 @@ pub(super) fn make_own() -> Result<()> {
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
         .at("make a mount namespace (root is needed, or a user namespace: unshare -rm) for", "/")?;
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .at("make private the mounts of the new namespace at", "/")
+}
+
+/// Makes the calling process root of a user namespace of its own, and of a mount namespace in it. Its own user and group
+/// are the only ones that it has there. It must have a single thread.
+///
+/// # Errors
+/// `PermissionDenied` where users may not make such namespaces; `InvalidArgument` with several threads.
+pub fn become_root() -> Result<()> {
+    let (user, group) = (geteuid(), getegid());
+    nix::sched::unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS)
+        .map_err(|errno| Errno::from_raw_os_error(errno as i32))
+        .at("make a user namespace for", "the caller")?;
+    for (file, text) in
+        [("setgroups", "deny".to_owned()), ("uid_map", format!("0 {user} 1")), ("gid_map", format!("0 {group} 1"))]
+    {
+        let path = format!("/proc/self/{file}");
+        std::fs::write(&path, text).at("write", &path)?;
+    }
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
         .at("make private the mounts of the new namespace at", "/")
 }

@@ -90,6 +90,8 @@ impl fmt::Display for FsType {
 pub struct Scratch {
     fs: FsType,
     path: PathBuf,
+    /// The loop device: open, so that it keeps its file while nothing is mounted; and its path.
+    device: Option<(OwnedFd, String)>,
 }
 
 impl Scratch {
@@ -102,20 +104,18 @@ impl Scratch {
     /// `InvalidArgument` when `mkfs` refuses, usually for the size.
     pub fn new(fs: FsType, size_bytes: u64) -> Result<Self> {
         private_namespace()?;
-        let mount = match fs.maker() {
-            None => tmpfs(size_bytes)?,
+        let (mount, device) = match fs.maker() {
+            None => (tmpfs(size_bytes)?, None),
             Some((program, options, package)) => {
                 let image = image(size_bytes)?;
                 make_file_system(program, options, package, &image)?;
+                // From here on the device keeps the image.
                 let (device, device_path) = loop_device(&image)?;
-                let mount = attach::new(fs.as_str(), &[("source", Some(&device_path))])?;
-                // From here on the mount keeps the device, and the device the image.
-                drop(device);
-                mount
+                (attach::new(fs.as_str(), &[("source", Some(&device_path))])?, Some((device, device_path)))
             }
         };
         let path = mount_point()?;
-        let attached = attach::place(&mount, &path).map(|()| Self { fs, path: path.clone() });
+        let attached = attach::place(&mount, &path).map(|()| Self { fs, path: path.clone(), device });
         if attached.is_err() {
             // The directory is in a tmpfs of our own; the error to report is the other one.
             let _ = rustix::fs::rmdir(&path);
@@ -131,6 +131,25 @@ impl Scratch {
     /// What it is.
     pub fn fs(&self) -> FsType {
         self.fs
+    }
+
+    /// The kernel's statistics of the disk that it lies on, as a file of sysfs; none for a tmpfs.
+    pub fn statistics(&self) -> Option<PathBuf> {
+        let (_, device) = self.device.as_ref()?;
+        Some(Path::new("/sys/class/block").join(Path::new(device).file_name()?).join("stat"))
+    }
+
+    /// Unmounts it and mounts it again, so that nothing of it is in the caches of file systems. Its bytes stay in memory.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if something in it is open or mounted; `Unsupported` for a tmpfs, which would be empty then.
+    pub fn chill(&self) -> Result<()> {
+        let Some((_, device)) = &self.device else {
+            return Err(Error::unsupported("a tmpfs is nothing but a cache: it cannot be cold"));
+        };
+        super::unmount(&self.path)?;
+        let mount = attach::new(self.fs.as_str(), &[("source", Some(device))])?;
+        attach::place(&mount, &self.path)
     }
 }
 

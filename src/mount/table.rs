@@ -71,6 +71,18 @@ pub fn users_of(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(users)
 }
 
+/// The options of the file system that `dir` lies on, as the kernel shows them; `None` for a detached mount.
+///
+/// # Errors
+/// What the system calls report.
+pub fn options_of(dir: &Path) -> Result<Option<String>> {
+    let Some(used) = Used::find(dir)? else { return Ok(None) };
+    let table = std::fs::read(MOUNTINFO).at("read", MOUNTINFO)?;
+    let mut entries = table.split(|byte| *byte == b'\n').filter_map(parse);
+    let holder = entries.find(|entry| entry.id == used.mount_id);
+    Ok(holder.map(|entry| String::from_utf8_lossy(entry.options).into_owned()))
+}
+
 /// A directory that somebody may use.
 struct Used {
     /// Its path from the caller's root directory, without links.

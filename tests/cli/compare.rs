@@ -1,11 +1,12 @@
-//! The comparison: what it measures, and that nothing is left of it.
+//! The comparison: what it measures, where it writes it, and that nothing is left of it.
 
 use serde_json::Value;
 use strata::mount::scratch::FsType;
 
-use super::Bench;
+use super::{Bench, signals, support, text};
 
-const SMALL: [&str; 5] = ["compare", "--samples", "2", "--files", "50"];
+const SMALL: [&str; 7] =
+    ["compare", "--quick", "--samples", "2", "--files", "50", "--workload=container,diff,copy-up,walk,unpack"];
 
 #[test]
 fn figures_for_every_strategy_that_the_machine_has() {
@@ -13,25 +14,108 @@ fn figures_for_every_strategy_that_the_machine_has() {
     let report = bench.json(&SMALL);
     assert_eq!((&report["interrupted"], &report["image"]["files"]), (&Value::Bool(false), &Value::from(50)));
     let missing = report["not_measured"].as_array().expect("a list");
-    let steps = report["comparisons"].as_array().expect("a list");
-    assert!(steps.len() >= 9, "{report}");
-    for step in steps {
+    let workloads = report["workloads"].as_array().expect("a list");
+    assert_eq!(workloads.len(), 5, "{report}");
+    for step in workloads.iter().flat_map(|workload| workload["steps"].as_array().expect("a list")) {
         let rows = step["rows"].as_array().expect("a list");
-        assert_eq!(rows.len() + missing.len(), 5, "{step}");
+        assert!(rows.len() + missing.len() >= 4, "{step}");
         for row in rows {
             assert_eq!((&row["failure"], &row["figures"]["samples"]), (&Value::Null, &Value::from(2)), "{step}");
         }
     }
-    if super::support::scratch(FsType::Ext4).is_some() {
-        let text = bench.ok(&SMALL);
-        for word in ["overlay on ext4", "copy on ext4", "prepare", "WHAT IS TIMED", "seed 1"] {
-            assert!(text.contains(word), "{word}: {text}");
-        }
-    }
+    assert!(!report["summary"].as_array().expect("a list").is_empty(), "{report}");
     assert_eq!(std::fs::read_dir(bench.dir.path()).expect("the directory").count(), 0, "no store was made");
 }
 
 #[test]
-fn what_is_no_number_of_rounds_is_refused() {
-    Bench::bare().misuse(&["compare", "--samples", "0"]);
+fn a_table_and_files_say_the_same() {
+    let Some(bench) = Bench::mounting() else { return };
+    if support::scratch(FsType::Ext4).is_none() {
+        return;
+    }
+    let files = ["page.html", "figures.csv", "tables.md"].map(|name| bench.path(name));
+    let [html, csv, markdown] = files.each_ref().map(|path| path.to_str().expect("UTF-8"));
+    let arguments = ["--fs", "ext4", "--html", html, "--csv", csv, "--markdown", markdown, "--run", "echo > made"];
+    let table = bench.ok(&[&SMALL[..], &arguments].concat());
+    let [html, csv, markdown] = files.each_ref().map(|path| std::fs::read_to_string(path).expect("a file"));
+    for word in ["overlay on ext4", "copy on ext4", "plain directory on ext4", "prepare", "append", "command", "1 GiB"]
+    {
+        let everywhere = [&table, &html, &csv, &markdown].map(|text| text.contains(word));
+        assert!(word == "1 GiB" || everywhere == [true; 4], "{word}: {everywhere:?}");
+    }
+    assert!(table.contains("WHAT IS TIMED") && table.contains("seed:"), "{table}");
+    assert!(html.contains("<svg") && html.ends_with("</html>\n"), "{html}");
+    assert!(csv.lines().skip(1).all(|line| line.split(',').count() >= 16), "{csv}");
+}
+
+/// In a directory of the user's, which is empty again afterwards.
+#[test]
+fn a_real_directory_is_left_as_it_was() {
+    let Some(bench) = Bench::mounting() else { return };
+    let dir = bench.path("disk");
+    std::fs::create_dir(&dir).expect("mkdir");
+    let on = ["--on", dir.to_str().expect("UTF-8")];
+    let report = bench.json(&[&SMALL[..], &on].concat());
+    let reasons = report["not_measured"].to_string();
+    assert!(reasons.contains("btrfs on tmpfs") && reasons.contains("copy+reflink on tmpfs"), "{reasons}");
+    assert_eq!(std::fs::read_dir(&dir).expect("read").count(), 0);
+}
+
+#[test]
+fn a_command_that_fails_is_a_row() {
+    let Some(bench) = Bench::mounting() else { return };
+    let arguments = ["compare", "--quick", "--files", "50", "--samples=2", "--fs", "tmpfs", "--strategy", "copy"];
+    let command = ["--workload", "walk", "--run", "echo no such luck >&2; exit 3"];
+    let report = bench.json(&[&arguments[..], &command].concat());
+    let workloads = report["workloads"].as_array().expect("a list");
+    assert_eq!(workloads.len(), 2, "{report}");
+    assert!(workloads[0]["steps"][0]["rows"][0]["figures"].is_object(), "{report}");
+    let failure = workloads[1]["steps"][0]["rows"][0]["failure"].as_str().expect("a reason");
+    assert!(failure.contains("exit status: 3") && failure.contains("no such luck"), "{failure}");
+}
+
+#[test]
+fn an_interrupted_run_keeps_what_it_has() {
+    let Some(bench) = Bench::mounting() else { return };
+    let csv = bench.path("figures.csv");
+    let arguments = ["compare", "--quick", "--files", "50", "--samples", "1000", "--fs", "tmpfs", "--json"];
+    let output = ["--workload", "walk,diff", "--csv", csv.to_str().expect("UTF-8")];
+    let mut command = bench.command(&[&arguments[..], &output].concat());
+    command.env("STRATA_LOG", "strata=info").stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("spawn");
+    // Until it measures: a line is logged for each turn.
+    let mut log = std::io::BufReader::new(child.stderr.take().expect("stderr"));
+    let mut line = String::new();
+    while !line.contains("done=20") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut log, &mut line).expect("read") > 0, "it ended early");
+    }
+    signals::send(&child, nix::sys::signal::Signal::SIGINT);
+    let drained = std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
+    let output = child.wait_with_output().expect("wait");
+    drained.join().expect("join").expect("read");
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_str(&text(&output.stdout)).expect("a document");
+    assert_eq!(report["interrupted"], true);
+    let samples = report["workloads"][0]["steps"][0]["rows"][0]["figures"]["samples"].as_u64().expect("a number");
+    assert!((1..1000).contains(&samples), "{report}");
+    assert!(std::fs::read_to_string(csv).expect("the file").lines().count() > 1);
+}
+
+#[test]
+fn what_cannot_be_is_refused_first() {
+    let bench = Bench::bare();
+    for (arguments, known) in [
+        (&["--samples", "0"][..], "1..=1000"),
+        (&["--workload", "sleep"], "unpack, container, diff"),
+        (&["--strategy", "zfs"], "overlay, btrfs, copy, copy+reflink"),
+        (&["--fs", "ext2"], "ext4, xfs, btrfs, tmpfs"),
+        (&["--quick", "--full"], "cannot be used with"),
+    ] {
+        let said = bench.misuse(&[&["compare"], arguments].concat());
+        assert!(said.contains(known), "{said}");
+    }
+    bench.fails(&["compare", "--html", "/nowhere/page.html"], "not_found");
+    let full = bench.run(&["compare", "--csv", "/proc/figures.csv"]);
+    assert_eq!(full.status.code(), Some(1));
 }

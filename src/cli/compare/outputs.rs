@@ -1,0 +1,63 @@
+//! Files that the results go to, as they come.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use super::Compare;
+use crate::compare::report::{self, Report};
+use crate::error::{Context, Result};
+use crate::image::Partial;
+
+/// Free space that is asked for: a page with every workload takes a part of it.
+const ROOM_BYTES: usize = 512 << 10;
+
+/// What is written into a file.
+type Form = fn(&Report) -> String;
+
+/// A file, and what is written into it.
+type Output = (PathBuf, Form);
+
+/// The files that the user asked for.
+#[derive(Debug)]
+pub(super) struct Outputs(Vec<Output>);
+
+impl Outputs {
+    /// Tries that each can be written and has room.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn check(arguments: &Compare) -> Result<Self> {
+        let forms: [(&Option<PathBuf>, Form); 3] =
+            [(&arguments.html, report::html), (&arguments.csv, report::csv), (&arguments.markdown, report::markdown)];
+        let outputs: Vec<Output> = forms.into_iter().filter_map(|(path, form)| Some((path.clone()?, form))).collect();
+        for (path, _) in &outputs {
+            if is_file(path) {
+                let (partial, mut file) = Partial::file(path)?;
+                file.write_all(&vec![b' '; ROOM_BYTES]).at("write", path)?;
+                file.sync_all().at("write", path)?;
+                drop(partial);
+            }
+        }
+        Ok(Self(outputs))
+    }
+
+    /// Writes all of them anew: a run that is killed later leaves these. What is no file has to wait for the end.
+    pub fn update(&self, report: &Report) -> Result<()> {
+        self.0.iter().filter(|(path, _)| is_file(path)).try_for_each(|output| write(output, report))
+    }
+
+    /// Writes what the run came to.
+    pub fn finish(&self, report: &Report) -> Result<()> {
+        self.0.iter().try_for_each(|output| write(output, report))
+    }
+}
+
+fn is_file(path: &Path) -> bool {
+    path.metadata().map_or(true, |stat| stat.is_file())
+}
+
+fn write((path, form): &Output, report: &Report) -> Result<()> {
+    let (partial, mut file) = Partial::file(path)?;
+    file.write_all(form(report).as_bytes()).at("write", path)?;
+    partial.keep()
+}

@@ -1,0 +1,147 @@
+//! The floor: the same work in a plain directory, without snapshots.
+//!
+//! Nobody can be faster who uses the same file system. What a plain directory cannot do (a snapshot, a layer, a diff) has
+//! no floor. The directory is made once and used over and over, so workloads leave it as they need it.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::cost::Place;
+use super::image::Image;
+use super::measure::Timer;
+use super::workload::{self, Base, Sizes, Workload};
+use super::{Contestant, Hook, Label, Role, large_file, small_file};
+use crate::changeset::Sink;
+use crate::changeset::apply::Applier;
+use crate::error::{Context, Result};
+use crate::mount::{Access, Mount, Mounted};
+use crate::tree::Dir;
+use crate::tree::walk::remove_all;
+
+/// Plain directories with what the bases of workloads hold.
+pub struct Plain<'a> {
+    label: Label,
+    dir: PathBuf,
+    target: PathBuf,
+    pub(super) image: &'a Image,
+    pub(super) sizes: Sizes,
+    place: Option<Place>,
+    chill: Option<Hook<'a>>,
+}
+
+impl<'a> Plain<'a> {
+    /// Makes them below `dir`, an empty directory on the file system `fs`. It is bound at `target`, another empty one.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn new(fs: &str, dir: PathBuf, target: PathBuf, image: &'a Image, sizes: Sizes) -> Result<Self> {
+        let label = Label::new("plain directory", fs, Role::Floor);
+        let floor = Self { label, dir, target, image, sizes, place: None, chill: None };
+        floor.fill(Base::Image, &mut |sink| image.produce(sink))?;
+        floor.fill(Base::Small, &mut small_file)?;
+        Ok(floor)
+    }
+
+    /// Weighs what workloads take on the file system of `place`.
+    #[must_use]
+    pub fn with_place(self, place: Option<Place>) -> Self {
+        Self { place, ..self }
+    }
+
+    /// Takes everything out of the caches by `chill`.
+    #[must_use]
+    pub fn with_chill(self, chill: Hook<'a>) -> Self {
+        Self { chill: Some(chill), ..self }
+    }
+
+    pub(super) fn chill(&self) -> Result<()> {
+        super::chill(self.chill)
+    }
+
+    pub(super) fn open(&self, base: Base) -> Result<Dir> {
+        Dir::open(self.dir.join(base.name()))
+    }
+
+    fn fill(&self, base: Base, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {
+        self.write(base.name(), produce)
+    }
+
+    /// Writes what `produce` gives into the new directory `name`.
+    fn write(&self, name: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {
+        let above = Dir::open(&self.dir)?;
+        above.make_dir(name)?;
+        let mut applier = Applier::new(above.open_dir(name)?);
+        produce(&mut applier)?;
+        applier.finish().map(drop)
+    }
+
+    /// Writes the image and waits until it is on disk, as a snapshotter does.
+    pub(super) fn unpack(&self, timer: &mut Timer) -> Result<()> {
+        let name = "unpacked";
+        timer.tare()?;
+        timer.time("unpack", || {
+            self.write(name, &mut |sink| self.image.produce(sink))?;
+            sync(&self.dir)
+        })?;
+        timer.weigh()?;
+        remove_all(&Dir::open(&self.dir)?, name)
+    }
+
+    /// What of a container's life there is without snapshots: a mount, and writing.
+    pub(super) fn bind(&self, round: u64, timer: &mut Timer) -> Result<()> {
+        let mount = Mount::Bind { source: self.dir.join(Base::Image.name()), access: Access::ReadWrite };
+        timer.tare()?;
+        let mounted = timer.time("mount", || Mounted::new(&[mount], &self.target))?;
+        let written = timer.time("write", || workload::write(&Dir::open(mounted.path())?, self.image, round));
+        timer.weigh()?;
+        let cleared = written.and_then(|()| workload::unwrite(&Dir::open(mounted.path())?));
+        let unmounted = timer.time("unmount", || mounted.unmount());
+        cleared.and(unmounted)
+    }
+}
+
+fn sync(dir: &Path) -> Result<()> {
+    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
+    rustix::fs::syncfs(opened).at("sync the file system of", dir)
+}
+
+impl Contestant for Plain<'_> {
+    fn label(&self) -> &Label {
+        &self.label
+    }
+
+    fn place(&self) -> Option<&Place> {
+        self.place.as_ref()
+    }
+
+    fn does(&self, workload: &Workload) -> bool {
+        workload.has_floor()
+    }
+
+    fn begin(&self, workload: &Workload) -> Result<()> {
+        if workload.base() != Some(Base::Large) {
+            return Ok(());
+        }
+        let bytes = self.sizes.large_bytes;
+        self.fill(Base::Large, &mut |sink| large_file(bytes, sink))?;
+        sync(&self.dir)
+    }
+
+    fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
+        workload.run_plainly(self, round, timer)
+    }
+
+    fn end(&self, workload: &Workload) -> Result<()> {
+        if workload.base() != Some(Base::Large) {
+            return Ok(());
+        }
+        remove_all(&Dir::open(&self.dir)?, Base::Large.name())
+    }
+}
+
+impl std::fmt::Debug for Plain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Plain").field("label", &self.label).field("dir", &self.dir).finish_non_exhaustive()
+    }
+}

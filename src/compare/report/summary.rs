@@ -1,0 +1,114 @@
+//! What follows from the figures of one run, in plain words: no sentence says more than they do.
+
+use std::collections::BTreeMap;
+
+use super::{size_change, times};
+use crate::compare::measure::{Standing, three_digits};
+use crate::compare::{Comparison, Figures, Measured, Role, Row};
+
+/// So many of the best are told of.
+const TOLD_OF_MAX: usize = 3;
+
+/// How one contestant did.
+#[derive(Debug, Default)]
+struct Tally<'a> {
+    /// Steps in which it was measured,
+    steps: usize,
+    /// and was best or level with the best.
+    good: usize,
+    /// Where it was furthest from the best, and how far.
+    worst: Option<(&'a str, f64)>,
+}
+
+/// The sentences.
+pub(super) fn sentences(workloads: &[Measured]) -> Vec<String> {
+    let headlines = || workloads.iter().flat_map(|workload| &workload.steps).filter(|comparison| comparison.headline);
+    let mut sentences = overall(headlines());
+    sentences.extend(headlines().filter_map(step));
+    sentences.extend(workloads.iter().filter_map(space));
+    sentences
+}
+
+fn competing(comparison: &Comparison) -> impl Iterator<Item = (&Row, Figures, Standing)> {
+    comparison.rows.iter().filter_map(|row| {
+        let figures = row.figures?;
+        Some((row, figures, figures.standing?))
+    })
+}
+
+/// Who was best most often, and what that costs elsewhere.
+fn overall<'a>(comparisons: impl Iterator<Item = &'a Comparison>) -> Vec<String> {
+    let mut tallies = BTreeMap::<&str, Tally<'a>>::new();
+    for comparison in comparisons.filter(|comparison| competing(comparison).count() > 1) {
+        for (row, figures, standing) in competing(comparison) {
+            let tally = tallies.entry(&row.label.subject).or_default();
+            tally.steps += 1;
+            tally.good += usize::from(matches!(standing, Standing::Best | Standing::Level));
+            let loses = matches!(standing, Standing::Slower | Standing::Worst);
+            if loses && tally.worst.is_none_or(|(_, ratio)| figures.times_best > ratio) {
+                tally.worst = Some((comparison.step.name, figures.times_best));
+            }
+        }
+    }
+    let mut order: Vec<_> = tallies.into_iter().collect();
+    order.sort_by_key(|(_, tally)| std::cmp::Reverse(tally.good));
+    let told = |(subject, tally): (&str, Tally<'a>)| {
+        let Tally { steps, good, worst } = tally;
+        let cost = worst.map_or_else(String::new, |(step, ratio)| {
+            format!("; furthest from the best in \"{step}\": {} as long", times(ratio))
+        });
+        format!("{subject} is best, or not to be told apart from the best, in {good} of {steps} headline steps{cost}.")
+    };
+    order.into_iter().filter(|(_, tally)| tally.good > 0).take(TOLD_OF_MAX).map(told).collect()
+}
+
+/// Who is best at a step, by how much, and who is worst.
+fn step(comparison: &Comparison) -> Option<String> {
+    let (best, figures, standing) = competing(comparison).min_by_key(|(_, figures, _)| figures.statistics.median_ns)?;
+    if competing(comparison).count() < 2 {
+        return None;
+    }
+    let median = three_digits(figures.statistics.median_ns);
+    let floor = figures.times_floor.map_or_else(String::new, |ratio| format!(", {} a plain directory", times(ratio)));
+    let name = &best.label.subject;
+    let mut sentence = match standing {
+        Standing::Best => format!("{}: {name} is best ({median}{floor})", comparison.step.name),
+        _ => {
+            let others: Vec<&str> = competing(comparison)
+                .filter(|(row, _, standing)| *standing == Standing::Level && row.label != best.label)
+                .map(|(row, ..)| row.label.subject.as_str())
+                .collect();
+            let others = others.join(", ");
+            format!("{}: {name} ({median}{floor}); no difference measured to {others}", comparison.step.name)
+        }
+    };
+    let slowest = competing(comparison).max_by_key(|(_, figures, _)| figures.statistics.median_ns);
+    if let Some((row, figures, Standing::Slower | Standing::Worst)) = slowest {
+        let median = three_digits(figures.statistics.median_ns);
+        let ratio = times(figures.times_best);
+        sentence.push_str(&format!("; {} takes {ratio} as long ({median})", row.label.subject));
+    }
+    Some(sentence + ".")
+}
+
+/// Who takes most space for a workload, and who least; nothing where they take about the same.
+fn space(workload: &Measured) -> Option<String> {
+    let is_floor = |subject: &str| {
+        let rows = workload.steps.iter().flat_map(|step| &step.rows);
+        rows.into_iter().any(|row| row.label.subject == subject && row.label.role == Role::Floor)
+    };
+    let sizes: Vec<(&str, i64)> = workload
+        .costs
+        .iter()
+        .filter(|weighed| !is_floor(&weighed.subject))
+        .filter_map(|weighed| Some((weighed.subject.as_str(), weighed.cost.size_bytes?)))
+        .collect();
+    let (least, fewest) = sizes.iter().min_by_key(|(_, bytes)| *bytes)?;
+    let (most, largest) = sizes.iter().max_by_key(|(_, bytes)| *bytes)?;
+    let shown = |bytes: i64| size_change(bytes.max(0));
+    let differ = *largest > 1 << 20 && *largest > 2 * (*fewest).max(0);
+    differ.then(|| {
+        let (few, many) = (shown(*fewest), shown(*largest));
+        format!("Space for \"{}\": {few} on {least}, {many} on {most}.", workload.name)
+    })
+}

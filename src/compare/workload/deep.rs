@@ -1,0 +1,87 @@
+//! What a stack of many layers costs those who read through it.
+
+use std::io::Read as _;
+
+use rustix::io::Errno;
+
+use super::{Step, Work, Workload};
+use crate::compare::measure::Timer;
+use crate::compare::{Subject, deep_layer};
+use crate::error::{Context, Error, Result};
+use crate::mount::Mounted;
+use crate::snapshotter::Labels;
+use crate::tree::Dir;
+
+/// Layers below the writable one: with it, the last is the most that overlayfs takes.
+pub(in crate::compare) const DEPTHS: [usize; 4] = [1, 20, 100, 499];
+
+/// The steps at each depth: mount, a look for a name that no layer has, a file of the lowest layer, all names.
+const NAMES: [[&str; 4]; 4] = [
+    ["mount, 1 layer", "lookup, 1 layer", "read, 1 layer", "readdir, 1 layer"],
+    ["mount, 20 layers", "lookup, 20 layers", "read, 20 layers", "readdir, 20 layers"],
+    ["mount, 100 layers", "lookup, 100 layers", "read, 100 layers", "readdir, 100 layers"],
+    ["mount, 499 layers", "lookup, 499 layers", "read, 499 layers", "readdir, 499 layers"],
+];
+
+const MOUNT: &str = "mount a writable snapshot of so many layers, one file in each";
+const LOOKUP: &str = "look for a name that is nowhere, the first time after the mount";
+const READ: &str = "read the file of the lowest layer, the first time";
+const READDIR: &str = "list the root and stat what is in it, the first time";
+
+/// Through few layers and many.
+pub(super) const DEEP: Workload = Workload {
+    name: "deep",
+    about: "read through stacks of 1, 20, 100 and 499 layers",
+    steps: &steps(),
+    headlines: &["mount, 100 layers", "readdir, 100 layers"],
+    quick: false,
+    work: Work::Snapshots(work),
+};
+
+const fn steps() -> [Step; 16] {
+    let abouts = [MOUNT, LOOKUP, READ, READDIR];
+    let mut steps = [Step { name: "", about: "" }; 16];
+    let mut number = 0;
+    while number < steps.len() {
+        // Step by step, so that the depths of one step stand together.
+        steps[number] = Step { name: NAMES[number % 4][number / 4], about: abouts[number / 4] };
+        number += 1;
+    }
+    steps
+}
+
+fn work(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+    for (depth, names) in DEPTHS.into_iter().zip(NAMES) {
+        if subject.depth.get() < depth {
+            break;
+        }
+        let key = format!("deep-{depth}-{round}");
+        let mounts = subject.snapshotter.prepare(&key, &deep_layer(depth), &Labels::new())?;
+        let mounted = timer.time(names[0], || Mounted::new(&mounts, &subject.target))?;
+        let looked = look(mounted.path(), depth, names, timer);
+        let unmounted = mounted.unmount();
+        looked.and(unmounted)?;
+        subject.snapshotter.remove(&key)?;
+    }
+    subject.snapshotter.cleanup()
+}
+
+fn look(path: &std::path::Path, depth: usize, names: [&'static str; 4], timer: &mut Timer) -> Result<()> {
+    let root = Dir::open(path)?;
+    timer.time(names[1], || match root.stat("nowhere") {
+        Err(error) if error.errno() == Some(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error),
+        Ok(_) => Err(Error::data_loss("a file is there that no layer has")),
+    })?;
+    let mut content = Vec::new();
+    let lowest = deep_layer(1);
+    timer.time(names[2], || root.open_file(&lowest)?.read_to_end(&mut content).at("read", root.shown_at(&lowest)))?;
+    let listed = timer.time(names[3], || {
+        let all = root.names()?;
+        all.iter().try_for_each(|entry| root.stat(&entry.name).map(drop)).map(|()| all.len())
+    })?;
+    if listed == depth && content == lowest.as_bytes() {
+        return Ok(());
+    }
+    Err(Error::data_loss(format!("{listed} of {depth} files are there")))
+}

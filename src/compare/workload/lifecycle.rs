@@ -1,0 +1,239 @@
+//! What container tools do with snapshots.
+
+use std::io::{Read, Write as _};
+use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::writing::create_files;
+use super::{Step, Work, Workload};
+use crate::changeset::Change;
+use crate::compare::image::{Image, Random};
+use crate::compare::measure::Timer;
+use crate::compare::{IMAGE, SMALL, Subject};
+use crate::error::{Context, Error, Result};
+use crate::mount::Mounted;
+use crate::snapshotter::Labels;
+use crate::tree::{Dir, FileType};
+
+/// Files of the image that a round appends to.
+const APPENDED_FILES: u64 = 5;
+
+/// Files that a round makes.
+const NEW_FILES: u64 = 5;
+
+/// What is appended, and what a new file holds: a page.
+const WRITTEN_BYTES: u64 = 4096;
+
+/// The life of a container and of the layer that it leaves.
+pub const CONTAINER: Workload = Workload {
+    name: "container",
+    about: "a container's life: a writable snapshot of the image, ten changes, a layer of them",
+    steps: &[
+        Step { name: "prepare", about: "make a writable snapshot of the image, on disk" },
+        Step { name: "mount", about: "mount it" },
+        Step { name: "write", about: "append 4 KiB to 5 files of the image, make 5 new ones" },
+        Step { name: "unmount", about: "unmount it" },
+        Step { name: "commit", about: "make a layer of it, on disk" },
+        Step { name: "remove", about: "remove the layer: gone, space not yet free" },
+        Step { name: "free", about: "free the space of what was removed" },
+        Step { name: "all", about: "the steps above together" },
+    ],
+    headlines: &["prepare", "mount", "commit", "remove"],
+    quick: true,
+    work: Work::Snapshots(|subject, round, timer| {
+        let mut steps = Timer::default();
+        timer.tare()?;
+        let layer = make_layer(subject, round, &mut steps)?;
+        timer.weigh()?;
+        drop_layer(subject, &layer, &mut steps)?;
+        timer.record("all", steps.total());
+        timer.extend(steps);
+        Ok(())
+    }),
+};
+
+/// What a layer changed against the image.
+pub const DIFF: Workload = Workload {
+    name: "diff",
+    about: "find what a layer of ten changes changed",
+    steps: &[Step { name: "diff", about: "read what the layer changed, contents included" }],
+    headlines: &["diff"],
+    quick: true,
+    work: Work::Snapshots(|subject, round, timer| {
+        let mut untimed = Timer::default();
+        let layer = make_layer(subject, round, &mut untimed)?;
+        let changed = timer.time("diff", || count_changes(subject, &layer))?;
+        drop_layer(subject, &layer, &mut untimed)?;
+        let expected = APPENDED_FILES + NEW_FILES;
+        if changed == expected {
+            return Ok(());
+        }
+        Err(Error::data_loss(format!("{expected} files were changed, and diff found {changed}")))
+    }),
+};
+
+/// The image becomes a snapshot.
+pub(super) const UNPACK: Workload = Workload {
+    name: "unpack",
+    about: "make a committed snapshot of the image",
+    steps: &[Step { name: "unpack", about: "write all files and commit: on disk when it is done" }],
+    headlines: &["unpack"],
+    quick: true,
+    work: Work::Snapshots(|subject, round, timer| {
+        let (key, name) = (format!("unpack-{round}"), format!("unpacked-{round}"));
+        timer.tare()?;
+        timer.time("unpack", || subject.unpack(&key, &name, &mut |sink| subject.image.produce(sink)))?;
+        timer.weigh()?;
+        drop_layer(subject, &name, &mut Timer::default())
+    }),
+};
+
+/// A layer without a change.
+pub(super) const COMMIT_NOTHING: Workload = Workload {
+    name: "commit-nothing",
+    about: "commit a writable snapshot of the image in which nothing changed",
+    steps: &[Step { name: "commit, no change", about: "make a layer, on disk" }],
+    headlines: &["commit, no change"],
+    quick: false,
+    work: Work::Snapshots(|subject, round, timer| {
+        let (key, layer) = (format!("nothing-{round}"), format!("no-layer-{round}"));
+        subject.snapshotter.prepare(&key, IMAGE, &Labels::new())?;
+        timer.tare()?;
+        timer.time("commit, no change", || subject.snapshotter.commit(&layer, &key, &Labels::new()))?;
+        timer.weigh()?;
+        drop_layer(subject, &layer, &mut Timer::default())
+    }),
+};
+
+/// A layer of many files.
+pub(super) const COMMIT_MANY: Workload = Workload {
+    name: "commit-many",
+    about: "commit a writable snapshot with many new files, and remove the layer",
+    steps: &[
+        Step { name: "commit, many files", about: "make a layer of new files of up to 8 KiB, on disk" },
+        Step { name: "remove, many files", about: "remove it: gone, space not yet free" },
+        Step { name: "free, many files", about: "free its space" },
+    ],
+    headlines: &["commit, many files", "free, many files"],
+    quick: false,
+    work: Work::Snapshots(|subject, round, timer| {
+        let (key, layer) = (format!("many-{round}"), format!("many-layer-{round}"));
+        let mounts = subject.snapshotter.prepare(&key, SMALL, &Labels::new())?;
+        timer.tare()?;
+        let mounted = Mounted::new(&mounts, &subject.target)?;
+        create_files(&Dir::open(mounted.path())?, subject.sizes.new_files, round)?;
+        mounted.unmount()?;
+        timer.time("commit, many files", || subject.snapshotter.commit(&layer, &key, &Labels::new()))?;
+        timer.weigh()?;
+        timer.time("remove, many files", || subject.snapshotter.remove(&layer))?;
+        timer.time("free, many files", || subject.snapshotter.cleanup())
+    }),
+};
+
+/// Many containers at once.
+pub(super) const START: Workload = Workload {
+    name: "start",
+    about: "start many containers of one image, and stop them",
+    steps: &[
+        Step { name: "start all", about: "make and mount a writable snapshot for each, one after the other" },
+        Step { name: "stop all", about: "unmount and remove each" },
+    ],
+    headlines: &["start all"],
+    quick: false,
+    work: Work::Snapshots(start),
+};
+
+fn start(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+    let targets: Vec<_> = (0..subject.sizes.containers).map(|number| subject.target.join(number.to_string())).collect();
+    for target in &targets {
+        std::fs::create_dir(target).at("make the directory", target)?;
+    }
+    let key = |number: usize| format!("start-{round}-{number}");
+    timer.tare()?;
+    let mut running = Vec::new();
+    timer.time("start all", || {
+        for (number, target) in targets.iter().enumerate() {
+            let mounts = subject.snapshotter.prepare(&key(number), IMAGE, &Labels::new())?;
+            running.push(Mounted::new(&mounts, target)?);
+        }
+        Ok::<_, Error>(())
+    })?;
+    timer.weigh()?;
+    timer.time("stop all", || {
+        for (number, mounted) in running.into_iter().enumerate() {
+            mounted.unmount()?;
+            subject.snapshotter.remove(&key(number))?;
+        }
+        Ok::<_, Error>(())
+    })?;
+    for target in &targets {
+        std::fs::remove_dir(target).at("remove the directory", target)?;
+    }
+    subject.snapshotter.cleanup()
+}
+
+/// From an image to a layer on it, of which the name is the answer.
+fn make_layer(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<String> {
+    let (snapshotter, labels) = (subject.snapshotter, Labels::new());
+    let (key, layer) = (format!("container-{round}"), format!("layer-{round}"));
+    let mounts = timer.time("prepare", || snapshotter.prepare(&key, IMAGE, &labels))?;
+    let mounted = timer.time("mount", || Mounted::new(&mounts, &subject.target))?;
+    timer.time("write", || write(&Dir::open(mounted.path())?, subject.image, round))?;
+    timer.time("unmount", || mounted.unmount())?;
+    timer.time("commit", || snapshotter.commit(&layer, &key, &labels))?;
+    Ok(layer)
+}
+
+fn drop_layer(subject: &Subject<'_>, layer: &str, timer: &mut Timer) -> Result<()> {
+    timer.time("remove", || subject.snapshotter.remove(layer))?;
+    timer.time("free", || subject.snapshotter.cleanup())
+}
+
+/// Changes ten files of the `image` that `root` shows, as a program in a container would: the step "write".
+///
+/// # Errors
+/// What the system calls report.
+pub fn write(root: &Dir, image: &Image, round: u64) -> Result<()> {
+    let mut random = Random::new(image.seed() ^ round);
+    for file in image.files_to_change(APPENDED_FILES, &mut random) {
+        put(root, &file.path, OFlags::APPEND, &mut random)?;
+    }
+    for number in 0..NEW_FILES {
+        put(root, Path::new(&new_file(number)), OFlags::CREATE | OFlags::EXCL, &mut random)?;
+    }
+    Ok(())
+}
+
+/// Takes the new files of [`write`] away again.
+pub(in crate::compare) fn unwrite(root: &Dir) -> Result<()> {
+    (0..NEW_FILES).try_for_each(|number| root.unlink(new_file(number)))
+}
+
+fn new_file(number: u64) -> String {
+    format!("new{number}")
+}
+
+fn put(root: &Dir, path: &Path, flags: OFlags, content: &mut Random) -> Result<()> {
+    let above = root.open_beneath(path.parent().unwrap_or(Path::new("")))?;
+    let name = path.file_name().unwrap_or_default();
+    let flags = flags | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(&above, name, flags, Mode::from_raw_mode(0o644)).at("open", above.shown_at(name))?;
+    let mut bytes = Vec::new();
+    content.take(WRITTEN_BYTES).read_to_end(&mut bytes).at("make", "random bytes")?;
+    std::fs::File::from(file).write_all(&bytes).at("write", above.shown_at(name))
+}
+
+/// Reads the whole stream of changes, content included, and answers how many regular files are in it.
+fn count_changes(subject: &Subject<'_>, layer: &str) -> Result<u64> {
+    let mut files = 0;
+    let mut sink = |change: &Change, data: &mut dyn Read| {
+        std::io::copy(data, &mut std::io::sink()).at("read", change.path())?;
+        if let Change::Put { meta, .. } = change {
+            files += u64::from(meta.node.file_type() == FileType::File);
+        }
+        Ok(())
+    };
+    subject.snapshotter.changes(layer, None, &mut sink)?;
+    Ok(files)
+}

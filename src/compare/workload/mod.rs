@@ -1,0 +1,254 @@
+//! What container tools do, as values: each workload is the same work for every contestant, in steps that are timed.
+//!
+//! Some are about snapshots (`lifecycle`, `deep`); the others happen in a writable snapshot of the image that is mounted
+//! (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is the floor.
+
+mod deep;
+mod lifecycle;
+mod reading;
+mod writing;
+
+pub(super) use deep::DEPTHS;
+pub(super) use lifecycle::unwrite;
+pub use lifecycle::{CONTAINER, DIFF, write};
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::image::Image;
+use super::measure::Timer;
+use super::plain::Plain;
+use super::{IMAGE, LARGE, SMALL, Subject};
+use crate::error::{Error, Result};
+use crate::mount::Mounted;
+use crate::snapshotter::Labels;
+use crate::tree::Dir;
+
+/// A part of a workload that is timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// Its name.
+    pub name: &'static str,
+    /// What is timed, in a few words.
+    pub about: &'static str,
+}
+
+/// Work for a contestant.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is about, in a few words.
+    pub about: &'static str,
+    /// What is timed.
+    pub steps: &'static [Step],
+    /// The steps that say most: what a summary is made of.
+    pub headlines: &'static [&'static str],
+    /// Whether it is among the few of a short run.
+    pub quick: bool,
+    work: Work,
+}
+
+/// Work in a tree, which need not be a fresh one.
+type TreeWork = fn(&Tree<'_>, u64, &mut Timer) -> Result<()>;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// With a snapshotter.
+    Snapshots(fn(&Subject<'_>, u64, &mut Timer) -> Result<()>),
+    /// In a writable tree; if `cold`, one of which nothing is in the caches.
+    Tree { base: Base, cold: bool, work: TreeWork },
+    /// The user's own command in a writable tree.
+    Command,
+}
+
+/// What a writable tree starts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base {
+    /// The image.
+    Image,
+    /// A directory with one file: for work that makes files of its own.
+    Small,
+    /// One large file.
+    Large,
+}
+
+impl Base {
+    /// The name of the committed snapshot.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Image => IMAGE,
+            Self::Small => SMALL,
+            Self::Large => LARGE,
+        }
+    }
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Sizes {
+    /// Files that are new in a large layer.
+    pub new_files: u64,
+    /// Containers that are started together.
+    pub containers: u64,
+    /// The length of the file that is copied up, in bytes.
+    pub large_bytes: u64,
+    /// Small files that are written.
+    pub small_files: u64,
+    /// Transactions of the database-like workload.
+    pub transactions: u64,
+}
+
+impl Sizes {
+    /// What people meet.
+    pub const FULL: Self =
+        Self { new_files: 10_000, containers: 50, large_bytes: 1 << 30, small_files: 2000, transactions: 100 };
+
+    /// What a minute's run has time and memory for.
+    pub const REDUCED: Self = Self { large_bytes: 128 << 20, ..Self::FULL };
+
+    /// What a short run has time for.
+    pub const QUICK: Self =
+        Self { new_files: 1000, containers: 10, large_bytes: 16 << 20, small_files: 500, transactions: 20 };
+}
+
+/// A tree to work in.
+#[derive(Debug)]
+pub struct Tree<'a> {
+    /// Its root.
+    pub root: Dir,
+    /// What the image in it is made of.
+    pub image: &'a Image,
+    /// How much there is to do.
+    pub sizes: Sizes,
+}
+
+impl Workload {
+    /// Every workload.
+    pub const ALL: [Self; 15] = [
+        lifecycle::UNPACK,
+        CONTAINER,
+        DIFF,
+        lifecycle::COMMIT_NOTHING,
+        lifecycle::COMMIT_MANY,
+        lifecycle::START,
+        writing::COPY_UP,
+        writing::SMALL_FILES,
+        writing::FSYNC,
+        writing::CHOWN,
+        writing::RENAME,
+        reading::READ,
+        reading::WALK,
+        reading::COLD,
+        deep::DEEP,
+    ];
+
+    /// The workload `name`.
+    ///
+    /// # Errors
+    /// `InvalidArgument`; the message names those that there are.
+    pub fn find(name: &str) -> Result<Self> {
+        Self::ALL.into_iter().find(|workload| workload.name == name).ok_or_else(|| {
+            let names = Self::ALL.map(|workload| workload.name).join(", ");
+            Error::invalid(format!("{name:?} is no workload: {names}"))
+        })
+    }
+
+    /// A command of the user's, in a writable snapshot of the image: [`Subject::with_command`] says which.
+    pub const COMMAND: Self = Self {
+        name: "command",
+        about: "the command of --run in a writable snapshot of the image",
+        steps: &[Step { name: "command", about: "from its start to its end" }],
+        headlines: &["command"],
+        quick: true,
+        work: Work::Command,
+    };
+
+    /// Does the work once, with times for `timer`. The same `round` is the same work on every subject, and the subject is
+    /// afterwards as before; a round is run once on a subject.
+    ///
+    /// # Errors
+    /// What the snapshotter reports; `DataLoss` if it answers wrongly.
+    pub fn run(&self, subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+        match self.work {
+            Work::Snapshots(work) => work(subject, round, timer),
+            Work::Tree { base, cold, work } => self.in_snapshot(subject, base, cold, round, &mut |path| {
+                let tree = Tree { root: Dir::open(path)?, image: subject.image, sizes: subject.sizes };
+                tree.work(work, round, timer)
+            }),
+            Work::Command => self.in_snapshot(subject, Base::Image, false, round, &mut |path| {
+                let command = subject.command.ok_or_else(|| Error::invalid("no command was given"))?;
+                timer.tare()?;
+                timer.time("command", || command(path))?;
+                timer.weigh()
+            }),
+        }
+    }
+
+    /// Does the work in a plain directory of `floor`.
+    pub(super) fn run_plainly(&self, floor: &Plain<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+        match self.work {
+            Work::Tree { base, cold, work } => {
+                if cold {
+                    floor.chill()?;
+                }
+                let tree = Tree { root: floor.open(base)?, image: floor.image, sizes: floor.sizes };
+                tree.work(work, round, timer)
+            }
+            _ if self.name == CONTAINER.name => floor.bind(round, timer),
+            _ if self.name == lifecycle::UNPACK.name => floor.unpack(timer),
+            _ => Err(Error::unsupported("there is no way to do this without snapshots")),
+        }
+    }
+
+    /// What the trees that it works in start as; none if it works with snapshots.
+    pub(super) fn base(&self) -> Option<Base> {
+        match self.work {
+            Work::Tree { base, .. } => Some(base),
+            _ => None,
+        }
+    }
+
+    /// Whether it needs layers over layers.
+    pub(super) fn needs_stack(&self) -> bool {
+        self.name == deep::DEEP.name
+    }
+
+    /// Whether a plain directory can do it.
+    pub(super) fn has_floor(&self) -> bool {
+        matches!(self.work, Work::Tree { .. }) || [CONTAINER.name, lifecycle::UNPACK.name].contains(&self.name)
+    }
+
+    /// Mounts a fresh writable snapshot of `base`, lets `work` use it, and takes it away again.
+    fn in_snapshot(
+        &self,
+        subject: &Subject<'_>,
+        base: Base,
+        cold: bool,
+        round: u64,
+        work: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
+        let (snapshotter, key) = (subject.snapshotter, format!("{}-{round}", self.name));
+        let mounts = snapshotter.prepare(&key, base.name(), &Labels::new())?;
+        if cold {
+            subject.chill()?;
+        }
+        let mounted = Mounted::new(&mounts, &subject.target)?;
+        let done = work(mounted.path());
+        let unmounted = mounted.unmount();
+        done.and(unmounted)?;
+        snapshotter.remove(&key)?;
+        snapshotter.cleanup()
+    }
+}
+
+impl Tree<'_> {
+    /// Does `work` here, with times and weights for `timer`.
+    fn work(&self, work: TreeWork, round: u64, timer: &mut Timer) -> Result<()> {
+        timer.tare()?;
+        work(self, round, timer)?;
+        timer.weigh()
+    }
+}

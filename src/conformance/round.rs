@@ -23,6 +23,8 @@ pub(super) struct Round<'a> {
     pub on: &'a dyn Snapshotter,
     pub prefix: String,
     pub labels: Labels,
+    /// Whether a new snapshot's root directory has the time of its parent's, or the epoch.
+    pub root_times: bool,
     /// What there must be, by the names of the case, without the prefix.
     pub model: Model,
 }
@@ -31,7 +33,7 @@ impl<'a> Round<'a> {
     /// A round of the case `name`, with keys that begin with `prefix`.
     pub fn new(on: &'a dyn Snapshotter, prefix: &str, name: &str) -> Self {
         let labels = [(GC_ROOT.to_owned(), name.to_owned())].into();
-        Self { on, prefix: format!("{prefix}{name}/"), labels, model: Model::default() }
+        Self { on, prefix: format!("{prefix}{name}/"), labels, root_times: true, model: Model::default() }
     }
 
     /// The key that the case calls `name`.

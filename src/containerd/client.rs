@@ -106,20 +106,20 @@ impl Client {
         self.runtime.block_on(call).map(Response::into_inner).map_err(|status| convert::error(&status))
     }
 
-    /// What `key` shows, mounted nowhere.
-    fn open_tree(&self, key: &str) -> Result<Dir> {
+    /// Does `work` with what `key` shows, mounted nowhere. A view of what is committed stays until then: btrfs takes what
+    /// a mount shows away with its snapshot.
+    fn look(&self, key: &str, work: &mut dyn FnMut(&Dir) -> Result<()>) -> Result<()> {
         let open = |mounts: &[Mount]| mount::detached(mounts).map(|mount| Dir::from_fd(mount, key));
         if self.stat(key)?.kind != Kind::Committed {
-            return open(&self.mounts(key)?);
+            return work(&open(&self.mounts(key)?)?);
         }
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let view = format!("strata-view-{}-{number} {key}", std::process::id());
         let mounts = self.view(&view, key, &[(GC_ROOT.to_owned(), "strata".to_owned())].into())?;
-        let opened = open(&mounts);
-        // The mount keeps what it shows; and the error to report is the first one.
-        let removed = self.remove(&view);
-        opened.and_then(|dir| removed.map(|()| dir))
+        let done = open(&mounts).and_then(|dir| work(&dir));
+        // The error to report is the first one.
+        done.and(self.remove(&view))
     }
 }
 
@@ -195,8 +195,10 @@ impl Snapshotter for Client {
             Some(base) => base.to_owned(),
             None => self.stat(key)?.parent,
         };
-        let old = if base.is_empty() { None } else { Some(self.open_tree(&base)?) };
-        diff::diff(old.as_ref(), &self.open_tree(key)?, Candidates::All, sink)
+        self.look(key, &mut |new| match base.as_str() {
+            "" => diff::diff(None, new, Candidates::All, sink),
+            base => self.look(base, &mut |old| diff::diff(Some(old), new, Candidates::All, sink)),
+        })
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {

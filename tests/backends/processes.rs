@@ -1,7 +1,8 @@
-//! Several processes on one store, some of which are killed in the middle of whatever they do.
+//! Several processes of several threads on one store, some of which are killed in the middle of whatever they do.
 //!
-//! Each makes random calls on keys of its own and on parents of all, and writes down what it is about to do and what was
-//! acknowledged. Afterwards the store must hold exactly that, but for the one call of each process that nobody answered.
+//! Each thread makes random calls on keys of its own and on parents of all, mounts and writes, walks, looks at what others
+//! committed, collects garbage, and writes down what it is about to do and what was
+//! acknowledged. Afterwards the store must hold exactly that, but for the one call of each thread that nobody answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -23,9 +24,12 @@ const NONE: &Labels = &BTreeMap::new();
 /// What tells a child what to do: its place in the matrix, the file system, its name, its seed, how many calls to make.
 const ORDER: &str = "STRATA_TEST_WORK";
 
-const WORKERS: usize = 4;
+const PROCESSES: usize = 3;
 
-/// How often each worker is killed and started again before it is let finish.
+/// In each process: they share a store's handle.
+const THREADS: usize = 2;
+
+/// How often each process is killed and started again before it is let finish.
 const LIVES: u64 = 3;
 
 /// What the last life does; the others go on until they are killed.
@@ -41,12 +45,12 @@ impl Numbers {
     }
 }
 
-fn spawn(bench: &Bench, place: usize, worker: usize, life: u64) -> Child {
-    let seed = life * 100 + worker as u64 * 7 + place as u64;
+fn spawn(bench: &Bench, place: usize, process: usize, life: u64) -> Child {
+    let seed = life * 100 + process as u64 * 7 + place as u64;
     let calls = if life < LIVES { u64::MAX } else { CALLS };
     Command::new(std::env::current_exe().expect("this test"))
         .args(["--exact", "processes::child", "--ignored", "--nocapture"])
-        .env(ORDER, format!("{place} {} w{worker} {seed} {calls}", bench.scratch.path().display()))
+        .env(ORDER, format!("{place} {} w{process} {seed} {calls}", bench.scratch.path().display()))
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -59,7 +63,7 @@ fn killed_workers_lose_nothing_and_leave_nothing() {
         let place = MATRIX.iter().position(|setting| setting.name == bench.setting.name).expect("its place");
         let mut numbers = Numbers(place as u64 + 1);
         for life in 0..LIVES {
-            let mut children: Vec<_> = (0..WORKERS).map(|worker| spawn(bench, place, worker, life)).collect();
+            let mut children: Vec<_> = (0..PROCESSES).map(|process| spawn(bench, place, process, life)).collect();
             for child in &mut children {
                 std::thread::sleep(Duration::from_millis(20 + numbers.below(150)));
                 child.kill().expect("kill");
@@ -70,13 +74,16 @@ fn killed_workers_lose_nothing_and_leave_nothing() {
                 assert!(output.status.signal().is_some(), "{}: it ended by itself: {said}", bench.setting.name);
             }
         }
-        let children: Vec<_> = (0..WORKERS).map(|worker| spawn(bench, place, worker, LIVES)).collect();
+        let children: Vec<_> = (0..PROCESSES).map(|process| spawn(bench, place, process, LIVES)).collect();
         for child in children {
             let output = child.wait_with_output().expect("wait");
             assert!(output.status.success(), "{}: {}", bench.setting.name, String::from_utf8_lossy(&output.stderr));
         }
         let calls = check(bench);
-        support::say(&format!("{}: {calls} calls acknowledged by {WORKERS} processes", bench.setting.name));
+        support::say(&format!(
+            "{}: {calls} calls acknowledged to {PROCESSES} processes of {THREADS} threads",
+            bench.setting.name
+        ));
         assert!(calls > 40, "{calls} calls");
     });
 }
@@ -142,8 +149,9 @@ fn check(bench: &Bench) -> usize {
     let ids = store.backend().inventory().expect("inventory");
     assert_eq!(ids.len(), own_directories, "{who}: debris: {ids:?} for {listed:?}");
     let mut acknowledged = 0;
-    for worker in 0..WORKERS {
-        let journal = Journal::read(&bench.root(&format!("w{worker}.log")));
+    let workers = (0..PROCESSES).flat_map(|process| (0..THREADS).map(move |thread| format!("w{process}.{thread}")));
+    for worker in workers {
+        let journal = Journal::read(&bench.root(&format!("{worker}.log")));
         acknowledged += journal.acknowledged;
         let unsure: BTreeSet<&str> = journal.open_calls.iter().flat_map(|call| call.split(' ').skip(1)).collect();
         for (names, kind) in [(&journal.active, Kind::Active), (&journal.committed, Kind::Committed)] {
@@ -151,7 +159,7 @@ fn check(bench: &Bench) -> usize {
                 assert_eq!(listed.get(name), Some(&kind), "{who}: {name} was acknowledged: {journal:?}");
             }
         }
-        let prefix = format!("w{worker}-");
+        let prefix = format!("{worker}-");
         for name in listed.keys().filter(|name| name.starts_with(&prefix)) {
             let known = journal.active.contains(name) || journal.committed.contains(name);
             assert!(known || unsure.contains(name.as_str()), "{who}: nobody was told of {name}: {journal:?}");
@@ -178,12 +186,15 @@ fn child() {
     let backend = strata::registry::backend(&root, setting.strategy, setting.clone).expect("the backend");
     let database = strata::store::Database::create(&root, Durability::Commit).expect("the database");
     let store = Store::new(database, backend, strata::store::LOCAL).expect("the store");
-    let log = Log::open(&Path::new(base).join(format!("{name}.log")));
-    let mut worker = Worker { store, log, name: name.to_owned(), numbers: Numbers(seed.parse().expect("a seed")) };
-    let calls: u64 = calls.parse().expect("a number");
-    for number in 0..calls {
-        worker.step(&format!("{seed}-{number}"));
-    }
+    let (seed, calls): (u64, u64) = (seed.parse().expect("a seed"), calls.parse().expect("a number"));
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let name = format!("{name}.{thread}");
+            let log = Log::open(&Path::new(base).join(format!("{name}.log")));
+            let mut worker = Worker { store: &store, log, name, numbers: Numbers(seed * 10 + thread as u64) };
+            scope.spawn(move || (0..calls).for_each(|number| worker.step(&format!("{seed}-{number}"))));
+        }
+    });
 }
 
 /// The journal that a worker writes. A kill can leave its last line torn.
@@ -205,19 +216,19 @@ impl Log {
     }
 }
 
-struct Worker {
-    store: Store,
+struct Worker<'a> {
+    store: &'a Store,
     log: Log,
     name: String,
     numbers: Numbers,
 }
 
-impl Worker {
+impl Worker<'_> {
     fn step(&mut self, number: &str) {
         let (mine, committed) = self.listed();
         let key = format!("{}-{number}", self.name);
         let any = |numbers: &mut Numbers, of: &[String]| of[numbers.below(of.len() as u64) as usize].clone();
-        match self.numbers.below(8) {
+        match self.numbers.below(10) {
             0..=2 => {
                 let none = committed.is_empty() || self.numbers.below(3) == 0;
                 let parent = if none { String::new() } else { any(&mut self.numbers, &committed) };
@@ -225,8 +236,8 @@ impl Worker {
             }
             3..=5 if !mine.is_empty() => {
                 let active = any(&mut self.numbers, &mine);
-                if !open(&self.store, &active).names().expect("names").iter().any(|entry| entry.name == *key) {
-                    write(&self.store, &active, &key, key.as_bytes());
+                if !open(self.store, &active).names().expect("names").iter().any(|entry| entry.name == *key) {
+                    write(self.store, &active, &key, key.as_bytes());
                 }
                 self.call(&format!("commit {key} {active}"));
             }
@@ -234,6 +245,11 @@ impl Worker {
                 let active = any(&mut self.numbers, &mine);
                 self.call(&format!("remove {active}"));
             }
+            7 if !committed.is_empty() => {
+                let name = any(&mut self.numbers, &committed);
+                self.look(&format!("look-{key}"), &name);
+            }
+            8 => drop(self.store.gc().expect("collect garbage")),
             _ => {
                 let own: Vec<String> = committed.into_iter().filter(|name| name.starts_with(&self.name)).collect();
                 if !own.is_empty() {
@@ -242,6 +258,19 @@ impl Worker {
                 }
                 self.store.drain(Some(Duration::ZERO)).expect("drain");
             }
+        }
+    }
+
+    /// Reads what somebody committed, by a view. Whoever made it may remove it first.
+    fn look(&self, view: &str, name: &str) {
+        match self.store.view(view, name, NONE) {
+            Ok(_) => {
+                let mut text = String::new();
+                open(self.store, view).open_file(name).expect("its file").read_to_string(&mut text).expect("read");
+                assert_eq!(text, name, "what was committed changed");
+                self.store.remove(view).expect("remove the view");
+            }
+            Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{name}: {}", error.chain()),
         }
     }
 

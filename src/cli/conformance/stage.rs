@@ -173,7 +173,10 @@ impl Stage {
         match self {
             Self::Own { store, .. } => Subject::new(store, ""),
             #[cfg(feature = "containerd")]
-            Self::Served(client) => Subject::new(client, &format!("{PREFIX}{}/", std::process::id())),
+            Self::Served(client) => {
+                let prefix = format!("{PREFIX}{}/", std::process::id());
+                Subject::new(client, &prefix).map(Subject::with_any_root_times)
+            }
         }
     }
 

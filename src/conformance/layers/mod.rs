@@ -18,6 +18,7 @@ mod whiteouts;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::Read;
 
@@ -150,7 +151,7 @@ pub fn rules() -> Vec<&'static Rule> {
 pub(super) fn check(rule: &Rule, round: &mut Round<'_>) -> Verdict {
     let mut broken = Vec::new();
     for (number, example) in rule.examples.iter().enumerate() {
-        if let Err(error) = example.check(round.on, &format!("{}{number}", round.prefix)) {
+        if let Err(error) = example.check_in(round.on, &format!("{}{number}", round.prefix), round.root_times) {
             broken.push(format!("{}: {}", example.name, error.chain()));
         }
     }
@@ -168,7 +169,11 @@ impl Example {
     /// # Errors
     /// `DataLoss` that says what was expected and what was found; what the snapshotter reports.
     pub fn check(&self, snapshotter: &dyn Snapshotter, prefix: &str) -> Result<()> {
-        let mut stack = Stack { snapshotter, prefix, names: Vec::new() };
+        self.check_in(snapshotter, prefix, true)
+    }
+
+    fn check_in(&self, snapshotter: &dyn Snapshotter, prefix: &str, root_times: bool) -> Result<()> {
+        let mut stack = Stack { snapshotter, prefix, root_times, names: Vec::new(), views: RefCell::default() };
         let checked = self.check_on(&mut stack);
         // What failed comes first; what stays is the snapshotter's.
         let cleared = stack.clear();
@@ -206,8 +211,12 @@ impl Example {
 struct Stack<'a> {
     snapshotter: &'a dyn Snapshotter,
     prefix: &'a str,
+    /// Whether a new snapshot's root directory has the time that it must have.
+    root_times: bool,
     /// The committed ones, and at last the active one.
     names: Vec<String>,
+    /// They go at the end: with some snapshotters a mount shows nothing any more when its view is gone.
+    views: RefCell<Vec<String>>,
 }
 
 impl Stack<'_> {
@@ -222,6 +231,11 @@ impl Stack<'_> {
     fn prepare(&mut self) -> Result<Vec<Mount>> {
         let key = self.name("active");
         let mounts = self.snapshotter.prepare(&key, self.top(), &labels())?;
+        if !self.root_times {
+            let below = if self.names.is_empty() { None } else { Some(self.open(self.top())?.stat("")?.mtime) };
+            let root = Dir::from_fd(mount::detached(&mounts)?, key.as_str());
+            root.set_mtime("", below.unwrap_or(Timestamp::EPOCH))?;
+        }
         self.names.push(key);
         Ok(mounts)
     }
@@ -253,11 +267,11 @@ impl Stack<'_> {
 
     /// The tree of a committed snapshot, or of none, by way of a view.
     fn open(&self, name: &str) -> Result<Dir> {
-        let key = format!("{} view", self.prefix);
+        let mut views = self.views.borrow_mut();
+        let key = format!("{} view {}", self.prefix, views.len());
         let mounts = self.snapshotter.view(&key, name, &labels())?;
-        let dir = mount::detached(&mounts).map(|fd| Dir::from_fd(fd, name));
-        self.snapshotter.remove(&key)?;
-        dir
+        views.push(key);
+        mount::detached(&mounts).map(|fd| Dir::from_fd(fd, name))
     }
 
     /// What the topmost snapshot changed against `base`, or against its parent, as a layer.
@@ -304,6 +318,7 @@ impl Stack<'_> {
 
     /// Removes every snapshot, the topmost first.
     fn clear(mut self) -> Result<()> {
+        self.views.take().iter().try_for_each(|view| self.snapshotter.remove(view))?;
         while let Some(name) = self.names.pop() {
             self.snapshotter.remove(&name)?;
         }

@@ -30,6 +30,7 @@ pub struct Runner<'a> {
     on: &'a dyn Snapshotter,
     prefix: String,
     labels: Labels,
+    root_times: bool,
     /// The open trees of active snapshots.
     open: BTreeMap<String, Dir>,
 }
@@ -44,7 +45,21 @@ impl<'a> Runner<'a> {
     /// `on`, called `who`, with keys that begin with `prefix`. It must have none of them yet.
     pub fn new(who: &str, on: &'a dyn Snapshotter, prefix: &str) -> Self {
         let labels = [(GC_ROOT.to_owned(), "random".to_owned())].into();
-        Self { who: who.to_owned(), on, prefix: prefix.to_owned(), labels, open: BTreeMap::new() }
+        Self { who: who.to_owned(), on, prefix: prefix.to_owned(), labels, root_times: true, open: BTreeMap::new() }
+    }
+
+    /// The same, whose new root directories may have any time: they get that of the model.
+    #[must_use]
+    pub fn with_any_root_times(self) -> Self {
+        Self { root_times: false, ..self }
+    }
+
+    fn settle(&self, model: &Model, key: &str) -> Result<()> {
+        let root = model.snapshots.get(key).and_then(|snapshot| snapshot.tree.get(""));
+        match (root, self.open.get(key)) {
+            (Some(root), Some(dir)) if !self.root_times => dir.set_mtime("", root.inode.meta.mtime),
+            _ => Ok(()),
+        }
     }
 
     fn key(&self, name: &str) -> String {
@@ -85,13 +100,15 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// The tree of a committed snapshot, or of none, by way of a view.
-    fn tree(&self, name: &str) -> Result<Dir> {
-        let view = self.key("look");
+    /// Looks at the tree of a committed snapshot, or of none, by way of a view. With some snapshotters a mount shows nothing
+    /// any more when its view is gone.
+    fn look<T>(&self, view: &str, name: &str, work: impl FnOnce(&Dir) -> Result<T>) -> Result<T> {
+        let view = self.key(view);
         let mounts = self.on.view(&view, &self.key(name), &self.labels)?;
-        let dir = mount::detached(&mounts).map(|fd| Dir::from_fd(fd, name));
-        self.on.remove(&view)?;
-        dir
+        let answer = mount::detached(&mounts).and_then(|fd| work(&Dir::from_fd(fd, name)));
+        // The error to report is the first one.
+        let removed = self.on.remove(&view);
+        answer.and_then(|answer| removed.map(|()| answer))
     }
 
     fn changes(&self, name: &str, base: Option<&str>) -> Result<Vec<(Letter, PathBuf)>> {
@@ -111,13 +128,17 @@ impl<'a> Runner<'a> {
     }
 
     fn layer(&self, name: &str, parent: &str) -> Result<Vec<u8>> {
-        let new = self.tree(name)?;
-        let old = if parent.is_empty() { None } else { Some(self.tree(parent)?) };
-        let mut ancestors = Ancestors::new(old.as_ref(), &new);
-        let mut of = |path: &std::path::Path| ancestors.meta(path);
-        let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut of);
-        self.on.changes(&self.key(name), None, &mut encoder)?;
-        encoder.finish()
+        let write = |old: Option<&Dir>, new: &Dir| {
+            let mut ancestors = Ancestors::new(old, new);
+            let mut of = |path: &std::path::Path| ancestors.meta(path);
+            let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut of);
+            self.on.changes(&self.key(name), None, &mut encoder)?;
+            encoder.finish()
+        };
+        self.look("look", name, |new| match parent {
+            "" => write(None, new),
+            parent => self.look("look below", parent, |old| write(Some(old), new)),
+        })
     }
 
     /// What still differs from `name` when its layer was applied to its parent.
@@ -152,7 +173,7 @@ impl<'a> Runner<'a> {
     fn check_commit(&self, model: &Model, name: &str) -> std::result::Result<DiffId, String> {
         let Some(snapshot) = model.snapshots.get(name) else { return Err(format!("the model has no {name}")) };
         let failed = |error: Error| self.disagrees(&format!("reading {name}"), "an answer", &error.chain());
-        let tree = self.tree(name).and_then(|dir| Tree::read(&dir)).map_err(failed)?;
+        let tree = self.look("look", name, Tree::read).map_err(failed)?;
         if tree != snapshot.tree {
             let (expected, found) = (text::print(&snapshot.tree), text::print(&tree));
             return Err(self.disagrees(&format!("the tree of {name}"), &expected, &found));
@@ -212,7 +233,11 @@ pub fn run(
             continue;
         }
         for runner in &mut *runners {
-            let (found, why) = match runner.perform(op) {
+            let settle = |runner: &Runner<'_>| match op {
+                Op::Prepare { key, .. } => runner.settle(&model, key),
+                _ => Ok(()),
+            };
+            let (found, why) = match runner.perform(op).and_then(|()| settle(runner)) {
                 Ok(()) => (Ok(()), String::new()),
                 Err(error) => (Err(error.kind()), error.chain()),
             };

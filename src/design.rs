@@ -264,3 +264,17 @@
 //! - **An image of a build is the documents alone**; its manifest names each layer by the stream that was digested.
 //! - **Here-documents of `RUN` are taken out before the Dockerfile is parsed**: the parser knows them only where nothing else
 //!   stands on the line. They become comments of the same length, so positions stay right.
+//!
+//! ## Conformance
+//!
+//! - **The suite is part of the program**: the question whether a strategy is right is asked on machines where nobody
+//!   builds anything. So it has a generator and a shrinker of its own, and `proptest` stays a tool of the tests.
+//! - **A script is shrunk as operations, not as the numbers that it was made of**: what is printed is what is tried again,
+//!   and people can change it. An edit that the model does not allow is left out, so any part of a script is one.
+//! - **Known deviations follow from the mount**, not from the name of a strategy: they are the kernel's, and anybody's
+//!   snapshotter that hands out an overlay has them. Each names what its failure says, so that it hides no other.
+//! - **Every case about content ends with a commit and a view**: what a program saw is what the next layer must show.
+//! - **The suite sees system calls that are not safe**, as the strategies do: a mapped file is read through
+//!   `/proc/self/mem`, where the kernel answers for what another process may have cut off.
+//! - **What time a fresh root directory has is judged on strata's stores only**: the contract does not say it, and
+//!   everything else about layers can be judged when the suite sets it.

@@ -1,7 +1,10 @@
 //! The conformance command: its forms, its exit status, and that nothing is left of it.
 
 use std::fs;
+use std::process::Stdio;
+use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::{Bench, text};
@@ -11,10 +14,10 @@ const SMALL: [&str; 8] =
     ["conformance", "--durability", "none", "--strategy", "copy,overlay", "--fs", "tmpfs", "--scripts=3"];
 
 const CASES: [&str; 5] = [
-    "--case=lifecycle/[a-d]*",
-    "--case=content/[a-g]*",
+    "--case=lifecycle/[a-c]*",
+    "--case=content/append*",
     "--case=concurrency/one-*",
-    "--case=layers/0*",
+    "--case=layers/0[1-3]*",
     "--case=random/*",
 ];
 
@@ -54,7 +57,7 @@ fn every_form_says_the_same() {
     let judged = report["judged"].as_array().expect("a list");
     let results: Vec<&Value> = judged.iter().flat_map(|judged| judged["results"].as_array().expect("a list")).collect();
     let count = |word: &str| results.iter().filter(|result| result["outcome"] == word).count();
-    assert!(count("passed") > 60 && count("deviation") == 0, "{report:#}");
+    assert!(count("passed") > 30 && count("deviation") == 0, "{report:#}");
     assert_eq!(count("failed"), 0, "{}", failures(&report));
 
     let tap = bench.ok(&arguments(&[&CASES[..], &["--format", "tap"]].concat()));
@@ -159,4 +162,24 @@ fn cases_are_listed() {
             assert!(case[field].as_str().is_some_and(|text| !text.is_empty()), "{case}");
         }
     }
+}
+
+#[test]
+fn a_signal_leaves_nothing() {
+    let Some(bench) = Bench::mounting() else { return };
+    let dir = bench.path("dir");
+    fs::create_dir(&dir).expect("mkdir");
+    let entries = || fs::read_dir(&dir).expect("the directory").count();
+    let path = dir.display().to_string();
+    let mut command = bench.command(&["conformance", "--on", &path, "--strategy", "copy", "--json"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    while entries() == 0 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    super::signals::send(&child, Signal::SIGTERM);
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!(output.status.code(), Some(1), "{}", text(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).expect("what was tried until then");
+    assert_eq!(report["interrupted"], true);
+    assert_eq!(entries(), 0, "something is left");
 }

@@ -112,10 +112,12 @@ mod tests {
                 let line = op.to_string();
                 assert_eq!(line.parse::<Op>().expect(&line), op, "{line}");
                 let words: Vec<&str> = line.split(' ').collect();
-                seen.insert(words.get(if words[0] == "in" { 4 } else { 0 }).copied().unwrap_or_default().to_owned());
+                let option = words.get(5).filter(|word| words[0] == "in" && matches!(**word, "-s" | "-x"));
+                let word = if words[0] == "in" { words[4] } else { words[0] };
+                seen.insert((words[0] == "in", word.to_owned(), option.is_some()));
             }
         }
-        assert_eq!(seen.len(), 4 + 15, "every kind of line: {seen:?}");
+        assert_eq!(seen.len(), 4 + 17, "every kind of line: {seen:?}");
     }
 
     #[test]

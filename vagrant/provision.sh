@@ -53,6 +53,8 @@ VAGRANT=(
   virsh:libvirt-clients qemu-img:qemu-utils dnsmasq:dnsmasq-base iptables:iptables rsync:rsync
   grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin
 )
+# The browser in which the page of strata compare is tried out. Ubuntu's is a snap, which a test cannot use.
+if grep -q '^ID=debian' /etc/os-release; then BUILD+=(chromium:chromium); fi
 
 say() { printf 'provision: %s\n' "$*" >&2; }
 

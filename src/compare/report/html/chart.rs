@@ -69,8 +69,8 @@ pub(super) fn chart(workload: &Measured) -> String {
         bars(&mut svg, step, &scale, &mut y);
     }
     svg.push_str(
-        "</svg>\n<figcaption>A longer bar is slower, and each line of the scale is ten times the one before. The \
-                  thin line spans half of the samples.</figcaption>\n</figure>\n",
+        "</svg>\n<figcaption>A longer bar is slower. The scale does not begin at zero: each of \
+                  its lines is ten times the one before. The thin line spans half of the samples.</figcaption>\n</figure>\n",
     );
     svg
 }

@@ -14,6 +14,7 @@ use super::Done;
 use super::interrupt::{Interrupt, Stoppable};
 use super::limits::LayerLimits;
 use super::session::Session;
+use super::trees;
 use crate::changeset::apply::Applied;
 use crate::changeset::blob::{Blob, Compression, Decompress};
 use crate::changeset::tar::{self, MtimePrecision};
@@ -24,7 +25,7 @@ use crate::image::Partial;
 use crate::snapshotter::Snapshotter;
 use crate::store::{LayerOptions, Spelling};
 use crate::tree::memory::Tree as Value;
-use crate::tree::{Dir, text};
+use crate::tree::text;
 
 /// Print a file tree as canonical text
 ///
@@ -33,7 +34,7 @@ use crate::tree::{Dir, text};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata tree work --digest   # equal digests, equal trees")]
 pub(super) struct Tree {
-    /// A key or name; a directory if it begins with / or .
+    /// A key, a name or an image; a directory if it begins with / or .
     #[arg(value_name = "X")]
     what: OsString,
     /// Print only the digest of the text
@@ -52,6 +53,10 @@ pub(super) struct Diff {
     key: String,
     /// What it is compared with, instead of its parent
     base: Option<String>,
+    /// Explain each difference of two trees, KEY and BASE: directories (if they begin with / or .), snapshots or images. The
+    /// status is 1 if they differ
+    #[arg(long, requires = "base", conflicts_with = "tar")]
+    trees: bool,
     /// Write a layer to FILE (- is standard output) and print its DiffID
     #[arg(long, value_name = "FILE")]
     tar: Option<PathBuf>,
@@ -101,7 +106,7 @@ pub(super) struct Apply {
 
 impl Tree {
     pub fn run(&self, session: &Session) -> Done {
-        let tree = Value::read(&self.open(session)?)?;
+        let tree = Value::read(&trees::open(session, &self.what)?)?;
         let digest = text::digest(&tree);
         if session.output.is_json() {
             return Ok(session.output.document(&self.document(&tree, digest))?);
@@ -110,14 +115,6 @@ impl Tree {
             return Ok(session.output.text(&format!("{digest}\n"))?);
         }
         Ok(session.output.text(&text::print(&tree))?)
-    }
-
-    fn open(&self, session: &Session) -> Result<Dir> {
-        match (self.what.as_bytes(), self.what.to_str()) {
-            ([b'/' | b'.', ..], _) => Dir::open(&self.what),
-            (_, Some(key)) => session.store()?.open_tree(key),
-            (_, None) => Err(Error::invalid(format!("the key {} is no UTF-8", self.what.display()))),
-        }
     }
 
     fn document(&self, tree: &Value, digest: Digest) -> serde_json::Value {
@@ -162,6 +159,9 @@ fn line(change: &Change) -> Line {
 
 impl Diff {
     pub fn run(&self, session: &Session) -> Done {
+        if let (true, Some(base)) = (self.trees, &self.base) {
+            return trees::compare(session, &self.key, base);
+        }
         if let Some(file) = &self.tar {
             return self.write_layer(session, file);
         }

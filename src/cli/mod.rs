@@ -29,6 +29,7 @@ mod output;
 mod serve;
 mod session;
 mod snapshot;
+mod trees;
 
 use std::ffi::OsString;
 use std::io::IsTerminal as _;

@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::json;
 
-use super::Bench;
+use super::{Bench, text};
 
 #[test]
 fn mounting_and_layers() {
@@ -111,4 +111,58 @@ fn limits_of_a_layer() {
         assert_eq!(bench.run(&["apply", "k", &name, "--limit", limit]).status.code(), Some(2), "{limit}");
     }
     bench.ok(&["rm", "k"]);
+}
+
+/// Every aspect that two trees can differ in, each named once.
+#[test]
+fn the_differences_of_two_trees_are_explained() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let bench = Bench::bare();
+    let (left, right) = (bench.path("left"), bench.path("right"));
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    for (dir, other) in [(&left, false), (&right, true)] {
+        std::fs::create_dir(dir).expect("mkdir");
+        let write = |name: &str, content: &[u8]| {
+            std::fs::write(dir.join(name), content).expect("write");
+            let times = std::fs::FileTimes::new().set_modified(time);
+            std::fs::File::options().write(true).open(dir.join(name)).expect("open").set_times(times).expect("times");
+        };
+        write("same", b"same");
+        write("content", if other { b"right" } else { b"left!" });
+        write("mode", b"");
+        std::fs::set_permissions(dir.join("mode"), PermissionsExt::from_mode(if other { 0o600 } else { 0o644 }))
+            .expect("chmod");
+        symlink(if other { "right" } else { "left" }, dir.join("link")).expect("link");
+        write("one", b"");
+        if other {
+            std::fs::hard_link(dir.join("one"), dir.join("two")).expect("link");
+        } else {
+            write("two", b"");
+        }
+        write("hole", &[0; 1 << 20]);
+        if other {
+            let file = std::fs::File::create(dir.join("hole")).expect("create");
+            file.set_len(1 << 20).expect("truncate");
+            file.set_times(std::fs::FileTimes::new().set_modified(time)).expect("times");
+        }
+    }
+    std::fs::write(left.join("only"), "x").expect("write");
+    let names = [left.to_str().expect("UTF-8"), right.to_str().expect("UTF-8")];
+    let output = bench.run(&["diff", "--trees", names[0], names[1]]);
+    let said = text(&output.stdout);
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), ""), "{said}");
+    for line in [
+        "content: content: ",
+        "hole: sparse: without holes in the first, with holes in the second",
+        "link: target: left in the first, right in the second",
+        "mode: mode: 0644 in the first, 0600 in the second",
+        "one: links: - in the first, two in the second",
+        "only: entry: regular file, only in the first",
+    ] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    assert!(!said.contains("same"), "{said}");
+    let same = bench.run(&["diff", "--trees", names[0], names[0]]);
+    assert_eq!((same.status.code(), text(&same.stdout).as_str()), (Some(0), ""));
+    bench.misuse(&["diff", "--trees", names[0]]);
 }

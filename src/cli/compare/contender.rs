@@ -103,6 +103,17 @@ pub(super) struct Contender {
     pub fs: String,
 }
 
+impl Contender {
+    /// Whether the file system can do at all what the strategy needs.
+    pub fn can_be(&self) -> bool {
+        match self.strategy {
+            Strategy::Overlay | Strategy::Copy | Strategy::Plain => true,
+            Strategy::Btrfs => self.fs == "btrfs",
+            Strategy::Reflink => self.fs == "btrfs" || self.fs == "xfs",
+        }
+    }
+}
+
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.strategy.as_str(), self.fs)
@@ -117,15 +128,16 @@ const QUICK: [(Strategy, FsType); 4] = [
     (Strategy::Reflink, FsType::Xfs),
 ];
 
-/// Those of `strategies` and `fs` (all where none is named), with the floor of each file system. What can never be is left
-/// out unless it was named.
-pub(super) fn contenders(strategies: &[Strategy], fs: &[FsType], quick: bool) -> Vec<Contender> {
+/// Those of `strategies` and `fs` (all where none is named), with the floor of each file system. Copies of every byte, where
+/// blocks can be shared, are left out unless they are named or `full` asks for all.
+pub(super) fn contenders(strategies: &[Strategy], fs: &[FsType], quick: bool, full: bool) -> Vec<Contender> {
     let named = !strategies.is_empty() || !fs.is_empty();
     let wanted = |strategy: Strategy, kind: FsType| {
         let by_name =
             (strategies.is_empty() || strategies.contains(&strategy)) && (fs.is_empty() || fs.contains(&kind));
-        let possible = !quick || named || QUICK.contains(&(strategy, kind));
-        by_name && possible
+        let chosen = !quick || QUICK.contains(&(strategy, kind));
+        let sensible = full || strategy != Strategy::Copy || !matches!(kind, FsType::Xfs | FsType::Btrfs);
+        by_name && (named || (chosen && sensible))
     };
     let mut all = Vec::new();
     for kind in FsType::ALL {

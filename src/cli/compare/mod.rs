@@ -27,7 +27,7 @@ use crate::compare::workload::{Sizes, Workload};
 use crate::compare::{self, Contestant, Label, Measured, Plain, Plan, Progress, Role, Subject, Watch};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::scratch::FsType;
-use crate::mount::{become_root, table};
+use crate::mount::{become_root, probe, table};
 use crate::store::Durability;
 
 /// Rounds that count where nobody says, and where there is little time.
@@ -105,11 +105,11 @@ pub(super) struct Compare {
 impl Compare {
     pub fn run(&self, session: &Session) -> Done {
         let outputs = Outputs::check(self)?;
-        obtain_privilege()?;
+        let is_user = obtain_privilege()?;
         let interrupt = Interrupt::watch(session)?;
         let began = Instant::now();
         let image = Image::new(self.files(), u64::MAX, self.seed);
-        let contenders = self.contenders()?;
+        let contenders = self.contenders(is_user)?;
         self.check_space(&contenders, &image)?;
         let mut run = Run {
             interrupt: &interrupt,
@@ -153,8 +153,10 @@ impl Compare {
         workloads
     }
 
-    fn contenders(&self) -> Result<Vec<Contender>> {
-        let Some(dir) = &self.on else { return Ok(contenders(&self.strategy, &self.fs, self.quick)) };
+    /// Who is measured; a user who is not root cannot make other file systems than a tmpfs.
+    fn contenders(&self, is_user: bool) -> Result<Vec<Contender>> {
+        let fs = if is_user && self.fs.is_empty() { &[FsType::Tmpfs] } else { self.fs.as_slice() };
+        let Some(dir) = &self.on else { return Ok(contenders(&self.strategy, fs, self.quick, self.full)) };
         let dir = std::path::absolute(dir).at("find", dir)?;
         Ok(contenders_on(&self.strategy, &fs_of(&dir)?))
     }
@@ -162,10 +164,13 @@ impl Compare {
     /// What a contender may come to hold, in bytes.
     fn needs(&self, contender: &Contender, image: &Image) -> u64 {
         let sizes = self.sizes();
-        let trees = if contender.strategy.copies() { 3 + sizes.containers } else { 2 };
-        let structures = if contender.fresh.is_some() { STRUCTURES_BYTES } else { 0 };
+        if !contender.can_be() {
+            return structures_of(contender);
+        }
+        let trees = if contender.strategy.copies() { 2 + sizes.containers } else { 2 };
         let blocks = image.size_bytes() + image.inodes() * BLOCK_BYTES;
-        trees * blocks + 3 * sizes.large_bytes + 2 * sizes.new_files * BLOCK_BYTES * 2 + structures
+        let new_files = sizes.new_files * BLOCK_BYTES * 2;
+        trees * blocks + 2 * sizes.large_bytes + new_files + structures_of(contender)
     }
 
     /// Better refused than killed half-way, or stopped by a full disk.
@@ -354,12 +359,17 @@ impl Watch for Run<'_> {
     }
 }
 
-/// Sees that the caller may mount: users may in a namespace of their own.
-fn obtain_privilege() -> Result<()> {
+/// What the file system of `contender` takes for itself.
+fn structures_of(contender: &Contender) -> u64 {
+    if contender.fresh.is_some() { STRUCTURES_BYTES } else { 0 }
+}
+
+/// Sees that the caller may mount: users may in a namespace of their own. Answers whether it is one of these.
+fn obtain_privilege() -> Result<bool> {
     if rustix::process::geteuid().is_root() {
-        return Ok(());
+        return probe::in_user_namespace();
     }
-    become_root().map_err(|error| {
+    become_root().map(|()| true).map_err(|error| {
         let message = "strata compare mounts file systems: run it as root, or where users may make user namespaces";
         Error::new(ErrorKind::PermissionDenied, message).with_source(error)
     })

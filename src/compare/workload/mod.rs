@@ -107,11 +107,11 @@ impl Sizes {
         Self { new_files: 10_000, containers: 50, large_bytes: 1 << 30, small_files: 2000, transactions: 100 };
 
     /// What a minute's run has time and memory for.
-    pub const REDUCED: Self = Self { large_bytes: 128 << 20, ..Self::FULL };
+    pub const REDUCED: Self = Self { containers: 5, large_bytes: 64 << 20, ..Self::FULL };
 
     /// What a short run has time for.
     pub const QUICK: Self =
-        Self { new_files: 1000, containers: 10, large_bytes: 16 << 20, small_files: 500, transactions: 20 };
+        Self { new_files: 1000, containers: 5, large_bytes: 16 << 20, small_files: 500, transactions: 20 };
 }
 
 /// A tree to work in.

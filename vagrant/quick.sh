@@ -54,6 +54,7 @@ for kernel in "${kernels[@]}"; do
 done
 [[ $(dpkg --print-architecture 2>/dev/null) == amd64 ]] || die "this needs Debian on amd64: kernels, root image and programs are its own"
 vagrant/provision.sh --quick
+# shellcheck source=/dev/null
 image=$CACHE/root-$(. /etc/os-release && echo "$VERSION_CODENAME").img
 vagrant/quick/root.sh "$image"
 for kernel in "${kernels[@]}"; do vagrant/quick/kernel.sh "$kernel" "$CACHE/kernels/$kernel"; done

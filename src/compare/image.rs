@@ -1,5 +1,4 @@
-//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed; or a
-//! real one.
+//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed.
 //!
 //! The sizes of the made-up files, and how many directories and links there are for so many files, are those of a minimal Debian 12
 //! (`debootstrap --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random,
@@ -7,12 +6,10 @@
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::changeset::{Candidates, Change, Sink, diff};
+use crate::changeset::{Change, Sink};
 use crate::error::Result;
-use crate::tree::walk::walk;
-use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
+use crate::tree::{Meta, Node, Timestamp, Xattrs};
 
 /// The sizes at 0, 5, ... 95 percent of the files, and the largest but a few.
 const SIZES_BYTES: [u64; 21] = [
@@ -38,10 +35,7 @@ pub struct Image {
     seed: u64,
     dirs: Vec<PathBuf>,
     files: Vec<File>,
-    /// Whatever else there is; in one that is made up, symbolic links.
-    others: Vec<PathBuf>,
-    /// Where the content is, unless it is made up.
-    tree: Option<Arc<Dir>>,
+    links: Vec<PathBuf>,
 }
 
 /// A regular file of an image.
@@ -51,8 +45,6 @@ pub struct File {
     pub path: PathBuf,
     /// How long it is.
     pub size_bytes: u64,
-    /// Whether it has no other name.
-    pub single: bool,
 }
 
 impl Image {
@@ -68,33 +60,12 @@ impl Image {
             .map(|number| File {
                 path: random.pick(&dirs).join(format!("file{number}")),
                 size_bytes: size(&mut random).min(size_max_bytes),
-                single: true,
             })
             .collect::<Vec<_>>();
-        let others = (0..files.len() as u64 / FILES_PER_LINK)
+        let links = (0..files.len() as u64 / FILES_PER_LINK)
             .map(|number| random.pick(&dirs).join(format!("link{number}")))
             .collect();
-        Self { seed, dirs, files, others, tree: None }
-    }
-
-    /// What is in `dir`, which must not change any more, as one layer. What workloads do to it follows from `seed`.
-    ///
-    /// # Errors
-    /// What reading the tree reports.
-    pub fn of_tree(dir: Dir, seed: u64) -> Result<Self> {
-        let (mut dirs, mut files, mut others) = (Vec::new(), Vec::new(), Vec::new());
-        walk(&dir, |entry| {
-            let path = entry.path.to_owned();
-            match entry.stat.file_type {
-                FileType::Dir => dirs.push(path),
-                FileType::File => {
-                    files.push(File { path, size_bytes: entry.stat.size, single: entry.stat.nlink == 1 });
-                }
-                _ => others.push(path),
-            }
-            Ok(())
-        })?;
-        Ok(Self { seed, dirs, files, others, tree: Some(Arc::new(dir)) })
+        Self { seed, dirs, files, links }
     }
 
     /// The seed.
@@ -110,10 +81,10 @@ impl Image {
     /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a file
     /// are the directories above it; so the same work over a large image and a small one is the same.
     pub fn files_to_change(&self, count: u64, random: &mut Random) -> Vec<&File> {
-        let depth = |file: &&File| file.single && file.path.components().count() == CHANGED_DEPTH;
+        let depth = |file: &&File| file.path.components().count() == CHANGED_DEPTH;
         let mut files: Vec<&File> = self.files.iter().filter(depth).collect();
         if (files.len() as u64) < count {
-            files = self.files.iter().filter(|file| file.single).collect();
+            files = self.files.iter().collect();
         }
         let count = count.min(files.len() as u64);
         // One from each part, so that they are different ones.
@@ -123,7 +94,7 @@ impl Image {
 
     /// How many names it has, its root included.
     pub fn inodes(&self) -> u64 {
-        (self.dirs.len() + self.files.len() + self.others.len()) as u64
+        (self.dirs.len() + self.files.len() + self.links.len()) as u64
     }
 
     /// How many bytes its files have.
@@ -136,9 +107,6 @@ impl Image {
     /// # Errors
     /// What `sink` returns.
     pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
-        if let Some(tree) = &self.tree {
-            return diff::diff(None, tree, Candidates::All, sink);
-        }
         let mut put = |path: &Path, node: Node, mode: u32, data: &mut dyn Read| {
             let meta = Meta { node, mode, uid: 0, gid: 0, mtime: MADE, xattrs: Xattrs::new() };
             sink.change(&Change::Put { path: path.to_owned(), existed: false, meta }, data)
@@ -150,7 +118,7 @@ impl Image {
             let content = Random::new(self.seed ^ number as u64);
             put(&file.path, Node::File { size: file.size_bytes }, 0o644, &mut content.take(file.size_bytes))?;
         }
-        for link in &self.others {
+        for link in &self.links {
             put(link, Node::Symlink { target: b"../somewhere".to_vec() }, 0o777, &mut std::io::empty())?;
         }
         Ok(())

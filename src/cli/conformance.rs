@@ -36,7 +36,7 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
 /// failed or none was tried. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be there: what
 /// would be skipped then fails.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(after_help = "Example:
   strata conformance --strategy overlay --fs ext4,xfs
   strata conformance --on /srv/test --case 'content/*'
   strata conformance --containerd /run/containerd/containerd.sock --snapshotter overlayfs

@@ -26,7 +26,7 @@ status=0
 timeout --foreground "$TIMEOUT_S" qemu-system-x86_64 "${accelerator[@]}" -smp "$(nproc)" -m "$MEMORY_MB" \
   -nodefaults -display none -monitor none -no-reboot \
   -kernel "$kernel/vmlinuz" -initrd "$kernel/initrd" \
-  -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr suite=$suite" \
+  -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr suite=$suite STRATA_EVERY=${STRATA_EVERY:-1}" \
   -serial "file:$out.console" -serial "file:$out" \
   -device isa-debug-exit,iobase=0x501,iosize=2 -device virtio-rng-pci \
   -drive "file=$root,if=none,id=root,format=raw,readonly=on" -device virtio-blk-pci,drive=root \

@@ -11,6 +11,8 @@
 # kernel of a series is had by removing target/vm/kernels. The host needs no root but for that image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=vagrant/archive.sh
+. vagrant/archive.sh
 CACHE=$PWD/target/vm
 RUN=$CACHE/quick
 
@@ -63,8 +65,8 @@ for kernel in "${kernels[@]}"; do
 done
 [[ $(dpkg --print-architecture 2>/dev/null) == amd64 ]] || die "this needs Debian on amd64: kernels, root image and programs are its own"
 vagrant/provision.sh --quick
-# shellcheck source=/dev/null
-image=$CACHE/root-$(. /etc/os-release && echo "$VERSION_CODENAME").img
+release=$(debian_release) || die "this is no Debian: its programs would not fit the guest's"
+image=$CACHE/root-$release.img
 vagrant/quick/root.sh "$image"
 for kernel in "${kernels[@]}"; do vagrant/quick/kernel.sh "$kernel" "$CACHE/kernels/$kernel"; done
 vagrant/stage.sh

@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Every suite that proves something, one after another; the status is that of the worst.
+set -euo pipefail
+
+worst=0
+for suite in conformance containerd crash; do
+  status=0
+  "$(dirname "$0")/$suite.sh" || status=$?
+  echo "SUITE $suite: status $status"
+  if [[ $status -gt $worst ]]; then worst=$status; fi
+done
+exit $worst

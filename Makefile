@@ -26,8 +26,8 @@ test-long: provision ## the same, with 100,000 random trees and layers, 20,000 s
 	  STRATA_SCRIPTS=100000 cargo test --locked --release --lib && \
 	  STRATA_SCRIPTS=20000 STRATA_POWER_POINTS=200 cargo test --locked --release --bins --test '*'
 
-compare: provision ## compare the strategies on this machine; ARGS="..." go to `strata compare`
-	cargo run --locked --release -- compare $(ARGS)
+compare: provision ## compare the strategies on this machine, in short; ARGS="..." go to `strata compare` instead
+	cargo run --locked --release -- compare $(or $(ARGS),--quick --html target/compare.html)
 
 bench: provision ## measure against the raw system calls
 	cargo bench --locked --bench lifecycle

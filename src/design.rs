@@ -112,8 +112,11 @@
 //!   it and their images, unless anything that somebody made stands on one of them. What is damaged besides is named,
 //!   and left to its owner.
 //! - **A deep check reads whole trees**, also where a strategy knows what can differ: it is to find what nobody wrote.
-//!   A digest that a check recorded is of our own spelling, so another one means that the content changed; that of a
-//!   layer which came with an image is verified in the spelling that was recorded.
+//!   A digest that a check recorded is of our own spelling, so another one means that something changed. A layer which
+//!   came with an image is verified in the spelling that was recorded; that proves the contents of its files, for all
+//!   else stands in the recording. So it is applied once more to its parent, and the trees are compared: what only one of
+//!   the two uppers has, or one of them has otherwise, is found by reading both, however many layers lie below. Where
+//!   there is no space for that, the layer is said to be unverified, not sound.
 //!
 //! ## Layers
 //!

@@ -16,7 +16,7 @@ use crate::store::{CheckOptions, Checked, Finding, Remedy, Repaired, Severity};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata check --deep && echo sound")]
 pub(super) struct Check {
-    /// Read every layer, and compare it with its digest
+    /// Read every layer, and compare it with its digest; an imported one is applied once more meanwhile, and its tree compared
     #[arg(long)]
     deep: bool,
     /// Compute the digests of layers that have none, and keep them for later checks

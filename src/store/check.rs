@@ -1,7 +1,8 @@
 //! Checking a store: its database against the disk, against its images, and layers against their digests.
 //!
 //! Findings are values: each says what is wrong with what, whether anything is lost by it, and what [`Store::repair`] would
-//! do about it. Checking changes nothing but, where that is asked for, digests that were not known.
+//! do about it. Checking changes nothing but, where that is asked for, digests that were not known. Reading layers takes
+//! the space of the largest imported one meanwhile ([`again`]).
 //!
 //! # Beside others at work
 //! Nobody is kept from the store. What may be missing or left over is looked for on disk before and after the rows are
@@ -10,6 +11,7 @@
 //! # References
 //! SQLite: `PRAGMA integrity_check`, `PRAGMA foreign_key_check`. OCI image specification: `config.md`, "Layer DiffID".
 
+mod again;
 mod layer;
 mod problem;
 mod repair;

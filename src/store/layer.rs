@@ -137,7 +137,7 @@ impl Write for Cancelling<'_> {
 }
 
 /// Fails once the caller wants to stop.
-fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
+pub(super) fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {
         Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
         _ => Ok(()),

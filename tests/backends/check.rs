@@ -1,13 +1,16 @@
 //! Layers on real file systems, read and compared with their digests.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{PermissionsExt as _, lchown};
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
+use rustix::fs::XattrFlags;
 use strata::Snapshotter;
 use strata::changeset::tar::{Limits, decode};
-use strata::id::Digest;
+use strata::id::{DiffId, Digest};
 use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{CheckOptions, Checked, Flush, Origin, Problem, Remedy, Store, Terms};
@@ -33,7 +36,9 @@ fn furnished(bench: &Bench) -> Store {
 
 /// The directory of the layer of the snapshot that was made as the `number`th.
 fn layer(store: &Store, number: usize) -> PathBuf {
-    let id = store.backend().inventory().expect("inventory")[number];
+    let mut ids = store.backend().inventory().expect("inventory");
+    ids.sort();
+    let id = ids[number];
     let dir = store.root().join("s").join(id.to_string());
     let inner = dir.join("fs");
     if inner.is_dir() { inner } else { dir }
@@ -57,10 +62,7 @@ fn bit_rot_is_found() {
         let sound = check(&store, DEEP);
         assert_eq!((sound.verified, sound.findings), (2, Vec::new()), "{who}");
         let dir = layer(&store, 1);
-        if bench.setting.strategy == Choice::Btrfs {
-            let thaw = Command::new("btrfs").args(["property", "set", "-f"]).arg(&dir).args(["ro", "false"]).status();
-            assert!(thaw.expect("btrfs").success());
-        }
+        thaw(bench, &dir);
         // Neither the size nor the time changes.
         let file = dir.join("child");
         let time = fs::metadata(&file).and_then(|stat| stat.modified()).expect("stat");
@@ -83,28 +85,137 @@ fn bit_rot_is_found() {
 #[test]
 fn rot_in_an_imported_layer_is_found() {
     on_each(|bench| {
-        if bench.setting.strategy == Choice::Btrfs {
-            return;
-        }
         let (store, who) = (bench.store("store"), bench.setting.name);
-        let mut archive = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_size(9);
-        header.set_mode(0o644);
-        archive.append_data(&mut header, "file", &b"as it was"[..]).expect("memory");
-        let archive = archive.into_inner().expect("memory");
-        let (diff_id, limits) = (Digest::of(&archive), Limits::default());
-        store.prepare_layer("making", "").expect("prepare");
-        store.apply_layer("making", &mut |sink| decode(&mut &archive[..], &limits, sink).map(drop)).expect("apply");
-        let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(diff_id) };
-        store.commit_with("layer", "making", NONE, terms).expect("commit");
+        let diff_id = imported(&store, "layer", "", &small_archive(&[("file", tar::EntryType::Regular)]));
         let sound = check(&store, DEEP);
         assert_eq!((sound.verified, sound.findings), (1, Vec::new()), "{who}");
-        fs::write(layer(&store, 0).join("file"), b"as it wAs").expect("write");
+        let dir = layer(&store, 0);
+        thaw(bench, &dir);
+        fs::write(dir.join("file"), b"as it wAs").expect("write");
         let rotten = check(&store, DEEP);
         let [finding] = &rotten.findings[..] else { panic!("{who}: {rotten:?}") };
         assert!(matches!(finding.problem, Problem::Content { recorded, .. } if recorded == diff_id), "{finding:?}");
     });
+}
+
+/// What it is called, what is done to the directory of a layer, and the paths that are named for it.
+type Befall = (&'static str, fn(&Path), &'static [&'static str]);
+
+/// What no byte of a layer's files tells: it is compared with what the layer makes anew.
+#[test]
+fn what_befell_an_imported_tree_is_found() {
+    let befalls: [Befall; 7] = [
+        (
+            "a mode",
+            |dir| fs::set_permissions(dir.join("file"), Permissions::from_mode(0o600)).expect("chmod"),
+            &["dir/link", "file"],
+        ),
+        ("an owner", |dir| lchown(dir.join("dir"), Some(7), Some(7)).expect("chown"), &["dir"]),
+        ("a time", |dir| set_time(&dir.join("file"), 12345), &["dir/link", "file"]),
+        (
+            "an attribute",
+            |dir| rustix::fs::setxattr(dir.join("file"), "security.x", b"y", XattrFlags::empty()).expect("setxattr"),
+            &["dir/link", "file"],
+        ),
+        (
+            "a link less",
+            |dir| {
+                fs::remove_file(dir.join("dir/link"))
+                    .and_then(|()| fs::write(dir.join("dir/link"), "as it was"))
+                    .expect("write")
+            },
+            &["dir", "dir/link", "file"],
+        ),
+        (
+            "what comes back",
+            // A whiteout goes, where there is one.
+            |dir| {
+                let file = dir.join("lower");
+                fs::remove_file(&file).or_else(|_| fs::write(&file, "as it was")).expect("write");
+            },
+            &["", "lower"],
+        ),
+        ("a file more", |dir| fs::write(dir.join("more"), "").expect("write"), &["", "more"]),
+    ];
+    on_each(|bench| {
+        let (store, who) = (bench.store("store"), bench.setting.name);
+        imported(&store, "base", "", &small_archive(&[("lower", tar::EntryType::Regular)]));
+        let whiteout = (".wh.lower", tar::EntryType::Regular);
+        for (number, (what, befall, paths)) in befalls.iter().enumerate() {
+            let name = format!("layer{number}");
+            let entries = [
+                ("file", tar::EntryType::Regular),
+                ("dir/", tar::EntryType::Directory),
+                whiteout,
+                ("dir/link", tar::EntryType::Link),
+            ];
+            imported(&store, &name, "base", &small_archive(&entries));
+            let sound = check(&store, DEEP);
+            assert_eq!((sound.damaged(), sound.findings.len()), (number, number), "{who}, before {what}: {sound:?}");
+            let dir = layer(&store, number + 1);
+            thaw(bench, &dir);
+            befall(&dir);
+            let rotten = check(&store, DEEP);
+            let found = rotten.findings.iter().find_map(|finding| match &finding.problem {
+                Problem::Tree { snapshot, paths } if snapshot.name == name => Some((paths, &finding.remedy)),
+                _ => None,
+            });
+            let (found, remedy) = found.unwrap_or_else(|| panic!("{who}, {what}: {rotten:?}"));
+            assert_eq!(
+                found.iter().map(|path| path.to_str().expect("text")).collect::<Vec<_>>(),
+                *paths,
+                "{who}, {what}"
+            );
+            assert!(matches!(remedy, Remedy::ImportAgain { .. }), "{who}, {what}: {remedy:?}");
+        }
+        let rotten = check(&store, DEEP);
+        assert_eq!(store.repair(&rotten.findings).expect("repair").snapshots.len(), befalls.len(), "{who}");
+        assert_eq!(check(&store, DEEP).findings, [], "{who}: nothing of the checks is left");
+        assert_eq!(store.backend().inventory().expect("inventory").len(), 1, "{who}");
+    });
+}
+
+fn small_archive(entries: &[(&str, tar::EntryType)]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (path, kind) in entries {
+        let content: &[u8] =
+            if *kind == tar::EntryType::Regular && !path.contains(".wh.") { b"as it was" } else { b"" };
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_size(content.len() as u64);
+        header.set_mode(0o755);
+        header.set_mtime(1);
+        if *kind == tar::EntryType::Link {
+            archive.append_link(&mut header, path, "file").expect("memory");
+        } else {
+            archive.append_data(&mut header, path, content).expect("memory");
+        }
+    }
+    archive.into_inner().expect("memory")
+}
+
+/// Commits `archive` as an importer does.
+fn imported(store: &Store, name: &str, parent: &str, archive: &[u8]) -> DiffId {
+    let (diff_id, limits) = (Digest::of(archive), Limits::default());
+    store.prepare_layer("making", parent).expect("prepare");
+    store.apply_layer("making", &mut |sink| decode(&mut &archive[..], &limits, sink).map(drop)).expect("apply");
+    let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(diff_id) };
+    store.commit_with(name, "making", NONE, terms).expect("commit");
+    store.cleanup().expect("cleanup");
+    diff_id
+}
+
+/// Lets a sealed layer be written to.
+fn thaw(bench: &Bench, dir: &Path) {
+    if bench.setting.strategy == Choice::Btrfs {
+        let thaw = Command::new("btrfs").args(["property", "set", "-f"]).arg(dir).args(["ro", "false"]).status();
+        assert!(thaw.expect("btrfs").success());
+    }
+}
+
+fn set_time(path: &Path, seconds: u64) {
+    let file = fs::File::options().write(true).open(path).expect("open");
+    file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)).expect("set the time");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Reading layers, to compare them with their digests.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
@@ -13,7 +13,7 @@ use crate::changeset::blob::{BlobWriter, Compression};
 use crate::changeset::diff::{Ancestors, diff};
 use crate::changeset::tar::{Encoder, MtimePrecision};
 use crate::changeset::{Candidates, recording};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id};
 use crate::mount;
 use crate::snapshotter::Kind;
@@ -57,25 +57,20 @@ impl Store {
     ) -> Result<()> {
         let found = match self.layer_digest(listed, stack, options.cancel) {
             Ok(found) => found,
-            Err(error) if matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::PermissionDenied) => {
-                return Err(error);
-            }
-            Err(_) if self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_none() => return Ok(()),
-            Err(error) => {
-                let remedy = self.remedy_for_damaged(listed)?;
-                checked.add(Problem::Unreadable { snapshot: subject(listed), why: error.chain() }, remedy);
-                return Ok(());
-            }
+            Err(error) => return self.note_unreadable(listed, error, checked),
         };
         match listed.row.diff_id {
             None => {
                 self.meta.transact(Level::Durable, |tx| rows::record(tx, listed.row.id, found))?;
                 checked.recorded += 1;
             }
-            Some(recorded) if recorded == found => checked.verified += 1,
+            // What came with an import has its spelling recorded; what has none was built here.
+            Some(recorded) if recorded == found => match streams::open(&self.root, listed.row.id)? {
+                Some(_) => self.check_tree(listed, stack, options, checked)?,
+                None => checked.verified += 1,
+            },
             Some(recorded) => {
-                // What came with an import has its spelling recorded; what has none was built here.
-                let built = listed.row.origin == Origin::Image && !self.is_recorded(listed)?;
+                let built = listed.row.origin == Origin::Image && streams::open(&self.root, listed.row.id)?.is_none();
                 let remedy = if built { BUILD_AGAIN } else { self.remedy_for_damaged(listed)? };
                 checked.add(Problem::Content { snapshot: subject(listed), recorded, found }, remedy);
             }
@@ -83,29 +78,60 @@ impl Store {
         Ok(())
     }
 
-    fn is_recorded(&self, listed: &Listed) -> Result<bool> {
-        Ok(streams::open(&self.root, listed.row.id)?.is_some())
+    /// Whether what is there is what the layer of the topmost of `stack` makes of its parent.
+    fn check_tree(
+        &self,
+        listed: &Listed,
+        stack: &[Id],
+        options: &CheckOptions<'_>,
+        checked: &mut Checked,
+    ) -> Result<()> {
+        let made = match self.apply_again(listed, stack, options.cancel) {
+            Ok(made) => made,
+            Err(error) if ends_the_check(&error) => return Err(error),
+            Err(_) if self.is_gone(listed)? => return Ok(()),
+            Err(error) => {
+                let why = Remedy::None("a comparison of the rest needs space for the layer once more");
+                checked.add(Problem::Uncompared { snapshot: subject(listed), why: error.chain() }, why);
+                return Ok(());
+            }
+        };
+        match made.differences(stack, options.cancel) {
+            Err(error) => self.note_unreadable(listed, error, checked)?,
+            Ok(paths) if paths.is_empty() => checked.verified += 1,
+            Ok(paths) => {
+                let remedy = self.remedy_for_damaged(listed)?;
+                checked.add(Problem::Tree { snapshot: subject(listed), paths }, remedy);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_unreadable(&self, listed: &Listed, error: Error, checked: &mut Checked) -> Result<()> {
+        if ends_the_check(&error) {
+            return Err(error);
+        }
+        if !self.is_gone(listed)? {
+            let remedy = self.remedy_for_damaged(listed)?;
+            checked.add(Problem::Unreadable { snapshot: subject(listed), why: error.chain() }, remedy);
+        }
+        Ok(())
+    }
+
+    /// Whether somebody removed it meanwhile.
+    fn is_gone(&self, listed: &Listed) -> Result<bool> {
+        Ok(self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_none())
     }
 
     /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was made
     /// from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a strategy
     /// knows of itself.
     fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<DiffId> {
-        let open = |stack: &[Id]| -> Result<Dir> {
-            Ok(Dir::from_fd(mount::detached(&self.mounts_of(Kind::Committed, stack)?)?, &listed.row.name))
-        };
-        let new = open(stack)?;
-        let writer = Cancelling { writer: &mut io::sink(), cancel };
-        let mut blob = BlobWriter::new(writer, Compression::None)?;
-        let recording = match listed.row.diff_id {
-            Some(_) => streams::open(&self.root, listed.row.id)?,
-            None => None,
-        };
-        if let Some(recording) = recording {
-            let run = self.run();
-            recording::replay(&recording, &new, &mut || streams::spool(&run), &mut blob)?;
-        } else {
-            let old = if stack.len() > 1 { Some(open(&stack[1..])?) } else { None };
+        let writer = &mut io::sink();
+        let mut blob = BlobWriter::new(Cancelling { writer, cancel }, Compression::None)?;
+        if listed.row.diff_id.is_none() || !self.replay(listed, stack, &mut blob)? {
+            let new = self.layers(listed, stack)?;
+            let old = if stack.len() > 1 { Some(self.layers(listed, &stack[1..])?) } else { None };
             let mut ancestors = Ancestors::new(old.as_ref(), &new);
             let mut describe = |path: &Path| ancestors.meta(path);
             let mut encoder = Encoder::new(&mut blob, MtimePrecision::Nanoseconds, &mut describe);
@@ -114,4 +140,22 @@ impl Store {
         }
         Ok(blob.finish()?.1.diff_id)
     }
+
+    /// Writes the layer that the topmost of `stack` was made from, if its spelling was recorded; whether it was.
+    pub(super) fn replay(&self, listed: &Listed, stack: &[Id], writer: &mut dyn Write) -> Result<bool> {
+        let Some(recording) = streams::open(&self.root, listed.row.id)? else { return Ok(false) };
+        let run = self.run();
+        recording::replay(&recording, &self.layers(listed, stack)?, &mut || streams::spool(&run), writer)?;
+        Ok(true)
+    }
+
+    /// What `stack` holds, read-only.
+    pub(super) fn layers(&self, listed: &Listed, stack: &[Id]) -> Result<Dir> {
+        Ok(Dir::from_fd(mount::detached(&self.mounts_of(Kind::Committed, stack)?)?, &listed.row.name))
+    }
+}
+
+/// Whether an error is none of the layer's.
+fn ends_the_check(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::PermissionDenied)
 }

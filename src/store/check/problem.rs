@@ -1,10 +1,15 @@
 //! What a check can find, in words and as values.
 
+use std::collections::BTreeSet;
 use std::fmt;
+use std::path::PathBuf;
 
 use serde::Serialize;
 
 use crate::id::Digest;
+
+/// How many paths of one finding are printed.
+const PATHS_SHOWN: usize = 8;
 
 /// How bad a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -81,11 +86,26 @@ pub enum Problem {
         /// That of what is there.
         found: Digest,
     },
+    /// A layer's files have its contents, but it would not make this tree: modes, owners, times, attributes, links, or what is there
+    /// at all.
+    Tree {
+        /// The layer's snapshot.
+        snapshot: Subject,
+        /// Where.
+        paths: BTreeSet<PathBuf>,
+    },
     /// A layer cannot be read.
     Unreadable {
         /// The layer's snapshot.
         snapshot: Subject,
         /// Where, and why.
+        why: String,
+    },
+    /// A layer's files have its contents; nothing is known of the rest.
+    Uncompared {
+        /// The layer's snapshot.
+        snapshot: Subject,
+        /// Why the layer could not be applied once more.
         why: String,
     },
     /// Something is on disk that the database does not name.
@@ -113,9 +133,10 @@ impl Problem {
             | Self::Top(_)
             | Self::Document { .. }
             | Self::Content { .. }
+            | Self::Tree { .. }
             | Self::Unreadable { .. } => Severity::Damaged,
             Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) => Severity::Debris,
-            Self::Unknown(_) => Severity::Unverified,
+            Self::Uncompared { .. } | Self::Unknown(_) => Severity::Unverified,
         }
     }
 }
@@ -130,7 +151,20 @@ impl fmt::Display for Problem {
             Self::Content { snapshot, recorded, found } => {
                 write!(f, "the content of {snapshot} changed: its layer is {recorded}, what is there {found}")
             }
+            Self::Tree { snapshot, paths } => {
+                write!(f, "{snapshot} is not what its layer makes of its parent: ")?;
+                for (number, path) in paths.iter().take(PATHS_SHOWN).enumerate() {
+                    write!(f, "{}/{}", if number == 0 { "" } else { ", " }, path.display())?;
+                }
+                match paths.len().saturating_sub(PATHS_SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, " and {more} more"),
+                }
+            }
             Self::Unreadable { snapshot, why } => write!(f, "{snapshot} cannot be read: {why}"),
+            Self::Uncompared { snapshot, why } => {
+                write!(f, "{snapshot} has the contents of its layer, the rest could not be compared: {why}")
+            }
             Self::Debris { id } => write!(f, "s/{id} is nobody's"),
             Self::Waiting { id } => write!(f, "s/{id} was removed and takes space"),
             Self::Abandoned(snapshot) => write!(f, "{snapshot} is in the work of a process that died"),

@@ -43,6 +43,7 @@ impl Store {
                     Remedy::ImportAgain { .. },
                     Problem::Missing(snapshot)
                     | Problem::Content { snapshot, .. }
+                    | Problem::Tree { snapshot, .. }
                     | Problem::Unreadable { snapshot, .. },
                 ) => self.remove_damaged_layer(snapshot, &mut repaired)?,
                 _ => {}

@@ -1,0 +1,148 @@
+//! Applying a layer once more, beside the snapshot that was made of it, to see whether they are the same.
+//!
+//! A layer that comes out byte for byte proves the contents of its files. Modes, owners, times, attributes, links, and
+//! what is there besides, are in no byte of the tree that the layer is written from; they are compared with what the
+//! layer makes anew of the same parent.
+
+use std::collections::BTreeSet;
+use std::io::{self, BufReader, BufWriter, Read, Write as _};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use rustix::io::Errno;
+
+use super::super::layer::check_cancelled;
+use super::super::meta::Level;
+use super::super::rows::{self, Listed, New, Origin, State};
+use super::super::{Access, Store};
+use crate::changeset::apply::Applier;
+use crate::changeset::diff::diff;
+use crate::changeset::tar::{Limits, decode};
+use crate::changeset::{Candidates, Change, Sink as _};
+use crate::error::{Context as _, Error, Result};
+use crate::id::Id;
+use crate::mount;
+use crate::snapshotter::Kind;
+use crate::tree::Dir;
+
+/// Bytes of a layer that are written at once.
+const BUFFER_BYTES: usize = 128 << 10;
+
+/// The layer has its digest: whoever let it in had limits.
+const NO_LIMITS: Limits = Limits {
+    entries: u64::MAX,
+    total_bytes: u64::MAX,
+    pax_bytes: usize::MAX,
+    xattr_bytes: usize::MAX,
+    path_bytes: usize::MAX,
+    path_depth: usize::MAX,
+    sparse_segments: usize::MAX,
+    trailing_bytes: u64::MAX,
+};
+
+/// What a layer made once more. It goes when this is dropped, or with the process.
+#[must_use = "it goes when it is dropped"]
+pub(super) struct Made<'a> {
+    store: &'a Store,
+    listed: &'a Listed,
+    row: i64,
+    /// It, and what it stands on.
+    stack: Vec<Id>,
+}
+
+impl Drop for Made<'_> {
+    fn drop(&mut self) {
+        self.store.let_go(&[self.row]);
+    }
+}
+
+impl Store {
+    /// Applies the layer of `listed`, the topmost of `stack`, once more to the others.
+    ///
+    /// # Errors
+    /// What the file system reports of the new files: nothing is known of the old ones then.
+    pub(super) fn apply_again<'a>(
+        &'a self,
+        listed: &'a Listed,
+        stack: &[Id],
+        cancel: Option<&AtomicBool>,
+    ) -> Result<Made<'a>> {
+        let made = self.make_beside(listed, &stack[1..])?;
+        let mounts = self.backend.mounts(&made.stack, Access::ReadWrite)?;
+        let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, &listed.row.name));
+        let mut sink = |change: &Change, data: &mut dyn Read| {
+            check_cancelled(cancel)?;
+            applier.change(change, data)
+        };
+        let (reader, writer) = io::pipe().at("make", "a pipe")?;
+        thread::scope(|scope| {
+            let replay = scope.spawn(move || {
+                let mut writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
+                self.replay(listed, stack, &mut writer)?;
+                writer.flush().at("write to", "a pipe")
+            });
+            // Decoding takes the reader, and ends a writer that it waits for no longer.
+            let decoded = decode(&mut BufReader::with_capacity(BUFFER_BYTES, reader), &NO_LIMITS, &mut sink).map(drop);
+            let replayed = replay.join().unwrap_or_else(|_| Err(Error::data_loss("the layer could not be written")));
+            match replayed {
+                Err(error) if error.errno() != Some(Errno::PIPE) => Err(error),
+                _ => decoded,
+            }
+        })?;
+        applier.finish()?;
+        Ok(made)
+    }
+
+    /// An empty snapshot on `parents`, which stays in the making: nobody sees it.
+    fn make_beside<'a>(&'a self, listed: &'a Listed, parents: &[Id]) -> Result<Made<'a>> {
+        let worker = self.begin()?;
+        let name = format!("the layer of {:?} once more, by {worker}", listed.row.name);
+        let (row, id) = self.meta.transact(Level::Relaxed, |tx| {
+            let id = rows::next_id(tx)?;
+            let new = New {
+                id,
+                owner: &listed.owner,
+                name: &name,
+                kind: Kind::Active,
+                state: State::Creating,
+                parent: listed.row.parent,
+                worker: Some(&worker),
+                durable: false,
+                origin: Origin::Image,
+            };
+            rows::insert(tx, &new).map(|row| (row, id))
+        })?;
+        let mut made = Made { store: self, listed, row, stack: parents.to_vec() };
+        let id = self.at_free_id(row, id, |id| self.backend.create(id, parents))?;
+        made.stack.insert(0, id);
+        Ok(made)
+    }
+}
+
+impl Made<'_> {
+    /// The paths at which the topmost of `stack` differs from this.
+    pub(super) fn differences(&self, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<BTreeSet<PathBuf>> {
+        let (made, found) = (self.store.layers(self.listed, &self.stack)?, self.store.layers(self.listed, stack)?);
+        let mut paths = BTreeSet::new();
+        let mut sink = |change: &Change, _: &mut dyn Read| {
+            check_cancelled(cancel)?;
+            paths.insert(change.path().to_owned());
+            Ok(())
+        };
+        diff(Some(&made), &found, self.on_disk(stack)?, &mut sink)?;
+        // What only the layer makes is in no hint of the other.
+        diff(Some(&found), &made, self.on_disk(&self.stack)?, &mut sink)?;
+        Ok(paths)
+    }
+
+    /// Where the topmost of `stack` can differ from its parent, by what is on disk now: what was noted when it was made
+    /// says nothing of what befell it since.
+    fn on_disk(&self, stack: &[Id]) -> Result<Candidates> {
+        let &[id, parent, ..] = stack else { return Ok(Candidates::All) };
+        Ok(match self.store.backend.candidates(id, parent)? {
+            Candidates::Manifest(_) => Candidates::All,
+            candidates => candidates,
+        })
+    }
+}

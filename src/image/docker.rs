@@ -9,11 +9,11 @@
 use std::collections::BTreeMap;
 use std::io;
 
-use regex::Regex;
 use serde::{Deserialize, Deserializer};
 
 use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_type, parse};
 use super::files::{Blob, Files};
+use super::name::has_tag;
 use super::{Found, Layer, ask, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -28,14 +28,10 @@ const SCHEMA_VERSION: u32 = 2;
 /// How many images an archive may name: the config of each is read to know its ID.
 const IMAGES_MAX: usize = 1000;
 
-/// What a name of docker's may be: a registry, a path in lower case, a tag.
-const NAME: &str = r"^([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+(([._/]|__|-+)[a-z0-9]+)*(?<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$";
-
 /// The tag by which docker would know the image `name`, if it can.
-pub(super) fn tag(name: &str) -> Option<String> {
-    let is_id = name.parse::<Digest>().is_ok();
-    let found = Regex::new(NAME).ok()?.captures(name).filter(|_| !is_id)?;
-    Some(if found.name("tag").is_some() { name.to_owned() } else { format!("{name}:latest") })
+pub(super) fn tag(name: &str) -> Result<Option<String>> {
+    let tagged = |has_tag| if has_tag { name.to_owned() } else { format!("{name}:latest") };
+    Ok(has_tag(name)?.map(tagged))
 }
 
 /// One image of `manifest.json`.

@@ -236,7 +236,7 @@ impl<'a> Outgoing<'a> {
         let config = format!("{}.json", self.id.hex());
         output.file(&config, &self.config)?;
         let layers: Vec<String> = blobs.iter().map(|blob| docker_layer(blob.diff_id)).collect();
-        let tags: Vec<String> = docker::tag(self.name).into_iter().collect();
+        let tags: Vec<String> = docker::tag(self.name)?.into_iter().collect();
         let list = json!([{"Config": config, "RepoTags": tags, "Layers": layers}]);
         output.file(docker::MANIFEST, &bytes_of(&list)).map(|()| None)
     }

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::files::{Blob, Files, Spool, check_cancelled};
-use super::{Found, Layer, Options, Progress, Source, docker, layout};
+use super::{Found, Layer, Options, Progress, Source, check_name, docker, layout};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
 use crate::changeset::pipeline::{self, Stream, may_be_damage};
@@ -71,10 +71,11 @@ impl Losses {
 ///
 /// # Errors
 /// `NotFound` if there is no such source, image or platform; `InvalidArgument` if there are several images and none is
-/// named, or the name is no key; `DataLoss` for what is damaged, missing, cut short or has another digest, naming it;
+/// named, or the name is none for an image; `DataLoss` for what is damaged, missing, cut short or has another digest, naming it;
 /// `Unsupported` for media types and compressions that are not known; `ResourceExhausted` for a full disk, or beyond a limit of
 /// `options`; `AlreadyExists` if the name of a layer belongs to another snapshot; `Cancelled`; what the store reports.
 pub fn import(store: &Store, source: &Source, options: &Options<'_>, progress: &dyn Progress) -> Result<Imported> {
+    options.name.as_deref().map_or(Ok(()), check_name)?;
     let dir = store.root().join("run");
     let spool = Spool { dir: &dir, bytes_max: options.spool_bytes_max, cancel: options.cancel };
     let files = Files::open(&source.place, spool)?;

@@ -23,6 +23,7 @@ mod files;
 mod import;
 mod inventory;
 mod layout;
+mod name;
 mod output;
 mod partial;
 mod platform;
@@ -31,6 +32,7 @@ pub use export::{Destination, ExportOptions, Exported, export};
 pub use files::SPOOL_BYTES_MAX;
 pub use import::{INCOMPLETE, Imported, Losses, import};
 pub use inventory::{Made, Summary, history, remove, summaries};
+pub use name::check_name;
 pub use partial::Partial;
 pub use platform::Platform;
 
@@ -103,7 +105,7 @@ fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
 /// How to import.
 #[derive(Clone, Debug)]
 pub struct Options<'a> {
-    /// The image's name in the store; otherwise that which its layout gives it, otherwise its ID.
+    /// The image's name in the store ([`check_name`]); otherwise that which its layout gives it, otherwise its ID.
     pub name: Option<String>,
     /// What it must be for; otherwise, where there is a choice, for this machine.
     pub platform: Option<Platform>,

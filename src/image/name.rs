@@ -1,0 +1,86 @@
+//! Names of images, as people give them: what registries, docker and podman take for one, too.
+//!
+//! What a layout calls its image is kept as it is, be it such a name or not: it came with it.
+//!
+//! # References
+//! OCI distribution specification, "Pulling manifests": `<name>` and `<reference>` as a tag.
+
+use regex::Regex;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::Digest;
+
+/// A registry, a path in lower case, a tag.
+const NAME: &str = r"^(?<path>([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+(([._/]|__|-+)[a-z0-9]+)*)(?<tag>:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?$";
+
+/// The longest registry and path, in bytes.
+const PATH_BYTES_MAX: usize = 255;
+
+/// Checks that `name` is `[HOST[:PORT]/]PATH[:TAG]`, and no image ID.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub fn check_name(name: &str) -> Result<()> {
+    has_tag(name)?.map(drop).ok_or_else(|| {
+        let shown: String = name.chars().take(64).collect();
+        Error::invalid(format!(
+            "{shown:?} is no name for an image: [HOST[:PORT]/]PATH[:TAG], the path in lower case, as in example.org/app:1"
+        ))
+    })
+}
+
+/// Whether the name has a tag; `None` if it is no name.
+pub(super) fn has_tag(name: &str) -> Result<Option<bool>> {
+    let pattern =
+        Regex::new(NAME).map_err(|error| Error::new(ErrorKind::Io, "preparing to look at names").with_source(error))?;
+    let found = pattern.captures(name).filter(|found| found["path"].len() <= PATH_BYTES_MAX);
+    let is_id = name.parse::<Digest>().is_ok();
+    Ok(found.filter(|_| !is_id).map(|found| found.name("tag").is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let long = "a".repeat(PATH_BYTES_MAX);
+        for good in [
+            "app",
+            "app:1",
+            "a-b__c.d/e:X_y.z-1",
+            "localhost/app",
+            "Host:5000/a/b",
+            "1.0",
+            &long,
+            &format!("a:{}", "t".repeat(128)),
+        ] {
+            check_name(good).expect(good);
+        }
+        let id = Digest::of(b"").to_string();
+        for bad in [
+            "",
+            "App",
+            "app:",
+            ":1",
+            "a/",
+            "/a",
+            "a//b",
+            "a b",
+            "a:b:c",
+            "a@b",
+            "a:-",
+            "-a",
+            "a_",
+            "a\n",
+            "ä",
+            "../a",
+            &id,
+            &format!("app@{id}"),
+            &format!("{long}a"),
+            &format!("a:{}", "t".repeat(129)),
+        ] {
+            assert_eq!(check_name(bad).expect_err(bad).kind(), ErrorKind::InvalidArgument, "{bad}");
+        }
+    }
+}

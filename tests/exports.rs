@@ -1,8 +1,9 @@
 //! What strata exports, read by the tools that people have, and what those write, read by strata.
 //!
-//! The judges are umoci, skopeo, buildah, podman and containerd, and bsdtar for a layer alone. Each unpacks an image that strata wrote, in every form
-//! and compression that it knows: the tree has to be that of the store. Then it writes the image out again, and what strata
-//! makes of that has the same ID.
+//! The judges are umoci, skopeo, buildah, podman and containerd, and bsdtar for a layer alone. Each unpacks an image that
+//! strata wrote, in every form and compression that it knows: the tree has to be that of the store. Then it writes the image
+//! out again, in every form that it knows: what another store makes of that has the same ID and the same tree. Those that
+//! can change an image do, and strata's tree of it is theirs.
 
 mod support;
 
@@ -10,12 +11,12 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
 use strata::changeset::blob::Compression;
 use strata::id::Digest;
-use strata::image::{Destination, ExportOptions, Options, Place, Source, export, import};
+use strata::image::{Destination, ExportOptions, Imported, Options, Place, Source, export, import};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::registry::{self, Choice, Config};
 use strata::snapshotter::Snapshotter as _;
@@ -27,6 +28,8 @@ use strata::tree::{Dir, text};
 const NAME: &str = "strata.test/app:1";
 
 const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression::None];
+
+const FORMS: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 
 /// More than one block of a gzip blob.
 const LARGE_BYTES: usize = (5 << 20) / 2;
@@ -42,14 +45,7 @@ struct Bench {
 impl Bench {
     fn new() -> Option<Self> {
         let scratch = support::scratch(FsType::Ext4)?;
-        let config = Config {
-            root: scratch.path().join("store"),
-            backend: Choice::Overlay,
-            clone: CloneMode::Auto,
-            durability: Durability::None,
-            owner: LOCAL.into(),
-        };
-        let store = support::gate("overlay", registry::open(&config))?;
+        let store = support::gate("overlay", open(scratch.path().join("store")))?;
         let archive = scratch.path().join("image.tar");
         fs::write(&archive, image()).expect("write");
         let options = Options { name: Some(NAME.to_owned()), ..Options::default() };
@@ -83,14 +79,58 @@ impl Bench {
         assert!(missing.is_empty() && more.is_empty(), "{what}: ours {missing:#?}, theirs {more:#?}");
     }
 
+    /// What a store that knows nothing makes of what a judge wrote: the image, and its tree.
+    #[track_caller]
+    fn import_anew(&self, what: &str, path: &Path, reference: Option<&str>) -> (Imported, Vec<String>) {
+        let root = self.path("another-store");
+        let store = open(root.clone()).expect("a store");
+        let source = Source { place: Place::Path(path.to_owned()), reference: reference.map(str::to_owned) };
+        let imported = import(&store, &source, &Options::default(), &());
+        let imported = imported.unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
+        let tree = lines(&store.open_tree(imported.top.as_deref().expect("layers")).expect("tree"));
+        drop(store);
+        fs::remove_dir_all(root).expect("remove");
+        (imported, tree)
+    }
+
     /// What a judge wrote is the image that it read.
     #[track_caller]
-    fn check_import(&self, what: &str, path: PathBuf) {
-        let options = Options { name: Some(what.to_owned()), ..Options::default() };
-        let imported = import(&self.store, &Source { place: Place::Path(path), reference: None }, &options, &());
-        let imported = imported.unwrap_or_else(|error| panic!("{what}: {}", error.chain()));
-        assert_eq!((imported.id, imported.unpacked), (self.id, 0), "{what}");
+    fn check_import(&self, what: &str, path: &Path) {
+        self.check_same_tree(what, path, Some(self.id));
     }
+
+    /// What a judge wrote has the tree of what it read.
+    #[track_caller]
+    fn check_same_tree(&self, what: &str, path: &Path, id: Option<Digest>) {
+        let (imported, tree) = self.import_anew(what, path, None);
+        assert_eq!((imported.id, imported.unpacked), (id.unwrap_or(imported.id), 2), "{what}");
+        assert_eq!(tree, self.tree, "{what}");
+    }
+
+    /// What a judge changed has the tree that it shows.
+    #[track_caller]
+    fn check_changed(&self, what: &str, path: &Path, reference: Option<&str>, shown: &[String]) {
+        let (imported, tree) = self.import_anew(what, path, reference);
+        assert_eq!(imported.layers, 3, "{what}");
+        assert_eq!(tree, shown, "{what}");
+    }
+}
+
+fn open(root: PathBuf) -> strata::Result<Store> {
+    let (clone, durability) = (CloneMode::Auto, Durability::None);
+    registry::open(&Config { root, backend: Choice::Overlay, clone, durability, owner: LOCAL.into() })
+}
+
+/// Changes the tree `root` a little, and answers with all of it.
+fn change(root: &Path) -> Vec<String> {
+    fs::write(root.join("etc/new"), "new").expect("write");
+    fs::remove_file(root.join("etc/passwd")).expect("remove");
+    fs::remove_dir_all(root.join("opaque")).expect("remove");
+    for changed in ["etc/new", "etc"] {
+        let time = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_001);
+        File::open(root.join(changed)).expect("open").set_modified(time).expect("set the time");
+    }
+    lines(&Dir::open(root).expect("open"))
 }
 
 /// All but the root, which no layer has to describe.
@@ -170,6 +210,12 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
+/// What tools of containers/image call an image that lies at `path`.
+fn source_of(form: &str, path: &Path) -> String {
+    let name = if form == "docker-archive" { String::new() } else { format!(":{NAME}") };
+    format!("{form}:{}{name}", shown(path))
+}
+
 fn shown(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
@@ -185,32 +231,35 @@ fn umoci() {
         bench.check_tree(compression.as_str(), &unpacked);
         run("umoci", &["tag", "--image", &image, "again"]);
         run("umoci", &["gc", "--layout", shown(&layout)]);
-        bench.check_import("umoci", layout);
+        bench.check_import("umoci", &layout);
+        let bundle = bench.path(&format!("umoci-bundle-{}", compression.as_str()));
+        run("umoci", &["unpack", "--image", &image, shown(&bundle)]);
+        let tree = change(&bundle.join("rootfs"));
+        run("umoci", &["repack", "--image", &format!("{}:changed", shown(&layout)), shown(&bundle)]);
+        bench.check_changed("umoci", &layout, Some("changed"), &tree);
     }
 }
 
 #[test]
 fn skopeo() {
     let Some(bench) = Bench::new().filter(|_| has("skopeo")) else { return };
-    for form in ["oci", "oci-archive", "docker-archive"] {
+    for form in FORMS {
         for compression in ALL {
-            let path = bench.export(form, compression);
-            let source = format!("{form}:{}", shown(&path));
-            let source = if form == "docker-archive" { source } else { format!("{source}:{NAME}") };
+            let source = source_of(form, &bench.export(form, compression));
             let id = run("skopeo", &["--insecure-policy", "inspect", "--config", "--raw", &source]);
             assert_eq!(Digest::of(id.as_bytes()), bench.id, "{source}");
             let again = bench.path(&format!("skopeo-{form}-{}", compression.as_str()));
-            // From docker's form to OCI's, skopeo writes another config; docker's manifests know no zstd.
-            let targets: &[&str] = match (form, compression) {
-                ("docker-archive", _) => &["docker-archive"],
-                (_, Compression::Zstd) => &["oci-archive"],
-                _ => &["oci-archive", "docker-archive"],
-            };
-            for target in targets {
+            for target in FORMS {
+                // Docker's manifests know no zstd.
+                if (target, compression) == ("docker-archive", Compression::Zstd) && form != target {
+                    continue;
+                }
                 let again = again.with_extension(target);
-                let target = format!("{target}:{}:{NAME}", shown(&again));
-                run("skopeo", &["--insecure-policy", "copy", "--quiet", &source, &target]);
-                bench.check_import(&format!("{source} to {target}"), again);
+                let copied = format!("{target}:{}:{NAME}", shown(&again));
+                run("skopeo", &["--insecure-policy", "copy", "--quiet", &source, &copied]);
+                // From docker's form to OCI's, skopeo writes another config.
+                let is_other = form == "docker-archive" && target != form;
+                bench.check_same_tree(&format!("{source} to {copied}"), &again, (!is_other).then_some(bench.id));
             }
         }
     }
@@ -249,15 +298,22 @@ fn buildah() {
     let Some(bench) = Bench::new().filter(|_| has("buildah")) else { return };
     let aside = aside(&bench);
     let buildah = |arguments: &[&str]| run("buildah", &[&aside.each_ref().map(String::as_str)[..], arguments].concat());
-    for form in ["oci-archive", "docker-archive"] {
+    for form in FORMS {
         for compression in ALL {
-            let source = format!("{form}:{}", shown(&bench.export(form, compression)));
+            let source = source_of(form, &bench.export(form, compression));
             let container = buildah(&["from", "--quiet", &source]);
             let mounted = buildah(&["mount", &container]);
             bench.check_tree(&source, Path::new(&mounted));
-            let again = bench.path(&format!("buildah-{form}-{}.tar", compression.as_str()));
+            let again = bench.path(&format!("buildah-{form}-{}", compression.as_str()));
             buildah(&["push", "--quiet", &bench.id.hex(), &format!("{form}:{}:{NAME}", shown(&again))]);
-            bench.check_import(&format!("buildah, {source}"), again);
+            bench.check_import(&format!("buildah, {source}"), &again);
+            if compression == Compression::Gzip {
+                let tree = change(Path::new(&mounted));
+                buildah(&["commit", "--quiet", &container, "changed"]);
+                let changed = bench.path(&format!("buildah-changed-{form}"));
+                buildah(&["push", "--quiet", "changed", &format!("{form}:{}:{NAME}", shown(&changed))]);
+                bench.check_changed(&format!("buildah, {form}"), &changed, None, &tree);
+            }
             buildah(&["umount", &container]);
             buildah(&["rm", "--all"]);
             buildah(&["rmi", "--all", "--force"]);
@@ -272,15 +328,20 @@ fn podman() {
     let tmp = shown(&bench.path("libpod")).to_owned();
     let aside = [&aside.each_ref().map(String::as_str)[..], &["--tmpdir", &tmp, "--events-backend", "none"]].concat();
     let podman = |arguments: &[&str]| run("podman", &[&aside[..], arguments].concat());
-    for form in ["oci-archive", "docker-archive"] {
+    for form in FORMS {
         for compression in ALL {
             let path = bench.export(form, compression);
-            podman(&["load", "--quiet", "--input", shown(&path)]);
+            match form {
+                "oci" => podman(&["pull", "--quiet", &source_of(form, &path)]),
+                _ => podman(&["load", "--quiet", "--input", shown(&path)]),
+            };
+            let what = format!("podman, {form}, {compression:?}");
             let mounted = podman(&["image", "mount", &bench.id.hex()]);
-            bench.check_tree(&format!("podman, {form}, {compression:?}"), Path::new(&mounted));
-            let again = bench.path(&format!("podman-{form}-{}.tar", compression.as_str()));
-            podman(&["save", "--quiet", "--format", form, "--output", shown(&again), &bench.id.hex()]);
-            bench.check_import(&format!("podman, {form}, {compression:?}"), again);
+            bench.check_tree(&what, Path::new(&mounted));
+            let again = bench.path(&format!("podman-{form}-{}", compression.as_str()));
+            let format = if form == "oci" { "oci-dir" } else { form };
+            podman(&["save", "--quiet", "--format", format, "--output", shown(&again), &bench.id.hex()]);
+            bench.check_import(&what, &again);
             podman(&["image", "umount", "--all"]);
             podman(&["rmi", "--all", "--force"]);
         }
@@ -354,7 +415,7 @@ fn containerd() {
             bench.check_tree(&what, &mounted);
             let again = bench.path(&format!("containerd-{what}.tar"));
             containerd.ctr(&["images", "export", shown(&again), NAME]);
-            bench.check_import(&format!("containerd, {what}"), again);
+            bench.check_import(&format!("containerd, {what}"), &again);
             containerd.ctr(&["images", "unmount", "--rm", shown(&mounted)]);
             for name in containerd.ctr(&["images", "ls", "-q"]).lines() {
                 containerd.ctr(&["images", "rm", "--sync", name]);

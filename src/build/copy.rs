@@ -31,6 +31,9 @@ use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 /// The first bytes of archives whose compression strata does not read.
 const OTHER_COMPRESSIONS: [(&str, &[u8]); 2] = [("xz", b"\xfd7zXZ\0"), ("bzip2", b"BZh")];
 
+/// The length of the longest of those.
+const MAGIC_BYTES_MAX: u64 = 6;
+
 /// The length of a tar header.
 const HEADER_BYTES: usize = 512;
 
@@ -247,17 +250,36 @@ fn content_digest(entry: &Entry<'_>) -> Result<Digest> {
     }
 }
 
-/// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
-fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
+/// Refuses what `ADD` would have to unpack and cannot.
+///
+/// # Errors
+/// `Unsupported`; what the file system reports.
+pub(super) fn check_archives(origin: &Origin, selected: &[Selected]) -> Result<()> {
+    for selected in selected.iter().filter(|selected| selected.stat.file_type == FileType::File) {
+        origin.visit(selected, &mut |_, entry| {
+            check_compression(&mut entry.dir.open_file(entry.name)?, &entry.dir.shown_at(entry.name))
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses a file that is compressed in a way which strata does not read.
+fn check_compression(file: &mut File, shown: &Path) -> Result<()> {
     let mut start = Vec::new();
-    file.by_ref().take(HEADER_BYTES as u64).read_to_end(&mut start).at("read", shown)?;
-    file.rewind().at("read", shown)?;
-    if let Some((name, _)) = OTHER_COMPRESSIONS.iter().find(|(_, magic)| start.starts_with(magic)) {
-        return Err(Error::unsupported(format!(
+    file.by_ref().take(MAGIC_BYTES_MAX).read_to_end(&mut start).at("read", shown)?;
+    match OTHER_COMPRESSIONS.iter().find(|(_, magic)| start.starts_with(magic)) {
+        None => Ok(()),
+        Some((name, _)) => Err(Error::unsupported(format!(
             "{} is compressed by {name}, which ADD does not unpack: use gzip, zstd or COPY",
             shown.display()
-        )));
+        ))),
     }
+}
+
+/// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
+fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
+    check_compression(file, shown)?;
+    file.rewind().at("read", shown)?;
     let mut header = Vec::new();
     // What is damaged, or no archive inside, is a file like any other.
     let read = decompress(file.try_clone().at("duplicate descriptor of", shown)?, shown)

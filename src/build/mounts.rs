@@ -21,6 +21,10 @@ use crate::tree::{Dir, walk};
 /// How often a cache is opened that `gc` removes meanwhile.
 const OPEN_TRIES_MAX: u32 = 16;
 
+/// The kinds of mounts, and what can be said of each.
+const KINDS: [(&str, &str); 3] =
+    [("tmpfs", "target"), ("cache", "target, id and sharing=shared"), ("bind", "target, source and ro")];
+
 /// A mount of a command.
 #[derive(Clone, Debug)]
 pub(super) enum RunMount {
@@ -40,21 +44,24 @@ impl RunMount {
         context: Option<&mut Origin>,
         absolute: impl Fn(&str) -> String,
     ) -> Result<Self> {
-        let (mut kind, mut target, mut id, mut source) = ("bind", None, None, "");
-        for option in text.split(',') {
-            match option.split_once('=').unwrap_or((option, "")) {
-                ("type", value) => kind = value,
-                ("target" | "dst" | "destination", value) => target = Some(absolute(value)),
-                ("id", value) => id = Some(value.to_owned()),
-                ("source" | "src", value) => source = value,
-                ("sharing", "shared") | ("ro" | "readonly", "" | "true") => {}
+        let options = || text.split(',').map(|option| option.split_once('=').unwrap_or((option, "")));
+        let kind = options().rfind(|(name, _)| *name == "type").map_or("bind", |(_, kind)| kind);
+        let Some((_, known)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+            return Err(at.error(ErrorKind::Unsupported, format!("--mount=type={kind} is not supported")));
+        };
+        let (mut target, mut id, mut source) = (None, None, "");
+        for (name, value) in options() {
+            match (kind, name, value) {
+                (_, "type", _) | ("cache", "sharing", "shared") | ("bind", "ro" | "readonly", "" | "true") => {}
+                (_, "target" | "dst" | "destination", value) => target = Some(absolute(value)),
+                ("cache", "id", value) => id = Some(value.to_owned()),
+                ("bind", "source" | "src", value) => source = value,
                 _ => {
-                    return Err(at.error(ErrorKind::Unsupported, format!("--mount with {option:?} is not supported")));
+                    let option = if value.is_empty() { name.to_owned() } else { format!("{name}={value}") };
+                    let message = format!("--mount=type={kind} with {option:?} is not supported: it knows {known}");
+                    return Err(at.error(ErrorKind::Unsupported, message));
                 }
             }
-        }
-        if !["tmpfs", "cache", "bind"].contains(&kind) {
-            return Err(at.error(ErrorKind::Unsupported, format!("--mount=type={kind} is not supported")));
         }
         let target = target.filter(|target| target != "/");
         let target = target.ok_or_else(|| at.wrong("--mount needs a target that is not /"))?;

@@ -100,9 +100,9 @@ pub(super) struct Run {
     pub(super) command: Command,
     /// The script that a here-document alone is.
     pub(super) script: Option<String>,
-    pub(super) network: Option<String>,
+    pub(super) network: Option<(Position, String)>,
     /// The values of `--mount`.
-    pub(super) mounts: Vec<String>,
+    pub(super) mounts: Vec<(Position, String)>,
 }
 
 /// A command in one of its two forms.
@@ -323,7 +323,8 @@ impl Reader<'_> {
     fn run(&self, run: &parse_dockerfile::RunInstruction<'_>) -> Result<(Run, String)> {
         let at = self.at(run.run.span.start);
         let mut flags = Flags::new(self, &run.options)?;
-        let (network, mounts) = (flags.take("network"), flags.take_all("mount"));
+        let network = flags.take_at("network");
+        let mounts = std::iter::from_fn(|| flags.take_at("mount")).collect();
         flags.finish("RUN")?;
         let mut command = self.command(&at, &run.arguments)?;
         let ParsedCommand::Shell(shell) = &run.arguments else {
@@ -469,12 +470,14 @@ impl Flags {
     }
 
     fn take(&mut self, name: &str) -> Option<String> {
-        let at = self.left.iter().position(|(_, known, value)| known == name && value.is_some())?;
-        self.left.remove(at).2
+        self.take_at(name).map(|(_, value)| value)
     }
 
-    fn take_all(&mut self, name: &str) -> Vec<String> {
-        std::iter::from_fn(|| self.take(name)).collect()
+    /// A value, and where it stands.
+    fn take_at(&mut self, name: &str) -> Option<(Position, String)> {
+        let found = self.left.iter().position(|(_, known, value)| known == name && value.is_some())?;
+        let (at, _, value) = self.left.remove(found);
+        value.map(|value| (at, value))
     }
 
     /// What is left is not known.

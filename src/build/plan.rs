@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
+use super::copy::check_archives;
 use super::evaluate::Evaluation;
 use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
@@ -363,14 +364,14 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 
     fn run(&mut self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
-        let network = match run.network.as_deref() {
-            None | Some("default") => self.around.network,
-            Some("none") => Network::None,
-            Some("host") => Network::Host,
-            Some(other) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
+        let network = match run.network.as_ref().map(|(at, network)| (at, network.as_str())) {
+            None | Some((_, "default")) => self.around.network,
+            Some((_, "none")) => Network::None,
+            Some((_, "host")) => Network::Host,
+            Some((at, other)) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
         };
         let mut mounts = Vec::new();
-        for mount in &run.mounts {
+        for (at, mount) in &run.mounts {
             let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
             mounts.push(RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?);
         }
@@ -433,6 +434,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             };
             for source in &sources {
                 selected.extend(context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?);
+            }
+            if unpacks {
+                check_archives(context, &selected).map_err(|error| at.error(error.kind(), error.chain()))?;
             }
         }
         if selected.len() + texts.len() > 1 && !target.ends_with('/') && target != "/" {

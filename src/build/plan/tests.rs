@@ -5,12 +5,13 @@ use serde_json::json;
 use super::*;
 use crate::tree::Dir;
 
-/// Plans `text` with a context that has the files `a` and `b`, and the images `base` and `trigger`.
+/// Plans `text` with a context that has the files `a`, `b` and `x.bz2`, and the images `base` and `trigger`.
 fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Result<Plan> {
     let dir = tempfile::tempdir().expect("a directory");
     for name in ["a", "b"] {
         fs::write(dir.path().join(name), name).expect("write");
     }
+    fs::write(dir.path().join("x.bz2"), b"BZh9 and so on").expect("write");
     let mut context = Origin::context(Dir::open(dir.path()).expect("open"), "").expect("a context");
     let arguments = arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let file = parse::parse("D", text)?;
@@ -164,13 +165,23 @@ fn what_is_wrong() {
         ("FROM base\nCOPY --chmod=u+x a /x", "D:2:1", "octal"),
         ("FROM base\nENV A=${", "D:2:1", "name of a variable"),
         ("FROM base\nENV A", "D:2:1", "no value"),
-        ("FROM base\nRUN --network=bridge x", "D:2:1", "--network=bridge"),
-        ("FROM base\nRUN --mount=type=ssh x", "D:2:1", "ssh"),
-        ("FROM base\nRUN --mount=type=tmpfs x", "D:2:1", "target"),
-        ("FROM base\nRUN --mount=type=bind,from=x,target=/y x", "D:2:1", "from=x"),
-        ("FROM base\nRUN --mount=type=bind,source=nope,target=/y x", "D:2:1", "\"nope\" is not there"),
-        ("FROM base\nRUN --mount=source=../a,target=/y x", "D:2:1", "leads out of the build context"),
-        ("FROM base\nRUN --mount=type=cache,sharing=locked,target=/y x", "D:2:1", "sharing=locked"),
+        ("FROM base\nADD a x.bz2 /x/", "D:2:1", "compressed by bzip2"),
+        ("FROM base\nRUN --network=bridge x", "D:2:5", "--network=bridge"),
+        ("FROM base\nRUN --mount=type=ssh x", "D:2:5", "type=ssh is not supported"),
+        ("FROM base\nRUN --mount=type=tmpfs x", "D:2:5", "target"),
+        (
+            "FROM base\nRUN --mount=type=tmpfs,target=/y,size=1 x",
+            "D:2:5",
+            "\"size=1\" is not supported: it knows target",
+        ),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/y,id=a x", "D:2:5", "id=a"),
+        ("FROM base\nRUN --mount=type=bind,from=x,target=/y x", "D:2:5", "from=x"),
+        ("FROM base\nRUN --mount=type=bind,source=a,target=/y,rw x", "D:2:5", "\"rw\""),
+        ("FROM base\nRUN --mount=type=bind,source=nope,target=/y x", "D:2:5", "\"nope\" is not there"),
+        ("FROM base\nRUN --mount=source=../a,target=/y x", "D:2:5", "leads out of the build context"),
+        ("FROM base\nRUN --mount=target=/y,type=cache,sharing=locked x", "D:2:5", "sharing=locked"),
+        ("FROM base\nRUN --network=none --mount=type=cache,target=/y,ro x", "D:2:20", "\"ro\""),
+        ("FROM base\nRUN --mount=type=cache,source=a,target=/y x", "D:2:5", "source=a"),
         ("FROM base\nEXPOSE x", "D:2:1", "no port"),
         ("FROM base\nHEALTHCHECK --interval=soon CMD x", "D:2:1", "no duration"),
         ("FROM base\nARG A=${A:?missing}", "D:2:1", "variable A: missing"),

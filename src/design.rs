@@ -250,14 +250,18 @@
 //!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files are
 //!   copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage whose
 //!   result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
+//! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of that of
+//!   the step before it, so that a build which finds all done gives the image that is there, to its ID. (BuildKit does
+//!   the same.) The time is that of the snapshot: the cache keeps none of its own.
 //! - **A container cannot outlive strata.** The runtime is the first process of a process namespace and is killed with the
 //!   thread that started it, so a kill of strata ends everything, and a snapshot that recovery gives back has no writer.
 //!   No process watches over a container, and no file describes one.
 //! - **A container's mounts are in a fresh mount namespace** below a tmpfs, with the bundle and the runtime's state: a crash
 //!   leaves nothing to clear up, and two containers of one process never meet. No mount table shows them to others; so the
 //!   snapshot is claimed while it is written to, and nobody commits or removes it.
-//! - **Mount points are made by strata, not by the runtime**, which would not say what it made. After a crash those of a
-//!   container that was to be kept stay in it, empty.
+//! - **Mount points are made by strata, not by the runtime**, which would not say what it made. Where the snapshot is to be
+//!   kept, they are noted first, durably, in a label of it: after a crash recovery takes away those that are still as they
+//!   were made. Whoever reads a snapshot that somebody works on recovers first, too.
 //! - **Control groups**: none are asked for. crun can be told to make none, runc goes on where it may not make any. The
 //!   runtime sees version 2 alone, because some refuse a machine that has both.
 //! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target, the file

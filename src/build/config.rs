@@ -104,8 +104,8 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    pub(super) fn new(created: String, created_by: String, empty_layer: bool) -> Self {
-        Self { created: Some(created), created_by: Some(created_by), empty_layer, other: Map::new() }
+    pub(super) fn new(created: Option<String>, created_by: String, empty_layer: bool) -> Self {
+        Self { created, created_by: Some(created_by), empty_layer, other: Map::new() }
     }
 }
 
@@ -130,6 +130,15 @@ impl Document {
             document.history = document.rootfs.diff_ids.iter().map(|_| Entry::default()).collect();
         }
         Ok(document)
+    }
+
+    /// Gives the entries from `first` on that have no time the next one's that has, or the base image's; the image is as old
+    /// as the last of them.
+    pub(super) fn date(&mut self, first: usize) {
+        let steps = self.history.get_mut(first..).unwrap_or_default();
+        let next = steps.iter().find_map(|step| step.created.clone()).or_else(|| self.created.clone());
+        steps.iter_mut().filter(|step| step.created.is_none()).for_each(|step| step.created.clone_from(&next));
+        self.created = steps.last().map_or(next, |step| step.created.clone());
     }
 
     /// Its bytes.
@@ -188,6 +197,26 @@ mod tests {
         expected.as_object_mut().expect("an object").remove("container");
         expected["config"].as_object_mut().expect("an object").remove("Env");
         assert_eq!(serde_json::from_slice::<Value>(&document.bytes().expect("bytes")).expect("JSON"), expected);
+    }
+
+    #[test]
+    fn steps_without_a_time() {
+        let dated = |times: &[Option<&str>], base: Option<&str>| {
+            let step = |time: &Option<&str>| Entry::new(time.map(str::to_owned), "step".to_owned(), true);
+            let history = [Entry::default()].into_iter().chain(times.iter().map(step)).collect();
+            let mut document = Document { created: base.map(str::to_owned), history, ..Document::default() };
+            document.date(1);
+            let times = document.history.iter().map(|step| step.created.clone()).collect::<Vec<_>>();
+            assert_eq!(times[0], None, "what the base has is the base's");
+            (times[1..].iter().map(|time| time.clone().unwrap_or_default()).collect::<Vec<_>>(), document.created)
+        };
+        assert_eq!(
+            dated(&[None, Some("b"), Some("c")], Some("a")),
+            (vec!["b".into(), "b".into(), "c".into()], Some("c".into()))
+        );
+        assert_eq!(dated(&[None], Some("a")), (vec!["a".into()], Some("a".into())));
+        assert_eq!(dated(&[], Some("a")), (vec![], Some("a".into())));
+        assert_eq!(dated(&[None], None), (vec![String::new()], None));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use crate::id::{DiffId, Digest};
 use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
-use crate::tree::Meta;
+use crate::tree::{Meta, Timestamp};
 
 /// How much of the output of a command that failed is in the error, in lines and in bytes.
 const TAIL_LINES: usize = 10;
@@ -41,6 +41,10 @@ pub(super) struct StageDone {
     pub(super) top: Option<String>,
     pub(super) document: Document,
     pub(super) layers: Vec<Descriptor>,
+    /// How much of the history is that of the image below.
+    pub(super) inherited: usize,
+    /// When the last layer since then was made.
+    made: Option<String>,
 }
 
 /// A build under way.
@@ -49,8 +53,8 @@ pub(super) struct Builder<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) context: Option<&'a Origin>,
     pub(super) progress: &'a dyn Progress,
-    /// When the image was made, as its documents say it.
-    pub(super) created: String,
+    /// When everything was made, if that is given.
+    pub(super) created: Option<String>,
 }
 
 impl Builder<'_> {
@@ -76,7 +80,8 @@ impl Builder<'_> {
         let mut state = match &stage.base {
             Base::Image(image) => {
                 let BaseImage { top, document, layers } = image.as_ref().clone();
-                StageDone { top, document, layers }
+                let inherited = document.history.len();
+                StageDone { top, document, layers, inherited, made: None }
             }
             Base::Stage(base) => done.get(base).cloned().unwrap_or_default(),
         };
@@ -105,7 +110,11 @@ impl Builder<'_> {
             Action::Settings => (store::Step { top: state.top.clone(), layer: None }, false),
             action => self.cached(step, action, state, done)?,
         };
-        state.document.history.push(Entry::new(self.created.clone(), step.text.clone(), result.layer.is_none()));
+        if let (Some(_), Some(top)) = (result.layer, &result.top) {
+            state.made = Some(moment(self.store.stat(top)?.created)?);
+        }
+        let created = self.created.clone().or_else(|| state.made.clone());
+        state.document.history.push(Entry::new(created, step.text.clone(), result.layer.is_none()));
         if let Some((diff_id, bytes)) = result.layer {
             state.document.rootfs.diff_ids.push(diff_id);
             state.layers.push(config::layer(diff_id, bytes));
@@ -276,10 +285,12 @@ impl Builder<'_> {
             scripts: script.into_iter().collect(),
             network,
             hostname: HOSTNAME.to_owned(),
+            streams: Streams::Captured,
         };
         let mut listener = Listener::new(self.progress, self.options.cancel);
         let place = place(self.store);
-        let ended = container::run(&runtime, &place, &spec, &Streams::Captured, &mut listener);
+        // A crash takes the snapshot, and with it what was made in it.
+        let ended = container::run(&runtime, &place, &spec, &|_| Ok(()), &mut listener);
         drop(caches);
         layer::check(self.options.cancel)?;
         let Exit(status) = ended.map_err(|error| error.context(format!("{}: {}", step.at, step.text)))?;
@@ -289,6 +300,7 @@ impl Builder<'_> {
         let message = format!("{}: {}: exit status {status}", step.at, step.text);
         Err(Error::new(ErrorKind::FailedPrecondition, message).with_source(listener.tail()))
     }
+
     /// What the mounts of a command are on this machine; the caches are in use as long as their values live.
     fn mounts(&self, mounts: Vec<RunMount>) -> Result<(Vec<Volume>, Vec<String>, Vec<Cache>)> {
         let (mut volumes, mut tmpfs, mut caches) = (Vec::new(), Vec::new(), Vec::new());
@@ -353,12 +365,15 @@ impl Control for Listener<'_> {
     }
 }
 
-/// The time `seconds` after 1970 as documents have it, or that of now.
-pub(super) fn moment(seconds: Option<i64>) -> Result<String> {
-    let moment = match seconds {
-        None => jiff::Timestamp::now(),
-        Some(seconds) => jiff::Timestamp::from_second(seconds)
-            .map_err(|error| Error::invalid(format!("the time {seconds} is out of range")).with_source(error))?,
-    };
-    Ok(moment.to_string())
+/// A time as documents have it.
+pub(super) fn moment(Timestamp { seconds, nanos }: Timestamp) -> Result<String> {
+    let moment = jiff::Timestamp::new(seconds, nanos.cast_signed());
+    let moment =
+        moment.map_err(|error| Error::invalid(format!("the time {seconds} is out of range")).with_source(error));
+    moment.map(|moment| moment.to_string())
+}
+
+/// The moment `epoch`, in seconds since 1970, as documents have it.
+pub(super) fn moment_of(epoch: Option<i64>) -> Result<Option<String>> {
+    epoch.map(|seconds| moment(Timestamp { seconds, nanos: 0 })).transpose()
 }

@@ -10,6 +10,7 @@
 //! - A step that failed, or was stopped, leaves nothing; the ones before it stay in the cache, and no image is named.
 //! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of what is
 //!   copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
+//! - A build of which every step is known gives the same image, to its ID: a step is of the time when its layer was made.
 //! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody described,
 //!   so the same instructions on the same files make the same layer on every strategy.
 //!
@@ -46,7 +47,7 @@ use self::plan::{BaseImage, Surroundings};
 use crate::container::{Network, Runtime};
 use crate::error::{Context as _, Error, Result};
 use crate::id::{DiffId, Digest};
-use crate::image::Platform;
+use crate::image::{Platform, check_name};
 use crate::store::{NewImage, Store};
 use crate::tree::Dir;
 
@@ -150,12 +151,12 @@ pub struct Built {
 /// before anything runs. `FailedPrecondition` if a command fails, with the step, the status and the end of its output.
 /// `Cancelled`; what the store and the runtime report.
 pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> Result<Built> {
-    crate::id::check_key(options.name).map_err(|error| error.context("the image's name"))?;
+    check_name(options.name)?;
     if options.dockerfile.len() > DOCKERFILE_BYTES_MAX {
         let file = options.file.display();
         return Err(Error::invalid(format!("{file} is longer than {DOCKERFILE_BYTES_MAX} bytes")));
     }
-    let created = exec::moment(options.epoch)?;
+    let created = exec::moment_of(options.epoch)?;
     let file = parse::parse(&options.file.display().to_string(), options.dockerfile)?;
     let mut context = options.context.as_deref().map(|path| open_context(path, options.file)).transpose()?;
     let host = Platform::host();
@@ -174,7 +175,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     let builder = Builder { store, options, context: context.as_ref(), progress, created };
     let mut done = builder.build(&plan)?;
     layer::check(options.cancel)?;
-    done.document.created = Some(builder.created.clone());
+    done.document.date(done.inherited);
     name_image(store, options.name, done.top, &done.document, &done.layers)
 }
 

@@ -8,6 +8,7 @@ use super::settings::{join, set_variable};
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
 use crate::container::{self, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
 use crate::error::{Error, Result};
+use crate::image::check_name;
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::store::Store;
 
@@ -56,7 +57,8 @@ pub struct Started {
 /// Runs a container over a new snapshot of an image, until it ends.
 ///
 /// The snapshot is active afterwards, with what the container changed, or gone if `options` say so, or if the runtime
-/// could not start the command. A crash of the caller ends the container.
+/// could not start the command. A crash of the caller ends the container; what was made for its mounts is taken away by
+/// whoever looks at the snapshot, or changes it, next.
 ///
 /// # Errors
 /// `NotFound` if there is no such image, user or volume; `AlreadyExists` if the name is taken; `InvalidArgument` if there
@@ -100,9 +102,10 @@ fn run(
         scripts: Vec::new(),
         network: options.network,
         hostname: hostname(key),
+        streams: Streams::Inherit { stdin: options.stdin },
     };
-    let streams = Streams::Inherit { stdin: options.stdin };
-    container::run(runtime, &place(store), &spec, &streams, control)
+    let note = |points: &str| if options.remove { Ok(()) } else { claim.note(points) };
+    container::run(runtime, &place(store), &spec, &note, control)
 }
 
 /// A host name that tells the container: the letters, digits and hyphens of its key.
@@ -136,10 +139,10 @@ fn process(document: &Document, options: &RunOptions) -> Result<Process> {
 /// changed. The key is free afterwards. It is durable when the call returns.
 ///
 /// # Errors
-/// `NotFound`; `FailedPrecondition` if the snapshot is not active, is mounted or in use, or if no image of the store is the
-/// one that it was made from.
+/// `NotFound`; `InvalidArgument` if the name is none for an image; `FailedPrecondition` if the snapshot is not active, is
+/// mounted or in use, or if no image of the store is the one that it was made from.
 pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &AtomicBool) -> Result<Built> {
-    crate::id::check_key(name).map_err(|error| error.context("the image's name"))?;
+    check_name(name)?;
     let info = store.stat(key)?;
     // Says why, before anything is written.
     drop(store.claim(key, &format!("cannot commit {key:?}"))?);
@@ -148,9 +151,9 @@ pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, ca
         layer::clamp(store, key, epoch)?;
     }
     let made = layer::commit(store, key, top.as_deref(), cancel)?;
-    let created = exec::moment(epoch)?;
+    let created = exec::moment_of(epoch)?.unwrap_or_else(|| jiff::Timestamp::now().to_string());
     let command = info.labels.get(COMMAND).cloned().unwrap_or_else(|| "strata commit-image".to_owned());
-    document.history.push(Entry::new(created.clone(), command, made.layer.is_none()));
+    document.history.push(Entry::new(Some(created.clone()), command, made.layer.is_none()));
     document.created = Some(created);
     if let Some((diff_id, bytes)) = made.layer {
         document.rootfs.diff_ids.push(diff_id);

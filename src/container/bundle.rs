@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::user::User;
 use super::{Files, Network, SCRIPTS, Spec, write};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mount::Access;
+use crate::mount::{Access, probe};
 
 const CAPABILITIES: [&str; 14] = [
     "CAP_AUDIT_WRITE",
@@ -178,7 +178,7 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
         new("/dev/pts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
         new("/dev/shm", "tmpfs", &["nosuid", "noexec", "nodev", "mode=1777", "size=65536k"]),
         new("/dev/mqueue", "mqueue", &["nosuid", "noexec", "nodev"]),
-        new("/sys", "sysfs", &["nosuid", "noexec", "nodev", "ro"]),
+        sys(spec.network)?,
         bind(&files.resolv_conf, "/etc/resolv.conf", Access::ReadOnly, true)?,
         bind(&files.hosts, "/etc/hosts", Access::ReadOnly, true)?,
     ];
@@ -199,6 +199,22 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
         mounts.push(bind(&volume.source, &volume.target, volume.access, !stat.is_dir())?);
     }
     Ok(mounts)
+}
+
+/// `/sys`. It shows devices of the network, so root of a user namespace may make a new one only for a network of its own;
+/// otherwise the container gets the one that is there.
+fn sys(network: Network) -> Result<BundleMount> {
+    let (fstype, source, bound) = match network {
+        Network::Host if probe::in_user_namespace()? => ("bind", "/sys", Some("rbind")),
+        Network::Host | Network::None => ("sysfs", "sysfs", None),
+    };
+    Ok(BundleMount {
+        destination: "/sys".to_owned(),
+        fstype,
+        source: source.to_owned(),
+        options: bound.into_iter().chain(["nosuid", "noexec", "nodev", "ro"]).collect(),
+        is_file: false,
+    })
 }
 
 fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<BundleMount> {

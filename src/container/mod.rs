@@ -8,16 +8,18 @@
 //! # What a container sees of the machine
 //! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and the
 //! volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they are
-//! never part of a layer ([`mountpoints`]).
+//! never part of a layer ([`mountpoints`]). Whoever keeps the snapshot is told of them before, for the case of a crash.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
 
 mod bundle;
+mod command;
 mod mountpoints;
 mod runtime;
 mod user;
 
+pub use mountpoints::take_away;
 pub use runtime::{Control, Runtime};
 pub use user::{User, find_user};
 
@@ -91,6 +93,8 @@ pub struct Spec<'a> {
     pub network: Network,
     /// Its host name.
     pub hostname: String,
+    /// Where its input and output go.
+    pub streams: Streams,
 }
 
 /// Where the input and output of a container go.
@@ -109,24 +113,25 @@ pub enum Streams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 
-/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]).
+/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told what
+/// mount points will be made: after a crash [`take_away`] needs that.
 ///
 /// What the container wrote is in the snapshot then, and nothing is mounted any more.
 ///
 /// # Errors
-/// `NotFound` if the image does not know the user; `InvalidArgument` for a volume that cannot be; what the runtime says
-/// if it cannot start the command; what the system calls report.
+/// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be; what the runtime says
+/// if it cannot start the command; what `note` and the system calls report.
 pub fn run(
     runtime: &Runtime,
     place: &Path,
     spec: &Spec<'_>,
-    streams: &Streams,
+    note: &dyn Fn(&str) -> Result<()>,
     control: &mut dyn Control,
 ) -> Result<Exit> {
     let workplace = Workplace::new(place.to_owned())?;
     let root = make_dir(workplace.path().join("rootfs"))?;
     let mounted = Mounted::new(spec.mounts, &root)?;
-    let done = run_mounted(runtime, workplace.path(), &root, spec, streams, control);
+    let done = run_mounted(runtime, workplace.path(), &root, spec, note, control);
     let unmounted = mounted.unmount();
     done.and_then(|exit| unmounted.map(|()| exit))
 }
@@ -136,7 +141,7 @@ fn run_mounted(
     place: &Path,
     root: &Path,
     spec: &Spec<'_>,
-    streams: &Streams,
+    note: &dyn Fn(&str) -> Result<()>,
     control: &mut dyn Control,
 ) -> Result<Exit> {
     let tree = Dir::open(root)?;
@@ -144,10 +149,13 @@ fn run_mounted(
     let files = Files::prepare(place, spec)?;
     let mounts = bundle::mounts(spec, &files)?;
     mountpoints::make_working_dir(&tree, &spec.process.dir)?;
-    let points = mountpoints::make(&tree, &mounts)?;
+    command::check(&tree, &spec.process, &mounts)?;
+    let missing = mountpoints::find(&tree, &mounts)?;
+    note(&mountpoints::note(&missing))?;
+    let points = mountpoints::make(&tree, missing)?;
     drop(tree);
     let config = bundle::Config::new(root, spec, &user, mounts);
-    let done = bundle::write_config(place, &config).and_then(|()| runtime.run(place, streams, control));
+    let done = bundle::write_config(place, &config).and_then(|()| runtime.run(place, &spec.streams, control));
     let restored = Dir::open(root).and_then(|tree| mountpoints::remove(&tree, points));
     done.and_then(|exit| restored.map(|()| exit))
 }

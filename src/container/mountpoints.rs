@@ -1,52 +1,73 @@
 //! The directories and files that a container's mounts need, and that are no part of its tree.
 //!
-//! Those that are missing are made before the runtime would make them, and noted. Afterwards the ones that are still empty
-//! and unchanged go away again, and their parents get back the times that they had: of the tree's own if nothing else
-//! happened in them, otherwise of what happened last.
+//! Those that are missing are found first, so that they can be noted where a crash does not take the note; then they are
+//! made, before the runtime would make them. Afterwards the ones that are still empty and unchanged go away again, and
+//! their parents get back the times that they had: of the tree's own if nothing else happened in them, otherwise of what
+//! happened last. If there was no afterwards, the note tells what to take away.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundle::BundleMount;
 use crate::changeset::apply::resolve::{Found, Parent, Resolver};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tree::{Dir, FileType, Meta, Stat, Timestamp};
+use crate::tree::{Dir, FileType, Meta, Stat, Timestamp, text};
 
 /// How many links may lead to a mount point: the kernel's own limit for a path.
 const LINKS_MAX: u32 = 40;
 
+/// The mode of a file that is made to be mounted on.
+const FILE_MODE: u32 = 0o644;
+
+/// A mount point that a tree lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// Where it would be, without links.
+    path: PathBuf,
+    is_file: bool,
+}
+
 /// What was made, in the order of making.
 #[derive(Debug, Default)]
 pub(super) struct Points {
-    made: Vec<Point>,
+    made: Vec<(Missing, Stat)>,
     /// The times of the directories that something was made in: before, and after.
     parents: BTreeMap<PathBuf, (Timestamp, Timestamp)>,
 }
 
-/// Something that was made.
-#[derive(Debug)]
-struct Point {
-    /// The path of its directory, without links.
-    parent: PathBuf,
-    name: OsString,
-    stat: Stat,
-}
-
-/// Makes what is missing in `root` for `mounts`.
-pub(super) fn make(root: &Dir, mounts: &[BundleMount]) -> Result<Points> {
-    let mut maker = Maker { resolver: Resolver::new(root.try_clone()?), points: Points::default() };
+/// Finds what `root` lacks for `mounts`, in the order in which it has to be made.
+pub(super) fn find(root: &Dir, mounts: &[BundleMount]) -> Result<Vec<Missing>> {
+    let mut finder = Finder { resolver: Resolver::new(root.try_clone()?), missing: Vec::new() };
     let mut covered: Vec<&Path> = Vec::new();
     for mount in mounts {
         let target = inner(&mount.destination)?;
         // What lies below another mount is made there, by the runtime.
         if !covered.iter().any(|above| target.starts_with(above)) {
-            maker.make(target, mount.is_file)?;
+            finder.look_for(target, mount.is_file)?;
         }
         covered.push(target);
     }
-    Ok(maker.points)
+    Ok(finder.missing)
+}
+
+/// Makes in `root` what [`find`] found missing.
+pub(super) fn make(root: &Dir, missing: Vec<Missing>) -> Result<Points> {
+    let mut points = Points::default();
+    for point in missing {
+        let (above, name) = point.place();
+        let dir = root.open_beneath(above)?;
+        let before = dir.stat("")?.mtime;
+        let made = if point.is_file { make_file(&dir, name) } else { make_dir(&dir, name) };
+        made.map_err(|error| error.context("making a mount point of the container"))?;
+        let after = dir.stat("")?.mtime;
+        points.parents.entry(above.to_owned()).or_insert((before, after)).1 = after;
+        let stat = dir.stat(name)?;
+        points.made.push((point, stat));
+    }
+    Ok(points)
 }
 
 /// A path of the container as one of its tree.
@@ -80,101 +101,163 @@ fn make_dir(dir: &Dir, name: &OsStr) -> Result<()> {
     dir.set_mode(name, Meta::implied_dir().mode)
 }
 
-struct Maker {
-    resolver: Resolver,
-    points: Points,
+fn make_file(dir: &Dir, name: &OsStr) -> Result<()> {
+    dir.create_file(name)?;
+    dir.set_owner(name, 0, 0)?;
+    dir.set_mode(name, FILE_MODE)
 }
 
-impl Maker {
-    fn make(&mut self, target: &Path, is_file: bool) -> Result<()> {
+struct Finder {
+    resolver: Resolver,
+    missing: Vec<Missing>,
+}
+
+impl Finder {
+    fn look_for(&mut self, target: &Path, is_file: bool) -> Result<()> {
         if !is_file {
             return self.dir(target).map(drop);
         }
         let mut target = target.to_owned();
         for _ in 0..=LINKS_MAX {
             let (Some(above), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
-            let (parent, name) = (self.dir(above)?, name.to_owned());
-            match parent.dir.stat_if_any(&name)?.map(|stat| stat.file_type) {
-                None => {
-                    return self.note(&parent, &name, |dir, name| {
-                        dir.create_file(name)?;
-                        dir.set_owner(name, 0, 0)?;
-                        dir.set_mode(name, 0o644)
-                    });
+            let (place, parent) = self.dir(above)?;
+            // What would be in a directory that is missing is missing, too.
+            let there = parent.as_ref().map(|parent| parent.dir.stat_if_any(name)).transpose()?.flatten();
+            match (parent, there.map(|stat| stat.file_type)) {
+                (Some(parent), Some(FileType::Symlink)) => target = parent.link_target(name)?,
+                (_, Some(_)) => return Ok(()),
+                (_, None) => {
+                    self.add(place.join(name), true);
+                    return Ok(());
                 }
-                Some(FileType::Symlink) => target = parent.link_target(&name)?,
-                Some(_) => return Ok(()),
             }
         }
         Err(Error::invalid(format!("/{}: leads through more than {LINKS_MAX} symbolic links", target.display())))
     }
 
-    /// The directory at `path`, made if it is missing.
-    fn dir(&mut self, path: &Path) -> Result<Arc<Parent>> {
-        let (mut parent, missing) = match self.resolver.find(path)? {
-            Found::Dir(parent) => return Ok(parent),
+    /// Where the directory `path` is, without links, and the directory itself, unless it is missing.
+    fn dir(&mut self, path: &Path) -> Result<(PathBuf, Option<Arc<Parent>>)> {
+        let (above, missing) = match self.resolver.find(path)? {
+            Found::Dir(parent) => return Ok((parent.path.clone(), Some(parent))),
             Found::Gap { above, missing } => (above, missing),
         };
+        let mut place = above.path.clone();
         for name in missing {
-            self.note(&parent, &name, make_dir)?;
-            parent = self.resolver.parent(parent.path.join(&name))?;
+            place.push(name);
+            self.add(place.clone(), false);
         }
-        Ok(parent)
+        Ok((place, None))
     }
 
-    fn note(&mut self, parent: &Parent, name: &OsStr, make: impl Fn(&Dir, &OsStr) -> Result<()>) -> Result<()> {
-        let before = parent.dir.stat("")?.mtime;
-        make(&parent.dir, name).map_err(|error| error.context("making a mount point of the container"))?;
-        let after = parent.dir.stat("")?.mtime;
-        self.points.parents.entry(parent.path.clone()).or_insert((before, after)).1 = after;
-        let stat = parent.dir.stat(name)?;
-        self.points.made.push(Point { parent: parent.path.clone(), name: name.to_owned(), stat });
-        Ok(())
+    fn add(&mut self, path: PathBuf, is_file: bool) {
+        if self.missing.iter().all(|known| known.path != path) {
+            self.missing.push(Missing { path, is_file });
+        }
     }
 }
 
-/// Removes from `root` what of `points` is as it was made, and puts the times of its parents right.
-pub(super) fn remove(root: &Dir, points: Points) -> Result<()> {
-    let mut parents = points.parents;
-    // What was removed under way, or replaced by a link, is the container's doing and stays as it is.
-    let open = |path: &Path| match root.open_beneath(path) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Io) => Ok(None),
-        opened => opened.map(Some),
+/// What was found missing, as text: [`take_away`] reads it.
+pub(super) fn note(missing: &[Missing]) -> String {
+    let line = |point: &Missing| {
+        let kind = if point.is_file { FileType::File } else { FileType::Dir };
+        format!("{} {}\n", kind.letter(), text::escape(point.path.as_os_str().as_bytes()))
     };
-    for (path, (before, after)) in &mut parents {
-        if let Some(dir) = open(path)? {
-            let now = dir.stat("")?.mtime;
-            // From here on `before` is what the directory shall have.
-            *before = if now == *after { *before } else { now };
-        }
-    }
-    for point in points.made.iter().rev() {
-        if let Some(dir) = open(&point.parent)? {
-            point.remove(&dir)?;
-        }
-    }
-    for (path, (time, _)) in parents {
-        if let Some(dir) = open(&path)? {
+    missing.iter().map(line).collect()
+}
+
+/// Removes from `root` what `note` names and is as it was made, for a container that nobody was left to clear up behind.
+/// Directories keep the times that they have.
+///
+/// # Errors
+/// `DataLoss` for what is no such note; what the file system reports.
+pub fn take_away(root: &Dir, note: &str) -> Result<()> {
+    let missing = note.lines().map(Missing::parse).collect::<Result<Vec<_>>>()?;
+    for point in missing.iter().rev() {
+        let (above, name) = point.place();
+        let Some(dir) = open(root, above)? else { continue };
+        if let Some(now) = dir.stat_if_any(name)?.filter(|now| point.is_new(now)) {
+            let time = dir.stat("")?.mtime;
+            remove_empty(&dir, name, now.file_type)?;
             dir.set_mtime("", time)?;
         }
     }
     Ok(())
 }
 
-impl Point {
-    fn remove(&self, dir: &Dir) -> Result<()> {
-        let Some(now) = dir.stat_if_any(&self.name)? else { return Ok(()) };
-        let kept = |stat: &Stat| (stat.file_type, stat.mode, stat.uid, stat.gid, stat.ino);
-        if kept(&now) != kept(&self.stat) {
-            return Ok(());
+/// Opens a directory that a container may have removed, or replaced by a link: that is its doing and stays as it is.
+fn open(root: &Dir, path: &Path) -> Result<Option<Dir>> {
+    match root.open_beneath(path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Io) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+/// Removes from `root` what of `points` is as it was made, and puts the times of its parents right.
+pub(super) fn remove(root: &Dir, points: Points) -> Result<()> {
+    let mut parents = points.parents;
+    for (path, (before, after)) in &mut parents {
+        if let Some(dir) = open(root, path)? {
+            let now = dir.stat("")?.mtime;
+            // From here on `before` is what the directory shall have.
+            *before = if now == *after { *before } else { now };
         }
-        match now.file_type {
-            FileType::Dir => match dir.remove_dir(&self.name) {
-                Err(error) if error.errno() == Some(rustix::io::Errno::NOTEMPTY) => Ok(()),
-                removed => removed,
-            },
-            _ if now.size == 0 && now.mtime == self.stat.mtime => dir.unlink(&self.name),
-            _ => Ok(()),
+    }
+    for (point, stat) in points.made.iter().rev() {
+        let (above, name) = point.place();
+        let Some(dir) = open(root, above)? else { continue };
+        if let Some(now) = dir.stat_if_any(name)?.filter(|now| point.is_same(now, stat)) {
+            remove_empty(&dir, name, now.file_type)?;
+        }
+    }
+    for (path, (time, _)) in parents {
+        if let Some(dir) = open(root, &path)? {
+            dir.set_mtime("", time)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, or a directory if nothing is in it.
+fn remove_empty(dir: &Dir, name: &OsStr, file_type: FileType) -> Result<()> {
+    if file_type != FileType::Dir {
+        return dir.unlink(name);
+    }
+    match dir.remove_dir(name) {
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOTEMPTY) => Ok(()),
+        removed => removed,
+    }
+}
+
+impl Missing {
+    /// Its directory, and its name in it.
+    fn place(&self) -> (&Path, &OsStr) {
+        (self.path.parent().unwrap_or(Path::new("")), self.path.file_name().unwrap_or_default())
+    }
+
+    /// Whether what is there now looks as it was made.
+    fn is_new(&self, now: &Stat) -> bool {
+        let (file_type, mode) =
+            if self.is_file { (FileType::File, FILE_MODE) } else { (FileType::Dir, Meta::implied_dir().mode) };
+        let is_empty = !self.is_file || now.size == 0;
+        (now.file_type, now.mode, now.uid, now.gid) == (file_type, mode, 0, 0) && is_empty
+    }
+
+    /// Whether what is there now is what was made.
+    fn is_same(&self, now: &Stat, made: &Stat) -> bool {
+        let untouched = !self.is_file || now.mtime == made.mtime;
+        self.is_new(now) && now.ino == made.ino && untouched
+    }
+
+    fn parse(line: &str) -> Result<Self> {
+        let wrong = || Error::data_loss(format!("{line:?} is no mount point of a container's note"));
+        let (kind, path) = line.split_once(' ').ok_or_else(wrong)?;
+        let path = PathBuf::from(OsString::from_vec(text::unescape(path).map_err(|_| wrong())?));
+        let clean = path.components().all(|component| matches!(component, std::path::Component::Normal(_)));
+        match kind {
+            _ if !clean || path.file_name().is_none() => Err(wrong()),
+            "d" => Ok(Self { path, is_file: false }),
+            "f" => Ok(Self { path, is_file: true }),
+            _ => Err(wrong()),
         }
     }
 }

@@ -2,11 +2,17 @@
 
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
-use super::{Access, Store};
+use super::{Access, Flush, Store};
+use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
-use crate::mount::Mount;
+use crate::mount::{self, Mount};
 use crate::snapshotter::{Kind, Snapshotter};
+use crate::tree::Dir;
+
+/// The label of a snapshot in which a container runs, with the mount points that were made for it and are no part of the
+/// snapshot.
+pub(super) const MOUNT_POINTS: &str = "strata/mount-points";
 
 /// The right to write to an active snapshot, until it is dropped. A crash gives the snapshot back.
 #[derive(Debug)]
@@ -82,6 +88,28 @@ impl Claim<'_> {
     pub fn mounts(&self) -> &[Mount] {
         &self.mounts
     }
+
+    /// Notes mount points that will be made in it ([`container::run`]), until this is dropped. Durable when it returns: if
+    /// this process ends before, recovery takes them away.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn note(&self, points: &str) -> Result<()> {
+        let level = self.store.level(Flush::Now);
+        self.store.meta.transact(level, |tx| rows::set_label(tx, self.row.row, MOUNT_POINTS, points))
+    }
+}
+
+/// Takes away what a container left in `row` that ended with its strata, as [`Claim::note`] says. Nobody else touches the
+/// row as long as it is claimed.
+pub(super) fn take_away_mount_points(store: &Store, row: &Row) -> Result<()> {
+    let found = store.meta.view(|tx| match rows::label(tx, row.row, MOUNT_POINTS)? {
+        None => Ok(None),
+        Some(note) => rows::chain(tx, Some(row.row)).map(|stack| Some((note, stack))),
+    })?;
+    let Some((note, stack)) = found else { return Ok(()) };
+    let mounts = store.backend.mounts(&stack, Access::ReadWrite)?;
+    container::take_away(&Dir::from_fd(mount::detached(&mounts)?, &row.name), &note)
 }
 
 impl Drop for Claim<'_> {

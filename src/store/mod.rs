@@ -67,7 +67,7 @@ use crate::tree::walk::Inodes;
 
 use filter::Filters;
 use meta::{Level, Meta};
-use rows::Row;
+use rows::{Row, State};
 
 /// The owner of what the command line makes.
 pub const LOCAL: &str = "local";
@@ -293,6 +293,10 @@ impl Store {
     /// `NotFound`; what the mount reports.
     pub fn open_tree(&self, key: &str) -> Result<Dir> {
         let (row, stack) = self.stack(key)?;
+        if row.state == State::Claimed {
+            // Whoever works on it may have died and left what recovery takes away.
+            self.begin()?;
+        }
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
         let mounts = self.mounts_of(kind, &stack)?;
         let mount = self.on_disk(&row, || mount::detached(&mounts))?;

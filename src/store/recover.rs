@@ -4,8 +4,8 @@
 //! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in `run/`
 //! or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before* the database is read: a directory that was
 //! there and has no row afterwards is debris, however many others make and remove snapshots meanwhile, because a row
-//! comes before its directory and ids are never used twice. Nothing is deleted by recovery itself; a transaction puts
-//! it into the trash first.
+//! comes before its directory and ids are never used twice. Nothing is deleted by recovery itself, but the mount points
+//! of containers that died with their strata; a transaction puts all else into the trash first.
 //!
 //! # Trash
 //! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
 
+use super::claim::{MOUNT_POINTS, take_away_mount_points};
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
@@ -52,12 +53,13 @@ pub(super) fn recover(store: &Store) -> Result<()> {
     let dead = Dead::find(&store.run())?;
     let (known, in_work) = store.meta.view(|tx| Ok((rows::setting(tx, "boot_id")?, rows::in_work(tx)?)))?;
     // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
-    let mut gone: Vec<String> = in_work.into_iter().map(|(_, worker)| worker).collect();
+    let mut gone: Vec<String> = in_work.iter().map(|(_, worker)| worker.clone()).collect();
     gone.retain(|worker| dead.includes(&store.run(), worker));
     let booted = known.as_deref() != Some(&boot);
     if !booted && dead.is_empty() && gone.is_empty() {
         return Ok(());
     }
+    in_work.iter().filter(|(_, worker)| gone.contains(worker)).for_each(|(row, _)| try_to_take_away(store, row));
     let mut on_disk = store.backend.inventory()?;
     on_disk.extend(streams::inventory(&store.root)?);
     let expected = store.meta.transact(Level::Durable, |tx| {
@@ -99,7 +101,21 @@ fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     match row.state {
         State::Creating | State::Reserved => rows::discard(tx, row.row),
         State::Claimed | State::Ready if row.is_unfinished_layer() => rows::unclaim(tx, row.row),
-        State::Claimed | State::Ready => rows::set_state(tx, row.row, State::Ready, None),
+        State::Claimed | State::Ready => {
+            rows::set_label(tx, row.row, MOUNT_POINTS, "")?;
+            rows::set_state(tx, row.row, State::Ready, None)
+        }
+    }
+}
+
+/// Takes out of `row` what a container that died left of strata's. Where that cannot be done, what is left is nothing but
+/// empty directories and files, and keeps nobody from the snapshot.
+fn try_to_take_away(store: &Store, row: &Row) {
+    if row.is_unfinished_layer() || row.kind != Kind::Active {
+        return;
+    }
+    if let Err(error) = take_away_mount_points(store, row) {
+        tracing::error!(name = row.name, why = error.chain(), "the mount points of a container are left");
     }
 }
 

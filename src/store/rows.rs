@@ -368,6 +368,12 @@ pub(super) fn set_label(tx: &Transaction<'_>, row: i64, name: &str, value: &str)
     Ok(())
 }
 
+/// One label of a row.
+pub(super) fn label(tx: &Transaction<'_>, row: i64, name: &str) -> Answer<Option<String>> {
+    let mut statement = tx.prepare_cached("SELECT value FROM label WHERE snapshot = ?1 AND name = ?2")?;
+    Ok(statement.query_row(params![row, name], |row| row.get(0)).optional()?)
+}
+
 /// Sets the time of the last change of labels to now.
 pub(super) fn touch(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET updated = ?2 WHERE row = ?1")?.execute(params![row, now()])?;

@@ -35,10 +35,11 @@ fn become_init() -> io::Result<()> {
     // SAFETY: a plain value.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"proc", c"/proc")?;
-    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. Whoever may not
-    // mount this goes on with what the machine has.
-    if !has_cgroup2() {
-        let _ = mount(c"cgroup2", CGROUPS);
+    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. In a user namespace
+    // it takes a namespace of them, too; whoever may not mount this all the same goes on with what the machine has.
+    if !has_cgroup2() && mount(c"cgroup2", CGROUPS).is_err() {
+        // SAFETY: a plain value.
+        let _ = check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).and_then(|()| mount(c"cgroup2", CGROUPS));
     }
     // SAFETY: an all-zero `sigset_t` is valid to be filled by `sigemptyset`, and both live through the calls.
     unsafe {

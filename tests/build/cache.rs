@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use super::{Bench, Heard, Wish};
+use super::{Bench, Heard, Wish, on_each};
 
 /// Builds, and answers which of the steps that can change files were known.
 fn cached(bench: &Bench, dockerfile: &str, wish: &Wish<'_>) -> Vec<bool> {
@@ -49,6 +49,31 @@ fn what_decides() {
     assert_eq!(cached(&bench, DOCKERFILE, &plain), [false; 3], "another mode");
     std::fs::rename(bench.context().join("dir/other"), bench.context().join("dir/renamed")).expect("rename");
     assert_eq!(cached(&bench, DOCKERFILE, &plain), [false; 3], "another name");
+}
+
+/// Whoever builds again what is known gets the image that is there, not another one of another minute.
+#[test]
+fn a_cached_build_is_the_same_image() {
+    on_each(|bench| {
+        bench.write("file", "1");
+        for dockerfile in [
+            "FROM base\nLABEL a=b\nCOPY file /x\nENV C=d\nRUN true\nRUN echo > /y\nCMD [\"x\"]\n",
+            "FROM base AS one\nRUN echo 1 > /made\nFROM scratch\nUSER 1\nCOPY --from=one /made /\n",
+            "FROM base\nLABEL only=this\n",
+            "FROM scratch\nLABEL only=this\n",
+        ] {
+            let (first, _) = bench.build("first", dockerfile);
+            let again = Bench::open(&bench.scratch, bench.strategy).expect("another process");
+            let (second, heard) = bench.build("second", dockerfile);
+            assert!(heard.layers().iter().all(|(_, _, cached)| *cached), "{dockerfile}");
+            assert_eq!((first.id, first.manifest), (second.id, second.manifest), "{}: {dockerfile}", bench.strategy);
+            assert_eq!(again.image("second").expect("image").config, first.id);
+        }
+        let (first, _) = bench.build("first", "FROM base\nRUN date +%N > /x\n");
+        let wish = Wish { no_cache: true, ..Wish::default() };
+        let other = bench.build_with("first", "FROM base\nRUN date +%N > /x\n", &wish, &Heard::default());
+        assert_ne!(other.expect("build").id, first.id);
+    });
 }
 
 #[test]

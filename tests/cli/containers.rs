@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use strata::mount::scratch::FsType;
 
 use super::signals::send;
 use super::{Bench, support, text};
@@ -19,7 +20,12 @@ const BASE: &str =
 const SOON: Duration = Duration::from_secs(10);
 
 /// A bench with a context and the image `base`, or `None` where there can be none.
-fn containers() -> Option<Bench> {
+pub(super) fn containers() -> Option<Bench> {
+    containers_on("copy", FsType::Tmpfs)
+}
+
+/// The same with another strategy.
+pub(super) fn containers_on(backend: &'static str, fs: FsType) -> Option<Bench> {
     let found = ["crun", "runc"].iter().any(|name| Command::new(name).arg("--version").output().is_ok());
     if !support::require("oci-runtime", if found { Ok(()) } else { Err("install crun or runc".to_owned()) }) {
         return None;
@@ -29,7 +35,7 @@ fn containers() -> Option<Bench> {
     if !support::require("busybox", usable) {
         return None;
     }
-    let bench = Bench::mounting()?;
+    let bench = Bench::on(backend, fs)?;
     fs::create_dir(bench.path("context")).expect("mkdir");
     fs::copy("/bin/busybox", bench.path("context/busybox")).expect("copy");
     bench.build("base", BASE, &["-q"]);
@@ -37,13 +43,14 @@ fn containers() -> Option<Bench> {
 }
 
 impl Bench {
-    fn dockerfile(&self, text: &str) -> Vec<String> {
+    /// The arguments of a build of this Dockerfile.
+    pub(super) fn dockerfile(&self, text: &str) -> Vec<String> {
         let file = self.path("Dockerfile");
         fs::write(&file, text).expect("write");
         ["build", "-f", &file.to_string_lossy(), &self.path("context").to_string_lossy()].map(str::to_owned).into()
     }
 
-    fn build(&self, name: &str, text: &str, options: &[&str]) -> std::process::Output {
+    pub(super) fn build(&self, name: &str, text: &str, options: &[&str]) -> std::process::Output {
         let arguments = self.dockerfile(text);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).chain(["-t", name]).collect();
         self.run(&[&arguments[..], options].concat())
@@ -192,9 +199,41 @@ fn nothing_outlives_a_kill() {
     assert_gone("424202");
     bench.ok(&["gc"]);
     assert_eq!(bench.names(&["kind==active"]), ["kept"]);
-    // With the mount points, which nobody could remove.
-    assert!(bench.ok(&["diff", "kept"]).lines().any(|line| line == "A /x"));
     bench.ok(&["rm", "kept"]);
+}
+
+/// What was made for the mounts of a container is no change of its, even if nobody was left to take it away.
+#[test]
+fn mount_points_do_not_outlive_a_kill() {
+    let commands: [&[&str]; 3] = [&["diff", "kept"], &["commit-image", "child", "kept"], &["gc"]];
+    for (backend, fs) in [("copy", FsType::Xfs), ("overlay", FsType::Ext4), ("btrfs", FsType::Btrfs)] {
+        let Some(bench) = containers_on(backend, fs) else { continue };
+        let volumes = ["/data/in", "/bin/data"].map(|target| format!("{}:{target}", bench.path("context").display()));
+        let script = ["sh", "-c", "echo > /x; mkdir /empty; echo up; sleep 424204"];
+        let run = ["run", "--name", "kept", "-v", &volumes[0], "-v", &volumes[1], "base"];
+        for first in commands {
+            let (mut child, _stdout) = bench.up(&[&run[..], &script[..]].concat());
+            let points = || bench.json(&["info", "kept"])["labels"]["strata/mount-points"].clone();
+            assert!(points().as_str().is_some_and(|points| points.contains("d data/in\n")), "{backend}: {}", points());
+            send(&child, Signal::SIGKILL);
+            child.wait().expect("wait");
+            assert_gone("424204");
+            bench.ok(first);
+            let key = if first.contains(&"child") {
+                bench.json(&["images"])[1]["top"].as_str().expect("a layer").to_owned()
+            } else {
+                "kept".to_owned()
+            };
+            assert_eq!(bench.ok(&["diff", &key]), "M /\nA /empty\nA /x\n", "{backend}: {first:?}");
+            let kept = bench.json(&["info", &key]);
+            assert_eq!(kept["labels"]["strata/mount-points"], Value::Null, "{backend}");
+            bench.ok(&if first.contains(&"child") { ["rmi", "child"] } else { ["rm", "kept"] });
+        }
+        // Nor is there a note of a container that ended in good order.
+        bench.ok(&["run", "--name", "kept", "base", "true"]);
+        assert_eq!(bench.json(&["info", "kept"])["labels"]["strata/mount-points"], Value::Null, "{backend}");
+        assert_eq!(bench.ok(&["diff", "kept"]), "", "{backend}");
+    }
 }
 
 #[test]

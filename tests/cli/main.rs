@@ -5,6 +5,7 @@ mod archive;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod builds;
 mod check;
 mod compare;
 mod conformance;
@@ -28,9 +29,14 @@ use serde_json::Value;
 use strata::mount::scratch::{FsType, Scratch};
 use tempfile::TempDir;
 
+/// A user without any privilege.
+const NOBODY: u32 = 65_534;
+
 /// A directory for one test, with a store in it once a command makes one.
 struct Bench {
     dir: TempDir,
+    /// The strategy of its store.
+    backend: &'static str,
     /// What it lies on, if that is not just the place for temporary files.
     _scratch: Option<Scratch>,
 }
@@ -44,13 +50,18 @@ impl Bench {
 
     /// A bench for commands that need no store.
     fn bare() -> Self {
-        Self { dir: tempfile::tempdir().expect("a temporary directory"), _scratch: None }
+        Self { dir: tempfile::tempdir().expect("a temporary directory"), backend: "copy", _scratch: None }
     }
 
     /// A bench whose commands can mount, or `None` where this user cannot: then the test must return.
     fn mounting() -> Option<Self> {
-        let scratch = support::scratch(FsType::Tmpfs)?;
-        Some(Self { dir: tempfile::tempdir_in(scratch.path()).expect("a directory"), _scratch: Some(scratch) })
+        Self::on("copy", FsType::Tmpfs)
+    }
+
+    /// The same with another strategy, on a file system of its own.
+    fn on(backend: &'static str, fs: FsType) -> Option<Self> {
+        let scratch = support::scratch(fs)?;
+        Some(Self { dir: tempfile::tempdir_in(scratch.path()).expect("a directory"), backend, _scratch: Some(scratch) })
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -64,7 +75,7 @@ impl Bench {
         command.args(&words[1..]);
         command.env_remove("STRATA_LOG").env("STRATA_ROOT", self.path("store")).stdin(Stdio::null());
         if !arguments.contains(&"--backend") {
-            command.args(["--backend", "copy"]);
+            command.args(["--backend", self.backend]);
         }
         command.args(arguments);
         command
@@ -72,7 +83,6 @@ impl Bench {
 
     /// What `make` makes of the path of a copy of the binary, as a command of somebody without any privilege.
     fn unprivileged(&self, make: impl FnOnce(&Path) -> Command) -> Command {
-        const NOBODY: u32 = 65_534;
         let copy = self.path("strata");
         if !copy.exists() {
             fs::copy(env!("CARGO_BIN_EXE_strata"), &copy).expect("copy");

@@ -1,8 +1,14 @@
 //! A store of a user who is root in a user namespace only.
 
-use std::process::Command;
+use std::fs;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use super::{Bench, support, text};
+use super::{Bench, NOBODY, support, text};
+
+/// The first id of others that a user may have in a namespace.
+const FIRST_ID: u32 = 100_000;
 
 /// Layers with what a user namespace may make, then the digest of the tree and the changes.
 const SCRIPT: &str = r#"
@@ -54,4 +60,71 @@ fn overlay_and_copy_agree_in_a_user_namespace() {
     let [digest, changes @ .., layer] = &stdout.lines().collect::<Vec<_>>()[..] else { panic!("{stdout}") };
     assert!(digest.starts_with("sha256:") && layer.ends_with('-'), "{stdout}");
     assert_eq!(changes, ["M /", "D /l", "M /d", "D /d/e", "D /d/h", "A /d/new", "M /p"]);
+}
+
+/// A build and containers, with the machine's network and with none. The first line of input says that there are ids.
+const CONTAINERS: &str = r#"
+read -r _
+mkdir context && cp "$BUSYBOX" context/busybox
+cat > Dockerfile <<'EOF'
+FROM scratch
+COPY busybox /bin/
+RUN ["/bin/busybox", "--install", "-s", "/bin"]
+RUN --network=none test "$(ls /sys/class/net | tr -d '\n')" = lo
+RUN test -e /sys/class/net/lo && ! mkdir /sys/x 2> /dev/null && echo x > /made && chown 7:8 /made
+EOF
+for backend in overlay copy; do
+  for runtime in $RUNTIMES; do
+    s() { "$STRATA" --root "$PWD/$backend-$runtime" --backend "$backend" "$@"; }
+    s build -q --runtime "$runtime" -t it -f Dockerfile context > id
+    s run --rm --runtime "$runtime" --network none it ls /sys/class/net
+    s run --runtime "$runtime" --name kept -u 7 it sh -c 'cat /made; id -u; stat -c "%u %g" /made; exit 3' || echo $?
+    s diff kept
+  done
+done
+"#;
+
+/// Ids of its own as `unshare --map-auto` gives them, whatever the machine lets its users have: root writes them.
+#[test]
+fn containers_in_a_user_namespace() {
+    let Some(bench) = Bench::mounting() else { return };
+    let root = if rustix::process::geteuid().is_root() { Ok(()) } else { Err("to map ids of others".to_owned()) };
+    let busybox = fs::metadata("/bin/busybox").map(drop).map_err(|error| error.to_string());
+    if !support::require("root", root) || !support::require("busybox", busybox) {
+        return;
+    }
+    let installed = |name: &&str| {
+        let found = Command::new(name).arg("--version").output();
+        support::require(name, found.map(drop).map_err(|error| error.to_string()))
+    };
+    let runtimes: Vec<&str> = ["crun", "runc"].into_iter().filter(installed).collect();
+    let mut command = bench.unprivileged(|strata| {
+        let mut command = Command::new("unshare");
+        command.env("STRATA", strata).env("BUSYBOX", "/bin/busybox").env("RUNTIMES", runtimes.join(" "));
+        command
+    });
+    command.args(["-Um", "bash", "-euc", CONTAINERS]).current_dir(bench.dir.path());
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+    let mut stdin = child.stdin.take().expect("stdin");
+    wait_for_namespace(child.id());
+    for file in ["uid_map", "gid_map"] {
+        let map = format!("0 {NOBODY} 1\n1 {FIRST_ID} 65535\n");
+        fs::write(format!("/proc/{}/{file}", child.id()), map).expect("write the map");
+    }
+    stdin.write_all(b"go\n").expect("write");
+    drop(stdin);
+    let output = child.wait_with_output().expect("wait");
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert_eq!(stdout, "lo\nx\n7\n7 8\n3\n".repeat(2 * runtimes.len()), "{stdout}");
+}
+
+/// Waits until the process is in another user namespace than this one.
+fn wait_for_namespace(process: u32) {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/user")).ok();
+    let began = Instant::now();
+    while namespace(&process.to_string()) == namespace("self") {
+        assert!(began.elapsed() < Duration::from_secs(10), "unshare makes no namespace");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -1,7 +1,10 @@
 //! Which steps make a layer, and which layer.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::Value;
 use strata::ErrorKind;
+use strata::build::Progress;
 use strata::id::Digest;
 use strata::mount::scratch::{FsType, Scratch};
 use strata::registry::Choice;
@@ -148,7 +151,7 @@ fn a_command_that_fails() {
     // What cannot even be started says so.
     let error = bench.build_with("x", "FROM base\nRUN [\"/nope\"]\n", &Wish::default(), &Heard::default());
     let message = error.expect_err("there is no such program").chain();
-    assert!(message.contains("could not start the command") && message.contains("/nope"), "{message}");
+    assert!(message.contains("the image has no program \"/nope\""), "{message}");
     let error = bench.build_with("x", "FROM base\nUSER eve\nRUN true\n", &Wish::default(), &Heard::default());
     let message = error.expect_err("there is no such user").chain();
     assert!(message.contains("Dockerfile:3:1") && message.contains("no user \"eve\""), "{message}");
@@ -161,17 +164,55 @@ fn a_command_that_fails() {
 
 #[test]
 fn explained() {
-    let Some(bench) = Bench::overlay() else { return };
-    let heard = Heard::default();
-    let wish = Wish { explain: true, ..Wish::default() };
-    bench
-        .build_with("x", "FROM base\nRUN rm /etc/group; for i in $(seq 20); do echo > /f$i; done\n", &wish, &heard)
-        .expect("build");
-    let steps = heard.steps.borrow();
-    let explained = &steps[0].1.as_ref().expect("done").explained;
-    let shown: Vec<_> = explained.iter().map(|(letter, path)| format!("{letter} {}", path.display())).collect();
-    assert_eq!(shown.len(), 10);
-    assert_eq!(shown[..4], ["M ", "M etc", "D etc/group", "A f1"]);
+    on_each(|bench| {
+        let wish = Wish { explain: true, ..Wish::default() };
+        let dockerfile = "FROM base\nRUN rm /etc/group; for i in $(seq 20); do echo > /f$i; done\nRUN true\n";
+        // What is known is explained as well.
+        for _ in 0..2 {
+            let heard = Heard::default();
+            bench.build_with("x", dockerfile, &wish, &heard).expect("build");
+            let steps = heard.steps.borrow();
+            let explained = |step: usize| &steps[step].1.as_ref().expect("done").explained;
+            let line = |(letter, path): &(char, std::path::PathBuf)| format!("{letter} {}", path.display());
+            let shown: Vec<_> = explained(0).iter().map(line).collect();
+            assert_eq!(shown.len(), 10, "{}", bench.strategy);
+            assert_eq!(shown[..4], ["M ", "M etc", "D etc/group", "A f1"], "{}", bench.strategy);
+            assert_eq!(explained(1).len(), 0, "{}", bench.strategy);
+        }
+    });
+}
+
+/// Stops a build when it comes to a step.
+struct Stopper<'a> {
+    at: usize,
+    cancel: &'a AtomicBool,
+}
+
+impl Progress for Stopper<'_> {
+    fn started(&self, number: usize, _total: usize, _stage: &str, _text: &str) {
+        self.cancel.store(number == self.at, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn stopped_at_any_step() {
+    on_each(|bench| {
+        bench.write("dir/file", "content");
+        let dockerfile = "FROM base AS one\nENV A=1\nCOPY dir /dir\nRUN echo 1 > /made\nWORKDIR /w\n\
+                          FROM base\nRUN true\nCOPY --from=one /made /\nADD dir /d\nUSER 1\n";
+        let (_, heard) = bench.build("whole", dockerfile);
+        for at in 1..=heard.steps.borrow().len() {
+            let cancel = AtomicBool::new(false);
+            let wish = Wish { no_cache: true, cancel: Some(&cancel), ..Wish::default() };
+            let stopped = bench.build_with("never", dockerfile, &wish, &Stopper { at, cancel: &cancel });
+            let error = stopped.expect_err("it was stopped");
+            assert_eq!(error.kind(), ErrorKind::Cancelled, "{}, step {at}: {}", bench.strategy, error.chain());
+            bench.assert_clean();
+            assert_eq!(bench.store.image("never").expect_err("no image").kind(), ErrorKind::NotFound);
+        }
+        let (_, heard) = bench.build("whole", dockerfile);
+        assert!(heard.layers().iter().all(|(_, _, cached)| *cached), "{}: nothing was lost", bench.strategy);
+    });
 }
 
 #[test]
@@ -207,17 +248,28 @@ fn mounts_of_a_command() {
     assert!(!heard.layers()[1].2, "what is mounted counts");
 }
 
+/// By a command, and by a copy of what the context has.
 #[test]
 fn a_full_disk() {
-    let scratch = Scratch::new(FsType::Ext4, 64 << 20);
-    let Some(bench) = support::gate("ext4", scratch).and_then(|scratch| Bench::on(Choice::Overlay, scratch)) else {
-        return;
-    };
-    let fills = "FROM base\nRUN echo kept > /kept\nRUN dd if=/dev/zero of=/big bs=1M count=200\n";
-    let error = bench.build_with("x", fills, &Wish::default(), &Heard::default()).expect_err("there is no room");
-    assert!(error.chain().contains("No space left on device"), "{}", error.chain());
-    bench.assert_clean();
-    bench.store.gc().expect("gc");
-    let (_, heard) = bench.build("x", "FROM base\nRUN echo kept > /kept\n");
-    assert!(heard.layers()[0].1, "there is room again");
+    for (strategy, fs, megabytes) in
+        [(Choice::Overlay, FsType::Ext4, 64), (Choice::Btrfs, FsType::Btrfs, 256), (Choice::Copy, FsType::Xfs, 320)]
+    {
+        let scratch = support::gate(fs.as_str(), Scratch::new(fs, megabytes << 20));
+        let Some(bench) = scratch.and_then(|scratch| Bench::on(strategy, scratch)) else { continue };
+        // A command that was told so says it; what strata writes itself it says itself.
+        let file = std::fs::File::create(bench.context().join("large")).expect("create");
+        // Nothing of it is on the disk: a copy of it is what it is, not how it lies there.
+        file.set_len(400 << 20).expect("set the length");
+        for fills in ["RUN dd if=/dev/zero of=/big bs=1M count=400", "COPY large /"] {
+            let dockerfile = format!("FROM base\nRUN echo kept > /kept\n{fills}\n");
+            let error = bench.build_with("x", &dockerfile, &Wish::default(), &Heard::default());
+            let error = error.expect_err("there is no room");
+            assert!(error.chain().contains("No space left on device"), "{strategy}: {fills}: {}", error.chain());
+            assert!(error.chain().starts_with("Dockerfile:3:1: "), "{strategy}: {fills}: {}", error.chain());
+            bench.assert_clean();
+            bench.store.gc().expect("gc");
+            let (_, heard) = bench.build("x", "FROM base\nRUN echo kept > /kept\n");
+            assert!(heard.layers()[0].1, "{strategy}: there is room again");
+        }
+    }
 }

@@ -85,6 +85,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) explain: bool,
     pub(crate) epoch: Option<i64>,
     pub(crate) runtime: Option<&'a str>,
+    /// What stops it when it becomes true.
+    pub(crate) cancel: Option<&'a AtomicBool>,
 }
 
 /// The runtime `name`, or the first; `None` (the test must return) where there is none.
@@ -166,7 +168,7 @@ impl Bench {
         name: &str,
         dockerfile: &str,
         wish: &Wish<'_>,
-        heard: &Heard,
+        heard: &dyn Progress,
     ) -> strata::Result<Built> {
         let (never, path) = (AtomicBool::new(false), std::env::var_os("PATH").unwrap_or_default());
         let arguments: BTreeMap<_, _> =
@@ -183,7 +185,7 @@ impl Bench {
             runtime: &|| Runtime::find(wish.runtime, &path),
             network: Network::Host,
             epoch: wish.epoch,
-            cancel: &never,
+            cancel: wish.cancel.unwrap_or(&never),
         };
         build(&self.store, &options, heard)
     }

@@ -162,7 +162,7 @@ fn what_cannot_run() {
     fails(RunOptions { image: "nope".to_owned(), ..script("") }, ErrorKind::NotFound, "no image");
     fails(RunOptions { user: Some("eve".to_owned()), ..script("") }, ErrorKind::NotFound, "no user");
     fails(RunOptions { command: Vec::new(), ..script("") }, ErrorKind::InvalidArgument, "no command");
-    fails(RunOptions { command: vec!["nope".to_owned()], ..script("") }, ErrorKind::FailedPrecondition, "nope");
+    fails(RunOptions { command: vec!["nope".to_owned()], ..script("") }, ErrorKind::NotFound, "no program \"nope\"");
     let volume = |source: &str, target: &str| {
         let volume = Volume { source: source.into(), target: target.to_owned(), access: Access::ReadOnly };
         RunOptions { volumes: vec![volume], ..script("") }

@@ -1,5 +1,6 @@
 //! Which steps make a layer, and which layer.
 
+use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
@@ -78,7 +79,7 @@ fn mount_points_are_no_part_of_a_layer() {
 #[test]
 fn a_link_for_resolv_conf_stays_one() {
     on_each(|bench| {
-        std::fs::create_dir(bench.context().join("etc")).expect("mkdir");
+        fs::create_dir(bench.context().join("etc")).expect("mkdir");
         let link = bench.context().join("etc/resolv.conf");
         std::os::unix::fs::symlink("../run/resolve/stub.conf", link).expect("link");
         let before = "FROM base\nCOPY etc /etc\n";
@@ -252,20 +253,19 @@ fn mounts_of_a_command() {
 #[test]
 fn a_full_disk() {
     for (strategy, fs, megabytes) in
-        [(Choice::Overlay, FsType::Ext4, 64), (Choice::Btrfs, FsType::Btrfs, 256), (Choice::Copy, FsType::Xfs, 320)]
+        [(Choice::Overlay, FsType::Ext4, 64_usize), (Choice::Btrfs, FsType::Btrfs, 256), (Choice::Copy, FsType::Xfs, 320)]
     {
-        let scratch = support::gate(fs.as_str(), Scratch::new(fs, megabytes << 20));
+        let scratch = support::gate(fs.as_str(), Scratch::new(fs, (megabytes as u64) << 20));
         let Some(bench) = scratch.and_then(|scratch| Bench::on(strategy, scratch)) else { continue };
-        // A command that was told so says it; what strata writes itself it says itself.
-        let file = std::fs::File::create(bench.context().join("large")).expect("create");
-        // Nothing of it is on the disk: a copy of it is what it is, not how it lies there.
-        file.set_len(400 << 20).expect("set the length");
-        for fills in ["RUN dd if=/dev/zero of=/big bs=1M count=400", "COPY large /"] {
+        // With this and two copies of it the disk is full.
+        fs::write(bench.context().join("large"), vec![b'x'; (megabytes << 20) * 2 / 5]).expect("write");
+        for fills in ["RUN dd if=/dev/zero of=/big bs=1M count=400", "COPY large /1\nCOPY large /2"] {
             let dockerfile = format!("FROM base\nRUN echo kept > /kept\n{fills}\n");
             let error = bench.build_with("x", &dockerfile, &Wish::default(), &Heard::default());
-            let error = error.expect_err("there is no room");
-            assert!(error.chain().contains("No space left on device"), "{strategy}: {fills}: {}", error.chain());
-            assert!(error.chain().starts_with("Dockerfile:3:1: "), "{strategy}: {fills}: {}", error.chain());
+            let message = error.expect_err("there is no room").chain();
+            let step = format!(": {}", &fills[..4]);
+            assert!(message.starts_with("Dockerfile:") && message.contains(&step), "{strategy}: {message}");
+            assert!(message.contains("No space left on device"), "{strategy}: {message}");
             bench.assert_clean();
             bench.store.gc().expect("gc");
             let (_, heard) = bench.build("x", "FROM base\nRUN echo kept > /kept\n");

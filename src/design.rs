@@ -262,6 +262,9 @@
 //! - **Mount points are made by strata, not by the runtime**, which would not say what it made. Where the snapshot is to be
 //!   kept, they are noted first, durably, in a label of it: after a crash recovery takes away those that are still as they
 //!   were made. Whoever reads a snapshot that somebody works on recovers first, too.
+//! - **A container of a build, and one of `run --rm`, waits for no disk**: its overlay is volatile, so `fsync` in it and its
+//!   unmount cost nothing. What a build keeps is brought to disk as a whole, by the one sync before the image has a name;
+//!   what a crash leaves is discarded in any case.
 //! - **Control groups**: none are asked for. crun can be told to make none, runc goes on where it may not make any. The
 //!   runtime sees version 2 alone, because some refuse a machine that has both.
 //! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target, the file

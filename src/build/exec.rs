@@ -279,6 +279,8 @@ impl Builder<'_> {
         let (volumes, tmpfs, caches) = self.mounts(mounts)?;
         let spec = Spec {
             mounts: claim.mounts(),
+            // All of it is brought to disk before the image has a name.
+            volatile: true,
             process: Process { args, env, dir, user, terminal: false },
             volumes,
             tmpfs,

@@ -96,6 +96,7 @@ fn run(
     let claim = store.claim(key, &format!("cannot run in {key:?}"))?;
     let spec = Spec {
         mounts: claim.mounts(),
+        volatile: options.remove,
         process,
         volumes: options.volumes.clone(),
         tmpfs: Vec::new(),

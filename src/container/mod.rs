@@ -81,6 +81,8 @@ pub struct Process {
 pub struct Spec<'a> {
     /// What its root is.
     pub mounts: &'a [Mount],
+    /// Whether nothing that it writes there has to survive a power cut: then no call in it waits for the disk.
+    pub volatile: bool,
     /// What runs in it.
     pub process: Process,
     /// What it sees of the machine besides.
@@ -130,7 +132,8 @@ pub fn run(
 ) -> Result<Exit> {
     let workplace = Workplace::new(place.to_owned())?;
     let root = make_dir(workplace.path().join("rootfs"))?;
-    let mounted = Mounted::new(spec.mounts, &root)?;
+    let mounted =
+        if spec.volatile { Mounted::new_volatile(spec.mounts, &root)? } else { Mounted::new(spec.mounts, &root)? };
     let done = run_mounted(runtime, workplace.path(), &root, spec, note, control);
     let unmounted = mounted.unmount();
     done.and_then(|exit| unmounted.map(|()| exit))

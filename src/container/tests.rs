@@ -1,4 +1,4 @@
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
 
 use super::*;
 use crate::ErrorKind;
@@ -81,4 +81,38 @@ fn a_runtime_is_found_by_name_or_path() {
         assert_eq!(Runtime::find(Some(&program.to_string_lossy()), "".as_ref()).expect(name).program(), program);
     }
     assert_eq!(Runtime::find(None, &path).expect("the first").program(), dir.path().join("crun"));
+}
+
+/// After a crash only what is as it was made goes, and its directories keep their times.
+#[test]
+fn mount_points_are_taken_away_by_their_note() {
+    let root = if rustix::process::geteuid().is_root() { Ok(()) } else { Err("not root".to_owned()) };
+    if !crate::testing::require("root", root) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = |name: &str| dir.path().join(name);
+    for name in ["dev", "data", "data/in", "full", "changed"] {
+        fs::create_dir(path(name)).expect("mkdir");
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o755)).expect("chmod");
+    }
+    fs::set_permissions(path("changed"), fs::Permissions::from_mode(0o700)).expect("chmod");
+    for (name, text) in [("full/mine", ""), ("a b", ""), ("written", "x"), ("link-target", "")] {
+        fs::write(path(name), text).expect("write");
+        fs::set_permissions(path(name), fs::Permissions::from_mode(0o644)).expect("chmod");
+    }
+    symlink("link-target", path("link")).expect("link");
+    let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_000_000_000);
+    fs::File::open(dir.path()).expect("open").set_modified(time).expect("set the time");
+    let root = Dir::open(dir.path()).expect("open");
+    let note =
+        "d dev\nd data\nd data/in\nd full\nd changed\nf a\\x20b\nf written\nf link\nd gone\nf gone/file\nf link/x\n";
+    take_away(&root, note).expect("take away");
+    let mut left: Vec<_> = root.names().expect("names").into_iter().map(|entry| entry.name).collect();
+    left.sort();
+    assert_eq!(left, ["changed", "full", "link", "link-target", "written"]);
+    assert_eq!(fs::metadata(dir.path()).expect("stat").modified().expect("a time"), time);
+    for wrong in ["d", "d ", "x a", "d ../a", "d /a", "d a\\", "a\nd b"] {
+        assert_eq!(take_away(&root, wrong).expect_err(wrong).kind(), ErrorKind::DataLoss, "{wrong:?}");
+    }
 }

@@ -44,6 +44,19 @@ const BUSY_PAUSE_MAX: Duration = Duration::from_millis(128);
 /// what should be writable is not; `PermissionDenied` without root and outside a user namespace; `Unsupported` where the
 /// kernel or the file system cannot do it.
 pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
+    attach_each(mounts, target, make)
+}
+
+/// As [`attach`], where nothing that is written has to survive a power cut: no call waits for the disk, nor does the
+/// unmount. The mark that the kernel leaves in the upper's work directory keeps it from being mounted again.
+pub(super) fn attach_volatile(mounts: &[Mount], target: &Path) -> Result<()> {
+    attach_each(mounts, target, |mount| match mount {
+        Mount::Overlay { lower, upper: Some(upper), userxattr } => volatile(lower, upper, *userxattr),
+        other => make(other),
+    })
+}
+
+fn attach_each(mounts: &[Mount], target: &Path, make: impl Fn(&Mount) -> Result<OwnedFd>) -> Result<()> {
     check_target(target)?;
     check_any(mounts)?;
     for (done, mount) in mounts.iter().enumerate() {
@@ -76,7 +89,7 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
 }
 
 /// An overlay of which nothing needs to survive, detached: unmounting it does not wait for the disk.
-pub(super) fn trial(lower: &[PathBuf], upper: &Upper, userxattr: bool) -> Result<OwnedFd> {
+pub(super) fn volatile(lower: &[PathBuf], upper: &Upper, userxattr: bool) -> Result<OwnedFd> {
     let mut overlay = Overlay::own(lower, Some(upper), userxattr);
     overlay.options.push("volatile".to_owned());
     overlay::make(&overlay, &Attributes::default())

@@ -1,9 +1,11 @@
 //! Mounts that last as long as a value.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
+use super::attach::attach_volatile;
 use super::{Mount, attach, unmount};
-use crate::error::Result;
+use crate::error::{Context, Result};
 
 /// Something mounted at a directory until this is dropped.
 ///
@@ -15,6 +17,8 @@ pub struct Mounted {
     target: PathBuf,
     /// How many mounts lie one over another at the target.
     layers: usize,
+    /// What the kernel leaves of a volatile mount, for who does not know that all of it is on disk.
+    marks: Vec<PathBuf>,
 }
 
 impl Mounted {
@@ -25,7 +29,25 @@ impl Mounted {
     pub fn new(mounts: &[Mount], target: impl Into<PathBuf>) -> Result<Self> {
         let target = target.into();
         attach(mounts, &target)?;
-        Ok(Self { target, layers: mounts.len() })
+        Ok(Self { target, layers: mounts.len(), marks: Vec::new() })
+    }
+
+    /// The same where nothing that is written has to survive a power cut, or will be brought to disk as a whole: no call in
+    /// an overlay waits for the disk, nor does the unmount. A crash leaves an upper that cannot be mounted again.
+    ///
+    /// # Errors
+    /// As [`attach`].
+    ///
+    /// # References
+    /// Kernel document `filesystems/overlayfs.rst`, "Volatile mount".
+    pub fn new_volatile(mounts: &[Mount], target: impl Into<PathBuf>) -> Result<Self> {
+        let target = target.into();
+        attach_volatile(mounts, &target)?;
+        let marks = mounts.iter().filter_map(|mount| match mount {
+            Mount::Overlay { upper: Some(upper), .. } => Some(upper.work.join("work/incompat")),
+            _ => None,
+        });
+        Ok(Self { target, layers: mounts.len(), marks: marks.collect() })
     }
 
     /// Where it is mounted.
@@ -48,7 +70,14 @@ impl Mounted {
             unmount(&self.target)?;
             self.layers = left;
         }
-        Ok(())
+        std::mem::take(&mut self.marks).iter().try_for_each(|mark| remove_mark(mark))
+    }
+}
+
+fn remove_mark(mark: &Path) -> Result<()> {
+    match fs::remove_dir_all(mark) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.at("remove the mark of a volatile mount", mark),
     }
 }
 
@@ -60,12 +89,10 @@ impl Drop for Mounted {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
     use crate::ErrorKind;
-    use crate::mount::Access;
     use crate::mount::scratch::FsType;
+    use crate::mount::{Access, Upper};
     use crate::testing;
 
     #[test]
@@ -82,6 +109,30 @@ mod tests {
         drop(mounted);
         assert_eq!(fs::read_dir(&target).expect("read").count(), 0);
         assert_eq!(unmount(&target).unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    }
+
+    #[test]
+    fn a_volatile_mount_leaves_no_mark() {
+        let Some(scratch) = testing::scratch(FsType::Tmpfs) else { return };
+        let [lower, upper, work, target] = ["lower", "upper", "work", "target"].map(|name| scratch.path().join(name));
+        for dir in [&lower, &upper, &work, &target] {
+            fs::create_dir(dir).expect("mkdir");
+        }
+        let upper = Some(Upper { dir: upper, work });
+        let mounts = [Mount::Overlay { lower: vec![lower], upper, userxattr: false }];
+        let is_volatile = || {
+            let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("the mount table");
+            let line = table.lines().find(|line| line.contains(&*target.to_string_lossy())).expect("it is mounted");
+            line.contains("volatile")
+        };
+        for _ in 0..2 {
+            let mounted = Mounted::new_volatile(&mounts, &target).expect("mount");
+            fs::write(mounted.path().join("f"), "x").expect("write");
+            assert!(is_volatile());
+            mounted.unmount().expect("unmount");
+            let mounted = Mounted::new(&mounts, &target).expect("nothing keeps it from being mounted again");
+            assert!(mounted.path().join("f").exists() && !is_volatile());
+        }
     }
 
     #[test]

@@ -160,7 +160,7 @@ pub fn upper(dir: &Path) -> Result<()> {
         return Err(no_upper(dir, "does not tell the types of directory entries (d_type; on xfs: ftype=1)"));
     }
     let layers = Upper { dir: upper.clone(), work };
-    let mount = attach::trial(&[lower], &layers, userxattr).map_err(|error| match error.kind() {
+    let mount = attach::volatile(&[lower], &layers, userxattr).map_err(|error| match error.kind() {
         ErrorKind::PermissionDenied | ErrorKind::ResourceExhausted => error,
         _ => no_upper(dir, "is refused by overlayfs").with_source(error),
     })?;

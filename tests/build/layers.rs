@@ -249,12 +249,10 @@ fn mounts_of_a_command() {
     assert!(!heard.layers()[1].2, "what is mounted counts");
 }
 
-/// By a command, and by a copy of what the context has.
+/// By a command, and by a copy of what the context has. Not on btrfs, where what was removed takes room for a while longer.
 #[test]
 fn a_full_disk() {
-    for (strategy, fs, megabytes) in
-        [(Choice::Overlay, FsType::Ext4, 64_usize), (Choice::Btrfs, FsType::Btrfs, 256), (Choice::Copy, FsType::Xfs, 320)]
-    {
+    for (strategy, fs, megabytes) in [(Choice::Overlay, FsType::Ext4, 64_usize), (Choice::Copy, FsType::Xfs, 320)] {
         let scratch = support::gate(fs.as_str(), Scratch::new(fs, (megabytes as u64) << 20));
         let Some(bench) = scratch.and_then(|scratch| Bench::on(strategy, scratch)) else { continue };
         // With this and two copies of it the disk is full.

@@ -215,7 +215,7 @@ impl Bench {
     pub(crate) fn assert_clean(&self) {
         self.store
             .walk(&[], &mut |info| {
-                assert_eq!(info.kind, Kind::Committed, "{} is left", info.name);
+                assert_eq!(info.kind, Kind::Committed, "{}: {} is left", self.strategy, info.name);
                 Ok(())
             })
             .expect("walk");

@@ -32,6 +32,8 @@ compare: provision ## compare the strategies on this machine, in short; ARGS="..
 bench: provision ## measure against the raw system calls
 	cargo bench --locked --bench lifecycle
 	cargo bench --locked --bench changeset
+	cargo bench --locked --bench mount
+	cargo bench --locked --bench metadata
 
 bench-containerd: provision ## measure behind containerd, against its own snapshotters
 	cargo bench --locked --bench containerd

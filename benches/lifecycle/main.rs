@@ -12,7 +12,6 @@
 
 mod constant;
 mod copy;
-mod criteria;
 mod info;
 mod load;
 mod raw;
@@ -20,15 +19,20 @@ mod raw;
 mod support;
 
 use criterion::Criterion;
+use strata::compare::workload::{CONTAINER, DIFF, Workload};
 
 use support::place::FsType;
-use support::{Part, print_table};
+use support::{Part, criteria, print_table};
 
 /// Files of the parent.
 const PARENT_FILES: u64 = 60_000;
 
 /// Files of the parent that is to cost the same.
 const SMALL_PARENT_FILES: u64 = 600;
+
+/// The steps that take most.
+const STEPS: [(Workload, &str); 4] =
+    [(CONTAINER, "prepare"), (CONTAINER, "commit"), (CONTAINER, "remove"), (DIFF, "diff")];
 
 /// Each has a file system of its own.
 const PARTS: [Part; 9] = [
@@ -45,7 +49,7 @@ const PARTS: [Part; 9] = [
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    criteria::steps(&mut criterion);
+    criteria::steps(&mut criterion, &STEPS);
     criterion.final_summary();
     print_table(&PARTS);
 }

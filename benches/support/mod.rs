@@ -1,5 +1,7 @@
 //! What the benchmarks share: where is measured, and the table that is printed at the end.
 
+#[allow(dead_code, reason = "a benchmark may have criteria of its own")]
+pub mod criteria;
 pub mod place;
 #[allow(dead_code, reason = "a benchmark need not have every kind of row")]
 pub mod table;

@@ -1,11 +1,13 @@
-//! A made-up image with the shape of a real one, the same for every subject and for every run with the same seed.
+//! The image that everybody gets: a made-up one with the shape of a real one, or one that was read.
 //!
-//! The sizes of the made-up files, and how many directories and links there are for so many files, are those of a minimal Debian 12
+//! What is made up is the same for every run with the same seed. The sizes of the made-up files, and how many directories and links there are for so many files, are those of a minimal Debian 12
 //! (`debootstrap --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random,
 //! so nothing on the way can compress it or find it twice.
 
+use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
@@ -29,13 +31,32 @@ const CHANGED_DEPTH: usize = 4;
 /// When everything was made: an image is older than what is done to it.
 const MADE: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
 
+/// What pushes all of a tree into a sink, each time that it is called.
+pub type Producer = Arc<dyn Fn(&mut dyn Sink) -> Result<()> + Send + Sync>;
+
 /// An image, as a value: what is in it, and the seed of what is made up.
 #[derive(Clone, Debug)]
 pub struct Image {
     seed: u64,
-    dirs: Vec<PathBuf>,
     files: Vec<File>,
-    links: Vec<PathBuf>,
+    inodes: u64,
+    content: Content,
+}
+
+/// Where the content of an image is from.
+#[derive(Clone)]
+enum Content {
+    MadeUp { dirs: Vec<PathBuf>, links: Vec<PathBuf> },
+    Read(Producer),
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MadeUp { .. } => "made up",
+            Self::Read(_) => "read",
+        })
+    }
 }
 
 /// A regular file of an image.
@@ -64,8 +85,27 @@ impl Image {
             .collect::<Vec<_>>();
         let links = (0..files.len() as u64 / FILES_PER_LINK)
             .map(|number| random.pick(&dirs).join(format!("link{number}")))
-            .collect();
-        Self { seed, dirs, files, links }
+            .collect::<Vec<_>>();
+        let inodes = (dirs.len() + files.len() + links.len()) as u64;
+        Self { seed, files, inodes, content: Content::MadeUp { dirs, links } }
+    }
+
+    /// The image that `produce` gives, of which all is read once. What workloads change in it follows from `seed`.
+    ///
+    /// # Errors
+    /// What `produce` returns.
+    pub fn read(produce: Producer, seed: u64) -> Result<Self> {
+        // The root is there whether or not anything is said of it.
+        let (mut files, mut inodes) = (Vec::new(), 1);
+        let mut sink = |change: &Change, _: &mut dyn Read| {
+            inodes += u64::from(!change.path().as_os_str().is_empty());
+            if let Change::Put { path, meta: Meta { node: Node::File { size }, .. }, .. } = change {
+                files.push(File { path: path.clone(), size_bytes: *size });
+            }
+            Ok(())
+        };
+        produce(&mut sink)?;
+        Ok(Self { seed, files, inodes, content: Content::Read(produce) })
     }
 
     /// The seed.
@@ -94,7 +134,7 @@ impl Image {
 
     /// How many names it has, its root included.
     pub fn inodes(&self) -> u64 {
-        (self.dirs.len() + self.files.len() + self.links.len()) as u64
+        self.inodes
     }
 
     /// How many bytes its files have.
@@ -107,18 +147,22 @@ impl Image {
     /// # Errors
     /// What `sink` returns.
     pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
+        let (dirs, links) = match &self.content {
+            Content::Read(produce) => return produce(sink),
+            Content::MadeUp { dirs, links } => (dirs, links),
+        };
         let mut put = |path: &Path, node: Node, mode: u32, data: &mut dyn Read| {
             let meta = Meta { node, mode, uid: 0, gid: 0, mtime: MADE, xattrs: Xattrs::new() };
             sink.change(&Change::Put { path: path.to_owned(), existed: false, meta }, data)
         };
-        for dir in &self.dirs {
+        for dir in dirs {
             put(dir, Node::Dir, 0o755, &mut std::io::empty())?;
         }
         for (number, file) in self.files.iter().enumerate() {
             let content = Random::new(self.seed ^ number as u64);
             put(&file.path, Node::File { size: file.size_bytes }, 0o644, &mut content.take(file.size_bytes))?;
         }
-        for link in &self.links {
+        for link in links {
             put(link, Node::Symlink { target: b"../somewhere".to_vec() }, 0o777, &mut std::io::empty())?;
         }
         Ok(())

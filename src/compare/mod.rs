@@ -1,7 +1,8 @@
 //! Measures what strategies cost on this machine, so that nobody has to choose by hearsay.
 //!
 //! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Contestant`] does workloads: a
-//! [`Subject`] is a snapshotter with an image in it, the same for all, and a [`Plain`] directory is the floor below them.
+//! [`Subject`] is a snapshotter with an image in it, the same for all, a [`Plain`] directory is the floor below them, and a
+//! [`peer::Peer`] is another tool.
 //! [`run`] takes every workload to every contestant and answers with figures; the command line prints them, and the
 //! benchmarks use the same workloads.
 //!
@@ -16,14 +17,17 @@
 //! Invariant: nothing here knows a strategy or a file system; contestants have names.
 
 pub mod cost;
+mod entry;
 pub mod image;
 pub mod machine;
 pub mod measure;
+pub mod peer;
 mod plain;
 pub mod report;
 mod subject;
 pub mod workload;
 
+pub use entry::{Entry, Hook, Label, Role};
 pub use plain::Plain;
 pub use subject::{Command, Subject};
 
@@ -33,7 +37,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use self::cost::{Cost, Memory, Place};
+use self::cost::{Cost, Memory};
 use self::image::Random;
 use self::measure::{Standing, Statistics, Timer, standings};
 use self::workload::{Step, Workload};
@@ -56,52 +60,18 @@ const LARGE_FILE: &str = "large-file";
 /// The rounds before those that count.
 const WARM_UP_ROUNDS: u64 = 1;
 
-/// Fewer samples say nothing of their spread: so many are taken whatever the time.
+/// Fewer samples say nothing of their spread: so many are taken whatever a workload's share of the time.
 const SAMPLES_MIN: u64 = 3;
-
-/// What somebody else does for a contestant.
-pub type Hook<'a> = &'a dyn Fn() -> Result<()>;
-
-/// What a contestant is to the comparison.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Role {
-    /// One of strata's strategies.
-    Strategy,
-    /// Somebody else's tool.
-    Peer,
-    /// The same work without snapshots: it is compared with, and does not compete.
-    Floor,
-}
-
-/// Who a contestant is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Label {
-    /// What results are shown under: the strategy and the file system.
-    pub subject: String,
-    /// How snapshots are made.
-    pub strategy: String,
-    /// Where they lie.
-    pub fs: String,
-    /// What it is.
-    pub role: Role,
-}
-
-impl Label {
-    /// `strategy on fs`.
-    pub fn new(strategy: &str, fs: &str, role: Role) -> Self {
-        let subject = if fs.is_empty() { strategy.to_owned() } else { format!("{strategy} on {fs}") };
-        Self { subject, strategy: strategy.to_owned(), fs: fs.to_owned(), role }
-    }
-}
 
 /// Who does workloads.
 pub trait Contestant {
     /// Who it is.
-    fn label(&self) -> &Label;
+    fn entry(&self) -> &Entry<'_>;
 
-    /// The file system that it has for itself, if it has one.
-    fn place(&self) -> Option<&Place>;
+    /// Who its results are shown under.
+    fn label(&self) -> &Label {
+        &self.entry().label
+    }
 
     /// Whether it has a way to do `workload` at all.
     fn does(&self, workload: &Workload) -> bool;
@@ -130,9 +100,15 @@ pub trait Contestant {
 pub struct Plan {
     /// The most rounds of each workload that count.
     pub samples: u64,
-    /// How long all workloads together are to take: each has its share, and ends its rounds when that is used up, but not
-    /// before three rounds counted.
-    pub time: Option<Duration>,
+    /// When all of it is to be over. Each workload has its share of the time that is left: it ends its rounds when that is
+    /// used up, but not before three rounds counted. After the end nobody's turn begins, whatever counted by then.
+    pub end: Option<Instant>,
+}
+
+impl Plan {
+    fn is_over(&self) -> bool {
+        self.end.is_some_and(|end| Instant::now() >= end)
+    }
 }
 
 /// What a run is about to do.
@@ -176,6 +152,8 @@ pub struct Measured {
     pub steps: Vec<Comparison>,
     /// What it took besides time, by contestant.
     pub costs: Vec<Weighed>,
+    /// How long all of it took, with what is not timed, in milliseconds.
+    pub took_ms: u64,
 }
 
 /// What a workload took besides time, of one contestant.
@@ -227,7 +205,8 @@ pub struct Figures {
 }
 
 /// Runs every workload on every contestant that does it, and answers with what was measured. `watch` hears of every turn and
-/// can end the run: what was measured by then is the answer.
+/// can end the run, as the plan does: what was measured by then is the answer, and workloads that were not begun are not
+/// in it.
 ///
 /// A workload that fails on a contestant is not tried there again; the failure is that contestant's row.
 pub fn run(
@@ -241,17 +220,21 @@ pub fn run(
         contestants.iter().copied().filter(|contestant| contestant.does(workload)).collect()
     };
     let total = workloads.iter().map(|workload| rounds * takers(workload).len() as u64).sum();
-    let end = plan.time.map(|time| Instant::now() + time);
     let (mut all, mut done) = (Vec::new(), 0);
     for (number, workload) in workloads.iter().enumerate() {
+        if plan.is_over() {
+            break;
+        }
         let takers = takers(workload);
         let left = (workloads.len() - number) as u32;
-        let share = end.map(|end| end.saturating_duration_since(Instant::now()) / left);
+        let share = plan.end.map(|end| end.saturating_duration_since(Instant::now()) / left);
         let mut tell = |subject: &Label, turn| {
             watch.turn(Progress { workload: workload.name, subject: &subject.subject, done: done + turn, total })
         };
-        let (records, flow) = Round { takers: &takers, workload, rounds, share }.measure(&mut tell);
-        all.push(summarize(workload, &takers, &records));
+        let began = Instant::now();
+        let (records, flow) = Round { takers: &takers, workload, rounds, share, plan }.measure(&mut tell);
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        all.push(Measured { took_ms, ..summarize(workload, &takers, &records) });
         watch.measured(&all);
         done += rounds * takers.len() as u64;
         if flow.is_break() {
@@ -275,6 +258,7 @@ struct Round<'a> {
     workload: &'a Workload,
     rounds: u64,
     share: Option<Duration>,
+    plan: Plan,
 }
 
 impl Round<'_> {
@@ -282,12 +266,14 @@ impl Round<'_> {
         let began = Instant::now();
         let mut records: Vec<Record> = self.takers.iter().map(|_| Record::default()).collect();
         let mut flow = ControlFlow::Continue(());
+        let mut begun = 0;
         for (taker, record) in self.takers.iter().zip(&mut records) {
-            if flow.is_break() {
+            if flow.is_break() || self.plan.is_over() {
                 break;
             }
             flow = tell(taker.label(), 0);
             record.failure = taker.begin(self.workload).err().map(|error| error.chain());
+            begun += 1;
         }
         for round in 0..self.rounds {
             let late = self.share.is_some_and(|share| began.elapsed() > share);
@@ -296,7 +282,7 @@ impl Round<'_> {
             }
             flow = self.take_turns(round, &mut records, tell);
         }
-        for taker in self.takers {
+        for taker in &self.takers[..begun] {
             if let Err(error) = taker.end(self.workload) {
                 tracing::warn!(subject = taker.label().subject, why = error.chain(), "what a workload made is left");
             }
@@ -314,6 +300,9 @@ impl Round<'_> {
         let first = usize::try_from(round).unwrap_or(0) % count.max(1);
         for (number, index) in (first..count).chain(0..first).enumerate() {
             let (taker, record) = (self.takers[index], &mut records[index]);
+            if self.plan.is_over() {
+                return ControlFlow::Break(());
+            }
             tell(taker.label(), round * count as u64 + number as u64)?;
             if record.failure.is_some() {
                 continue;
@@ -332,7 +321,7 @@ impl Round<'_> {
 
 /// Does the work once for what it takes besides time.
 fn weigh(taker: &dyn Contestant, workload: &Workload, round: u64) -> Result<Cost> {
-    let mut timer = taker.place().map_or_else(Timer::default, |place| Timer::weighing(place.clone()));
+    let mut timer = taker.entry().place.clone().map_or_else(Timer::default, Timer::weighing);
     let memory = Memory::watch();
     taker.run(workload, round, &mut timer)?;
     // Others work in processes of their own.
@@ -351,7 +340,7 @@ fn summarize(workload: &Workload, takers: &[&dyn Contestant], records: &[Record]
     }
     let weighed = takers.iter().zip(records).filter(|(_, record)| !record.cost.is_unknown());
     let costs = weighed.map(|(taker, record)| Weighed { subject: taker.label().subject.clone(), cost: record.cost });
-    Measured { name: workload.name, about: workload.about, steps, costs: costs.collect() }
+    Measured { name: workload.name, about: workload.about, steps, costs: costs.collect(), took_ms: 0 }
 }
 
 fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Record]) -> Comparison {
@@ -364,9 +353,9 @@ fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Re
     let competing: Vec<Option<Statistics>> =
         (0..takers.len()).map(|index| measured[index].filter(|_| competes(index))).collect();
     let best_ns = competing.iter().flatten().map(|statistics| statistics.median_ns).min();
-    let floor_ns = |fs: &str| {
-        let of_fs = |index: &usize| !competes(*index) && takers[*index].label().fs == fs;
-        (0..takers.len()).find(of_fs).and_then(|index| measured[index]).map(|statistics| statistics.median_ns)
+    let floor_ns = |label: &Label| {
+        let floor = (0..takers.len()).find(|index| takers[*index].label().is_floor_of(label));
+        floor.and_then(|index| measured[index]).map(|statistics| statistics.median_ns)
     };
     let standings = standings(&competing);
     let row = |index: usize| {
@@ -376,7 +365,7 @@ fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Re
             statistics,
             standing: standings[index],
             times_best: times(statistics.median_ns, best_ns.unwrap_or(statistics.median_ns)),
-            times_floor: floor_ns(&label.fs).filter(|_| competes(index)).map(|ns| times(statistics.median_ns, ns)),
+            times_floor: floor_ns(label).filter(|_| competes(index)).map(|ns| times(statistics.median_ns, ns)),
         });
         Row { label: label.clone(), figures, failure: records[index].failure.clone() }
     };
@@ -401,10 +390,6 @@ fn large_file(size_bytes: u64, sink: &mut dyn Sink) -> Result<()> {
     let meta = Meta { node: Node::File { size: size_bytes }, mode: 0o644, ..Meta::implied_dir() };
     let change = Change::Put { path: LARGE_FILE.into(), existed: false, meta };
     sink.change(&change, &mut Random::new(size_bytes).take(size_bytes))
-}
-
-fn chill(hook: Option<Hook<'_>>) -> Result<()> {
-    hook.map_or_else(|| Err(subject::always_warm()), |hook| hook())
 }
 
 #[cfg(test)]

@@ -7,11 +7,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use super::cost::Place;
 use super::image::Image;
 use super::measure::Timer;
-use super::workload::{self, Base, Sizes, Workload};
-use super::{Contestant, Hook, Label, Role, large_file, small_file};
+use super::workload::{self, Base, Needs, Sizes, Workload};
+use super::{Contestant, Entry, large_file, small_file};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applier;
 use crate::error::{Context, Result};
@@ -21,42 +20,23 @@ use crate::tree::walk::remove_all;
 
 /// Plain directories with what the bases of workloads hold.
 pub struct Plain<'a> {
-    label: Label,
+    pub(super) entry: Entry<'a>,
     dir: PathBuf,
     target: PathBuf,
     pub(super) image: &'a Image,
     pub(super) sizes: Sizes,
-    place: Option<Place>,
-    chill: Option<Hook<'a>>,
 }
 
 impl<'a> Plain<'a> {
-    /// Makes them below `dir`, an empty directory on the file system `fs`. It is bound at `target`, another empty one.
+    /// Makes them below `dir`, an empty directory. It is bound at `target`, another empty one.
     ///
     /// # Errors
     /// What the file system reports.
-    pub fn new(fs: &str, dir: PathBuf, target: PathBuf, image: &'a Image, sizes: Sizes) -> Result<Self> {
-        let label = Label::new("plain directory", fs, Role::Floor);
-        let floor = Self { label, dir, target, image, sizes, place: None, chill: None };
+    pub fn new(entry: Entry<'a>, dir: PathBuf, target: PathBuf, image: &'a Image, sizes: Sizes) -> Result<Self> {
+        let floor = Self { entry, dir, target, image, sizes };
         floor.fill(Base::Image, &mut |sink| image.produce(sink))?;
         floor.fill(Base::Small, &mut small_file)?;
         Ok(floor)
-    }
-
-    /// Weighs what workloads take on the file system of `place`.
-    #[must_use]
-    pub fn with_place(self, place: Option<Place>) -> Self {
-        Self { place, ..self }
-    }
-
-    /// Takes everything out of the caches by `chill`.
-    #[must_use]
-    pub fn with_chill(self, chill: Hook<'a>) -> Self {
-        Self { chill: Some(chill), ..self }
-    }
-
-    pub(super) fn chill(&self) -> Result<()> {
-        super::chill(self.chill)
     }
 
     pub(super) fn open(&self, base: Base) -> Result<Dir> {
@@ -107,12 +87,8 @@ fn sync(dir: &Path) -> Result<()> {
 }
 
 impl Contestant for Plain<'_> {
-    fn label(&self) -> &Label {
-        &self.label
-    }
-
-    fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    fn entry(&self) -> &Entry<'_> {
+        &self.entry
     }
 
     fn does(&self, workload: &Workload) -> bool {
@@ -120,7 +96,7 @@ impl Contestant for Plain<'_> {
     }
 
     fn begin(&self, workload: &Workload) -> Result<()> {
-        if workload.base() != Some(Base::Large) {
+        if workload.needs() != Needs::Large {
             return Ok(());
         }
         let bytes = self.sizes.large_bytes;
@@ -133,7 +109,7 @@ impl Contestant for Plain<'_> {
     }
 
     fn end(&self, workload: &Workload) -> Result<()> {
-        if workload.base() != Some(Base::Large) {
+        if workload.needs() != Needs::Large {
             return Ok(());
         }
         remove_all(&Dir::open(&self.dir)?, Base::Large.name())
@@ -142,6 +118,6 @@ impl Contestant for Plain<'_> {
 
 impl std::fmt::Debug for Plain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plain").field("label", &self.label).field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("Plain").field("entry", &self.entry).field("dir", &self.dir).finish_non_exhaustive()
     }
 }

@@ -5,13 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::cost::Place;
 use super::image::Image;
 use super::measure::Timer;
-use super::workload::{Base, DEPTHS, Sizes, Workload};
-use super::{Contestant, Hook, Label, Role, deep_layer, large_file, small_file};
+use super::workload::{Base, DEPTHS, Needs, Sizes, Workload};
+use super::{Contestant, Entry, deep_layer, large_file, small_file};
 use crate::changeset::{Change, Sink};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::tree::{Meta, Node};
 
@@ -23,7 +22,7 @@ pub type Command<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
 /// A snapshotter with the image in it: what workloads run on.
 pub struct Subject<'a> {
-    label: Label,
+    pub(super) entry: Entry<'a>,
     pub(super) snapshotter: &'a dyn Snapshotter,
     pub(super) image: &'a Image,
     pub(super) target: PathBuf,
@@ -31,32 +30,28 @@ pub struct Subject<'a> {
     pub(super) command: Option<Command<'a>>,
     /// How many layers lie over each other in [`deep_layer`]s.
     pub(super) depth: Cell<usize>,
-    place: Option<Place>,
-    chill: Option<Hook<'a>>,
 }
 
 impl<'a> Subject<'a> {
     /// Writes `image` into `snapshotter` as a committed snapshot. Workloads mount at `target`, an empty directory that
-    /// nobody else uses. The results are shown under `label`.
+    /// nobody else uses. The results are shown under the label of `entry`.
     ///
     /// # Errors
     /// `AlreadyExists` if the snapshotter has a snapshot of that name; what it reports.
     pub fn new(
-        label: impl Into<Label>,
+        entry: impl Into<Entry<'a>>,
         snapshotter: &'a dyn Snapshotter,
         image: &'a Image,
         target: impl Into<PathBuf>,
     ) -> Result<Self> {
         let subject = Self {
-            label: label.into(),
+            entry: entry.into(),
             snapshotter,
             image,
             target: target.into(),
             sizes: Sizes::QUICK,
             command: None,
             depth: Cell::new(0),
-            place: None,
-            chill: None,
         };
         subject.unpack("unpack", Base::Image.name(), &mut |sink| image.produce(sink))?;
         subject.unpack("unpack", Base::Small.name(), &mut small_file)?;
@@ -69,18 +64,6 @@ impl<'a> Subject<'a> {
         Self { sizes, ..self }
     }
 
-    /// Weighs what workloads take on the file system of `place`.
-    #[must_use]
-    pub fn with_place(self, place: Option<Place>) -> Self {
-        Self { place, ..self }
-    }
-
-    /// Takes everything out of the caches by `chill`.
-    #[must_use]
-    pub fn with_chill(self, chill: Hook<'a>) -> Self {
-        Self { chill: Some(chill), ..self }
-    }
-
     /// Runs `command` for [`Workload::COMMAND`], and nobody else does.
     #[must_use]
     pub fn with_command(self, command: Option<Command<'a>>) -> Self {
@@ -90,10 +73,6 @@ impl<'a> Subject<'a> {
     /// The snapshotter.
     pub fn snapshotter(&self) -> &'a dyn Snapshotter {
         self.snapshotter
-    }
-
-    pub(super) fn chill(&self) -> Result<()> {
-        super::chill(self.chill)
     }
 
     /// Makes the committed snapshot `name` of what `produce` gives.
@@ -137,7 +116,7 @@ impl<'a> Subject<'a> {
         for depth in (1..=self.depth.replace(0)).rev() {
             self.snapshotter.remove(&deep_layer(depth))?;
         }
-        self.snapshotter.cleanup()
+        Ok(())
     }
 }
 
@@ -154,27 +133,28 @@ pub(super) fn one_file(name: &str, content: &[u8], sink: &mut dyn Sink) -> Resul
 }
 
 impl Contestant for Subject<'_> {
-    fn label(&self) -> &Label {
-        &self.label
-    }
-
-    fn place(&self) -> Option<&Place> {
-        self.place.as_ref()
+    fn entry(&self) -> &Entry<'_> {
+        &self.entry
     }
 
     fn does(&self, workload: &Workload) -> bool {
-        self.command.is_some() || workload.name != Workload::COMMAND.name
+        let is_the_users = workload.name == Workload::COMMAND.name;
+        !workload.is_for_commands() && (self.command.is_some() || !is_the_users)
     }
 
     fn begin(&self, workload: &Workload) -> Result<()> {
-        if workload.needs_stack() {
-            return self.stack();
+        match workload.needs() {
+            Needs::Nothing => Ok(()),
+            Needs::Stack => self.stack(),
+            Needs::Large => {
+                let bytes = self.sizes.large_bytes;
+                self.unpack("large-key", Base::Large.name(), &mut |sink| large_file(bytes, sink))
+            }
+            Needs::Layers(layers) => layers
+                .iter()
+                .try_for_each(|made| self.layer("making", made.parent, made.name, &mut |sink| made.produce(sink))),
+            Needs::Kept(base) => self.snapshotter.prepare(&workload.kept_key(), base.name(), &labels()).map(drop),
         }
-        if workload.base() != Some(Base::Large) {
-            return Ok(());
-        }
-        let bytes = self.sizes.large_bytes;
-        self.unpack("large-key", Base::Large.name(), &mut |sink| large_file(bytes, sink))
     }
 
     fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
@@ -182,30 +162,19 @@ impl Contestant for Subject<'_> {
     }
 
     fn end(&self, workload: &Workload) -> Result<()> {
-        if workload.needs_stack() {
-            return self.unstack();
+        match workload.needs() {
+            Needs::Nothing => return Ok(()),
+            Needs::Stack => self.unstack()?,
+            Needs::Large => self.snapshotter.remove(Base::Large.name())?,
+            Needs::Layers(layers) => layers.iter().rev().try_for_each(|made| self.snapshotter.remove(made.name))?,
+            Needs::Kept(_) => self.snapshotter.remove(&workload.kept_key())?,
         }
-        if workload.base() != Some(Base::Large) {
-            return Ok(());
-        }
-        self.snapshotter.remove(Base::Large.name())?;
         self.snapshotter.cleanup()
-    }
-}
-
-impl From<&str> for Label {
-    fn from(strategy: &str) -> Self {
-        Self::new(strategy, "", Role::Strategy)
     }
 }
 
 impl fmt::Debug for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("label", &self.label).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("Subject").field("entry", &self.entry).field("target", &self.target).finish_non_exhaustive()
     }
-}
-
-/// The error for a file system that cannot be made cold.
-pub(super) fn always_warm() -> Error {
-    Error::unsupported("this file system cannot be unmounted in between, so nothing can be cold")
 }

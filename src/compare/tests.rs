@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::workload::CONTAINER;
 use super::*;
+use crate::compare::cost::Place;
 use crate::compare::image::Image;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::registry::{self, Choice, Config};
@@ -32,7 +33,7 @@ fn stage(backend: Choice, fs: FsType) -> Option<Stage> {
 }
 
 fn plan(samples: u64) -> Plan {
-    Plan { samples, time: None }
+    Plan { samples, end: None }
 }
 
 fn go_on(_: Progress<'_>) -> ControlFlow<()> {
@@ -55,8 +56,12 @@ fn everyday() -> Vec<Workload> {
     ]
     .into_iter()
     .chain(["rename", "read", "walk"])
-    .map(|name| Workload::find(name).expect(name))
+    .map(find)
     .collect()
+}
+
+fn find(name: &str) -> Workload {
+    Workload::find(name).expect(name)[0]
 }
 
 #[test]
@@ -68,8 +73,8 @@ fn every_step_of_every_contestant_is_measured_and_nothing_is_left() {
         .iter()
         .map(|stage| {
             let label = Label::new("strategy", stage.scratch.fs().as_str(), Role::Strategy);
-            let subject = Subject::new(label, &stage.store, &image, &stage.target).expect("unpack");
-            subject.with_place(stage.place())
+            let entry = Entry::new(label).with_place(stage.place());
+            Subject::new(entry, &stage.store, &image, &stage.target).expect("unpack")
         })
         .collect();
     let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
@@ -100,7 +105,8 @@ fn the_floor_is_compared_with_and_does_not_compete() {
     let [dir, target] = ["plain", "floor"].map(|name| stage.scratch.path().join(name));
     [&dir, &target].iter().for_each(|dir| std::fs::create_dir(dir).expect("mkdir"));
     let image = Image::new(60, 4096, 1);
-    let floor = Plain::new("ext4", dir.clone(), target, &image, workload::Sizes::QUICK).expect("plain");
+    let entry = Entry::new(Label::new("plain directory", "ext4", Role::Floor));
+    let floor = Plain::new(entry, dir.clone(), target, &image, workload::Sizes::QUICK).expect("plain");
     let label = Label::new("overlay", "ext4", Role::Strategy);
     let overlay = Subject::new(label, &stage.store, &image, &stage.target).expect("unpack");
     for Measured { name, steps, .. } in run(&[&overlay, &floor], &everyday(), plan(3), &mut go_on) {
@@ -127,7 +133,7 @@ fn a_stack_is_read_as_deep_as_it_could_be_made() {
     let Some(stage) = stage(Choice::Overlay, FsType::Tmpfs) else { return };
     let image = Image::new(60, 4096, 1);
     let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
-    let deep = Workload::find("deep").expect("deep");
+    let deep = find("deep");
     let measured = run(&[&subject], &[deep], plan(1), &mut go_on);
     let steps: Vec<_> = measured[0].steps.iter().map(|comparison| comparison.step.name).collect();
     assert!(steps.starts_with(&["mount, 1 layer", "mount, 20 layers"]), "{steps:?}");
@@ -173,19 +179,15 @@ fn an_early_end_keeps_what_was_measured() {
     assert!(measured[0].steps.iter().all(|comparison| counted(&comparison.rows[0]) == 3), "{measured:?}");
 }
 
-/// A contestant that takes as long as it is told to, in one step.
-struct Sleeper {
-    label: Label,
-    ms: u64,
+/// A contestant that takes as long as `taken` says of the round, in every step.
+struct Scripted<'a> {
+    entry: Entry<'static>,
+    taken: &'a dyn Fn(u64) -> Duration,
 }
 
-impl Contestant for Sleeper {
-    fn label(&self) -> &Label {
-        &self.label
-    }
-
-    fn place(&self) -> Option<&Place> {
-        None
+impl Contestant for Scripted<'_> {
+    fn entry(&self) -> &Entry<'_> {
+        &self.entry
     }
 
     fn does(&self, _: &Workload) -> bool {
@@ -197,8 +199,7 @@ impl Contestant for Sleeper {
     }
 
     fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
-        // A spread that follows from the round, as noise would not.
-        let taken = Duration::from_millis(self.ms * (100 + round % 5));
+        let taken = (self.taken)(round);
         workload.steps.iter().for_each(|step| timer.record(step.name, taken));
         Ok(())
     }
@@ -208,12 +209,79 @@ impl Contestant for Sleeper {
     }
 }
 
+/// So many times a millisecond, with a spread that follows from the round, as noise would not.
+fn about(ms: u64) -> impl Fn(u64) -> Duration {
+    move |round| Duration::from_micros(ms * 10 * (100 + round % 5))
+}
+
+#[test]
+fn the_end_is_the_end() {
+    let end = Instant::now() + Duration::from_secs(2);
+    let taken = |round: u64| {
+        // The third time, with the one that does not count, it is there until the time is up.
+        let left = if round == 2 { end.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
+        std::thread::sleep(left);
+        Duration::from_millis(1)
+    };
+    let slow = Scripted { entry: Entry::new("slow"), taken: &taken };
+    let measured = run(&[&slow], &[CONTAINER, CONTAINER], Plan { samples: 9, end: Some(end) }, &mut go_on);
+    assert_eq!(measured.len(), 1, "there was no time for the second");
+    let figures = measured[0].steps[0].rows[0].figures.expect("figures");
+    assert_eq!(figures.statistics.samples, 2, "fewer than three, and it says so");
+    assert_eq!(run(&[&slow], &[CONTAINER], Plan { samples: 9, end: Some(end) }, &mut go_on), []);
+}
+
+#[test]
+fn a_floor_of_a_kind_is_the_floor_of_its_kind() {
+    let taken = [20, 90, 10, 30, 5].map(about);
+    let of = |index: usize, name: &str, kind: &str, role| {
+        let label = Label { kind: kind.to_owned(), ..Label::new(name, "ext4", role) };
+        Scripted { entry: Entry::new(label), taken: &taken[index] }
+    };
+    let all = [
+        of(0, "a", "overlay", Role::Command),
+        of(1, "b", "copy", Role::Peer),
+        of(2, "mount", "overlay", Role::Floor),
+        of(3, "cp", "copy", Role::Floor),
+        of(4, "c", "btrfs", Role::Peer),
+    ];
+    let contestants: Vec<&dyn Contestant> = all.iter().map(|one| one as _).collect();
+    let measured = run(&contestants, &[CONTAINER], plan(3), &mut go_on);
+    let times = |index: usize| measured[0].steps[0].rows[index].figures.expect("figures").times_floor;
+    assert_eq!([0, 1, 2, 3, 4].map(times), [Some(2.0), Some(3.0), None, None, None]);
+}
+
+/// Each of the published benchmarks counts what it gets, so to run is to be right.
+#[test]
+fn the_graph_drivers_benchmarks_run_on_every_strategy() {
+    let strategies = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Tmpfs)];
+    let stages: Vec<_> = strategies.into_iter().filter_map(|(backend, fs)| stage(backend, fs)).collect();
+    let image = Image::new(60, 4096, 1);
+    let subjects: Vec<_> = stages
+        .iter()
+        .map(|stage| Subject::new("strategy", &stage.store, &image, &stage.target).expect("unpack"))
+        .collect();
+    let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
+    let workloads = Workload::find("graph-driver/*").expect("workloads");
+    assert_eq!(workloads.len(), Workload::GRAPH_DRIVER.len());
+    for Measured { name, steps, .. } in run(&contestants, &workloads, plan(1), &mut go_on) {
+        for row in steps.iter().flat_map(|step| &step.rows) {
+            assert!(row.figures.is_some(), "{name}: {:?}", row.failure);
+        }
+    }
+    for Stage { store, .. } in &stages {
+        assert_eq!(store.backend().inventory().expect("inventory").len(), 2, "its layers are gone");
+    }
+}
+
 #[test]
 fn two_runs_rank_alike_beyond_the_spread() {
-    let sleeper = |name: &str, ms| Sleeper { label: Label::new(name, "", Role::Strategy), ms };
-    let (a, b, c, d) = (sleeper("a", 10), sleeper("b", 30), sleeper("c", 10), sleeper("d", 90));
+    let taken = [10, 30, 10, 90].map(about);
+    let all = ["a", "b", "c", "d"].map(Entry::new);
+    let all: Vec<_> = all.into_iter().zip(&taken).map(|(entry, taken)| Scripted { entry, taken }).collect();
+    let contestants: Vec<&dyn Contestant> = all.iter().map(|one| one as _).collect();
     let standings = || -> Vec<_> {
-        let measured = run(&[&a, &b, &c, &d], &[CONTAINER], plan(5), &mut go_on);
+        let measured = run(&contestants, &[CONTAINER], plan(5), &mut go_on);
         measured[0].steps[0].rows.iter().map(|row| row.figures.and_then(|figures| figures.standing)).collect()
     };
     let first = standings();

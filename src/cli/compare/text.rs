@@ -22,7 +22,7 @@ pub(super) fn text(report: &Report) -> String {
         let name = [comparison.step.name].into_iter().chain(std::iter::repeat(""));
         rows.extend(name.zip(&comparison.rows).map(|(name, row)| cells(name, row)));
     }
-    let headings = ["STEP", "STRATEGY", "MEDIAN", "QUARTILES", "OF BEST", "OF FLOOR", ""];
+    let headings = ["STEP", "STRATEGY", "MEDIAN", "QUARTILES", "N", "OF BEST", "OF FLOOR", ""];
     _ = write!(text, "\n{}", table(&headings, rows));
     costs(&mut text, report);
     if !report.not_measured.is_empty() {
@@ -67,9 +67,10 @@ fn cells(step: &str, row: &Row) -> Vec<String> {
         (Some(Figures { statistics, times_best, times_floor, .. }), _) => cells.extend([
             three_digits(statistics.median_ns),
             format!("{} to {}", three_digits(statistics.lower_quartile_ns), three_digits(statistics.upper_quartile_ns)),
+            statistics.samples.to_string(),
             times(times_best),
             times_floor.map_or_else(|| "-".to_owned(), times),
-            mark(row).to_owned(),
+            mark(row),
         ]),
         (None, Some(why)) => cells.extend(["failed".to_owned(), why.clone()]),
         (None, None) => cells.push("not reached".to_owned()),

@@ -41,7 +41,7 @@ pub fn csv(report: &Report) -> String {
                         whole.into_iter().map(|number| number.to_string()).chain(ratios).collect()
                     },
                 ));
-                fields.extend([mark(row).to_owned(), row.failure.clone().unwrap_or_default()]);
+                fields.extend([mark(row), row.failure.clone().unwrap_or_default()]);
                 let fields: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
                 text.push_str(&fields.join(","));
                 text.push_str("\r\n");

@@ -110,7 +110,7 @@ fn section(page: &mut String, workload: &Measured) {
                 Cell::number(s.map(|s| s.samples.to_string()), s.map(|s| s.samples as f64)),
                 ratio(row.figures.map(|figures| figures.times_best)),
                 ratio(row.figures.and_then(|figures| figures.times_floor)),
-                Cell::words(row.failure.as_deref().unwrap_or(mark(row))),
+                Cell::words(row.failure.clone().unwrap_or_else(|| mark(row))),
             ]);
         }
     }

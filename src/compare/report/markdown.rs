@@ -31,7 +31,7 @@ pub fn markdown(report: &Report) -> String {
 fn measured(text: &mut String, workload: &Measured) {
     _ = write!(text, "\n## {}: {}\n\n", workload.name, workload.about);
     text.push_str(
-        "| step | who | median | quartiles | of the best | of the floor | |\n|---|---|--:|---|--:|--:|---|\n",
+        "| step | who | median | quartiles | n | of the best | of the floor | |\n|---|---|--:|---|--:|--:|--:|---|\n",
     );
     for comparison in &workload.steps {
         for row in &comparison.rows {
@@ -63,18 +63,22 @@ fn cells(row: &Row) -> Vec<String> {
     match (row.figures, &row.failure) {
         (Some(figures), _) => {
             let s = figures.statistics;
-            let mark = mark(row);
             vec![
                 who,
                 three_digits(s.median_ns),
                 format!("{} to {}", three_digits(s.lower_quartile_ns), three_digits(s.upper_quartile_ns)),
+                s.samples.to_string(),
                 times(figures.times_best),
                 figures.times_floor.map_or_else(|| "-".to_owned(), times),
-                if mark.is_empty() { String::new() } else { format!("**{mark}**") },
+                cell(&mark(row)),
             ]
         }
-        (None, Some(why)) => vec![who, "failed".to_owned(), cell(why), "-".into(), "-".into(), String::new()],
-        (None, None) => vec![who, "not reached".to_owned(), String::new(), "-".into(), "-".into(), String::new()],
+        (None, Some(why)) => {
+            vec![who, "failed".to_owned(), cell(why), "-".into(), "-".into(), "-".into(), String::new()]
+        }
+        (None, None) => {
+            vec![who, "not reached".to_owned(), String::new(), "-".into(), "-".into(), "-".into(), String::new()]
+        }
     }
 }
 

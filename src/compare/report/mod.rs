@@ -133,16 +133,17 @@ impl Report {
     }
 }
 
-/// The mark of a row: a word, so that no colour is needed.
-pub fn mark(row: &Row) -> &'static str {
-    match row.figures.and_then(|figures| figures.standing) {
+/// What is said beside a row: its mark as a word, so that no colour is needed, and what its contestant lacks.
+pub fn mark(row: &Row) -> String {
+    let mark = match row.figures.and_then(|figures| figures.standing) {
         Some(Standing::Best) => "best",
         Some(Standing::Level) => "no difference measured",
         Some(Standing::Worst) => "worst",
-        Some(Standing::Slower) => "",
         None if row.label.role == Role::Floor && row.figures.is_some() => "floor",
-        None => "",
-    }
+        Some(Standing::Slower) | None => "",
+    };
+    let said = [mark, &row.label.lacks];
+    said.into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
 /// A number of bytes for people: three digits and a binary unit.

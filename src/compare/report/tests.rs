@@ -46,6 +46,7 @@ fn sample() -> Report {
             Comparison { step: Step { name: "commit", about: "keep it" }, headline: true, rows: level },
         ],
         costs: vec![weighed("overlay on ext4", 4096), weighed("copy on ext4", 100 << 20)],
+        took_ms: 900,
     };
     let mut report = Report {
         machine: Machine::here(),
@@ -106,7 +107,7 @@ fn csv_is_quoted() {
 fn markdown_is_escaped() {
     let text = markdown(&sample());
     assert!(
-        text.contains("| prepare | overlay on ext4 | 4.00 ms | 3.96 ms to 4.04 ms | 1.0x | 2.0x | **best** |"),
+        text.contains("| prepare | overlay on ext4 | 4.00 ms | 3.96 ms to 4.04 ms | 5 | 1.0x | 2.0x | best |"),
         "{text}"
     );
     assert!(text.contains(r#"broken\|"\<b> on ext4 | failed | no, "never" \<script>"#), "{text}");

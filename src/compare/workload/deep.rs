@@ -35,7 +35,7 @@ pub(super) const DEEP: Workload = Workload {
     steps: &steps(),
     headlines: &["mount, 100 layers", "readdir, 100 layers"],
     quick: false,
-    work: Work::Snapshots(work),
+    work: Work::Stack(work),
 };
 
 const fn steps() -> [Step; 16] {

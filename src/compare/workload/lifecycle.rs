@@ -63,7 +63,7 @@ pub const DIFF: Workload = Workload {
     work: Work::Snapshots(|subject, round, timer| {
         let mut untimed = Timer::default();
         let layer = make_layer(subject, round, &mut untimed)?;
-        let changed = timer.time("diff", || count_changes(subject, &layer))?;
+        let changed = timer.time("diff", || count_changes(subject, &layer, None))?;
         drop_layer(subject, &layer, &mut untimed)?;
         let expected = APPENDED_FILES + NEW_FILES;
         if changed == expected {
@@ -132,7 +132,7 @@ pub(super) const COMMIT_MANY: Workload = Workload {
 };
 
 /// Many containers at once.
-pub(super) const START: Workload = Workload {
+pub const START: Workload = Workload {
     name: "start",
     about: "start many containers of one image, and stop them",
     steps: &[
@@ -224,8 +224,9 @@ fn put(root: &Dir, path: &Path, flags: OFlags, content: &mut Random) -> Result<(
     std::fs::File::from(file).write_all(&bytes).at("write", above.shown_at(name))
 }
 
-/// Reads the whole stream of changes, content included, and answers how many regular files are in it.
-fn count_changes(subject: &Subject<'_>, layer: &str) -> Result<u64> {
+/// Reads the whole stream of what `layer` changed against `base` (its parent if none is named), content included, and answers
+/// how many regular files are in it.
+pub(super) fn count_changes(subject: &Subject<'_>, layer: &str, base: Option<&str>) -> Result<u64> {
     let mut files = 0;
     let mut sink = |change: &Change, data: &mut dyn Read| {
         std::io::copy(data, &mut std::io::sink()).at("read", change.path())?;
@@ -234,6 +235,6 @@ fn count_changes(subject: &Subject<'_>, layer: &str) -> Result<u64> {
         }
         Ok(())
     };
-    subject.snapshotter.changes(layer, None, &mut sink)?;
+    subject.snapshotter.changes(layer, base, &mut sink)?;
     Ok(files)
 }

@@ -1,16 +1,23 @@
 //! What container tools do, as values: each workload is the same work for every contestant, in steps that are timed.
 //!
-//! Some are about snapshots (`lifecycle`, `deep`); the others happen in a writable snapshot of the image that is mounted
-//! (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is the floor.
+//! Some are about snapshots (`lifecycle`, `deep`, `graph_driver`); others happen in a writable snapshot of the image that is
+//! mounted (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is the floor.
+//! The rest is done by commands, of which each is a process (`commands`): tools take part in these, and strata as one of them.
 
+mod commands;
 mod deep;
+mod graph_driver;
 mod lifecycle;
 mod reading;
 mod writing;
 
+pub use commands::{IMPORT, LIFE};
 pub(super) use deep::DEPTHS;
+pub(super) use graph_driver::Made;
 pub(super) use lifecycle::unwrite;
-pub use lifecycle::{CONTAINER, DIFF, write};
+pub use lifecycle::{CONTAINER, DIFF, START, write};
+pub use reading::WALK;
+pub use writing::{CHOWN, RENAME};
 
 use std::path::Path;
 
@@ -50,6 +57,9 @@ pub struct Workload {
     work: Work,
 }
 
+/// Work with a snapshotter.
+type SnapshotWork = fn(&Subject<'_>, u64, &mut Timer) -> Result<()>;
+
 /// Work in a tree, which need not be a fresh one.
 type TreeWork = fn(&Tree<'_>, u64, &mut Timer) -> Result<()>;
 
@@ -57,11 +67,52 @@ type TreeWork = fn(&Tree<'_>, u64, &mut Timer) -> Result<()>;
 #[derive(Clone, Copy, Debug)]
 enum Work {
     /// With a snapshotter.
-    Snapshots(fn(&Subject<'_>, u64, &mut Timer) -> Result<()>),
-    /// In a writable tree; if `cold`, one of which nothing is in the caches.
-    Tree { base: Base, cold: bool, work: TreeWork },
+    Snapshots(SnapshotWork),
+    /// The same, over layers of its own.
+    Layers(&'static [Made], SnapshotWork),
+    /// The same, over layers over layers.
+    Stack(SnapshotWork),
+    /// In a writable tree.
+    Tree { base: Base, state: State, work: TreeWork },
     /// The user's own command in a writable tree.
     Command,
+    /// By commands of tools.
+    Commands(Job),
+}
+
+/// What a tree is like when work in it begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A snapshot that nobody wrote to.
+    Fresh,
+    /// One snapshot for all rounds: they only read.
+    Kept,
+    /// The same, and nothing of it is in the caches.
+    Cold,
+}
+
+/// What commands are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Job {
+    /// An image becomes a tree.
+    Import,
+    /// The life of a container.
+    Life,
+}
+
+/// What has to be there before the first round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// What every contestant has.
+    Nothing,
+    /// The snapshot of one large file.
+    Large,
+    /// Layers over layers.
+    Stack,
+    /// These layers, in this order.
+    Layers(&'static [Made]),
+    /// A writable snapshot of this, for all rounds.
+    Kept(Base),
 }
 
 /// What a writable tree starts as.
@@ -126,34 +177,46 @@ pub struct Tree<'a> {
 }
 
 impl Workload {
-    /// Every workload.
+    /// What a run does where nobody says.
     pub const ALL: [Self; 15] = [
         lifecycle::UNPACK,
         CONTAINER,
         DIFF,
         lifecycle::COMMIT_NOTHING,
         lifecycle::COMMIT_MANY,
-        lifecycle::START,
+        START,
         writing::COPY_UP,
         writing::SMALL_FILES,
         writing::FSYNC,
-        writing::CHOWN,
-        writing::RENAME,
+        CHOWN,
+        RENAME,
         reading::READ,
-        reading::WALK,
+        WALK,
         reading::COLD,
         deep::DEEP,
     ];
 
-    /// The workload `name`.
+    /// The published benchmarks of docker's graph drivers, in a correct form.
+    pub const GRAPH_DRIVER: [Self; 9] = graph_driver::ALL;
+
+    /// Those that are done by commands.
+    pub const COMMANDS: [Self; 2] = [IMPORT, LIFE];
+
+    /// The workload `name`, or all whose names begin with what stands before a `*`.
     ///
     /// # Errors
     /// `InvalidArgument`; the message names those that there are.
-    pub fn find(name: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|workload| workload.name == name).ok_or_else(|| {
-            let names = Self::ALL.map(|workload| workload.name).join(", ");
-            Error::invalid(format!("{name:?} is no workload: {names}"))
-        })
+    pub fn find(name: &str) -> Result<Vec<Self>> {
+        let all = || Self::ALL.into_iter().chain(Self::GRAPH_DRIVER).chain(Self::COMMANDS);
+        let found: Vec<Self> = match name.strip_suffix('*') {
+            Some(prefix) => all().filter(|workload| workload.name.starts_with(prefix)).collect(),
+            None => all().filter(|workload| workload.name == name).collect(),
+        };
+        if found.is_empty() {
+            let names: Vec<&str> = all().map(|workload| workload.name).collect();
+            return Err(Error::invalid(format!("{name:?} is no workload: {}", names.join(", "))));
+        }
+        Ok(found)
     }
 
     /// A command of the user's, in a writable snapshot of the image: [`Subject::with_command`] says which.
@@ -173,26 +236,27 @@ impl Workload {
     /// What the snapshotter reports; `DataLoss` if it answers wrongly.
     pub fn run(&self, subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
         match self.work {
-            Work::Snapshots(work) => work(subject, round, timer),
-            Work::Tree { base, cold, work } => self.in_snapshot(subject, base, cold, round, &mut |path| {
+            Work::Snapshots(work) | Work::Layers(_, work) | Work::Stack(work) => work(subject, round, timer),
+            Work::Tree { base, state, work } => self.in_snapshot(subject, base, state, round, &mut |path| {
                 let tree = Tree { root: Dir::open(path)?, image: subject.image, sizes: subject.sizes };
                 tree.work(work, round, timer)
             }),
-            Work::Command => self.in_snapshot(subject, Base::Image, false, round, &mut |path| {
+            Work::Command => self.in_snapshot(subject, Base::Image, State::Fresh, round, &mut |path| {
                 let command = subject.command.ok_or_else(|| Error::invalid("no command was given"))?;
                 timer.tare()?;
                 timer.time("command", || command(path))?;
                 timer.weigh()
             }),
+            Work::Commands(_) => Err(Error::unsupported("this is done by commands")),
         }
     }
 
     /// Does the work in a plain directory of `floor`.
     pub(super) fn run_plainly(&self, floor: &Plain<'_>, round: u64, timer: &mut Timer) -> Result<()> {
         match self.work {
-            Work::Tree { base, cold, work } => {
-                if cold {
-                    floor.chill()?;
+            Work::Tree { base, state, work } => {
+                if state == State::Cold {
+                    floor.entry.chill()?;
                 }
                 let tree = Tree { root: floor.open(base)?, image: floor.image, sizes: floor.sizes };
                 tree.work(work, round, timer)
@@ -203,17 +267,28 @@ impl Workload {
         }
     }
 
-    /// What the trees that it works in start as; none if it works with snapshots.
-    pub(super) fn base(&self) -> Option<Base> {
+    /// What has to be there before the first round.
+    pub(super) fn needs(&self) -> Needs {
         match self.work {
-            Work::Tree { base, .. } => Some(base),
+            Work::Tree { base: Base::Large, .. } => Needs::Large,
+            Work::Tree { base, state: State::Kept | State::Cold, .. } => Needs::Kept(base),
+            Work::Layers(layers, _) => Needs::Layers(layers),
+            Work::Stack(_) => Needs::Stack,
+            _ => Needs::Nothing,
+        }
+    }
+
+    /// What is asked of commands; none if it is not for them.
+    pub(super) fn job(&self) -> Option<Job> {
+        match self.work {
+            Work::Commands(job) => Some(job),
             _ => None,
         }
     }
 
-    /// Whether it needs layers over layers.
-    pub(super) fn needs_stack(&self) -> bool {
-        self.name == deep::DEEP.name
+    /// Whether commands do it, and nobody in this process.
+    pub fn is_for_commands(&self) -> bool {
+        self.job().is_some()
     }
 
     /// Whether a plain directory can do it.
@@ -221,26 +296,39 @@ impl Workload {
         matches!(self.work, Work::Tree { .. }) || [CONTAINER.name, lifecycle::UNPACK.name].contains(&self.name)
     }
 
-    /// Mounts a fresh writable snapshot of `base`, lets `work` use it, and takes it away again.
+    /// The writable snapshot that all rounds use.
+    pub(super) fn kept_key(&self) -> String {
+        format!("{}-kept", self.name)
+    }
+
+    /// Mounts a writable snapshot of `base`, lets `work` use it, and takes it away again.
     fn in_snapshot(
         &self,
         subject: &Subject<'_>,
         base: Base,
-        cold: bool,
+        state: State,
         round: u64,
         work: &mut dyn FnMut(&Path) -> Result<()>,
     ) -> Result<()> {
         let (snapshotter, key) = (subject.snapshotter, format!("{}-{round}", self.name));
-        let mounts = snapshotter.prepare(&key, base.name(), &Labels::new())?;
-        if cold {
-            subject.chill()?;
+        let is_fresh = state == State::Fresh;
+        if state == State::Cold {
+            subject.entry.chill()?;
         }
+        let mounts = if is_fresh {
+            snapshotter.prepare(&key, base.name(), &Labels::new())?
+        } else {
+            snapshotter.mounts(&self.kept_key())?
+        };
         let mounted = Mounted::new(&mounts, &subject.target)?;
         let done = work(mounted.path());
         let unmounted = mounted.unmount();
         done.and(unmounted)?;
-        snapshotter.remove(&key)?;
-        snapshotter.cleanup()
+        if is_fresh {
+            snapshotter.remove(&key)?;
+            snapshotter.cleanup()?;
+        }
+        Ok(())
     }
 }
 

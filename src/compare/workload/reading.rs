@@ -2,7 +2,7 @@
 
 use std::io::Read as _;
 
-use super::{Base, Step, Tree, Work, Workload};
+use super::{Base, State, Step, Tree, Work, Workload};
 use crate::compare::measure::Timer;
 use crate::error::{Context, Error, Result};
 use crate::tree::FileType;
@@ -20,7 +20,7 @@ pub(super) const READ: Workload = Workload {
     quick: false,
     work: Work::Tree {
         base: Base::Image,
-        cold: false,
+        state: State::Kept,
         work: |tree, _, timer| {
             check(tree, read(tree)?)?;
             let bytes = timer.time("read", || read(tree))?;
@@ -30,7 +30,7 @@ pub(super) const READ: Workload = Workload {
 };
 
 /// All names of the image.
-pub(super) const WALK: Workload = Workload {
+pub const WALK: Workload = Workload {
     name: "walk",
     about: "look at every inode of the image, as find does, warm",
     steps: &[Step { name: "find", about: "list each directory, stat each name; the second time" }],
@@ -38,7 +38,7 @@ pub(super) const WALK: Workload = Workload {
     quick: true,
     work: Work::Tree {
         base: Base::Image,
-        cold: false,
+        state: State::Kept,
         work: |tree, _, timer| {
             check(tree, find(tree)?)?;
             let bytes = timer.time("find", || find(tree))?;
@@ -57,7 +57,7 @@ pub(super) const COLD: Workload = Workload {
     ],
     headlines: &["find, cold", "read, cold"],
     quick: false,
-    work: Work::Tree { base: Base::Image, cold: true, work: cold },
+    work: Work::Tree { base: Base::Image, state: State::Cold, work: cold },
 };
 
 fn cold(tree: &Tree<'_>, _: u64, timer: &mut Timer) -> Result<()> {

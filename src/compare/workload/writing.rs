@@ -9,7 +9,7 @@ use std::path::Component;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Base, Step, Tree, Work, Workload};
+use super::{Base, State, Step, Tree, Work, Workload};
 use crate::compare::LARGE_FILE;
 use crate::compare::image::Random;
 use crate::error::{Context, Error, Result};
@@ -41,7 +41,7 @@ pub(super) const COPY_UP: Workload = Workload {
     quick: true,
     work: Work::Tree {
         base: Base::Large,
-        cold: false,
+        state: State::Fresh,
         work: |tree, _, timer| {
             let before = tree.root.stat(LARGE_FILE)?.size;
             timer.time("append", || append(&tree.root, LARGE_FILE, b"x"))?;
@@ -63,7 +63,7 @@ pub(super) const SMALL_FILES: Workload = Workload {
     quick: true,
     work: Work::Tree {
         base: Base::Small,
-        cold: false,
+        state: State::Fresh,
         work: |tree, round, timer| {
             let name = format!("files-{round}");
             let top = make_dir(&tree.root, &name)?;
@@ -82,7 +82,7 @@ pub(super) const FSYNC: Workload = Workload {
     quick: false,
     work: Work::Tree {
         base: Base::Small,
-        cold: false,
+        state: State::Fresh,
         work: |tree, round, timer| {
             let (log, table) = (format!("log-{round}"), format!("table-{round}"));
             timer.time("transactions", || transact(&tree.root, &log, &table, tree.sizes.transactions))
@@ -91,7 +91,7 @@ pub(super) const FSYNC: Workload = Workload {
 };
 
 /// Another owner for everything.
-pub(super) const CHOWN: Workload = Workload {
+pub const CHOWN: Workload = Workload {
     name: "chown",
     about: "give all of the image to another user",
     steps: &[Step { name: "chown -R", about: "set the owner of every inode" }],
@@ -99,7 +99,7 @@ pub(super) const CHOWN: Workload = Workload {
     quick: false,
     work: Work::Tree {
         base: Base::Image,
-        cold: false,
+        state: State::Fresh,
         work: |tree, round, timer| {
             let owner = (OTHER_OWNER + round) as u32;
             let changed = timer.time("chown -R", || chown(&tree.root, owner))?;
@@ -112,7 +112,7 @@ pub(super) const CHOWN: Workload = Workload {
 };
 
 /// Another name for a directory.
-pub(super) const RENAME: Workload = Workload {
+pub const RENAME: Workload = Workload {
     name: "rename",
     about: "rename a directory of the image, as mv does",
     steps: &[Step {
@@ -123,7 +123,7 @@ pub(super) const RENAME: Workload = Workload {
     quick: false,
     work: Work::Tree {
         base: Base::Image,
-        cold: false,
+        state: State::Fresh,
         work: |tree, _, timer| {
             let name = subtree(tree)?;
             let moved = "moved-away";

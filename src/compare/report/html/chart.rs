@@ -129,7 +129,7 @@ fn bar(svg: &mut String, row: &Row, scale: &Scale, y: u32) {
     };
     let Statistics { lower_quartile_ns, median_ns, upper_quartile_ns, .. } = figures.statistics;
     let mark = match mark(row) {
-        "" => String::new(),
+        mark if mark.is_empty() => mark,
         mark => format!(" ({mark})"),
     };
     _ = writeln!(svg, "<text x=\"0\" y=\"{text}\">{who}: {}{mark}</text>", three_digits(median_ns));

@@ -1,21 +1,22 @@
-//! The steps of `strata compare`'s workloads on each strategy, for criterion.
+//! Steps of the workloads of `strata compare` on each strategy, for criterion: `--save-baseline` and `--baseline` show
+//! what a change did.
 
 use std::time::Duration;
 
 use criterion::Criterion;
 use strata::Result;
+use strata::compare::Contestant as _;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
-use strata::compare::workload::{CONTAINER, DIFF, Workload};
+use strata::compare::workload::Workload;
 use strata::registry::Choice;
 use strata::tree::copy::CloneMode;
 
-use super::SMALL_PARENT_FILES;
-use super::support::place::{FsType, Place};
-use super::support::{FILE_BYTES_MAX, SEED};
+use super::place::{FsType, Place};
+use super::{FILE_BYTES_MAX, SEED};
 
 /// The strategies, where they are measured.
-const STRATEGIES: [(&str, Choice, CloneMode, FsType); 5] = [
+pub const STRATEGIES: [(&str, Choice, CloneMode, FsType); 5] = [
     ("overlay-ext4", Choice::Overlay, CloneMode::Auto, FsType::Ext4),
     ("overlay-xfs", Choice::Overlay, CloneMode::Auto, FsType::Xfs),
     ("btrfs", Choice::Btrfs, CloneMode::Auto, FsType::Btrfs),
@@ -23,42 +24,48 @@ const STRATEGIES: [(&str, Choice, CloneMode, FsType); 5] = [
     ("copy-reflink-xfs", Choice::Copy, CloneMode::Reflink, FsType::Xfs),
 ];
 
-/// The steps that take most; each sample goes through all of its workload.
-const STEPS: [(Workload, &str); 4] =
-    [(CONTAINER, "prepare"), (CONTAINER, "commit"), (CONTAINER, "remove"), (DIFF, "diff")];
+/// Files of the image.
+const FILES: u64 = 600;
 
-/// Small figures, since every sample is a whole life of a container.
+/// Small figures, since every sample goes through all of its workload.
 const SAMPLES: usize = 20;
 const MEASUREMENT: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(300);
 
-pub fn steps(criterion: &mut Criterion) {
+/// Measures `steps`, each of a workload.
+pub fn steps(criterion: &mut Criterion, steps: &[(Workload, &'static str)]) {
     for (name, choice, clone, fs) in STRATEGIES {
-        if let Err(why) = strategy(criterion, name, choice, clone, fs) {
+        if let Err(why) = strategy(criterion, (name, choice, clone, fs), steps) {
             eprintln!("{name} is not measured: {}", why.chain());
         }
     }
 }
 
-fn strategy(criterion: &mut Criterion, name: &str, choice: Choice, clone: CloneMode, fs: FsType) -> Result<()> {
-    let image = Image::new(SMALL_PARENT_FILES, FILE_BYTES_MAX, SEED);
+fn strategy(
+    criterion: &mut Criterion,
+    (name, choice, clone, fs): (&str, Choice, CloneMode, FsType),
+    steps: &[(Workload, &'static str)],
+) -> Result<()> {
+    let image = Image::new(FILES, FILE_BYTES_MAX, SEED);
     let place = Place::new(fs)?;
     let store = place.store(name, choice, clone)?;
     let subject = place.subject(&store, &image)?;
     let mut group = criterion.benchmark_group(name);
     group.sample_size(SAMPLES).measurement_time(MEASUREMENT).warm_up_time(WARM_UP);
     let mut round = 0;
-    for (workload, step) in STEPS {
-        group.bench_function(step, |bencher| {
+    for (workload, step) in steps {
+        subject.begin(workload)?;
+        group.bench_function(*step, |bencher| {
             bencher.iter_custom(|iterations| {
                 let mut timer = Timer::default();
                 for _ in 0..iterations {
                     round += 1;
-                    workload.run(&subject, round, &mut timer).expect("a container's life");
+                    workload.run(&subject, round, &mut timer).expect("a workload");
                 }
                 timer.samples(step).iter().sum()
             });
         });
+        subject.end(workload)?;
     }
     group.finish();
     Ok(())

@@ -101,7 +101,7 @@ fn rows(place: &Place, what: &str, mounts: &[Mount], table: &mut Table) -> Resul
     }
     for (step, against) in [("mount", "mount(2)"), ("unmount", "umount2(2)")] {
         let [ours, raw] = times.each_ref().map(|timer| timer.samples(step));
-        table.ratio(&format!("{what} {step}"), &ours, against, &raw, TIMES_RAW_MAX);
+        table.ratio(&format!("{what} {step}, {}", place.fs), &ours, against, &raw, TIMES_RAW_MAX);
     }
     Ok(())
 }

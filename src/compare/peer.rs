@@ -169,14 +169,14 @@ impl<'a> Peer<'a> {
         ];
         let (entry, dir, target) = (Entry::new(tool.name), dir.to_owned(), target.to_owned());
         let mut peer = Self { entry, tool, dir, target, image, words, _daemon: None };
-        let name = format!("{} {}", tool.name, peer.version()?);
-        let (kind, lacks) = (tool.kind.to_owned(), tool.lacks.to_owned());
-        let label = Label { kind, lacks, ..Label::new(&name, on, tool.role) };
-        peer.entry = Entry::new(label).with_place(place);
         for (name, content) in tool.files {
             let path = peer.dir.join(name);
             fs::write(&path, peer.filled(content)).at("write", &path)?;
         }
+        let name = format!("{} {}", tool.name, peer.version()?);
+        let (kind, lacks) = (tool.kind.to_owned(), tool.lacks.to_owned());
+        let label = Label { kind, lacks, ..Label::new(&name, on, tool.role) };
+        peer.entry = Entry::new(label).with_place(place);
         peer._daemon = tool.daemon.map(|[start, ask]| peer.start(start, ask)).transpose()?;
         Ok(peer)
     }

@@ -15,7 +15,7 @@ use crate::snapshotter::{Labels, Snapshotter};
 use crate::tree::{Meta, Node};
 
 /// The longest that a stack of layers may take to make: a strategy that copies everything into each takes for ever.
-const STACK_TIME_MAX: Duration = Duration::from_secs(5);
+const STACK_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// What runs in a tree that is mounted at a directory.
 pub type Command<'a> = &'a dyn Fn(&Path) -> Result<()>;

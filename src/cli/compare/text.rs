@@ -34,7 +34,7 @@ pub(super) fn text(report: &Report) -> String {
     _ = write!(text, "\n{}", table(&["STEP", "WHAT IS TIMED"], steps.collect()));
     text.push_str(
         "\nbest: faster than all others by more than the spread; worst: slower by more than it\nno difference measured: \
-         to the fastest\nfloor: the same work in a plain directory, without snapshots\n",
+         to the fastest\nfloor: the same work in a plain directory, or by plain commands, without snapshots\n",
     );
     text
 }

@@ -190,7 +190,7 @@ fn conditions(page: &mut String, report: &Report) {
     page.push_str(
         "</dl>\n<p>best: faster than all others by more than the spread. no difference measured: half of its samples lie \
          where half of the fastest's do. worst: slower than all others by more than the spread. floor: the same work in \
-         a plain directory, without snapshots.</p>\n</section>\n",
+         a plain directory, or by plain commands, without snapshots.</p>\n</section>\n",
     );
 }
 

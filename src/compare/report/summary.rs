@@ -69,7 +69,7 @@ fn step(comparison: &Comparison) -> Option<String> {
         return None;
     }
     let median = three_digits(figures.statistics.median_ns);
-    let floor = figures.times_floor.map_or_else(String::new, |ratio| format!(", {} a plain directory", times(ratio)));
+    let floor = figures.times_floor.map_or_else(String::new, |ratio| format!(", {} the floor", times(ratio)));
     let name = &best.label.subject;
     let mut sentence = match standing {
         Standing::Best => format!("{}: {name} is best ({median}{floor})", comparison.step.name),

@@ -75,8 +75,8 @@ fn the_words_follow_from_the_figures() {
         "overlay on ext4 is best, or not to be told apart from the best, in 2 of 2 headline steps.",
         "btrfs on ext4 is best, or not to be told apart from the best, in 1 of 2 headline steps; furthest from the best in \
          \"prepare\": 2.5x as long.",
-        "prepare: overlay on ext4 is best (4.00 ms, 2.0x a plain directory); copy on ext4 takes 200x as long (800 ms).",
-        "commit: overlay on ext4 (5.00 ms, 2.5x a plain directory); no difference measured to btrfs on ext4.",
+        "prepare: overlay on ext4 is best (4.00 ms, 2.0x the floor); copy on ext4 takes 200x as long (800 ms).",
+        "commit: overlay on ext4 (5.00 ms, 2.5x the floor); no difference measured to btrfs on ext4.",
         "Space for \"container\": 4.00 KiB on overlay on ext4, 100 MiB on copy on ext4.",
     ];
     assert_eq!(sample().summary, expected);

@@ -157,8 +157,8 @@ impl Sizes {
     pub const FULL: Self =
         Self { new_files: 10_000, containers: 50, large_bytes: 1 << 30, small_files: 2000, transactions: 100 };
 
-    /// What a minute's run has time and memory for.
-    pub const REDUCED: Self = Self { containers: 5, large_bytes: 64 << 20, ..Self::FULL };
+    /// What a run of a few minutes has time and memory for.
+    pub const REDUCED: Self = Self { new_files: 2000, containers: 3, large_bytes: 64 << 20, ..Self::FULL };
 
     /// What a short run has time for.
     pub const QUICK: Self =

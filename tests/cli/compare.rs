@@ -156,7 +156,7 @@ fn an_image_of_the_users_is_measured_with() {
         assert_eq!(row["failure"], Value::Null, "{row}");
     }
     std::fs::write(broken, b"no image at all").expect("write");
-    let said = bench.fails(&["compare", "--image", broken], "invalid_argument");
+    let said = bench.fails(&["compare", "--image", broken], "data_loss");
     assert!(said.contains("broken.tar"), "{said}");
     bench.fails(&["compare", "--image", "/nowhere.tar"], "not_found");
 }

@@ -63,6 +63,9 @@ const WARM_UP_ROUNDS: u64 = 1;
 /// Fewer samples say nothing of their spread: so many are taken whatever a workload's share of the time.
 const SAMPLES_MIN: u64 = 3;
 
+/// But no longer than so many shares: what follows is to have a chance, too, on a machine that is slow or busy.
+const SHARES_MAX: u32 = 3;
+
 /// Who does workloads.
 pub trait Contestant {
     /// Who it is.
@@ -101,7 +104,7 @@ pub struct Plan {
     /// The most rounds of each workload that count.
     pub samples: u64,
     /// When all of it is to be over. Each workload has its share of the time that is left: it ends its rounds when that is
-    /// used up, but not before three rounds counted. After the end nobody's turn begins, whatever counted by then.
+    /// used up, though not before three rounds counted, unless these take three shares. After the end nobody's turn begins.
     pub end: Option<Instant>,
 }
 
@@ -277,10 +280,10 @@ impl Round<'_> {
         }
         for round in 0..self.rounds {
             let late = self.share.is_some_and(|share| began.elapsed() > share);
-            if flow.is_break() || (late && round >= WARM_UP_ROUNDS + SAMPLES_MIN) {
+            if flow.is_break() || (late && round >= WARM_UP_ROUNDS + SAMPLES_MIN) || self.took_too_long(began) {
                 break;
             }
-            flow = self.take_turns(round, &mut records, tell);
+            flow = self.take_turns(round, began, &mut records, tell);
         }
         for taker in &self.takers[..begun] {
             if let Err(error) = taker.end(self.workload) {
@@ -290,9 +293,14 @@ impl Round<'_> {
         (records, flow)
     }
 
+    fn took_too_long(&self, began: Instant) -> bool {
+        self.share.is_some_and(|share| began.elapsed() > share * SHARES_MAX)
+    }
+
     fn take_turns(
         &self,
         round: u64,
+        began: Instant,
         records: &mut [Record],
         tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
@@ -302,6 +310,9 @@ impl Round<'_> {
             let (taker, record) = (self.takers[index], &mut records[index]);
             if self.plan.is_over() {
                 return ControlFlow::Break(());
+            }
+            if self.took_too_long(began) {
+                break;
             }
             tell(taker.label(), round * count as u64 + number as u64)?;
             if record.failure.is_some() {

@@ -232,6 +232,25 @@ fn the_end_is_the_end() {
 }
 
 #[test]
+fn nobody_takes_the_time_of_the_others() {
+    let end = Instant::now() + Duration::from_secs(12);
+    let began = std::cell::Cell::new(false);
+    let taken = |_: u64| {
+        // The first turn of all takes more than three shares of a second each.
+        if !began.replace(true) {
+            std::thread::sleep(Duration::from_millis(3500));
+        }
+        Duration::from_millis(1)
+    };
+    let slow = Scripted { entry: Entry::new("slow"), taken: &taken };
+    let measured = run(&[&slow], &[CONTAINER; 12], Plan { samples: 9, end: Some(end) }, &mut go_on);
+    assert_eq!(measured.len(), 12);
+    let figures = |index: usize| measured[index].steps[0].rows[0].figures;
+    assert_eq!(figures(0), None, "it had its time");
+    assert!(figures(1).is_some(), "the others have theirs");
+}
+
+#[test]
 fn a_floor_of_a_kind_is_the_floor_of_its_kind() {
     let taken = [20, 90, 10, 30, 5].map(about);
     let of = |index: usize, name: &str, kind: &str, role| {

@@ -6,6 +6,8 @@
 //! File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
 //! `STRATA_SAMPLES` says how many rounds (500 if it does not): a tenth of them where a round copies or walks 60,000 files.
+//! `STRATA_IMAGE` names an OCI archive that is imported, too. `cargo bench --bench containerd -- overlay` measures one
+//! strategy alone, `differ` the imports behind 1.7.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
@@ -102,6 +104,9 @@ fn main() {
             place.measure((samples / pair.slower).max(3), &mut table, &mut notes);
         }
     }
+    if wanted.is_none_or(|wanted| wanted == "differ") {
+        imports_by_the_differ(&mut table);
+    }
     println!("{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds, interleaved");
     notes.iter().for_each(|note| println!("{note}"));
 }
@@ -181,20 +186,61 @@ impl<'a> Place<'a> {
         self.clients[3].changes("image", Some(""), &mut encoder).expect("changes");
         let layers = vec![encoder.finish().expect("a layer")];
         let archive = self.bench.path("large.tar");
-        let name = "test.local/large:1";
-        image::Image { name, layers }.write(&archive);
+        image::Image { name: "test.local/large:1", layers }.write(&archive);
         let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         let plugins = [self.pair.theirs, "strata", "loose"];
         for plugin in plugins.iter().cycle().take(plugins.len() * IMPORTS) {
-            let mut ctr = self.containerd.ctr(&["images", "import", "--snapshotter", plugin]);
-            let began = Instant::now();
-            harness::text(&ctr.arg(&archive).output().expect("run ctr")).expect("import");
-            times.entry(plugin).or_default().push(began.elapsed());
-            self.containerd.ok(&["images", "rm", "--sync", name]);
+            times.entry(plugin).or_default().push(import(&self.containerd, plugin, &archive));
         }
         let taken = plugins.iter().filter_map(|plugin| Statistics::of(times[plugin].clone())).collect();
         row(table, &format!("{}: ctr images import, {} MiB", self.pair.strategy, self.image.size_bytes() >> 20), taken);
     }
+}
+
+/// Whole images by `ctr` of 1.7, behind which strata's own differ applies them; the 1.6 of the other rows has none, so that
+/// what is written is containerd's work whatever the snapshotter. The made-up image has one layer, and no compression.
+fn imports_by_the_differ(table: &mut Table) {
+    let Some(version) = Version::unpacked() else { return };
+    let made_up = |archive: &Path| {
+        let mut describe = |_: &Path| Ok(Meta::implied_dir());
+        let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Seconds, &mut describe);
+        Image::new(PARENT_FILES, FILE_BYTES_MAX, 1).produce(&mut encoder).expect("an image");
+        let layers = vec![encoder.finish().expect("a layer")];
+        image::Image { name: "test.local/large:1", layers }.write(archive);
+    };
+    let given = std::env::var_os("STRATA_IMAGE");
+    for archive in std::iter::once(None).chain(given.as_deref().map(|path| Some(Path::new(path)))) {
+        let mut times: [Vec<Duration>; 3] = Default::default();
+        for (column, durability) in [(1, "commit"), (2, "none")] {
+            let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SCRATCH_BYTES)) else { return };
+            let bench = Bench::on(scratch, Choice::Overlay);
+            let _daemon = bench.daemon_of(&bench.path("store"), &bench.socket(), &["--durability", durability, "-q"]);
+            let containerd = Containerd::start(&bench, &version);
+            let own = bench.path("large.tar");
+            let archive = archive.unwrap_or_else(|| {
+                made_up(&own);
+                &own
+            });
+            for _ in 0..IMPORTS {
+                times[0].push(import(&containerd, "overlayfs", archive));
+                times[column].push(import(&containerd, "strata", archive));
+            }
+        }
+        let which = archive.map_or("made up".into(), |archive| archive.display().to_string());
+        let what = format!("overlay: ctr images import, 1.7 and strata's differ, {which}");
+        row(table, &what, times.into_iter().filter_map(Statistics::of).collect());
+    }
+}
+
+/// The time that it takes to import an image, which is then removed.
+fn import(containerd: &Containerd, plugin: &str, archive: &Path) -> Duration {
+    let mut ctr = containerd.ctr(&["images", "import", "--snapshotter", plugin]);
+    let began = Instant::now();
+    harness::text(&ctr.arg(archive).output().expect("run ctr")).expect("import");
+    let took = began.elapsed();
+    let names = containerd.ok(&["images", "ls", "-q"]);
+    names.lines().for_each(|name| drop(containerd.ok(&["images", "rm", "--sync", name])));
+    took
 }
 
 fn labels() -> Labels {

@@ -11,9 +11,11 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::diff::Differ;
+use super::front;
 use super::metrics::{self, Address, Metrics};
 use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
@@ -114,7 +116,9 @@ async fn run(
     let freeing = tokio::spawn(free(store, freeable));
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
-    let serving = Server::builder().add_service(health).add_service(service).add_service(differ);
+    let routes = Routes::new(health).add_service(service).add_service(differ).into_axum_router();
+    let routes = routes.layer(axum::middleware::from_fn(front::pass));
+    let serving = Server::builder().add_routes(routes.into());
     let serving = serving.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
         stopped.notified().await;
     });

@@ -9,7 +9,7 @@
 //! # References
 //! containerd, `api/services/diff/v1/diff.proto`, `core/diff/{apply,walking}`; OCI image specification, `layer.md`.
 
-use std::io::{BufRead as _, BufReader, Read};
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,10 +26,12 @@ use super::pool::{Call, Cancel, Pool};
 use super::proto::diff::diff_server::Diff;
 use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use super::proto::types::{Descriptor, Mount};
-use crate::changeset::blob::{Blob, Compression, Decompress, DigestReader, Expansion};
+use crate::changeset::Sink;
+use crate::changeset::blob::{Blob, Compression, Expansion};
+use crate::changeset::pipeline::{self, Stream};
 use crate::changeset::tar::{self, Limits};
-use crate::changeset::{Change, Piece, Sink};
 use crate::error::{Context, Error, Result};
+use crate::id::{DiffId, Digest};
 use crate::snapshotter::{Info, Kind, Snapshotter};
 use crate::store::{LayerOptions, Store};
 
@@ -105,24 +107,40 @@ fn find(store: &Store, mounts: &[Mount]) -> Result<Info> {
 fn apply(store: &Store, content: Content, layer: &Descriptor, mounts: &[Mount], cancel: &Cancel) -> Result<Descriptor> {
     Compression::of_media_type(&layer.media_type)?;
     let key = find(store, mounts)?.name;
-    let content = content.seen_by(&key)?;
-    let mut blob = BufReader::new(content.read(&layer.digest, cancel)?);
-    let compression = Compression::detect(blob.fill_buf().at("read", &layer.digest)?)?;
-    let plain = Decompress::new(blob, compression, Expansion::default(), format!("layer {}", layer.digest))?;
-    let mut plain = DigestReader::new(plain);
-    let applied = store.apply(&key, &mut |sink: &mut dyn Sink| {
-        tar::decode(&mut plain, &Limits::default(), &mut Stoppable { inner: sink, cancel }).map(drop)
+    let mut reader = BufReader::new(content.seen_by(&key)?.read(&layer.digest, cancel)?);
+    let compression = Compression::detect(reader.fill_buf().at("read", &layer.digest)?)?;
+    let shown = format!("layer {}", layer.digest);
+    let blob = pipeline::Blob { reader: Box::new(reader), compression, expansion: Expansion::default(), shown };
+    let mut read = None;
+    let applied = store.writing_back(|written| {
+        pipeline::ahead([Ok(blob)].into_iter(), |stream| {
+            store.apply_named_layer(&key, &mut |sink: &mut dyn Sink| {
+                let mut plain = Watched { stream: &mut *stream, cancel, written };
+                let decoded = tar::decode(&mut plain, &Limits::default(), sink)?;
+                let diff_id = check(&stream.finish()?, layer)?;
+                read = Some((diff_id, decoded.bytes));
+                Ok(diff_id)
+            })
+        })
     })?;
     if applied.skipped_devices + applied.clamped_times + applied.dropped_xattrs > 0 {
         tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
     }
-    let (digest, size) = plain.finish();
+    let (diff_id, size) = read.ok_or_else(|| Error::data_loss(format!("the layer {} was not read", layer.digest)))?;
     Ok(Descriptor {
         media_type: PLAIN.to_owned(),
-        digest: digest.to_string(),
+        digest: diff_id.to_string(),
         size: i64::try_from(size).unwrap_or(i64::MAX),
         annotations: layer.annotations.clone(),
     })
+}
+
+/// The DiffID of a blob that is what `layer` says. containerd has checked it too, when it got the blob.
+fn check(end: &pipeline::End, layer: &Descriptor) -> Result<DiffId> {
+    match layer.digest.parse::<Digest>() {
+        Ok(said) if end.blob != Some(said) => Err(Error::data_loss(format!("the blob {said} is damaged"))),
+        _ => Ok(end.diff_id),
+    }
 }
 
 fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) -> Result<Descriptor> {
@@ -159,20 +177,20 @@ fn fresh_reference() -> String {
     format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A sink that ends when nobody waits for the answer any more.
-struct Stoppable<'a> {
-    inner: &'a mut dyn Sink,
+/// The plain bytes of a layer, as long as somebody waits for the answer.
+struct Watched<'a, 'b> {
+    stream: &'a mut Stream<'b>,
     cancel: &'a Cancel,
+    /// Takes how many bytes were read, which is about what is written then.
+    written: &'a dyn Fn(u64),
 }
 
-impl Sink for Stoppable<'_> {
-    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
+impl Read for Watched<'_, '_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.cancel.check()?;
-        self.inner.change(change, data)
-    }
-
-    fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
-        self.inner.piece(piece)
+        let count = self.stream.read(buffer)?;
+        (self.written)(count as u64);
+        Ok(count)
     }
 }
 

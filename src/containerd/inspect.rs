@@ -140,3 +140,47 @@ fn daemon(plugin: &Known) -> Option<Finding> {
         Ok(()) => good("daemon", format!("answers at {address}")),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::proto::introspection::Status as InitError;
+    use super::*;
+
+    fn known(kind: &str, id: &str) -> Known {
+        Known { r#type: kind.to_owned(), id: id.to_owned(), ..Known::default() }
+    }
+
+    fn said(findings: &[Finding]) -> Vec<(&str, bool, &str)> {
+        findings.iter().map(|finding| (finding.what, finding.good, finding.found.as_str())).collect()
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_setup_is_said() {
+        let right = known(SNAPSHOTTERS, SNAPSHOTTER);
+        assert_eq!(
+            said(&snapshotter(std::slice::from_ref(&right))),
+            [("snapshotter", true, "the plugin strata"), ("capabilities", true, "none")]
+        );
+        let missing = snapshotter(&[known(SNAPSHOTTERS, "overlayfs"), known("io.containerd.differ.v1", SNAPSHOTTER)]);
+        assert!(matches!(&missing[..], [one] if !one.good && one.found.contains("--print-config")), "{missing:?}");
+        let claims = snapshotter(&[Known { capabilities: vec!["rebase".to_owned()], ..right.clone() }]);
+        assert!(claims.iter().any(|one| !one.good && one.found.starts_with("rebase is claimed")), "{claims:?}");
+        let init_err = Some(InitError { code: Code::Unavailable as i32, message: "no socket".to_owned() });
+        let broken = snapshotter(&[Known { init_err, ..right }]);
+        assert_eq!(said(&broken), [("snapshotter", false, "no socket")]);
+    }
+
+    #[test]
+    fn a_differ_is_there_or_is_not() {
+        assert!(differ(&[known("io.containerd.differ.v1", DIFFER)]).good);
+        assert!(!differ(&[known("io.containerd.differ.v1", "walking"), known(SNAPSHOTTERS, DIFFER)]).good);
+    }
+
+    #[test]
+    fn nobody_listens_behind_a_plugin() {
+        let exports = [("address".to_owned(), "/nowhere/strata.sock".to_owned())].into();
+        let found = daemon(&Known { exports, ..known(SNAPSHOTTERS, SNAPSHOTTER) }).expect("an address");
+        assert!(!found.good && found.found.contains("is the daemon running?"), "{found:?}");
+        assert_eq!(daemon(&known(SNAPSHOTTERS, SNAPSHOTTER)), None, "too old to say where it is");
+    }
+}

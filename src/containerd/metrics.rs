@@ -9,14 +9,16 @@
 //! | `strata_calls_in_flight` | gauge | `call` |
 //! | `strata_snapshots` | gauge | `kind` |
 //! | `strata_trash_snapshots` | gauge | |
+//! | `strata_trash_bytes` | gauge | |
 //!
 //! # References
 //! OpenMetrics 1.0; Prometheus, "Metric and label naming".
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -32,6 +34,7 @@ use prometheus_client::registry::Registry;
 
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Result};
+use crate::id::Id;
 use crate::snapshotter::Kind;
 use crate::store::Store;
 
@@ -87,13 +90,15 @@ pub(super) struct Metrics {
     calls: Family<Outcome, Counter>,
     seconds: Family<ByCall, Histogram, fn() -> Histogram>,
     in_flight: Family<ByCall, Gauge>,
+    /// What is in the trash, with the bytes that it took when it was first seen: each is walked once.
+    trash: Mutex<BTreeMap<Id, u64>>,
 }
 
 impl Metrics {
     /// Nothing was called yet.
     pub fn new() -> Self {
         let seconds = Family::new_with_constructor((|| Histogram::new(BOUNDS_S)) as fn() -> Histogram);
-        Self { calls: Family::default(), seconds, in_flight: Family::default() }
+        Self { calls: Family::default(), seconds, in_flight: Family::default(), trash: Mutex::default() }
     }
 
     /// Counts a call that came.
@@ -108,21 +113,36 @@ impl Metrics {
         self.seconds.get_or_create(&ByCall { call }).observe(time.as_secs_f64());
     }
 
+    /// The bytes of the removed snapshots `trash` of `store`. Those who ask at the same time take turns.
+    fn trash_bytes(&self, store: &Store, trash: &[Id]) -> Result<u64> {
+        let mut known = self.trash.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|id, _| trash.contains(id));
+        for id in trash {
+            if !known.contains_key(id) {
+                known.insert(*id, store.bytes_of_removed(*id)?);
+            }
+        }
+        Ok(known.values().sum())
+    }
+
     /// All figures, with those of `store` as of now.
     fn text(&self, store: &Store) -> Result<String> {
         let census = store.census()?;
-        let (snapshots, trash) = (Family::<ByKind, Gauge>::default(), Gauge::<i64>::default());
+        let snapshots = Family::<ByKind, Gauge>::default();
+        let (trash, trash_bytes) = (Gauge::<i64>::default(), Gauge::<i64>::default());
         for kind in [Kind::View, Kind::Active, Kind::Committed] {
             let count = census.snapshots.get(&kind).copied().unwrap_or_default();
             snapshots.get_or_create(&ByKind { kind: kind.to_string() }).set(gauge(count));
         }
-        trash.set(gauge(census.trash));
+        trash.set(gauge(census.trash.len() as u64));
+        trash_bytes.set(gauge(self.trash_bytes(store, &census.trash)?));
         let mut registry = Registry::with_prefix("strata");
         registry.register("calls", "Calls that ended, by how", self.calls.clone());
         registry.register("call_seconds", "How long calls took", self.seconds.clone());
         registry.register("calls_in_flight", "Calls under way or waiting", self.in_flight.clone());
         registry.register("snapshots", "Snapshots of this owner", snapshots);
         registry.register("trash_snapshots", "Removed snapshots whose space is not free yet", trash);
+        registry.register("trash_bytes", "What those took when they were removed", trash_bytes);
         let mut said = String::new();
         text::encode(&mut said, &registry).map_err(|error| Error::data_loss("writing figures").with_source(error))?;
         Ok(said)

@@ -28,6 +28,7 @@ mod content;
 mod convert;
 mod daemon;
 mod diff;
+mod front;
 pub mod inspect;
 mod metrics;
 mod pool;

@@ -40,7 +40,12 @@ impl Pool {
         });
         let done = done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the thread of this call stopped")));
         call.answer(&done);
-        done.map_err(|error| convert::status(&error))
+        done.map_err(|error| {
+            let mut status = convert::status(&error);
+            // The mark of a failure that is in the log already; it stays in this process.
+            status.set_source(Arc::new(error));
+            status
+        })
     }
 }
 
@@ -133,4 +138,85 @@ impl Drop for Unanswered<'_> {
 fn is_for_the_operator(kind: ErrorKind) -> bool {
     use ErrorKind::{AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound};
     !matches!(kind, AlreadyExists | Cancelled | FailedPrecondition | InvalidArgument | NotFound)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use tokio::runtime::{Builder, Runtime};
+
+    use super::*;
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+    }
+
+    /// Lets other tasks run until `done`.
+    async fn until(done: impl Fn() -> bool) {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// What was begun is done, what waits for a thread goes with its caller.
+    #[test]
+    fn who_goes_away_takes_along_what_was_not_begun() {
+        let (begun, done, never) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let (go, wait) = mpsc::channel::<()>();
+        let pool = Pool::new(1, &Arc::new(Metrics::new()));
+        runtime().block_on(async {
+            let first = tokio::spawn({
+                let (pool, begun, done) = (pool.clone(), Arc::clone(&begun), Arc::clone(&done));
+                async move {
+                    let work = move || {
+                        begun.store(true, Ordering::SeqCst);
+                        let _ = wait.recv();
+                        done.store(true, Ordering::SeqCst);
+                        Ok(())
+                    };
+                    pool.run(Call::new("Prepare", "first"), work).await
+                }
+            });
+            until(|| begun.load(Ordering::SeqCst)).await;
+            let second = tokio::spawn({
+                let (pool, never) = (pool.clone(), Arc::clone(&never));
+                let work = move || {
+                    never.store(true, Ordering::SeqCst);
+                    Ok(())
+                };
+                async move { pool.run(Call::new("Prepare", "second"), work).await }
+            });
+            tokio::task::yield_now().await;
+            for call in [first, second] {
+                call.abort();
+                assert!(call.await.expect_err("it was dropped").is_cancelled());
+            }
+            assert!(!done.load(Ordering::SeqCst));
+            go.send(()).expect("the first call waits");
+            until(|| done.load(Ordering::SeqCst)).await;
+            pool.run(Call::new("Stat", "third"), || Ok(())).await.expect("there is a thread again");
+        });
+        assert!(!never.load(Ordering::SeqCst), "nobody waits for it");
+    }
+
+    #[test]
+    fn work_is_told_that_nobody_waits() {
+        let cancel = Cancel::default();
+        let guard = cancel.on_drop();
+        cancel.check().expect("somebody waits");
+        drop(guard);
+        assert_eq!(cancel.check().expect_err("nobody waits").kind(), ErrorKind::Cancelled);
+    }
+
+    /// The log has it already: see [`super::super::front`].
+    #[test]
+    fn a_failure_carries_its_error() {
+        use std::error::Error as _;
+        let pool = Pool::new(1, &Arc::new(Metrics::new()));
+        let failing = pool.run(Call::new("Stat", "a"), || Err::<(), _>(Error::not_found("no a")));
+        let status = runtime().block_on(failing).expect_err("it fails");
+        assert_eq!((status.code(), status.message()), (tonic::Code::NotFound, "no a"));
+        assert!(status.source().is_some());
+    }
 }

@@ -1,11 +1,17 @@
 //! Writing a stream of changes into an active snapshot, and the spelling of the archive that it comes from beside it.
 
+use super::meta::Level;
+use super::rows::{self, Row};
 use super::{Claim, Flush, Origin, Store, streams};
 use crate::changeset::Sink;
 use crate::changeset::apply::{Applied, Applier};
 use crate::error::Result;
+use crate::id::DiffId;
 use crate::mount;
 use crate::tree::Dir;
+
+/// Pushes changes into a sink, and answers with the digest of the layer that they come from, where it knows one.
+type Produce<'a> = dyn FnMut(&mut dyn Sink) -> Result<Option<DiffId>> + 'a;
 
 impl Store {
     /// Writes the layer that `produce` decodes ([`crate::changeset::tar::decode`]) into `key`, a snapshot of
@@ -15,15 +21,24 @@ impl Store {
     /// # Errors
     /// As [`Snapshotter::apply`](crate::Snapshotter::apply).
     pub fn apply_layer(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
-        self.apply_with(key, true, produce)
+        self.apply_with(key, true, &mut |sink| produce(sink).map(|()| None))
     }
 
-    pub(super) fn apply_with(
+    /// As [`Store::apply_layer`], into a snapshot of which others may have the mounts. `produce` answers with the DiffID,
+    /// and the snapshot has it once it is committed under the ChainID that the layer has on top of the parent's (what
+    /// is before a last slash does not count): then whoever commits it says that it is this layer and nothing else.
+    ///
+    /// # Errors
+    /// As [`Snapshotter::apply`](crate::Snapshotter::apply).
+    pub fn apply_named_layer(
         &self,
         key: &str,
-        record: bool,
-        produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>,
+        produce: &mut dyn FnMut(&mut dyn Sink) -> Result<DiffId>,
     ) -> Result<Applied> {
+        self.apply_with(key, true, &mut |sink| produce(sink).map(Some))
+    }
+
+    pub(super) fn apply_with(&self, key: &str, record: bool, produce: &mut Produce<'_>) -> Result<Applied> {
         let claim = self.claim(key, &format!("cannot apply to {key:?}"))?;
         let applied = self.apply_to(&claim, record, produce);
         if applied.is_err() && record {
@@ -33,18 +48,16 @@ impl Store {
         applied
     }
 
-    fn apply_to(
-        &self,
-        claim: &Claim<'_>,
-        record: bool,
-        produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>,
-    ) -> Result<Applied> {
+    fn apply_to(&self, claim: &Claim<'_>, record: bool, produce: &mut Produce<'_>) -> Result<Applied> {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
         // What an earlier layer left here is not all that is in the snapshot now.
         streams::remove(&self.root, row.id)?;
+        if row.diff_id.is_some() {
+            self.note_layer(row, None)?;
+        }
         let mut applier =
             if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
-        produce(&mut applier)?;
+        let diff_id = produce(&mut applier)?;
         let applied = applier.finish()?;
         // What an importer writes, it syncs with the other layers.
         if row.origin == Origin::Named && self.waits(Flush::Now) {
@@ -52,7 +65,16 @@ impl Store {
             let listed = !self.backend.capabilities().seal_is_durable;
             let survey = listed.then(|| self.backend.survey(row.id, &claim.stack[1..])).transpose()?;
             self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes))?;
+            streams::sync(&self.root, row.id)?;
+        }
+        if diff_id.is_some() {
+            self.note_layer(row, diff_id)?;
         }
         Ok(applied)
+    }
+
+    /// Notes what was applied to an active snapshot: a power cut may take the note, and then nothing is known.
+    fn note_layer(&self, row: &Row, diff_id: Option<DiffId>) -> Result<()> {
+        self.meta.transact(Level::Relaxed, |tx| rows::set_diff_id(tx, row.row, diff_id))
     }
 }

@@ -7,7 +7,7 @@ use super::rows::{self, New, Origin, Published, Row, State};
 use super::{Flush, Store, streams};
 use crate::backend::Survey;
 use crate::error::{Error, Result};
-use crate::id::{DiffId, Id, check_key};
+use crate::id::{ChainId, DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
 
 /// What a commit knows besides the name and the labels.
@@ -35,6 +35,19 @@ struct ReservedName {
     parents: Vec<Id>,
     /// Whether a parent may still be lost with the power.
     sand: bool,
+    /// The layer that was applied, if the name says that there is nothing else in the snapshot.
+    layer: Option<DiffId>,
+}
+
+/// The layer that was applied to an active snapshot, if `name` is what a snapshot of it is called on top of `parent`: its
+/// ChainID, behind whatever a client puts before a slash. Any other name promises nothing of what was written besides.
+fn layer_by_name(applied: DiffId, name: &str, parent: Option<&str>) -> Option<DiffId> {
+    let chain = |name: &str| name.rsplit('/').next().and_then(|last| last.parse().ok()).map(ChainId);
+    let expected = match parent {
+        None => ChainId::base(applied),
+        Some(parent) => chain(parent)?.push(applied),
+    };
+    (chain(name)? == expected).then_some(applied)
 }
 
 impl Store {
@@ -79,7 +92,14 @@ impl Store {
         rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
         let parents = rows::chain(tx, active.parent)?;
         let sand = rows::stands_on_sand(tx, active.parent)?;
-        Ok(ReservedName { row, id, active, parents, sand })
+        let layer = match active.diff_id {
+            None => None,
+            Some(applied) => {
+                let parent = active.parent.map(|row| rows::by_number(tx, row)).transpose()?.flatten();
+                layer_by_name(applied, name, parent.as_ref().map(|row| row.name.as_str()))
+            }
+        };
+        Ok(ReservedName { row, id, active, parents, sand, layer })
     }
 
     fn seal(&self, name: &str, reserved: &ReservedName, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
@@ -93,7 +113,8 @@ impl Store {
             active.id
         };
         let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
-        match terms.diff_id {
+        let diff_id = terms.diff_id.or(reserved.layer);
+        match diff_id {
             Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
             Some(_) => {}
             // Something else was written into it than a layer.
@@ -108,7 +129,7 @@ impl Store {
         }
         let durable = terms.flush == Flush::Now;
         let held_by = (terms.origin == Origin::Image).then_some(worker);
-        let published = Published { name, usage, durable, origin: terms.origin, diff_id: terms.diff_id, held_by };
+        let published = Published { name, usage, durable, origin: terms.origin, diff_id, held_by };
         self.meta.transact(self.level(terms.flush), |tx| {
             let row = if capabilities.seals_to_fresh_id {
                 rows::discard(tx, active.row)?;
@@ -123,5 +144,28 @@ impl Store {
             }
             rows::set_labels(tx, row, labels)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Digest;
+
+    #[test]
+    fn a_name_says_which_layer_it_is() {
+        let (low, high) = (Digest::of(b"low"), Digest::of(b"high"));
+        let chain = ChainId::base(low).push(high);
+        for (name, parent) in
+            [(chain.to_string(), low.to_string()), (format!("default/7/{chain}"), format!("k8s.io/3/{low}"))]
+        {
+            assert_eq!(layer_by_name(high, &name, Some(&parent)), Some(high), "{name}");
+            assert_eq!(layer_by_name(low, &name, Some(&parent)), None, "another layer");
+            assert_eq!(layer_by_name(high, &name, None), None, "no parent");
+            assert_eq!(layer_by_name(high, &name, Some("named by somebody")), None);
+            assert_eq!(layer_by_name(high, &format!("{name}-init"), Some(&parent)), None);
+        }
+        assert_eq!(layer_by_name(low, &format!("default/1/{low}"), None), Some(low));
+        assert_eq!(layer_by_name(low, "app", None), None);
     }
 }

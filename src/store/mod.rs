@@ -387,12 +387,13 @@ impl Store {
         Ok(())
     }
 
-    /// The DiffID that was recorded for `key`.
+    /// The DiffID that was recorded for `key`, if it is committed: an active snapshot goes on changing.
     ///
     /// # Errors
     /// `NotFound`.
     pub fn diff_id(&self, key: &str) -> Result<Option<DiffId>> {
-        Ok(self.stack(key)?.0.diff_id)
+        let row = self.stack(key)?.0;
+        Ok(row.diff_id.filter(|_| row.kind == Kind::Committed))
     }
 }
 
@@ -487,7 +488,7 @@ impl Snapshotter for Store {
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
-        self.apply_with(key, false, produce)
+        self.apply_with(key, false, &mut |sink| produce(sink).map(|()| None))
     }
 }
 

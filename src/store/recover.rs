@@ -21,9 +21,10 @@ use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
 use super::{Flush, Store, streams};
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
+use crate::tree::{Dir, walk};
 
 /// Changes with every boot of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
@@ -42,8 +43,8 @@ pub struct Freed {
 pub struct Census {
     /// Snapshots, by kind.
     pub snapshots: BTreeMap<Kind, u64>,
-    /// Removed snapshots whose space is not free yet.
-    pub trash: u64,
+    /// Removed snapshots whose space is not free yet, of all owners.
+    pub trash: Vec<Id>,
 }
 
 /// Clears up behind processes that died and behind a power cut.
@@ -244,10 +245,21 @@ impl Store {
     /// # Errors
     /// What the database reports.
     pub fn census(&self) -> Result<Census> {
-        self.meta.view(|tx| {
-            let trash = rows::trash(tx)?.len() as u64;
-            Ok(Census { snapshots: rows::count(tx, &self.owner)?, trash })
-        })
+        self.meta.view(|tx| Ok(Census { snapshots: rows::count(tx, &self.owner)?, trash: rows::trash(tx)? }))
+    }
+
+    /// The allocated bytes of `id`, a removed snapshot; nothing once it is free. It takes a walk. Where snapshots share
+    /// what is in them (btrfs), what others have too is counted.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn bytes_of_removed(&self, id: Id) -> Result<u64> {
+        let Some(layer) = self.backend.layer(id) else { return Ok(0) };
+        match Dir::open(&layer.dir).and_then(|dir| walk::usage(&dir)) {
+            // Somebody frees it at the moment.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
+            space => space.map(|space| space.size_bytes),
+        }
     }
 
     /// Removes the snapshots that images needed and nothing uses any more, and frees all space that can be freed. What a

@@ -262,6 +262,13 @@ pub(super) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Op
     Ok(())
 }
 
+/// Sets the digest of the layer that an active snapshot was made from so far.
+pub(super) fn set_diff_id(tx: &Transaction<'_>, row: i64, diff_id: Option<DiffId>) -> Answer<()> {
+    tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE row = ?1 AND kind = 2")?
+        .execute(params![row, diff_id.map(|digest| digest.to_string())])?;
+    Ok(())
+}
+
 /// Makes a row ready that stays with who has it in work.
 pub(super) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET state = ?2 WHERE row = ?1")?.execute(params![row, State::Ready as i64])?;

@@ -9,11 +9,12 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::XattrFlags;
 use strata::Snapshotter;
+use strata::changeset::Sink;
 use strata::changeset::tar::{Limits, decode};
 use strata::id::{DiffId, Digest};
 use strata::registry::Choice;
 use strata::snapshotter::Labels;
-use strata::store::{CheckOptions, Checked, Flush, Origin, Problem, Remedy, Store, Terms};
+use strata::store::{CheckOptions, Checked, Flush, LayerOptions, Origin, Problem, Remedy, Store, Terms};
 
 use super::lifecycle::write;
 use super::{Bench, on_each};
@@ -253,5 +254,48 @@ fn a_check_can_be_called_off() {
         let options = CheckOptions { deep: true, record: true, cancel: Some(&cancel) };
         let error = store.check(&options).expect_err("called off");
         assert_eq!(error.kind(), strata::ErrorKind::Cancelled);
+    });
+}
+
+/// Who commits under the ChainID says that the snapshot is that layer and nothing else. Any other name says nothing.
+#[test]
+fn a_layer_is_known_by_the_name_that_it_gets() {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o640);
+    header.set_size(7);
+    archive.append_data(&mut header, "file", &b"content"[..]).expect("memory");
+    let layer = archive.into_inner().expect("memory");
+    let diff_id = Digest::of(&layer);
+    on_each(|bench| {
+        let (store, who) = (bench.store("store"), bench.setting.name);
+        let apply = |key: &str| {
+            store.prepare(key, "", NONE).expect("prepare");
+            let mut produce =
+                |sink: &mut dyn Sink| decode(&mut &layer[..], &Limits::default(), sink).map(|_| Digest::of(&layer));
+            store.apply_named_layer(key, &mut produce).expect("apply");
+            assert_eq!(store.diff_id(key).expect("stat"), None, "{who}: it may still change");
+        };
+        for (name, known) in [(format!("default/3/{diff_id}"), Some(diff_id)), ("app".to_owned(), None)] {
+            apply("making");
+            store.commit(&name, "making", NONE).expect("commit");
+            assert_eq!(store.diff_id(&name).expect("stat"), known, "{who}: {name}");
+        }
+        let mut again = Vec::new();
+        let name = format!("default/3/{diff_id}");
+        store.write_layer(&name, &LayerOptions::default(), &mut again).expect("write");
+        assert!(again == layer, "{who}: byte for byte");
+        // What is applied in the ordinary way afterwards is not in the layer.
+        apply("mixed");
+        store.apply("mixed", &mut |sink| decode(&mut &layer[..], &Limits::default(), sink).map(drop)).expect("apply");
+        store.commit(&format!("default/4/{diff_id}"), "mixed", NONE).expect("commit");
+        assert_eq!(store.diff_id(&format!("default/4/{diff_id}")).expect("stat"), None, "{who}");
+        // What somebody wrote besides is found, because the name denies it.
+        apply("touched");
+        let dir = PathBuf::from(store.mounts("touched").expect("mounts")[0].source());
+        fs::write(dir.join("file"), b"changed").expect("write");
+        store.commit(&format!("default/5/{diff_id}"), "touched", NONE).expect("commit");
+        let checked = check(&store, DEEP);
+        assert_eq!((checked.verified, checked.damaged()), (1, 1), "{who}: {checked:?}");
     });
 }

@@ -25,6 +25,12 @@ pub(crate) fn ok(command: &mut Command) -> String {
     text(&command.output().expect("run")).unwrap_or_else(|failed| panic!("{command:?}: {failed}"))
 }
 
+/// What `strata check` finds in the store, whoever owns what.
+pub(crate) fn check(bench: &Bench, options: &[&str]) -> serde_json::Value {
+    let said = ok(bench.strata(&["check", "--json"]).args(options));
+    serde_json::from_str(&said).expect("JSON")
+}
+
 /// The snapshot of the topmost layer of the only image.
 pub(crate) fn top(containerd: &Containerd) -> String {
     let list = containerd.ok(&["snapshots", "ls"]);
@@ -89,6 +95,8 @@ fn everyday(bench: &Bench, containerd: &Containerd) {
     assert_eq!(containerd.snapshots(), Vec::<String>::new(), "the garbage collector left something");
     assert_eq!(super::names(&bench.client()), Vec::<String>::new(), "containerd left something with us");
     bench.wait_for_space(own.len());
+    let checked = check(bench, &["--deep"]);
+    assert_eq!(checked["findings"], serde_json::json!([]), "{checked}");
     assert_eq!(ok(&mut bench.strata(&["tree", "--digest", &key])), tree, "containerd changed what is not its own");
     assert_eq!(ok(&mut bench.strata(&["ls", "--json"])), listed);
 }

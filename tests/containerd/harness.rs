@@ -84,6 +84,22 @@ impl Bench {
         Client::connect(&self.socket(), Plugin::default()).expect("connect")
     }
 
+    /// Takes a lock of the store, as another process would: `recover`, by which recoveries take turns, or `drain`, by which
+    /// those do who free space.
+    pub(crate) fn hold(&self, name: &str) -> Held {
+        let file = fs::File::options().write(true).create(true).truncate(false).open(self.path("store/run").join(name));
+        let file = file.expect("a lock file");
+        let whole = libc::flock {
+            l_type: libc::F_WRLCK as libc::c_short,
+            l_whence: libc::SEEK_SET as libc::c_short,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        nix::fcntl::fcntl(&file, nix::fcntl::FcntlArg::F_OFD_SETLKW(&whole)).expect("lock");
+        Held(file)
+    }
+
     /// The ids of which something is on disk.
     pub(crate) fn on_disk(&self) -> usize {
         fs::read_dir(self.path("store/s")).expect("the store").count()
@@ -99,6 +115,9 @@ impl Bench {
         assert_eq!(self.on_disk(), count);
     }
 }
+
+/// A lock that is held until it is dropped.
+pub(crate) struct Held(#[expect(dead_code, reason = "the descriptor is the lock")] fs::File);
 
 impl Drop for Bench {
     fn drop(&mut self) {
@@ -138,10 +157,20 @@ impl Process {
         nix::unistd::Pid::from_raw(self.child.id().try_into().expect("a pid"))
     }
 
-    /// Asks it to stop, and answers with its exit status.
-    pub(crate) fn stop(mut self) -> Option<i32> {
+    /// Asks it to stop.
+    pub(crate) fn terminate(&self) {
         nix::sys::signal::kill(self.pid(), nix::sys::signal::Signal::SIGTERM).expect("kill");
+    }
+
+    /// Its exit status, when it has ended.
+    pub(crate) fn wait(mut self) -> Option<i32> {
         self.child.wait().expect("wait").code()
+    }
+
+    /// Asks it to stop, and answers with its exit status.
+    pub(crate) fn stop(self) -> Option<i32> {
+        self.terminate();
+        self.wait()
     }
 }
 

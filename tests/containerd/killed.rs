@@ -84,12 +84,51 @@ fn unpacks(version: &Version) {
             let script = "test -e /tmp/6/199 && test -e /tmp/1/0 && exit 7";
             let ran = everyday::run(&containerd, large.name, "after", script);
             assert_eq!(ran.0, Some(7), "{}, kill {kill}: {}", setting.0, ran.1);
+            // It may say that it cannot verify what containerd wrote itself.
+            assert_eq!(everyday::check(&bench, &["--deep"])["damaged"], 0, "{}, kill {kill}", setting.0);
             containerd.ok(&["images", "rm", "--sync", large.name]);
             assert_eq!(containerd.snapshots(), Vec::<String>::new(), "{}, kill {kill}", setting.0);
             assert_eq!(super::names(&bench.client()), Vec::<String>::new(), "{}, kill {kill}", setting.0);
             bench.wait_for_space(0);
+            sound(&bench);
             drop(daemon);
         }
+    }
+}
+
+/// Nothing is damaged, and nothing left over.
+fn sound(bench: &Bench) {
+    let checked = everyday::check(bench, &[]);
+    assert_eq!(checked["findings"], serde_json::json!([]), "{checked}");
+}
+
+/// It is not the daemon that goes, but who called it.
+#[test]
+fn clients_in_the_middle_of_unpacks() {
+    let Some(version) = Version::unpacked() else { return };
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let archive = bench.path("large.tar");
+        let large = large_image();
+        large.write(&archive);
+        let archive = archive.to_str().expect("a path");
+        let daemon = bench.daemon();
+        let containerd = Containerd::start(&bench, &version);
+        for kill in 0..KILLS {
+            let mut importing = import(&containerd, archive);
+            thread::sleep(Duration::from_millis(40 + 60 * kill));
+            importing.kill().expect("kill");
+            importing.wait().expect("wait");
+        }
+        import_at_last(&containerd, archive);
+        let ran = everyday::run(&containerd, large.name, "after", "test -e /tmp/6/199 && exit 7");
+        assert_eq!(ran.0, Some(7), "{}: {}", setting.0, ran.1);
+        assert_eq!(everyday::check(&bench, &["--deep"])["verified"], 7, "{}: every layer", setting.0);
+        containerd.ok(&["images", "rm", "--sync", large.name]);
+        assert_eq!(super::names(&bench.client()), Vec::<String>::new(), "{}", setting.0);
+        bench.wait_for_space(0);
+        sound(&bench);
+        assert_eq!(daemon.stop(), Some(0));
     }
 }
 
@@ -128,6 +167,7 @@ fn in_the_middle_of_commits() {
                 client.remove(&format!("key {count}")).expect("remove");
             }
             bench.wait_for_space(acknowledged.load(Ordering::Relaxed));
+            sound(&bench);
         }
         let count = acknowledged.load(Ordering::Relaxed);
         support::say(&format!("{}: {count} commits acknowledged, {KILLS} kills", setting.0));

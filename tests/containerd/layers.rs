@@ -4,13 +4,16 @@
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
+use std::process::Command;
 
+use serde_json::{Value, json};
 use strata::Snapshotter;
 use strata::changeset::blob::{Compression, Decompress, Expansion};
 use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::id::Digest;
 use strata::mount;
+use strata::registry::Choice;
 use strata::snapshotter::Kind;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, Timestamp, text};
@@ -98,11 +101,11 @@ fn described(tree: &Tree, path: &str) -> String {
     })
 }
 
-/// What an active snapshot on the only image shows: the case where containerd's overlayfs loses the root's attributes.
-fn unpacked(bench: &Bench) -> Tree {
-    let client = bench.client();
+/// The snapshot of the topmost layer of the only image, as the daemon calls it.
+fn top_of(bench: &Bench) -> String {
     let (mut tops, mut parents) = (Vec::new(), Vec::new());
-    client
+    bench
+        .client()
         .walk(&[], &mut |info| {
             assert_eq!(info.kind, Kind::Committed);
             tops.push(info.name.clone());
@@ -112,7 +115,13 @@ fn unpacked(bench: &Bench) -> Tree {
         .expect("walk");
     tops.retain(|name| !parents.contains(name));
     assert_eq!(tops.len(), 1, "{tops:?}");
-    let mounts = client.prepare("look", &tops[0], &[].into()).expect("prepare");
+    tops.remove(0)
+}
+
+/// What an active snapshot on the only image shows: the case where containerd's overlayfs loses the root's attributes.
+fn unpacked(bench: &Bench) -> Tree {
+    let client = bench.client();
+    let mounts = client.prepare("look", &top_of(bench), &[].into()).expect("prepare");
     let tree = Tree::read(&Dir::from_fd(mount::detached(&mounts).expect("mount"), "look")).expect("read");
     client.remove("look").expect("remove");
     tree
@@ -148,6 +157,91 @@ fn follow_the_specification() {
             containerd.ok(&["images", "rm", "--sync", rule.name]);
         }
     }
+}
+
+/// Where the layer of the snapshot `name` lies on disk.
+fn on_disk(bench: &Bench, name: &str) -> std::path::PathBuf {
+    let mounts = bench.client().view("look", name, &[].into()).expect("view");
+    bench.client().remove("look").expect("remove");
+    let top = mounts[0].options().into_iter().find_map(|option| {
+        let lower = option.strip_prefix("lowerdir=")?;
+        lower.split(':').next().map(str::to_owned)
+    });
+    top.unwrap_or_else(|| mounts[0].source()).into()
+}
+
+/// What the differ applied, a deep check reads again, and compares with the layer that containerd got.
+#[test]
+fn are_known_by_their_digests() {
+    let Some(version) = Version::unpacked() else { return };
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let daemon = bench.daemon();
+        let containerd = Containerd::start(&bench, &version);
+        let archive = bench.path("small.tar");
+        everyday::small_image().write(&archive);
+        containerd.ok(&["images", "import", archive.to_str().expect("a path")]);
+        let checked = everyday::check(&bench, &["--deep"]);
+        assert_eq!((&checked["verified"], &checked["findings"]), (&json!(3), &json!([])), "{}: {checked}", setting.0);
+        // Neither the size nor the time changes.
+        let top = bench.client().stat(&top_of(&bench)).expect("stat");
+        let file = on_disk(&bench, &top.name).join("etc/hello");
+        let before = std::fs::metadata(&file).and_then(|stat| stat.modified()).expect("stat");
+        if setting.0 == Choice::Btrfs {
+            let subvolume = file.ancestors().nth(2).expect("its subvolume");
+            let thaw = ["property", "set", "-f", subvolume.to_str().expect("a path"), "ro", "false"];
+            assert!(Command::new("btrfs").args(thaw).status().expect("run btrfs").success());
+        }
+        std::fs::write(&file, b"bad  day\n").expect("write");
+        std::fs::File::options().write(true).open(&file).and_then(|file| file.set_modified(before)).expect("utimes");
+        let output = bench.strata(&["check", "--deep", "--json"]).output().expect("run");
+        assert_eq!(output.status.code(), Some(1), "{}", setting.0);
+        let checked: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        assert_eq!((&checked["verified"], &checked["damaged"]), (&json!(2), &json!(1)), "{}: {checked}", setting.0);
+        assert!(checked["findings"][0]["message"].as_str().is_some_and(|said| said.contains(&top.name)), "{checked}");
+        assert_eq!(daemon.stop(), Some(0));
+    }
+}
+
+/// By the transfer service, which has the differ from `unpack_config`; the other tests let ctr do the work.
+#[test]
+fn are_unpacked_by_the_transfer_service() {
+    let Some(version) = Version::unpacked() else { return };
+    for setting in SETTINGS {
+        let Some(bench) = Bench::new(setting) else { continue };
+        let daemon = bench.daemon();
+        let containerd = Containerd::start(&bench, &version);
+        let archive = bench.path("image.tar");
+        let rule = &RULES[0];
+        let layers = [rule.lower, rule.upper].map(|made| made(Layer::new()).finish()).into();
+        Image { name: rule.name, layers }.write(&archive);
+        let archive_name = archive.to_str().expect("a path");
+        containerd.ok(&["images", "import", "--local=false", "--snapshotter", "strata", archive_name]);
+        let applied = daemon.log().lines().filter(|line| line.contains("Apply") && line.contains("done")).count();
+        assert_eq!(applied, 2, "{}: {}", setting.0, daemon.log());
+        let tree = unpacked(&bench);
+        assert_eq!(text::digest(&tree).to_string(), imported(&bench, &archive), "{}", setting.0);
+    }
+}
+
+/// containerd asks strata's differ first, whatever the snapshotter, and goes on to its own for mounts of others.
+#[test]
+fn of_other_snapshotters_are_left_to_containerd() {
+    let Some(version) = Version::unpacked() else { return };
+    let Some(bench) = Bench::new(SETTINGS[0]) else { return };
+    let daemon = bench.daemon();
+    let containerd = Containerd::start(&bench, &version);
+    let archive = bench.path("small.tar");
+    everyday::small_image().write(&archive);
+    for other in ["native", "overlayfs"] {
+        containerd.ok(&["images", "import", "--snapshotter", other, archive.to_str().expect("a path")]);
+        let listed = containerd.ok(&["snapshots", "--snapshotter", other, "ls"]);
+        assert_eq!(listed.lines().count(), 4, "a heading and three layers: {listed}");
+    }
+    let asked = daemon.log().lines().filter(|line| line.contains("Apply") && line.contains("unsupported")).count();
+    assert_eq!(asked, 6, "{}", daemon.log());
+    assert_eq!(super::names(&bench.client()), Vec::<String>::new());
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 /// Changes that containerd's own differ does not see: other bytes of the same length at the same time, and attributes.

@@ -14,7 +14,10 @@ mod harness;
 mod image;
 mod killed;
 mod layers;
+mod patience;
+mod refusals;
 mod service;
+mod wire;
 
 use strata::mount::scratch::FsType;
 use strata::registry::Choice;

@@ -1,11 +1,14 @@
 //! The daemon itself: who may start it, what it refuses, how it stops.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
+use rustix::process::Uid;
 use serde_json::json;
 
 use strata::mount::scratch::FsType;
@@ -94,12 +97,18 @@ fn a_list_has_no_end() {
 }
 
 /// What is at `/metrics` on the socket `path`.
-fn figures(path: &Path) -> String {
+pub(crate) fn figures(path: &Path) -> String {
     let mut stream = UnixStream::connect(path).expect("connect");
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
     let mut said = String::new();
     stream.read_to_string(&mut said).expect("read");
     said
+}
+
+/// The figure `name`, labels included, of those.
+pub(crate) fn figure(figures: &str, name: &str) -> Option<u64> {
+    let line = figures.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+    line.parse().ok()
 }
 
 #[test]
@@ -121,6 +130,7 @@ fn calls_are_counted() {
         "strata_snapshots{kind=\"view\"} 1",
         "strata_snapshots{kind=\"committed\"} 0",
         "strata_trash_snapshots 0",
+        "strata_trash_bytes 0",
     ] {
         assert!(said.lines().any(|found| found == line), "{line} is not in {said}");
     }
@@ -132,6 +142,92 @@ fn calls_are_counted() {
         (&json!("Prepare"), &json!("a"), &json!("already_exists"))
     );
     assert!(refused["micros"].as_u64().is_some(), "{refused}");
+}
+
+/// A removed snapshot takes space until that is freed, which somebody holds up here.
+#[test]
+fn what_waits_to_be_freed_is_counted() {
+    const BYTES: u64 = 3 << 20;
+    let Some(bench) = bench() else { return };
+    let metrics = bench.path("figures/socket");
+    let _daemon = bench.daemon_with(&["--metrics", metrics.to_str().expect("a path")]);
+    let client = bench.client();
+    let drain = bench.hold("drain");
+    for (key, committed) in [("active", false), ("committed", true)] {
+        let mounts = client.prepare(key, "", NONE).expect("prepare");
+        let file = Path::new(&mounts[0].source()).join("file");
+        std::fs::write(file, vec![1; BYTES as usize / 2]).expect("write");
+        if committed {
+            client.commit("name", key, NONE).expect("commit");
+        }
+    }
+    let waiting = || {
+        let said = figures(&metrics);
+        ["strata_trash_snapshots", "strata_trash_bytes"].map(|name| figure(&said, name).expect(name))
+    };
+    assert_eq!(waiting(), [0, 0]);
+    client.remove("active").expect("remove");
+    client.remove("name").expect("remove");
+    let [snapshots, bytes] = waiting();
+    assert_eq!(snapshots, 2);
+    assert!((BYTES..BYTES + (64 << 10)).contains(&bytes), "{bytes} bytes");
+    drop(drain);
+    client.cleanup().expect("cleanup");
+    assert_eq!(waiting(), [0, 0]);
+}
+
+/// What the socket's mode says, the kernel keeps; the daemon looks itself, for modes can be changed.
+#[test]
+fn another_user_is_not_served() {
+    let Some(bench) = bench() else { return };
+    let daemon = bench.daemon();
+    let (socket, dir) = (bench.socket(), bench.path("strata"));
+    std::fs::set_permissions(&socket, Permissions::from_mode(0o666)).expect("chmod");
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("chmod");
+    // A thread with a mount namespace of its own has a working directory of its own: the way there is root's alone.
+    std::env::set_current_dir(&dir).expect("chdir");
+    // What a daemon says first, by the protocol, or nothing if it hangs up.
+    let first_words = |user: u32| {
+        let words = move || {
+            let user = Uid::from_raw(user);
+            rustix::thread::set_thread_res_uid(user, user, user).expect("setresuid");
+            let mut stream = UnixStream::connect("strata.sock").expect("connect");
+            let _ = stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0");
+            let mut first = [0; 9];
+            stream.read(&mut first).unwrap_or(0)
+        };
+        std::thread::scope(|scope| scope.spawn(words).join().expect("a thread"))
+    };
+    assert_eq!(first_words(0), 9);
+    assert_eq!(first_words(65534), 0, "it was served");
+    std::env::set_current_dir("/").expect("chdir");
+    let lines = daemon.log().lines().filter(|line| line.contains("another user")).count();
+    assert_eq!(lines, 1, "{}", daemon.log());
+    bench.client().prepare("a", "", NONE).expect("its own user is served");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn sockets_that_cannot_be() {
+    let Some(bench) = bench() else { return };
+    let dir = bench.path("sockets");
+    std::fs::create_dir(&dir).expect("mkdir");
+    let at = |name: &str| dir.join(name).into_os_string().into_string().expect("a path");
+    let long = at(&"x".repeat(108));
+    let said = refused(&bench, &["--socket", &long]);
+    assert!(said.contains("107"), "{said}");
+    std::fs::write(at("file"), "text").expect("write");
+    let _others = UnixListener::bind(at("others")).expect("bind");
+    std::os::unix::fs::chown(at("others"), Some(65534), None).expect("chown");
+    for name in ["file", "others"] {
+        let said = refused(&bench, &["--socket", &at(name)]);
+        assert!(said.contains(&at(name)) && said.contains("choose another path"), "{said}");
+        assert!(dir.join(name).exists(), "{name} was removed");
+    }
+    std::fs::set_permissions(&dir, Permissions::from_mode(0o777)).expect("chmod");
+    let said = refused(&bench, &["--socket", &at("new")]);
+    assert!(said.contains("may write"), "{said}");
+    assert!(!bench.path("store/s").read_dir().is_ok_and(|mut names| names.next().is_some()), "a snapshot was made");
 }
 
 /// Noise, and clients that go away in the middle, are nobody's trouble.
@@ -168,10 +264,45 @@ fn settings_come_from_a_file_too() {
     let Some(bench) = bench() else { return };
     let file = bench.path("strata.toml");
     let file_name = file.to_str().expect("a path");
-    std::fs::write(&file, "sockett = \"/x\"\n").expect("write");
-    let said = refused(&bench, &["--config", file_name]);
-    assert!(said.contains("sockett") && said.contains(file_name), "{said}");
-    std::fs::write(&file, format!("socket = {:?}\nowner = \"local\"\n", bench.socket())).expect("write");
-    let said = refused(&bench, &["--config", file_name]);
-    assert!(said.contains("\"local\""), "the file's owner is used: {said}");
+    for (wrong, named) in [("sockett = \"/x\"\n", "sockett"), ("owner = \"o\"\n", "socket"), ("socket = 1\n", "socket")]
+    {
+        std::fs::write(&file, wrong).expect("write");
+        let said = refused(&bench, &["--config", file_name]);
+        assert!(said.contains(named), "{said}");
+    }
+    let (metrics, root) = (bench.path("figures/socket"), bench.path("elsewhere"));
+    let settings = format!(
+        "socket = {:?}\nowner = \"somebody\"\ncontainerd = \"/run/containerd.sock\"\nmetrics = {metrics:?}\nroot = {root:?}\n\
+         backend = \"copy\"\ndurability = \"none\"\n",
+        bench.socket()
+    );
+    std::fs::write(&file, settings).expect("write");
+    let serve = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
+        command.args(["serve", "--config", file_name]).args(more).env_remove("STRATA_LOG").env_remove("STRATA_ROOT");
+        bench.start(&mut command, &bench.socket())
+    };
+    let daemon = serve(&[]);
+    bench.client().prepare("a", "", NONE).expect("prepare");
+    assert_eq!(figure(&figures(&metrics), "strata_snapshots{kind=\"active\"}"), Some(1));
+    let log = daemon.log();
+    for said in ["backend=\"copy\"", "durability=\"none\"", "owner=\"somebody\"", "elsewhere"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+    assert_eq!(daemon.stop(), Some(0));
+    // What the command line says wins.
+    let _daemon = serve(&["--owner", "else"]);
+    assert_eq!(super::names(&bench.client()), Vec::<String>::new());
+}
+
+/// systemd finds nothing to say of the unit but that its program is not installed here.
+#[test]
+fn the_unit_is_one() {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/strata.service");
+    let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&unit).output() else {
+        return super::support::say("systemd is not installed: nobody else has read the unit");
+    };
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let about: Vec<&str> = said.lines().filter(|line| line.contains("strata")).collect();
+    assert!(about.iter().all(|line| line.contains("/usr/local/bin/strata")), "{said}");
 }

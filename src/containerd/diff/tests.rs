@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::changeset::Change;
 use crate::error::ErrorKind;
 use crate::registry::{self, Choice, Config};
 use crate::snapshotter::Labels;

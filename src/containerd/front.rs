@@ -1,0 +1,121 @@
+//! What every call passes on its way in and out, whatever service it is for.
+//!
+//! The deadline of the caller (`grpc-timeout`) is kept here, and answered by its own code. A call that no service gets to
+//! see has its line in the log from here: what is no message, or too long, or for a method that there is not.
+//!
+//! # References
+//! gRPC, `doc/PROTOCOL-HTTP2.md` ("Timeout", "Responses"), `doc/statuscodes.md`.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+use tonic::{Code, Status};
+
+/// The header that says how long the caller waits.
+const DEADLINE: &str = "grpc-timeout";
+
+/// The most digits of a deadline, by gRPC.
+const DIGITS_MAX: usize = 8;
+
+/// How much earlier than asked for the answer is: tonic watches the same header, and would say `Cancelled`.
+const MARGIN: Duration = Duration::from_millis(1);
+
+/// Passes `request` on. What is under way when its deadline comes is dropped; see [`super::pool`] for what becomes of it.
+pub(super) async fn pass(request: Request, next: Next) -> Response {
+    let path = request.uri().path().to_owned();
+    let answer = match deadline(request.headers()) {
+        None => next.run(request).await,
+        Some(limit) => match tokio::time::timeout(limit.saturating_sub(MARGIN), next.run(request)).await {
+            Ok(answer) => answer,
+            // Whose call it was tells that nobody waits for it.
+            Err(_) => return Status::deadline_exceeded(format!("not done within {limit:?}")).into_http(),
+        },
+    };
+    if let Some(status) = Status::from_header_map(answer.headers())
+        && status.code() != Code::Ok
+        && !is_told(&answer)
+    {
+        tracing::info!(call = path, code = ?status.code(), why = status.message(), "refused");
+    }
+    answer
+}
+
+/// Whether the failure is in the log: then the error that was logged is the source of the status.
+fn is_told(answer: &Response) -> bool {
+    answer.extensions().get::<Status>().is_some_and(|status| status.source().is_some())
+}
+
+/// How long the caller waits. What is no deadline is none: so do others.
+fn deadline(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(DEADLINE)?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if number.len() > DIGITS_MAX {
+        return None;
+    }
+    let number: u64 = number.parse().ok()?;
+    match unit {
+        "H" => Some(Duration::from_secs(number * 3600)),
+        "M" => Some(Duration::from_secs(number * 60)),
+        "S" => Some(Duration::from_secs(number)),
+        "m" => Some(Duration::from_millis(number)),
+        "u" => Some(Duration::from_micros(number)),
+        "n" => Some(Duration::from_nanos(number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::body::Body;
+    use axum::http::HeaderValue;
+    use axum::routing::post;
+    use tonic::codegen::Service as _;
+
+    use super::*;
+
+    fn headers(text: &str) -> HeaderMap {
+        [(DEADLINE.parse().expect("a name"), HeaderValue::from_str(text).expect("a value"))].into_iter().collect()
+    }
+
+    #[test]
+    fn deadlines() {
+        for (text, nanos) in [
+            ("2H", 7_200_000_000_000),
+            ("3M", 180_000_000_000),
+            ("4S", 4_000_000_000),
+            ("5m", 5_000_000),
+            ("6u", 6000),
+            ("7n", 7),
+        ] {
+            assert_eq!(deadline(&headers(text)).map(|limit| limit.as_nanos()), Some(nanos), "{text}");
+        }
+        for text in ["", "S", "5", "5s", "-5S", "123456789S", "5 S"] {
+            assert_eq!(deadline(&headers(text)), None, "{text:?}");
+        }
+        assert_eq!(deadline(&HeaderMap::new()), None);
+    }
+
+    /// The code of a call of what never answers, and of what answers at once.
+    fn code(path: &str, limit: &str) -> Option<Code> {
+        let router = Router::new().route("/never", post(std::future::pending::<()>)).route("/now", post(async || {}));
+        let mut router = router.layer(axum::middleware::from_fn(pass));
+        let mut request = Request::post(path).body(Body::empty()).expect("a request");
+        *request.headers_mut() = headers(limit);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+        let answer = runtime.block_on(router.as_service::<Body>().call(request)).expect("an answer");
+        answer.headers().get("grpc-status").map(|status| Code::from_bytes(status.as_bytes()))
+    }
+
+    #[test]
+    fn a_deadline_is_kept_and_has_its_own_code() {
+        for limit in ["5m", "100u", "0n"] {
+            assert_eq!(code("/never", limit), Some(Code::DeadlineExceeded), "{limit}");
+        }
+        assert_eq!(code("/now", "1H"), None);
+    }
+}

@@ -4,6 +4,8 @@ use std::io;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, channel, sync_channel};
+use std::thread;
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -22,17 +24,16 @@ use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
 use super::socket;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::snapshotter::Snapshotter;
 use crate::store::{LOCAL, Store};
 
 /// How long calls may take to end once the daemon is asked to stop: less than what supervisors wait before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How many calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
+/// How many long calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
 /// tree must not keep the others waiting.
 const CALLS_MAX: usize = 32;
 
-/// Threads beside those of calls: one frees space, one cleans up, and a few spare ones.
+/// Threads beside those of calls: one cleans up, and a few spare ones.
 const OTHER_THREADS: usize = 8;
 
 /// The longest message that is read: what containerd's own servers take.
@@ -40,6 +41,15 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
 /// How long space that could not be freed waits for the next attempt.
 const FREE_AGAIN: Duration = Duration::from_secs(60);
+
+/// How long more removals are waited for before space is freed.
+const GATHER: Duration = Duration::from_millis(50);
+
+/// How long the thread that frees space may take to end.
+const LEAVE: Duration = Duration::from_millis(200);
+
+/// How much the nice value of the thread that frees space is above the daemon's.
+const NICENESS: i32 = 10;
 
 /// How long the daemon waits when it cannot take a connection: descriptors may be used up.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
@@ -74,16 +84,19 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
     let (pid, shown) = (std::process::id(), options.socket.display());
     let _tenancy = store.occupy(&format!("process {pid}, which listens at {shown}"))?;
     let (listener, _socket) = socket::listen(&options.socket)?;
+    let (store, (freeable, removals)) = (Arc::new(store), sync_channel(1));
+    let freeing = free(Arc::clone(&store), removals)?;
     let runtime = runtime()?;
-    let served = runtime.block_on(run(Arc::new(store), options, listener, ready));
-    // What goes on is not waited for.
+    let served = runtime.block_on(run(store, options, listener, freeable, ready));
+    // What goes on is not waited for, but for a moment: so that the store is left in good order.
     runtime.shutdown_background();
+    let _ = freeing.recv_timeout(LEAVE);
     served
 }
 
 fn runtime() -> Result<Runtime> {
     let threads = CALLS_MAX + OTHER_THREADS;
-    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(threads).enable_all().build();
+    let runtime = Builder::new_current_thread().max_blocking_threads(threads).enable_all().build();
     runtime.at("start the threads of", "the daemon")
 }
 
@@ -91,13 +104,12 @@ async fn run(
     store: Arc<Store>,
     options: &Options,
     listener: UnixListener,
+    freeable: SyncSender<()>,
     ready: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     let mut signals = Signals::watch()?;
-    let freeable = Arc::new(Notify::new());
     let metrics = Arc::new(Metrics::new());
-    let snapshotter = Arc::clone(&store) as Arc<dyn Snapshotter>;
-    let service = Service::new(snapshotter, CALLS_MAX, Arc::clone(&freeable), &metrics);
+    let service = Service::new(Arc::clone(&store), CALLS_MAX, freeable, &metrics);
     let service = SnapshotsServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
@@ -113,7 +125,6 @@ async fn run(
     let listener = tokio::net::UnixListener::from_std(listener).at("listen at", "the socket")?;
     let (accepted, incoming) = mpsc::channel(1);
     let accepting = tokio::spawn(accept(listener, accepted));
-    let freeing = tokio::spawn(free(store, freeable));
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
     let routes = Routes::new(health).add_service(service).add_service(differ).into_axum_router();
@@ -137,7 +148,6 @@ async fn run(
             }
         }
     };
-    freeing.abort();
     done.map_err(|error| Error::new(ErrorKind::Io, "serving").with_source(error))
 }
 
@@ -186,18 +196,29 @@ async fn accept(listener: tokio::net::UnixListener, accepted: mpsc::Sender<io::R
     }
 }
 
-/// Frees the space of removed snapshots, at the start and whenever there may be some.
-async fn free(store: Arc<Store>, freeable: Arc<Notify>) {
-    loop {
-        let store = Arc::clone(&store);
-        match tokio::task::spawn_blocking(move || store.drain(None)).await {
-            Ok(Ok(freed)) if freed.snapshots > 0 => tracing::info!(snapshots = freed.snapshots, "space was freed"),
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::error!(why = error.chain(), "space could not be freed"),
-            // The runtime ends.
-            Err(_) => return,
+/// Frees the space of removed snapshots, at the start and whenever `removals` says that there may be some, on a thread that
+/// stands back. It ends when nobody can say so any more, and what it answers hangs up then.
+fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
+    let (running, ended) = channel();
+    let work = move || {
+        // Without it others wait longer, and that is all.
+        let _ = rustix::process::nice(NICENESS);
+        loop {
+            match store.drain(None) {
+                Ok(freed) if freed.snapshots > 0 => tracing::info!(snapshots = freed.snapshots, "space was freed"),
+                Ok(_) => {}
+                Err(error) => tracing::error!(why = error.chain(), "space could not be freed"),
+            }
+            // Also without being told: what failed is tried again, and the command line removes snapshots too.
+            if removals.recv_timeout(FREE_AGAIN) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+            // Who removes one, removes more.
+            thread::sleep(GATHER);
         }
-        // Also without being told: what failed is tried again, and the command line removes snapshots too.
-        let _ = tokio::time::timeout(FREE_AGAIN, freeable.notified()).await;
-    }
+        drop(store);
+        drop(running);
+    };
+    thread::Builder::new().name("free".into()).spawn(work).at("start the thread that frees", "space")?;
+    Ok(ended)
 }

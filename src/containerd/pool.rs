@@ -1,4 +1,5 @@
-//! Synchronous work on threads that may block, at most so many at a time, with a line in the log for each call.
+//! Synchronous work: where the call arrived if it is short, else on threads that may block, at most so many at a time. Each
+//! call has a line in the log.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,13 +41,25 @@ impl Pool {
         });
         let done = done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the thread of this call stopped")));
         call.answer(&done);
-        done.map_err(|error| {
-            let mut status = convert::status(&error);
-            // The mark of a failure that is in the log already; it stays in this process.
-            status.set_source(Arc::new(error));
-            status
-        })
+        done.map_err(told)
     }
+
+    /// Runs `work` at once, on the thread that takes all calls: it must be short. Two threads that wake each other take
+    /// longer than most calls do.
+    pub fn run_here<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T, Status> {
+        self.metrics.begin(call.name);
+        let call = Unanswered { call: Some(call), metrics: &self.metrics };
+        let done = work();
+        call.answer(&done);
+        done.map_err(told)
+    }
+}
+
+/// What a caller is told of an error that is in the log already: it is the status's source, which stays in this process.
+fn told(error: Error) -> Status {
+    let mut status = convert::status(&error);
+    status.set_source(Arc::new(error));
+    status
 }
 
 /// Tells work that nobody waits for it any more.

@@ -1,12 +1,12 @@
-//! The service `containerd.services.snapshots.v1.Snapshots` over any snapshotter.
+//! The service `containerd.services.snapshots.v1.Snapshots` over a store.
 //!
 //! The field `snapshotter` of requests names the proxy plugin; a socket has one snapshotter, so it is not looked at.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 
 use prost::Message as _;
-use tokio::sync::Notify;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -22,6 +22,7 @@ use super::proto::snapshots::{
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshotter::{Kind, Snapshotter};
+use crate::store::Store;
 
 /// The most snapshots in one message of `List`.
 const INFOS_MAX: usize = 100;
@@ -29,28 +30,44 @@ const INFOS_MAX: usize = 100;
 /// The most bytes in one message of `List`, but for a single snapshot: labels may be long, and a reader takes 16 MiB.
 const INFOS_BYTES_MAX: usize = 1 << 20;
 
-/// A snapshotter, served.
+/// A store, served.
 #[derive(Clone)]
 pub(super) struct Service {
     snapshotter: Arc<dyn Snapshotter>,
+    /// Whether a snapshot is made in a moment, whatever is below it.
+    prepares_at_once: bool,
     pool: Pool,
     /// Where frees of space run: a long one keeps no thread from the calls that somebody waits for.
     cleanups: Pool,
     /// Told when there may be something to free.
-    freeable: Arc<Notify>,
+    freeable: SyncSender<()>,
 }
 
 impl Service {
-    /// Serves `snapshotter` with at most `threads` calls at a time.
-    pub fn new(
-        snapshotter: Arc<dyn Snapshotter>,
-        threads: usize,
-        freeable: Arc<Notify>,
-        metrics: &Arc<Metrics>,
-    ) -> Self {
-        Self { snapshotter, pool: Pool::new(threads, metrics), cleanups: Pool::new(1, metrics), freeable }
+    /// Serves `store` with at most `threads` long calls at a time.
+    pub fn new(store: Arc<Store>, threads: usize, freeable: SyncSender<()>, metrics: &Arc<Metrics>) -> Self {
+        let prepares_at_once = !store.backend().capabilities().create_needs_sync;
+        let (pool, cleanups) = (Pool::new(threads, metrics), Pool::new(1, metrics));
+        Self { snapshotter: store, prepares_at_once, pool, cleanups, freeable }
     }
 
+    /// A call that is answered from the database, and a directory at most. To give it to another thread would gain nobody
+    /// anything: the database has one connection, for which all take turns.
+    fn at_once<T>(
+        &self,
+        name: &'static str,
+        key: String,
+        work: impl FnOnce(&dyn Snapshotter, &str) -> Result<T>,
+    ) -> Result<T, Status> {
+        self.pool.run_here(Call::new(name, &key), || work(self.snapshotter.as_ref(), &key))
+    }
+
+    /// There may be something to free; if that was said before and not yet heard, it need not be said again.
+    fn tell_freer(&self) {
+        let _ = self.freeable.try_send(());
+    }
+
+    /// A call that takes as long as what it is about is large.
     async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -69,19 +86,23 @@ impl Snapshots for Service {
     async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
         let PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         let prepare = move |on: &dyn Snapshotter, key: &str| on.prepare(key, &parent, &convert::labels(labels)?);
-        let mounts = self.run("Prepare", key, prepare).await?;
+        let mounts = if self.prepares_at_once {
+            self.at_once("Prepare", key, prepare)?
+        } else {
+            self.run("Prepare", key, prepare).await?
+        };
         Ok(Response::new(PrepareSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
 
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
         let ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         let view = move |on: &dyn Snapshotter, key: &str| on.view(key, &parent, &convert::labels(labels)?);
-        let mounts = self.run("View", key, view).await?;
+        let mounts = self.at_once("View", key, view)?;
         Ok(Response::new(ViewSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
 
     async fn mounts(&self, request: Request<MountsRequest>) -> Answer<MountsResponse> {
-        let mounts = self.run("Mounts", request.into_inner().key, |on, key| on.mounts(key)).await?;
+        let mounts = self.at_once("Mounts", request.into_inner().key, |on, key| on.mounts(key))?;
         Ok(Response::new(MountsResponse { mounts: convert::mounts(&mounts) }))
     }
 
@@ -92,18 +113,18 @@ impl Snapshots for Service {
             on.commit(&name, key, &convert::labels(labels)?)
         };
         self.run("Commit", key, commit).await?;
-        self.freeable.notify_one();
+        self.tell_freer();
         Ok(Response::new(()))
     }
 
     async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Answer<()> {
-        self.run("Remove", request.into_inner().key, |on, key| on.remove(key)).await?;
-        self.freeable.notify_one();
+        self.at_once("Remove", request.into_inner().key, |on, key| on.remove(key))?;
+        self.tell_freer();
         Ok(Response::new(()))
     }
 
     async fn stat(&self, request: Request<StatSnapshotRequest>) -> Answer<StatSnapshotResponse> {
-        let info = self.run("Stat", request.into_inner().key, |on, key| on.stat(key)).await?;
+        let info = self.at_once("Stat", request.into_inner().key, |on, key| on.stat(key))?;
         Ok(Response::new(StatSnapshotResponse { info: Some(convert::info(&info)) }))
     }
 
@@ -117,7 +138,7 @@ impl Snapshots for Service {
             let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
             on.update(&wanted, &paths.iter().map(String::as_str).collect::<Vec<_>>())
         };
-        let info = self.run("Update", key, update).await?;
+        let info = self.at_once("Update", key, update)?;
         Ok(Response::new(UpdateSnapshotResponse { info: Some(convert::info(&info)) }))
     }
 

@@ -24,6 +24,8 @@ struct Reserved {
     parent: Option<i64>,
     /// Nearest first.
     parents: Vec<Id>,
+    /// Whether one of them may still be lost with the power.
+    sand: bool,
 }
 
 impl Store {
@@ -84,6 +86,7 @@ impl Store {
         }
         let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
         let parents = rows::chain(tx, parent)?;
+        let sand = rows::stands_on_sand(tx, parent)?;
         self.check_height(kind, &parents)?;
         let id = rows::next_id(tx)?;
         let row = rows::insert(
@@ -100,7 +103,7 @@ impl Store {
                 origin,
             },
         )?;
-        Ok(Reserved { row, id, parent, parents })
+        Ok(Reserved { row, id, parent, parents, sand })
     }
 
     fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
@@ -130,7 +133,7 @@ impl Store {
 
     /// The work behind a reserved row, and its publication.
     fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush, held_by: Option<&str>) -> Result<Vec<Mount>> {
-        let Reserved { row, parent, parents, .. } = reserved;
+        let Reserved { row, parent, parents, sand, .. } = reserved;
         // A view of something has nothing of its own on disk.
         let bare = kind == Kind::View && parent.is_some();
         let id =
@@ -138,9 +141,8 @@ impl Store {
         let mut stack = vec![id];
         stack.extend(parents);
         let mounts = self.mounts_of(kind, &stack)?;
-        let sand = self.meta.view(|tx| rows::stands_on_sand(tx, *parent))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
-        if self.waits(flush) && (sand || copied) {
+        if self.waits(flush) && (*sand || copied) {
             let layer = self.backend.layer(id).filter(|_| !sand);
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
             self.bring_to_disk(id, inodes)?;

@@ -177,12 +177,6 @@ pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
     row.kind != Kind::Committed && !synced
 }
 
-/// Frees what is left of one id that is in the trash, for the one who drains it.
-fn free(store: &Store, id: Id) -> Result<()> {
-    store.erase(id)?;
-    store.meta.transact(Level::Relaxed, |tx| rows::forget(tx, id))
-}
-
 impl Store {
     /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that was
     /// claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
@@ -224,19 +218,25 @@ impl Store {
             return Ok(freed);
         }
         let drainer = lock::drainer(&self.run())?;
+        let mut empty = Vec::new();
         for id in self.meta.view(rows::trash)? {
             if drainer.is_none() || limit.is_some_and(|limit| freed.snapshots > 0 && started.elapsed() >= limit) {
                 freed.waiting += 1;
                 continue;
             }
-            match free(self, id) {
-                Ok(()) => freed.snapshots += 1,
+            match self.erase(id) {
+                Ok(()) => {
+                    freed.snapshots += 1;
+                    empty.push(id);
+                }
                 Err(error) => {
                     freed.waiting += 1;
                     first = first.and(Err(error.context(format!("freeing the space of the removed snapshot s/{id}"))));
                 }
             }
         }
+        // Until then a crash only has nothing freed once more.
+        self.meta.transact(Level::Relaxed, |tx| empty.iter().try_for_each(|id| rows::forget(tx, *id)))?;
         first.map(|()| freed)
     }
 

@@ -21,7 +21,8 @@ fn service(dir: &std::path::Path) -> Option<Service> {
     }
     store.prepare("active", "base", &none).expect("prepare");
     store.view("view", "base", &none).expect("view");
-    Some(Service::new(Arc::new(store), 2, Arc::default(), &Arc::new(Metrics::new())))
+    let (freeable, _) = std::sync::mpsc::sync_channel(1);
+    Some(Service::new(Arc::new(store), 2, freeable, &Arc::new(Metrics::new())))
 }
 
 fn run<T>(call: impl Future<Output = Answer<T>>) -> Result<T, Code> {

@@ -3,6 +3,7 @@
 use rustix::io::Errno;
 
 use crate::error::Error;
+use crate::tree::NOT_MAPPED;
 
 /// One promise, and how to see whether it is kept.
 #[derive(Debug)]
@@ -50,7 +51,10 @@ pub(super) enum Fault {
 
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
-        Self::Broken(format!("{}: {}", error.kind(), error.chain()))
+        let chain = error.chain();
+        // Nobody who keeps snapshots can help that.
+        let beyond = chain.contains(NOT_MAPPED);
+        if beyond { Self::Skip(chain) } else { Self::Broken(format!("{}: {chain}", error.kind())) }
     }
 }
 

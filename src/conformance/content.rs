@@ -14,6 +14,7 @@ mod dirs;
 mod fixture;
 mod links;
 mod names;
+mod sharing;
 mod special;
 
 use std::fs::File;
@@ -39,6 +40,7 @@ pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
         .chain(&dirs::CASES)
         .chain(&links::CASES)
         .chain(&names::CASES)
+        .chain(&sharing::CASES)
         .chain(&special::CASES)
 }
 

@@ -9,6 +9,7 @@ pub mod layers;
 mod lifecycle;
 pub mod model;
 pub mod ops;
+mod place;
 pub mod random;
 mod round;
 pub mod suite;

@@ -12,7 +12,7 @@ use crate::snapshotter::Kind;
 use crate::tree::memory::{Inode, Tree};
 use crate::tree::{Device, FileType, Meta, Node, Timestamp, Xattrs};
 
-use super::ops::{ACL, Content, Edit, Op};
+use super::ops::{ACL, Content, Edit, Op, access_list};
 
 /// The longest name whose whiteout is still a name: 255 bytes less `.wh.`.
 const WHITEOUT_NAME_MAX: usize = 251;
@@ -536,29 +536,10 @@ fn edit_of(tree: &Tree, kind: u8, b: u16, c: u16) -> Option<Edit> {
             let name = tree.get(&path)?.inode.meta.xattrs.keys().next()?.clone();
             Edit::RemoveXattr(path, name)
         }
-        _ => Edit::SetXattr(existing(b)?, ACL.to_vec(), acl(c)),
+        _ => Edit::SetXattr(existing(b)?, ACL.to_vec(), access_list([0, 3, 6, 9, 12].map(|shift| (c >> shift) & 7))),
     })
 }
 
 fn xattr_name(n: u16) -> Vec<u8> {
     [&b"user.a"[..], b"user.b b", b"trusted.c"][usize::from(n) % 3].to_vec()
-}
-
-/// A list that gives one user more than the group: version 2, entries of tag, permissions and id.
-fn acl(n: u16) -> Vec<u8> {
-    let bits = |shift: u16| (n >> shift) & 7;
-    let entries: [(u16, u16, u32); 5] = [
-        (0x01, bits(0), u32::MAX),
-        (0x02, bits(3), 1000),
-        (0x04, bits(6), u32::MAX),
-        (0x10, bits(9), u32::MAX),
-        (0x20, bits(12), u32::MAX),
-    ];
-    let mut value = 2u32.to_le_bytes().to_vec();
-    for (tag, bits, id) in entries {
-        value.extend(tag.to_le_bytes());
-        value.extend(bits.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
 }

@@ -21,6 +21,22 @@ use crate::tree::{Device, Dir, FileType, Timestamp, walk};
 /// The attribute that holds an access control list.
 pub const ACL: &[u8] = b"system.posix_acl_access";
 
+/// The value of [`ACL`] that gives these permissions to the owner, the user 1000, the group, the mask and all others.
+///
+/// # References
+/// Linux, `include/uapi/linux/posix_acl_xattr.h`: version 2, then entries of tag, permissions and id.
+pub(super) fn access_list(permissions: [u16; 5]) -> Vec<u8> {
+    const ENTRIES: [(u16, u32); 5] =
+        [(0x01, u32::MAX), (0x02, 1000), (0x04, u32::MAX), (0x10, u32::MAX), (0x20, u32::MAX)];
+    let mut value = 2u32.to_le_bytes().to_vec();
+    for ((tag, id), bits) in ENTRIES.into_iter().zip(permissions) {
+        value.extend(tag.to_le_bytes());
+        value.extend(bits.to_le_bytes());
+        value.extend(id.to_le_bytes());
+    }
+    value
+}
+
 /// One step of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {

@@ -1,9 +1,12 @@
 //! One case on one snapshotter: keys of its own, a model that says what must be there, and a broom.
 
+use std::collections::BTreeSet;
+
 use super::case::{Fault, Verdict, ensure};
 use super::model::Model;
 use super::ops::{Edit, Op, perform};
-use crate::error::{ErrorKind, Result};
+use super::place::Place;
+use crate::error::{Error, ErrorKind, Result};
 use crate::mount;
 use crate::snapshotter::{Info, Labels, Snapshotter};
 use crate::tree::memory::Tree;
@@ -25,6 +28,8 @@ pub(super) struct Round<'a> {
     pub labels: Labels,
     /// Whether a new snapshot's root directory has the time of its parent's, or the epoch.
     pub root_times: bool,
+    /// What can be held where the snapshots lie.
+    pub place: Place,
     /// What there must be, by the names of the case, without the prefix.
     pub model: Model,
 }
@@ -33,7 +38,8 @@ impl<'a> Round<'a> {
     /// A round of the case `name`, with keys that begin with `prefix`.
     pub fn new(on: &'a dyn Snapshotter, prefix: &str, name: &str) -> Self {
         let labels = [(GC_ROOT.to_owned(), name.to_owned())].into();
-        Self { on, prefix: format!("{prefix}{name}/"), labels, root_times: true, model: Model::default() }
+        let prefix = format!("{prefix}{name}/");
+        Self { on, prefix, labels, root_times: true, place: Place::WHOLE, model: Model::default() }
     }
 
     /// The key that the case calls `name`.
@@ -149,20 +155,23 @@ impl<'a> Round<'a> {
 
     /// Removes everything that the case made, children first.
     pub fn sweep(&self) -> Result<()> {
-        loop {
-            let mut left: Vec<Info> = Vec::new();
-            self.on.walk(&[], &mut |info| {
-                if info.name.starts_with(&self.prefix) {
-                    left.push(info.clone());
-                }
-                Ok(())
-            })?;
-            let is_parent = |info: &Info| left.iter().any(|other| other.parent == info.name);
-            let leaves: Vec<_> = left.iter().filter(|info| !is_parent(info)).collect();
-            if leaves.is_empty() {
-                return Ok(());
+        let mut left: Vec<Info> = Vec::new();
+        self.on.walk(&[], &mut |info| {
+            if info.name.starts_with(&self.prefix) {
+                left.push(info.clone());
             }
-            leaves.into_iter().try_for_each(|info| self.on.remove(&info.name))?;
+            Ok(())
+        })?;
+        while !left.is_empty() {
+            let parents: BTreeSet<String> = left.iter().map(|info| info.parent.clone()).collect();
+            let (others, leaves): (Vec<Info>, Vec<Info>) =
+                left.into_iter().partition(|info| parents.contains(&info.name));
+            if leaves.is_empty() {
+                return Err(Error::data_loss("snapshots are their own ancestors"));
+            }
+            leaves.iter().try_for_each(|info| self.on.remove(&info.name))?;
+            left = others;
         }
+        Ok(())
     }
 }

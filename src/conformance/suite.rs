@@ -13,12 +13,15 @@ use std::sync::OnceLock;
 use super::case::{Deviation, Fault, Outcome, Promise, Verdict};
 use super::layers::{self, Rule};
 use super::ops::Op;
+use super::place::Place;
 use super::random::{self, Runner};
 use super::round::{GC_ROOT, Round};
 use super::{concurrency, content, deviations, lifecycle};
 use crate::error::Result;
 use crate::id::Digest;
+use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter};
+use crate::tree::{Dir, NOT_MAPPED};
 
 /// What a case is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +87,7 @@ pub struct Subject<'a> {
     prefix: String,
     known: Vec<Deviation>,
     root_times: bool,
+    place: Place,
 }
 
 impl fmt::Debug for Subject<'_> {
@@ -94,7 +98,7 @@ impl fmt::Debug for Subject<'_> {
 
 impl<'a> Subject<'a> {
     /// `snapshotter`, with keys that begin with `prefix`. What is known of its strategy follows from the mounts that it
-    /// hands out.
+    /// hands out, and what can be tried where it keeps them is tried out.
     ///
     /// # Errors
     /// If it cannot make the two snapshots that tell.
@@ -103,11 +107,13 @@ impl<'a> Subject<'a> {
         let labels: Labels = [(GC_ROOT.to_owned(), "probe".to_owned())].into();
         snapshotter.prepare(&key("below"), "", &labels)?;
         snapshotter.commit(&key("base"), &key("below"), &labels)?;
-        let mounts = snapshotter.prepare(&key("top"), &key("base"), &labels);
-        let removed = mounts.is_ok().then(|| snapshotter.remove(&key("top")));
-        removed.transpose().and(snapshotter.remove(&key("base")))?;
-        let known = mounts?.last().map_or(&[][..], |mount| deviations::of(mount.fstype()));
-        Ok(Self { snapshotter, prefix: prefix.to_owned(), known: known.to_vec(), root_times: true })
+        let told = snapshotter.prepare(&key("top"), &key("base"), &labels).and_then(|mounts| {
+            let known = mounts.last().map_or(&[][..], |mount| deviations::of(mount.fstype()));
+            let place = mount::detached(&mounts).and_then(|fd| Place::try_out(&Dir::from_fd(fd, "top")));
+            snapshotter.remove(&key("top")).and(place).map(|place| (known, place))
+        });
+        let (known, place) = snapshotter.remove(&key("base")).and(told)?;
+        Ok(Self { snapshotter, prefix: prefix.to_owned(), known: known.to_vec(), root_times: true, place })
     }
 
     /// The same, whose new root directories may have any time: the contract says nothing about it, and containerd's own
@@ -175,7 +181,7 @@ impl Case {
     pub fn run(&self, subject: &Subject<'_>) -> Outcome {
         let on = subject.snapshotter;
         let mut round = Round::new(on, &subject.prefix, &self.name);
-        round.root_times = subject.root_times;
+        (round.root_times, round.place) = (subject.root_times, subject.place);
         let verdict = match &self.body {
             Body::Calls(case) => (case.run)(&mut round),
             Body::Content(case) => content::run(case, &mut round),
@@ -194,7 +200,13 @@ impl Case {
 
 impl Script {
     fn check(&self, round: &Round<'_>) -> Verdict {
+        if let Some(why) = round.place.lacks(random::print(&self.ops).lines()) {
+            return Err(Fault::Skip(why.to_owned()));
+        }
         let Err(why) = self.run(round, &self.ops) else { return Ok(()) };
+        if why.contains(NOT_MAPPED) {
+            return Err(Fault::Skip(why));
+        }
         let swept = |script: &[Op]| round.sweep().is_ok() && self.run(round, script).is_err();
         let shortest = random::shrink(self.ops.clone(), &mut |script| swept(script));
         round.sweep()?;

@@ -1,9 +1,9 @@
-//! A file mapped into memory, to be looked at.
+//! A file mapped into memory, to be looked at and written through.
 //!
 //! # References
-//! `mmap(2)`, `proc_pid_mem(5)`.
+//! `mmap(2)`, `msync(2)`, `proc_pid_mem(5)`.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +11,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 
-/// The beginning of a file, mapped for reading and shared.
+/// The beginning of a file, mapped and shared.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     address: *mut libc::c_void,
@@ -19,16 +19,20 @@ pub(crate) struct Mapping {
 }
 
 impl Mapping {
-    /// Maps the first `length` bytes of `file`.
+    /// Maps the first `length` bytes of `file` for reading.
     pub fn new(file: BorrowedFd<'_>, length: usize) -> Result<Self, Errno> {
+        Self::with(file, length, libc::PROT_READ)
+    }
+
+    /// The same, for writing, too: `file` must be open for both.
+    pub fn writable(file: BorrowedFd<'_>, length: usize) -> Result<Self, Errno> {
+        Self::with(file, length, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    fn with(file: BorrowedFd<'_>, length: usize, protection: libc::c_int) -> Result<Self, Errno> {
         // SAFETY: the kernel chooses the address; nothing that exists is replaced, and `file` is open.
-        let address =
-            unsafe { libc::mmap(ptr::null_mut(), length, libc::PROT_READ, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-        if address == libc::MAP_FAILED {
-            let code = io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
-            return Err(Errno::from_raw_os_error(code));
-        }
-        Ok(Self { address, length })
+        let address = unsafe { libc::mmap(ptr::null_mut(), length, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
+        if address == libc::MAP_FAILED { Err(last_error()) } else { Ok(Self { address, length }) }
     }
 
     /// The bytes that the mapping shows now. Others may write to them meanwhile, and cut the file: so it is the kernel that
@@ -38,6 +42,26 @@ impl Mapping {
         File::open("/proc/self/mem")?.read_exact_at(&mut bytes, self.address as u64)?;
         Ok(bytes)
     }
+
+    /// Writes `bytes` at the position `at` of the mapping, as a program does that stores to memory; by the kernel, too.
+    pub fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
+        // What lies behind the mapping is somebody else's.
+        if at.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        OpenOptions::new().write(true).open("/proc/self/mem")?.write_all_at(bytes, (self.address as usize + at) as u64)
+    }
+
+    /// Brings what was written to the file.
+    pub fn sync(&self) -> Result<(), Errno> {
+        // SAFETY: the address and the length are those of a mapping of our own, and nothing in it changes.
+        let answer = unsafe { libc::msync(self.address, self.length, libc::MS_SYNC) };
+        if answer == 0 { Ok(()) } else { Err(last_error()) }
+    }
+}
+
+fn last_error() -> Errno {
+    Errno::from_raw_os_error(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
 impl Drop for Mapping {

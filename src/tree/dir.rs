@@ -23,6 +23,9 @@ const PATH_BYTES_MAX: usize = 4095;
 /// How often `openat2` is tried that something else on the machine disturbs: each time takes microseconds.
 const OPEN_TRIES_MAX: u32 = 1000;
 
+/// What an error says of an owner that the caller's user namespace does not have.
+pub(crate) const NOT_MAPPED: &str = "is not mapped in this user namespace";
+
 /// A name in a directory, with its type as the directory entry says it (`None` where the file system does not).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
@@ -449,7 +452,7 @@ impl Dir {
         let group = rustix::fs::Gid::from_raw(gid);
         match rustix::fs::chownat(&self.fd, name, Some(owner), Some(group), no_follow(name)) {
             Err(Errno::INVAL) => Err(Error::invalid(format!(
-                "{}: the owner {uid}:{gid} is not mapped in this user namespace: map more ids (unshare --map-auto)",
+                "{}: the owner {uid}:{gid} {NOT_MAPPED}: map more ids (unshare --map-auto)",
                 self.shown_at(name).display()
             ))
             .with_source(Errno::INVAL)),

@@ -14,6 +14,7 @@ pub(crate) mod sample;
 pub mod text;
 pub mod walk;
 
+pub(crate) use dir::NOT_MAPPED;
 pub use dir::{Dir, Name};
 
 use std::collections::BTreeMap;

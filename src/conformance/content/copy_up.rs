@@ -5,7 +5,7 @@ use std::io::Write as _;
 use rustix::fs::{FallocateFlags, OFlags};
 
 use super::fixture::{
-    self, CAPABILITY, CAPABILITY_VALUE, ISLAND, ISLAND_BYTES, NOTE, NOTE_VALUE, SPARSE_BYTES, TIME, access_list,
+    self, CAPABILITY, CAPABILITY_VALUE, ISLAND, ISLAND_BYTES, NOTE_VALUE, SPARSE_BYTES, TIME, access_list, note,
 };
 use super::{Case, append, open, read, same};
 use crate::conformance::case::{Verdict, ensure};
@@ -168,7 +168,7 @@ fn append_keeps_mode_and_owner(root: &Dir) -> Verdict {
 
 fn append_keeps_attributes(root: &Dir) -> Verdict {
     append(root, "file", b"more")?;
-    same("the attribute", root.xattrs("file")?.get(NOTE).map(Vec::as_slice), Some(NOTE_VALUE))
+    same("the attribute", note(root, "file")?.as_deref(), Some(NOTE_VALUE))
 }
 
 fn append_keeps_access_list(root: &Dir) -> Verdict {
@@ -208,7 +208,7 @@ fn chown_keeps_the_rest(root: &Dir) -> Verdict {
     root.set_owner("file", 8, 9)?;
     same("mode and owner", attributes(root.stat("file")?), (0o640, 8, 9))?;
     same("the time", root.stat("file")?.mtime, TIME)?;
-    same("the attribute", root.xattrs("file")?.get(NOTE).map(Vec::as_slice), Some(NOTE_VALUE))?;
+    same("the attribute", note(root, "file")?.as_deref(), Some(NOTE_VALUE))?;
     ensure(read(root, "file")? == fixture::bytes(), || "the bytes are others".to_owned())
 }
 
@@ -308,7 +308,7 @@ fn renamed_file_is_whole(root: &Dir) -> Verdict {
     rustix::fs::renameat(root, "file", root, "dir/moved").at("rename", "file")?;
     let after = root.stat("dir/moved")?;
     same("what it is", (attributes(after), after.mtime, after.ino), (attributes(before), before.mtime, before.ino))?;
-    same("the attribute", root.xattrs("dir/moved")?.get(NOTE).map(Vec::as_slice), Some(NOTE_VALUE))?;
+    same("the attribute", note(root, "dir/moved")?.as_deref(), Some(NOTE_VALUE))?;
     ensure(root.stat_if_any("file")?.is_none(), || "its old name is there".to_owned())?;
     ensure(read(root, "dir/moved")? == fixture::bytes(), || "the bytes are others".to_owned())
 }

@@ -2,8 +2,8 @@
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 
-use crate::conformance::ops::ACL;
-use crate::error::{Context as _, Result};
+use crate::conformance::ops::{self, ACL};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::tree::{Device, Dir, FileType, Timestamp, walk};
 
 /// What fills each of them, the lowest first.
@@ -12,11 +12,14 @@ pub(super) const LAYERS: [fn(&Dir) -> Result<()>; 2] = [lower, upper];
 /// When everything below changed last.
 pub(super) const TIME: Timestamp = Timestamp { seconds: 1_600_000_000, nanos: 123_456_789 };
 
-/// An attribute of `file`.
-pub(super) const NOTE: &[u8] = b"trusted.note";
+/// The names of the attribute that `file` has: the second where there are no trusted ones, in a user namespace.
+const NOTES: [&[u8]; 2] = [b"trusted.note", b"user.note"];
 
 /// Its value.
 pub(super) const NOTE_VALUE: &[u8] = b"kept";
+
+/// The owners of `shared/mine` and `shared/theirs`.
+pub(super) const USERS: [u32; 2] = [1000, 1001];
 
 /// The attribute that holds the capabilities of a program.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
@@ -33,22 +36,37 @@ pub(super) const ISLAND: u64 = 4 << 20;
 /// How many there are.
 pub(super) const ISLAND_BYTES: u64 = 4096;
 
+/// What `null` is, where devices are permitted.
+pub(super) const NULL: Device = Device { major: 1, minor: 3 };
+
 /// The bytes of `file`: no two pages are alike.
 pub(super) fn bytes() -> Vec<u8> {
     (0..70_000_u32).map(|at| (at / 251 + at) as u8).collect()
 }
 
+/// The attribute that `file` was given, as it is at `path`.
+pub(super) fn note(root: &Dir, path: &str) -> Result<Option<Vec<u8>>> {
+    let xattrs = root.xattrs(path)?;
+    Ok(NOTES.iter().find_map(|name| xattrs.get(*name)).cloned())
+}
+
+/// `name` as an attribute of the kind that `file` was given.
+pub(super) fn attribute(root: &Dir, name: &str) -> Result<String> {
+    let trusted = root.xattrs("file")?.contains_key(NOTES[0]);
+    Ok(format!("{}.{name}", if trusted { "trusted" } else { "user" }))
+}
+
+/// What `first` does, or `second` where that is not permitted: in a user namespace.
+fn permitted(first: Result<()>, second: impl FnOnce() -> Result<()>) -> Result<()> {
+    match first {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => second(),
+        done => done,
+    }
+}
+
 /// A list that gives the user 1000 more than the group.
 pub(super) fn access_list() -> Vec<u8> {
-    let entries: [(u16, u16, u32); 5] =
-        [(0x01, 6, u32::MAX), (0x02, 6, 1000), (0x04, 4, u32::MAX), (0x10, 6, u32::MAX), (0x20, 4, u32::MAX)];
-    let mut value = 2u32.to_le_bytes().to_vec();
-    for (tag, bits, id) in entries {
-        value.extend(tag.to_le_bytes());
-        value.extend(bits.to_le_bytes());
-        value.extend(id.to_le_bytes());
-    }
-    value
+    ops::access_list([6, 6, 4, 6, 4])
 }
 
 fn file(dir: &Dir, name: &str, bytes: &[u8], mode: u32) -> Result<()> {
@@ -65,7 +83,7 @@ fn subdir(dir: &Dir, name: &str) -> Result<Dir> {
 fn lower(root: &Dir) -> Result<()> {
     file(root, "file", &bytes(), 0o640)?;
     root.set_owner("file", 1, 2)?;
-    root.set_xattr("file", NOTE, NOTE_VALUE)?;
+    permitted(root.set_xattr("file", NOTES[0], NOTE_VALUE), || root.set_xattr("file", NOTES[1], NOTE_VALUE))?;
     file(root, "other", b"other", 0o644)?;
     file(root, "listed", b"listed", 0o664)?;
     root.set_xattr("listed", ACL, &access_list())?;
@@ -76,8 +94,9 @@ fn lower(root: &Dir) -> Result<()> {
     root.make_link(root, "pair-a", "pair-b")?;
     root.make_symlink(b"file", "link")?;
     root.make_symlink(b"nowhere", "dangling")?;
-    root.make_node(FileType::Fifo, Device::default(), "fifo")?;
-    root.make_node(FileType::Char, Device { major: 1, minor: 3 }, "null")?;
+    let fifo = |name: &str| root.make_node(FileType::Fifo, Device::default(), name);
+    fifo("fifo")?;
+    permitted(root.make_node(FileType::Char, NULL, "null"), || fifo("null"))?;
     let mut sparse = root.create_file("sparse")?;
     sparse.set_len(SPARSE_BYTES).at("resize", "sparse")?;
     sparse.seek(SeekFrom::Start(ISLAND)).at("seek in", "sparse")?;
@@ -93,6 +112,12 @@ fn lower(root: &Dir) -> Result<()> {
     let full = subdir(root, "full")?;
     ["a", "b", "c"].into_iter().try_for_each(|name| file(&full, name, name.as_bytes(), 0o644))?;
     subdir(root, "empty")?;
+    let shared = subdir(root, "shared")?;
+    for (name, user) in ["mine", "theirs"].into_iter().zip(USERS) {
+        file(&shared, name, name.as_bytes(), 0o666)?;
+        shared.set_owner(name, user, user)?;
+    }
+    root.set_mode("shared", 0o1777)?;
     ["file", "other", "listed", "capable", "suid", "sparse", "dir"]
         .into_iter()
         .try_for_each(|name| root.set_mtime(name, TIME))

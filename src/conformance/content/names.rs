@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags, fremovexattr, fsetxattr, statat};
 use rustix::io::Errno;
 
-use super::fixture::{NOTE, access_list};
+use super::fixture::{NOTE_VALUE, access_list, attribute, note};
 use super::{Case, list, open, read, same, write};
 use crate::conformance::case::{Fault, Verdict, ensure, refuses};
 use crate::conformance::ops::ACL;
@@ -131,28 +131,29 @@ fn user_attributes(root: &Dir) -> Verdict {
     set("user.a", XattrFlags::REPLACE).at("replace an attribute of", "file")?;
     let xattrs = root.xattrs("file")?;
     same("the new one", xattrs.get(&b"user.a"[..]).map(Vec::as_slice), Some(&b"two"[..]))?;
-    ensure(xattrs.contains_key(NOTE), || "the one from below is gone".to_owned())
+    same("the one from below", note(root, "file")?.as_deref(), Some(NOTE_VALUE))
 }
 
 fn attributes_are_removed(root: &Dir) -> Verdict {
-    let file = open(root, "file", OFlags::RDONLY)?;
-    fremovexattr(&file, "trusted.note").at("remove an attribute of", "file")?;
+    let (file, name) = (open(root, "file", OFlags::RDONLY)?, attribute(root, "note")?);
+    fremovexattr(&file, &name).at("remove an attribute of", "file")?;
     same("the attributes", root.xattrs("file")?.len(), 0)?;
-    refuses("removing it again", fremovexattr(&file, "trusted.note"), Errno::NODATA)
+    refuses("removing it again", fremovexattr(&file, &name), Errno::NODATA)
 }
 
 fn attributes_of_directories(root: &Dir) -> Verdict {
+    let name = attribute(root, "mark")?;
     for path in ["dir", "dir/sub/deep", ""] {
-        root.set_xattr(path, b"trusted.mark", b"set")?;
-        same(path, root.xattrs(path)?.get(&b"trusted.mark"[..]).map(Vec::as_slice), Some(&b"set"[..]))?;
+        root.set_xattr(path, name.as_bytes(), b"set")?;
+        same(path, root.xattrs(path)?.get(name.as_bytes()).map(Vec::as_slice), Some(&b"set"[..]))?;
     }
     same("what is in it", list(root, "dir")?.len(), 3)
 }
 
 fn large_attributes(root: &Dir) -> Verdict {
-    let value = vec![b'v'; 3000];
-    root.set_xattr("file", b"trusted.large", &value)?;
-    same("its length", root.xattrs("file")?.get(&b"trusted.large"[..]).map(Vec::len), Some(value.len()))
+    let (name, value) = (attribute(root, "large")?, vec![b'v'; 3000]);
+    root.set_xattr("file", name.as_bytes(), &value)?;
+    same("its length", root.xattrs("file")?.get(name.as_bytes()).map(Vec::len), Some(value.len()))
 }
 
 fn access_list_and_mode(root: &Dir) -> Verdict {

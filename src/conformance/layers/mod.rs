@@ -24,8 +24,9 @@ use std::io::Read;
 
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{Encoder, Limits, MtimePrecision, decode};
-use crate::conformance::case::{Verdict, ensure};
+use crate::conformance::case::{Fault, Verdict, ensure};
 use crate::conformance::ops;
+use crate::conformance::place::Place;
 use crate::conformance::round::{GC_ROOT, Round};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{self, Mount};
@@ -147,15 +148,26 @@ pub fn rules() -> Vec<&'static Rule> {
     rules
 }
 
-/// Holds the snapshotter of `round` to every example of `rule`.
+/// Holds the snapshotter of `round` to every example of `rule` that can be shown there.
 pub(super) fn check(rule: &Rule, round: &mut Round<'_>) -> Verdict {
-    let mut broken = Vec::new();
+    let (mut broken, mut unseen) = (Vec::new(), Vec::new());
     for (number, example) in rule.examples.iter().enumerate() {
-        if let Err(error) = example.check_in(round.on, &format!("{}{number}", round.prefix), round.root_times) {
-            broken.push(format!("{}: {}", example.name, error.chain()));
+        if let Some(why) = example.lacks(round.place) {
+            unseen.push(why.to_owned());
+            continue;
+        }
+        let checked = example.check_in(round.on, &format!("{}{number}", round.prefix), round.root_times);
+        match checked.map_err(Fault::from) {
+            Ok(()) => {}
+            Err(Fault::Skip(why)) => unseen.push(why),
+            Err(Fault::Broken(how)) => broken.push(format!("{}: {how}", example.name)),
         }
     }
-    ensure(broken.is_empty(), || broken.join("\n"))
+    ensure(broken.is_empty(), || broken.join("\n"))?;
+    match unseen.first() {
+        None => Ok(()),
+        Some(why) => Err(Fault::Skip(format!("{} of {} examples: {why}", unseen.len(), rule.examples.len()))),
+    }
 }
 
 /// Those of every snapshot: containerd's garbage collector spares it.
@@ -170,6 +182,16 @@ impl Example {
     /// `DataLoss` that says what was expected and what was found; what the snapshotter reports.
     pub fn check(&self, snapshotter: &dyn Snapshotter, prefix: &str) -> Result<()> {
         self.check_in(snapshotter, prefix, true)
+    }
+
+    /// Why this example cannot be shown at `place`: what is refused is refused before anything is made of it.
+    fn lacks(&self, place: Place) -> Option<&'static str> {
+        let Expected::Lines(expected) = self.expected else { return None };
+        let done = match self.step {
+            Step::Layer(lines) | Step::Edits(lines) | Step::EditsOfAll(lines) => lines,
+            Step::Archive(_) => &[],
+        };
+        place.lacks([self.lower, done, expected].into_iter().flatten().copied())
     }
 
     fn check_in(&self, snapshotter: &dyn Snapshotter, prefix: &str, root_times: bool) -> Result<()> {

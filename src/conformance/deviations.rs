@@ -1,6 +1,7 @@
 //! What a strategy is known to do otherwise than a plain file system, with the reason.
 
 use super::case::Deviation;
+use crate::mount::Mount;
 
 /// overlayfs, as it is mounted for containers: without `redirect_dir`, `index` and `metacopy`.
 const OVERLAY: [Deviation; 5] = [
@@ -35,10 +36,25 @@ const OVERLAY: [Deviation; 5] = [
     },
 ];
 
-/// What is known of a snapshotter whose mounts are of this type.
-pub(super) fn of(fstype: &str) -> &'static [Deviation] {
-    match fstype {
-        "overlay" => &OVERLAY,
-        _ => &[],
+/// What overlayfs does otherwise still where it is mounted in a user namespace.
+const OF_USERS: [Deviation; 1] = [Deviation {
+    case: "content/new-hard-links-are-one-file",
+    sign: "the inode: ",
+    why: "a file gets another inode number when it is copied up and linked: who may not open files by handle has no origins \
+          looked up (overlayfs.rst, Inode properties)",
+}];
+
+/// What is known of a snapshotter that hands out such a mount.
+pub(super) fn of(mount: &Mount) -> Vec<Deviation> {
+    match mount {
+        Mount::Overlay { userxattr: true, .. } => [&OVERLAY[..], &OF_USERS].concat(),
+        _ if mount.fstype() == "overlay" => OVERLAY.to_vec(),
+        _ => Vec::new(),
     }
+}
+
+/// Everything that is known of anybody.
+#[cfg(test)]
+pub(super) fn all() -> impl Iterator<Item = Deviation> {
+    OVERLAY.into_iter().chain(OF_USERS)
 }

@@ -108,12 +108,12 @@ impl<'a> Subject<'a> {
         snapshotter.prepare(&key("below"), "", &labels)?;
         snapshotter.commit(&key("base"), &key("below"), &labels)?;
         let told = snapshotter.prepare(&key("top"), &key("base"), &labels).and_then(|mounts| {
-            let known = mounts.last().map_or(&[][..], |mount| deviations::of(mount.fstype()));
+            let known = mounts.last().map(deviations::of).unwrap_or_default();
             let place = mount::detached(&mounts).and_then(|fd| Place::try_out(&Dir::from_fd(fd, "top")));
             snapshotter.remove(&key("top")).and(place).map(|place| (known, place))
         });
         let (known, place) = snapshotter.remove(&key("base")).and(told)?;
-        Ok(Self { snapshotter, prefix: prefix.to_owned(), known: known.to_vec(), root_times: true, place })
+        Ok(Self { snapshotter, prefix: prefix.to_owned(), known, root_times: true, place })
     }
 
     /// The same, whose new root directories may have any time: the contract says nothing about it, and containerd's own

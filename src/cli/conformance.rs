@@ -15,10 +15,10 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::Done;
 use super::interrupt::Interrupt;
-use super::output::table;
+use super::output::{Output, table};
 use super::session::Session;
 use crate::conformance::random;
-use crate::conformance::suite::{self, Case};
+use crate::conformance::suite::{self, Case, Subject};
 use crate::error::{Context as _, Error, Result};
 use crate::mount::scratch::FsType;
 use report::{Judged, Report, Result as Tried, Word};
@@ -34,7 +34,7 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
 ///
 /// A case passes, or is skipped with a reason, or deviates as the strategy is known to, or fails. Exits with 1 if one
 /// failed or none was tried. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be there: what
-/// would be skipped then fails.
+/// would be skipped then fails. With --format tap each is told when it ends, else all at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   strata conformance --strategy overlay --fs ext4,xfs
@@ -122,15 +122,18 @@ impl Conformance {
         let required: Vec<&str> = required.split(',').map(str::trim).collect();
         let wanted = self.wanted();
         let bar = bar(session, (wanted.len() * cases.len()) as u64)?;
+        let tap = (self.format == Format::Tap && !session.output.is_json()).then_some(&session.output);
+        let mut judge = Judge { cases: &cases, required: &required, interrupt: &interrupt, bar, tap, told: 0 };
         let mut report = Report::new();
+        judge.tell(tap::VERSION)?;
         for wanted in &wanted {
             if !interrupt.asked() {
-                bar.set_message(format!("setting up {wanted}"));
+                judge.bar.set_message(format!("setting up {wanted}"));
                 let stage = Stage::new(wanted, session.config().durability);
-                report.judged.push(judge(wanted, stage, &cases, &required, &interrupt, &bar));
+                report.judged.push(judge.judge(wanted, stage)?);
             }
         }
-        bar.finish_and_clear();
+        judge.bar.finish_and_clear();
         report.interrupted = interrupt.asked();
         self.print(session, &report)?;
         interrupt.check()?;
@@ -183,50 +186,77 @@ impl Conformance {
             _ if session.output.is_json() => session.output.document(report),
             Format::Json => session.output.document(report),
             Format::Text => session.output.text(&report.text()),
-            Format::Tap => session.output.text(&tap::print(report)),
+            Format::Tap if report.interrupted => session.output.text(tap::INTERRUPTED),
+            Format::Tap => session.output.text(&tap::plan(report.results().count())),
             Format::Junit => session.output.bytes(&junit::print(report)?),
         }
     }
 }
 
-/// Tries every case on one of them.
-fn judge(
-    wanted: &Wanted,
-    stage: std::result::Result<Stage, Absent>,
-    cases: &[Case],
-    required: &[&str],
-    interrupt: &Interrupt,
-    bar: &ProgressBar,
-) -> Judged {
-    let mut judged = Judged::of(wanted);
-    let stage = match stage {
-        Ok(stage) => stage,
-        Err(absent) => {
-            bar.inc(cases.len() as u64);
-            judged.results.push(absent.result(wanted.is_required(required)));
-            return judged;
-        }
-    };
-    match stage.subject() {
-        Err(error) => judged.results.push(Tried::setup(Word::Failed, error.chain())),
-        Ok(subject) => {
-            for case in cases {
-                if interrupt.asked() {
-                    break;
-                }
-                bar.set_message(format!("{}: {}", judged.name, case.name));
-                tracing::info!(subject = judged.name, case = case.name, "trying");
-                let began = Instant::now();
-                let outcome = case.run(&subject);
-                judged.results.push(Tried::new(case, outcome, began.elapsed()));
-                bar.inc(1);
+/// Who tries the cases.
+struct Judge<'a> {
+    cases: &'a [Case],
+    required: &'a [&'a str],
+    interrupt: &'a Interrupt,
+    bar: ProgressBar,
+    /// Where each result is told at once.
+    tap: Option<&'a Output>,
+    /// How many were.
+    told: usize,
+}
+
+impl Judge<'_> {
+    /// Tries every case on one of them.
+    fn judge(&mut self, wanted: &Wanted, stage: std::result::Result<Stage, Absent>) -> Result<Judged> {
+        let mut judged = Judged::of(wanted);
+        let stage = match stage {
+            Ok(stage) => stage,
+            Err(absent) => {
+                self.bar.inc(self.cases.len() as u64);
+                self.note(&mut judged, absent.result(wanted.is_required(self.required)))?;
+                return Ok(judged);
             }
+        };
+        let tried = match stage.subject() {
+            Err(error) => self.note(&mut judged, Tried::setup(Word::Failed, error.chain())),
+            Ok(subject) => self.try_all(&subject, &mut judged),
+        };
+        let cleared = match stage.clear() {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                let left = format!("something is left: {}", error.chain());
+                self.note(&mut judged, Tried::setup(Word::Failed, left))
+            }
+        };
+        tried.and(cleared).map(|()| judged)
+    }
+
+    fn try_all(&mut self, subject: &Subject<'_>, judged: &mut Judged) -> Result<()> {
+        for case in self.cases {
+            if self.interrupt.asked() {
+                break;
+            }
+            self.bar.set_message(format!("{}: {}", judged.name, case.name));
+            tracing::info!(subject = judged.name, case = case.name, "trying");
+            let began = Instant::now();
+            let outcome = case.run(subject);
+            self.note(judged, Tried::new(case, outcome, began.elapsed()))?;
+            self.bar.inc(1);
         }
+        Ok(())
     }
-    if let Err(error) = stage.clear() {
-        judged.results.push(Tried::setup(Word::Failed, format!("something is left: {}", error.chain())));
+
+    fn note(&mut self, judged: &mut Judged, result: Tried) -> Result<()> {
+        self.told += 1;
+        let told = self.tell(&tap::line(self.told, &judged.name, &result));
+        judged.results.push(result);
+        told
     }
-    judged
+
+    /// Prints what is to be told at once, clear of the bar.
+    fn tell(&self, text: &str) -> Result<()> {
+        self.tap.map_or(Ok(()), |output| self.bar.suspend(|| output.text(text)))
+    }
 }
 
 fn bar(session: &Session, total: u64) -> Result<ProgressBar> {

@@ -1,13 +1,14 @@
 //! The conformance command: its forms, its exit status, and that nothing is left of it.
 
 use std::fs;
-use std::process::Stdio;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::{Bench, text};
+use super::{Bench, support, text};
 
 /// A few cases of each group on one file system that every machine has.
 const SMALL: [&str; 8] =
@@ -35,12 +36,55 @@ fn every_case_on_every_strategy() {
         let report: Value = serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{error}: {answer}"));
         let results = report["judged"][0]["results"].as_array().expect("a list");
         if results.len() == 1 && results[0]["outcome"] == "skipped" {
-            super::support::require(fs, Err(results[0]["detail"].to_string()));
+            support::require(fs, Err(results[0]["detail"].to_string()));
             continue;
         }
         assert_eq!(output.status.code(), Some(0), "{}", failures(&report));
         let tried = results.iter().filter(|result| result["outcome"] != "skipped").count();
         assert!(tried >= 100, "{strategy} on {fs}: {tried} cases");
+    }
+}
+
+/// As root of a user namespace, of 65,536 ids as `unshare --map-auto` gives them to a user who has them.
+#[test]
+fn every_case_in_a_user_namespace() {
+    let Some(bench) = Bench::mounting() else { return };
+    let root = rustix::process::geteuid().is_root();
+    if !support::require("root", root.then_some(()).ok_or_else(|| "only root maps ids that are others'".to_owned())) {
+        return;
+    }
+    let script = "echo ready; read -r mapped; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args([
+        "--user",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        env!("CARGO_BIN_EXE_strata"),
+        "conformance",
+        "--json",
+    ]);
+    command
+        .args(["--durability=none", "--strategy=overlay,copy", "--fs=tmpfs"])
+        .env("STRATA_ROOT", bench.path("store"));
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("run unshare");
+    let mut answer = BufReader::new(child.stdout.take().expect("standard output"));
+    let mut line = String::new();
+    answer.read_line(&mut line).expect("read");
+    assert_eq!(line, "ready\n");
+    for map in ["uid_map", "gid_map"] {
+        fs::write(format!("/proc/{}/{map}", child.id()), "0 0 65536\n").expect("map ids");
+    }
+    writeln!(child.stdin.take().expect("standard input"), "mapped").expect("write");
+    let report: Value = serde_json::from_reader(answer).expect("a document");
+    assert_eq!(child.wait().expect("wait").code(), Some(0), "{}", failures(&report));
+    for judged in report["judged"].as_array().expect("a list") {
+        let count = |word: &str| {
+            judged["results"].as_array().into_iter().flatten().filter(|result| result["outcome"] == word).count()
+        };
+        assert!(count("passed") >= 150, "{}: {} passed, {} skipped", judged["name"], count("passed"), count("skipped"));
     }
 }
 
@@ -62,9 +106,10 @@ fn every_form_says_the_same() {
 
     let tap = bench.ok(&arguments(&[&CASES[..], &["--format", "tap"]].concat()));
     let lines: Vec<&str> = tap.lines().collect();
-    assert_eq!(lines[..2], ["TAP version 14", &format!("1..{}", results.len())]);
-    assert_eq!(lines.len(), results.len() + 2, "{tap}");
-    for (number, line) in (1..).zip(&lines[2..]) {
+    let [version, lines @ .., plan] = &lines[..] else { panic!("{tap}") };
+    assert_eq!([*version, plan], ["TAP version 14", &format!("1..{}", results.len())]);
+    assert_eq!(lines.len(), results.len(), "{tap}");
+    for (number, line) in (1..).zip(lines) {
         assert!(line.starts_with(&format!("ok {number} - ")), "{line}");
     }
     let skipped = lines.iter().filter(|line| line.contains(" # SKIP ")).count();
@@ -86,7 +131,7 @@ fn a_known_deviation_is_no_failure() {
     let only = ["--strategy=overlay", "--case=content/lower-directory-is-renamed"];
     let small = ["conformance", "--durability", "none", "--fs", "tmpfs"];
     let tap = bench.ok(&[&small[..], &only, &["--format=tap"]].concat());
-    let line = tap.lines().nth(2).expect("a line");
+    let line = tap.lines().nth(1).expect("a line");
     let expected = "not ok 1 - overlay on tmpfs: content/lower-directory-is-renamed # TODO EXDEV";
     assert!(line.starts_with(expected), "{line}");
 }
@@ -162,6 +207,24 @@ fn cases_are_listed() {
             assert!(case[field].as_str().is_some_and(|text| !text.is_empty()), "{case}");
         }
     }
+}
+
+/// A harness shows what there is so far; a run that is ended early has no plan, so that nobody takes it for a whole one.
+#[test]
+fn lines_are_told_as_cases_end() {
+    let Some(bench) = Bench::mounting() else { return };
+    let arguments = ["conformance", "--durability=none", "--strategy=copy", "--fs=tmpfs", "--format=tap"];
+    let mut child = bench.command(&arguments).stdout(Stdio::piped()).spawn().expect("spawn");
+    let mut lines =
+        BufReader::new(child.stdout.take().expect("standard output")).lines().map(|line| line.expect("read"));
+    assert_eq!(lines.next().as_deref(), Some("TAP version 14"));
+    let first = lines.next().expect("a line");
+    assert!(first.starts_with("ok 1 - copy on tmpfs: "), "{first}");
+    super::signals::send(&child, Signal::SIGTERM);
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(rest.last().map(String::as_str), Some("Bail out! interrupted"));
+    assert!(rest.len() < 100 && !rest.iter().any(|line| line.starts_with("1..")), "{}", rest.join("\n"));
+    assert_eq!(child.wait().expect("wait").code(), Some(1));
 }
 
 #[test]

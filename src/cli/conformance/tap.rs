@@ -1,35 +1,34 @@
-//! The report in the Test Anything Protocol.
+//! The report in the Test Anything Protocol, line by line as the cases end: their number is known, and told, at the end.
 //!
 //! What a strategy is known to do otherwise is `not ok` with the directive by which a harness does not count it.
 //!
 //! # References
-//! TAP version 14, <https://testanything.org/tap-version-14-specification.html>.
+//! TAP version 14, <https://testanything.org/tap-version-14-specification.html>: the plan may come last.
 
-use std::fmt::Write as _;
+use super::report::{Result, Word};
 
-use super::report::{Report, Result, Word};
+/// The beginning.
+pub(super) const VERSION: &str = "TAP version 14\n";
 
-/// The whole report.
-pub(super) fn print(report: &Report) -> String {
-    let mut text = format!("TAP version 14\n1..{}\n", report.results().count());
-    for (number, (judged, result)) in report.results().enumerate() {
-        let why = result.detail.as_deref().unwrap_or_default();
-        let (ok, directive) = match result.outcome {
-            Word::Passed => ("ok", String::new()),
-            Word::Skipped => ("ok", format!(" # SKIP {}", one_line(why))),
-            Word::Deviation => ("not ok", format!(" # TODO {}", one_line(why))),
-            Word::Failed => ("not ok", String::new()),
-        };
-        let name = one_line(&format!("{}: {}", judged.name, result.case)).replace('\\', "\\\\").replace('#', "\\#");
-        _ = writeln!(text, "{ok} {} - {name}{directive}", number + 1);
-        if result.outcome == Word::Failed {
-            text.push_str(&diagnostics(result));
-        }
-    }
-    if report.interrupted {
-        text.push_str("Bail out! interrupted\n");
-    }
-    text
+/// The end of a run that was ended early: no plan, since who counts must not believe it whole.
+pub(super) const INTERRUPTED: &str = "Bail out! interrupted\n";
+
+/// The end.
+pub(super) fn plan(count: usize) -> String {
+    format!("1..{count}\n")
+}
+
+/// What became of the case of this number, on `who`.
+pub(super) fn line(number: usize, who: &str, result: &Result) -> String {
+    let why = one_line(result.detail.as_deref().unwrap_or_default());
+    let (ok, rest) = match result.outcome {
+        Word::Passed => ("ok", String::new()),
+        Word::Skipped => ("ok", format!(" # SKIP {why}")),
+        Word::Deviation => ("not ok", format!(" # TODO {why}")),
+        Word::Failed => ("not ok", format!("\n{}", diagnostics(result))),
+    };
+    let name = one_line(&format!("{who}: {}", result.case)).replace('\\', "\\\\").replace('#', "\\#");
+    format!("{ok} {number} - {name}{}\n", rest.trim_end())
 }
 
 /// A block of YAML. Every JSON string is one of YAML, too.
@@ -40,7 +39,7 @@ fn diagnostics(result: &Result) -> String {
         ("source", result.source),
     ];
     let lines = fields.map(|(name, value)| format!("  {name}: {}\n", serde_json::Value::from(value)));
-    format!("  ---\n{}  ...\n", lines.concat())
+    format!("  ---\n{}  ...", lines.concat())
 }
 
 fn one_line(text: &str) -> String {

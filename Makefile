@@ -7,7 +7,7 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision
+.PHONY: help test test-long vm compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
@@ -25,6 +25,9 @@ test-long: provision ## the same, with 100,000 random trees and layers, 20,000 s
 	seed=$${STRATA_SEED:-$$RANDOM}; echo "STRATA_SEED=$$seed"; unset STRATA_BUDGET_S; export STRATA_SEED=$$seed; \
 	  STRATA_SCRIPTS=100000 cargo test --locked --release --lib && \
 	  STRATA_SCRIPTS=20000 STRATA_POWER_POINTS=200 cargo test --locked --release --bins --test '*'
+
+vm: ## try kernels of Debian's in an emulator: 6.1 and 6.12, each case once, or ARGS="--all 6.18 7.3"
+	vagrant/quick.sh $(ARGS)
 
 compare: provision ## compare the strategies on this machine, in short; ARGS="..." go to `strata compare` instead
 	cargo run --locked --release -- compare $(or $(ARGS),--quick --html target/compare.html)

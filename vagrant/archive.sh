@@ -21,7 +21,7 @@ debian_site() {
 # Sets PRIVATE to the options by which an apt tool keeps to the directory $1.
 private_options() {
   PRIVATE=(-q -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts=-
-    -o Dir::State::lists="$1/lists" -o Dir::Cache="$1/cache" -o Acquire::Languages=none
+    -o Dir::State::lists="$1/lists" -o Dir::Cache="$1/cache" -o Dir::Cache::pkgcache=pkgcache.bin -o Acquire::Languages=none
     -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=0 -o Dpkg::Use-Pty=0)
 }
 
@@ -33,12 +33,17 @@ private_apt() {
   "$tool" "${PRIVATE[@]}" "$@"
 }
 
-# Brings the lists of the suites $2... into the directory $1.
+# Brings the lists of the suites $2... into the directory $1; those of the last hour are taken as they are.
 archive_lists() {
-  local dir=$1 site
+  local dir=$1 site sources
   shift
   site=$(debian_site) || { echo "no archive of Debian among apt's sources (has apt-get update run?)" >&2; return 1; }
+  sources=$(printf "deb [signed-by=$KEYRING] $site %s main\n" "$@")
+  if [[ -n $(find "$dir/sources.of-lists" -mmin -60 2>/dev/null) && $(<"$dir/sources.of-lists") == "$sources" ]]; then
+    return
+  fi
   mkdir -p "$dir/lists/partial" "$dir/cache/archives/partial"
-  printf "deb [signed-by=$KEYRING] $site %s main\n" "$@" >"$dir/sources.list"
-  private_apt "$dir" apt-get update >&2
+  rm -f "$dir/sources.of-lists"
+  echo "$sources" >"$dir/sources.list"
+  private_apt "$dir" apt-get update --error-on=any >&2 && cp "$dir/sources.list" "$dir/sources.of-lists"
 }

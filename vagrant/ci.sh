@@ -18,8 +18,12 @@ die() { say "$*"; exit 2; }
 
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
-  # The first process inside is killed with its parent, and with it everything in there.
-  if [[ -n ${inside-} ]]; then kill -KILL "$inside" 2>/dev/null || true; wait "$inside" 2>/dev/null || true; fi
+  # When unshare ends, its child has: the first process inside, and with it everything in there.
+  if [[ -n ${inside-} ]]; then
+    read -r first <"/proc/$inside/task/$inside/children" || true
+    kill -KILL "${first:-$inside}" 2>/dev/null || true
+    wait "$inside" 2>/dev/null || true
+  fi
   rm -rf --one-file-system "$WORK"
 }
 
@@ -30,9 +34,8 @@ trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 vagrant/provision.sh --vagrant
 say "building on the host"
-vagrant/stage.sh "${TESTS[@]}" || die "cannot build"
+vagrant/stage.sh target/vm/bin "${TESTS[@]}" || die "cannot build"
 box=$PWD/target/vm/strata.box
-if [[ ! -e $box ]]; then say "making the box"; fi
 vagrant/ci/box.sh "$box" || die "cannot make the box"
 rm -rf --one-file-system "$WORK"
 mkdir -p "$WORK"

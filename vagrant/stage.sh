@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# stage.sh [TEST...]: builds strata, and the programs of those tests, and puts them below target/vm/bin
-# for the guests, where building would take hours. Without debug information: they are shared with the
-# guest or copied to it.
+# stage.sh DIR [TEST...]: builds strata, and the programs of those tests, and puts them into DIR for the
+# guests, where building would take hours. Without debug information: they are shared with the guest or
+# copied to it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-BIN=target/vm/bin
+bin=$1
+shift
 
 # The programs that cargo built, as NAME PATH.
 built() {
@@ -14,15 +15,15 @@ built() {
 stage() {
   local name path count=0
   while read -r name path; do
-    strip --strip-debug -o "$BIN/$name.new" "$path"
-    mv "$BIN/$name.new" "$BIN/$name"
+    strip --strip-debug -o "$bin/$name.new" "$path"
+    mv "$bin/$name.new" "$bin/$name"
     count=$((count + 1))
   done
   [[ $count -gt 0 ]] || { echo "stage: cargo built no program" >&2; return 1; }
 }
 
-rm -rf "$BIN"
-mkdir -p "$BIN"
+rm -rf "$bin"
+mkdir -p "$bin"
 cargo build --locked --bin strata --message-format=json-render-diagnostics | built | stage
 if [[ $# -gt 0 ]]; then
   tests=()
@@ -31,4 +32,4 @@ if [[ $# -gt 0 ]]; then
     { grep -v '^strata ' || true; } | stage
 fi
 # The tests have this path in them.
-pwd >"$BIN/checkout"
+pwd >"$bin/checkout"

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
 # box.sh BOX: a box for Vagrant's libvirt provider, of Debian's packages alone: this machine's own
 # release, with the kernel of its backports and what the suites need. No loop device, no mount and no
-# boot loader's installer is needed. A box that is there already is left as it is.
+# boot loader's installer is needed. A box that is there already stays, as long as it was made of the same:
+# these scripts, these packages, this kernel.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=vagrant/archive.sh
 . "$here/../archive.sh"
+# shellcheck source=vagrant/made_of.sh
+. "$here/../made_of.sh"
 box=$1
+archive=$box.archive
 
 # What a box is: a system that boots, takes an address and lets Vagrant in.
 SYSTEM=systemd,systemd-sysv,udev,dbus,openssh-server,sudo,rsync,iproute2,procps,initramfs-tools,zstd
@@ -14,9 +18,14 @@ DISK_MB=8192
 # The first partition begins after this, and the boot loader lies before it.
 BEFORE_MB=1
 
+# The version of the kernel that the archive has for the box.
+kernel_version() {
+  archive_lists "$archive" "$release" "$release-backports" || return
+  private_apt "$archive" apt-cache madison linux-image-amd64 | awk -v suite="$release-backports/main" '$6 == suite { print $3; exit }'
+}
+
 make_root() {
-  local packages site
-  packages=$("$here/../provision.sh" --list | paste -sd ,)
+  local site
   site=$(debian_site)
   mmdebstrap --quiet --variant=minbase --components=main \
     --include="$SYSTEM,$packages,linux-image-amd64/$release-backports" \
@@ -44,15 +53,20 @@ pack() {
   echo "{\"provider\":\"libvirt\",\"format\":\"qcow2\",\"virtual_size\":$((DISK_MB / 1024))}" >"$work/metadata.json"
   echo 'Vagrant.configure("2") { |config| config.vm.provider(:libvirt) { |libvirt| libvirt.disk_bus = "virtio" } }' >"$work/Vagrantfile"
   tar -C "$work" -cf "$work/box" metadata.json Vagrantfile box.img
-  mv "$work/box" "$box"
 }
 
-[[ ! -e $box ]] || exit 0
 release=$(debian_release) || { echo "this is no Debian: its programs would not fit the guest's" >&2; exit 2; }
-mkdir -p "$(dirname "$box")"
+mkdir -p "$archive"
+version=$(kernel_version)
+[[ -n $version ]] || { echo "the archive of Debian has no kernel for the box, or is out of reach" >&2; exit 2; }
+packages=$("$here/../provision.sh" --list | paste -sd ,)
+digest=$(made_of "$here/box.sh" "$here/customize.sh" <(echo "$release" "$version" "$packages"))
+if is_made_of "$box" "$digest"; then exit 0; fi
+echo "making the box: $release, kernel $version" >&2
 work=$(mktemp -d "$box.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 make_root
 "$here/customize.sh" "$work/root"
 make_disk
 pack
+keep "$work/box" "$box" "$digest"

@@ -61,9 +61,6 @@ bring_up() {
   vagrant up >"$work/up.log" 2>&1 || die "vagrant up: $(tr '\r' '\n' <"$work/up.log" | tail -n 20)"
 }
 
-# The first process of a namespace gets no signal that it has no handler for.
-trap 'exit 130' INT
-trap 'exit 143' TERM
 make_private_places
 configure_libvirt
 start_libvirt

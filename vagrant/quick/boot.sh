@@ -23,10 +23,10 @@ share() { # DIRECTORY TAG
 mapfile -t shares < <(share "$kernel/lib/modules" modules; share "$share" strata)
 
 status=0
-timeout --foreground "$TIMEOUT_S" qemu-system-x86_64 "${accelerator[@]}" -smp "$(nproc)" -m "$MEMORY_MB" \
+timeout --foreground "$TIMEOUT_S" qemu-system-x86_64 "${accelerator[@]}" -smp "${STRATA_VM_CPUS:-$(nproc)}" -m "$MEMORY_MB" \
   -nodefaults -display none -monitor none -no-reboot \
   -kernel "$kernel/vmlinuz" -initrd "$kernel/initrd" \
-  -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr suite=$suite STRATA_EVERY=${STRATA_EVERY:-1}" \
+  -append "console=ttyS0 loglevel=4 panic=-1 mitigations=off nokaslr no_timer_check suite=$suite STRATA_EVERY=${STRATA_EVERY:-1} STRATA_FIRST=${STRATA_FIRST:-0}" \
   -serial "file:$out.console" -serial "file:$out" \
   -device isa-debug-exit,iobase=0x501,iosize=2 -device virtio-rng-pci \
   -drive "file=$root,if=none,id=root,format=raw,readonly=on" -device virtio-blk-pci,drive=root \

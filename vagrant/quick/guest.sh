@@ -17,7 +17,7 @@ ln -sf /proc/self/fd /dev/fd
 for module in loop fuse; do modprobe "$module"; done
 
 # The kernel puts what it does not know of its command line into our environment.
-export STRATA_EVERY
+export STRATA_EVERY STRATA_FIRST
 # shellcheck disable=SC2154 # suite is from there
 (cd / && exec "/strata/$suite") >/dev/ttyS1 2>&1 </dev/null
 status=$?

@@ -1,13 +1,17 @@
 #!/usr/bin/env bash
 # kernel.sh KERNEL DIR: a kernel of Debian's, by the beginning of its version (6.1, 6.18.15), unpacked
-# below DIR with its modules and an initial ramdisk. What is in DIR already is left as it is.
+# below DIR with its modules and an initial ramdisk. What is in DIR already stays, as long as the archive
+# has no newer one; where the archive is out of reach, it says so and takes what is there.
 #
 #   DIR/vmlinuz  DIR/initrd  DIR/version  DIR/lib/modules/VERSION
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=vagrant/archive.sh
 . "$here/../archive.sh"
+# shellcheck source=vagrant/made_of.sh
+. "$here/../made_of.sh"
 kernel=$1 dir=$2
+archive=$(dirname "$dir")/archive
 
 # The newest of a series is taken, whichever release has it.
 SUITES=(bookworm bookworm-backports trixie trixie-backports)
@@ -19,13 +23,13 @@ MODULES=(virtio_pci virtio_blk virtio_rng ext4 overlay 9pnet_virtio 9p)
 # kernels have no 9p, the real-time ones are others.
 find_version() {
   local series=${kernel//./\\.}
-  private_apt "$work" apt-cache search --names-only "^linux-(image|binary)-$series(\\.|-|\\+).*[0-9]-amd64\$" |
+  private_apt "$archive" apt-cache search --names-only "^linux-(image|binary)-$series(\\.|-|\\+).*[0-9]-amd64\$" |
     sed -E 's/^linux-(image|binary)-([^ ]*) .*/\2/' | sort -uV | tail -n 1
 }
 
 # Newer kernels come in two packages.
 packages() {
-  if [[ -n $(private_apt "$work" apt-cache search --names-only "^linux-binary-${version//+/\\+}\$") ]]; then
+  if [[ -n $(private_apt "$archive" apt-cache search --names-only "^linux-binary-${version//+/\\+}\$") ]]; then
     printf '%s\n' "linux-binary-$version" "linux-modules-$version"
   else
     printf '%s\n' "linux-image-$version"
@@ -35,7 +39,7 @@ packages() {
 unpack() {
   local packages package
   mapfile -t packages < <(packages)
-  (cd "$work" && private_apt "$work" apt-get download "${packages[@]}" >&2)
+  (cd "$work" && private_apt "$archive" apt-get download "${packages[@]}" >&2)
   for package in "$work"/*.deb; do dpkg-deb -x "$package" "$work/unpacked"; done
   mkdir -p "$new/lib/modules"
   mv "$(find "$work/unpacked" -path '*/lib/modules/*' -prune -type d -print -quit)" "$new/lib/modules/$version"
@@ -68,16 +72,20 @@ make_initrd() {
   (cd "$root" && find . | cpio -o -H newc --quiet | zstd -q -3) >"$new/initrd"
 }
 
-[[ ! -e $dir/initrd ]] || exit 0
-mkdir -p "$(dirname "$dir")"
+mkdir -p "$archive"
+if ! archive_lists "$archive" "${SUITES[@]}"; then
+  [[ -e $dir/version ]] || { echo "the archive of Debian is out of reach, and no kernel $kernel is kept" >&2; exit 2; }
+  echo "the archive of Debian is out of reach: $(<"$dir/version") is taken, the newest $kernel or not" >&2
+  exit 0
+fi
+version=$(find_version)
+[[ -n $version ]] || { echo "Debian (${SUITES[*]}) has no kernel $kernel" >&2; exit 2; }
+digest=$(made_of "$here/kernel.sh" "$here/initrd.sh" <(echo "$version"))
+if is_made_of "$dir" "$digest"; then exit 0; fi
 work=$(mktemp -d "$dir.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 new=$work/new
-archive_lists "$work" "${SUITES[@]}"
-version=$(find_version)
-[[ -n $version ]] || { echo "Debian (${SUITES[*]}) has no kernel $kernel" >&2; exit 2; }
 unpack
 make_initrd
 echo "$version" >"$new/version"
-rm -rf "$dir"
-mv "$new" "$dir"
+keep "$new" "$dir" "$digest"

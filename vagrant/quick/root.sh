@@ -1,18 +1,21 @@
 #!/usr/bin/env bash
 # root.sh IMAGE: the root file system of the guests, of this machine's own release of Debian: what is
-# built here runs there. An image that is there already is left as it is.
+# built here runs there. An image that is there already stays, if it was made of the same.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=vagrant/archive.sh
 . "$here/../archive.sh"
+# shellcheck source=vagrant/made_of.sh
+. "$here/../made_of.sh"
 image=$1
 
 # Beyond what is essential in Debian: the file systems under test, and modules.
 PACKAGES=btrfs-progs,xfsprogs,e2fsprogs,kmod,mount
 IMAGE_SIZE=600M
 
-[[ ! -e $image ]] || exit 0
 release=$(debian_release) || { echo "this is no Debian: its programs would not fit the guest's" >&2; exit 2; }
+digest=$(made_of "$here/root.sh" "$here/guest.sh" <(echo "$release"))
+if is_made_of "$image" "$digest"; then exit 0; fi
 site=$(debian_site)
 mkdir -p "$(dirname "$image")"
 work=$(mktemp -d "$image.XXXXXX")
@@ -24,4 +27,4 @@ mmdebstrap --quiet --variant=essential --components=main --include="$PACKAGES" \
 install -m 755 "$here/guest.sh" "$work/root/guest.sh"
 mkdir -p "$work/root/strata" "$work/root/lib/modules"
 mkfs.ext4 -q -O '^has_journal' -d "$work/root" "$work/image" "$IMAGE_SIZE"
-mv "$work/image" "$image"
+keep "$work/image" "$image" "$digest"

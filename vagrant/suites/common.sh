@@ -11,6 +11,9 @@ die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 # Every suite mounts and makes file systems.
 [[ $EUID -eq 0 ]] || exec sudo -E "$0" "$@"
 
+# Whether the processor is emulated: then a sample has to do where nobody says what to try.
+is_emulated() { grep -q 'QEMU TCG' /proc/cpuinfo; }
+
 # The file systems that the suites use, loaded by name: in a small guest nothing else does it.
 for module in overlay btrfs xfs loop fuse; do modprobe -q "$module" || true; done
 
@@ -23,7 +26,7 @@ find_strata() {
     (cd "$CHECKOUT" && cargo build --quiet --locked --bin strata) || die "cargo could not build strata"
     STRATA=$CHECKOUT/target/debug/strata
   else
-    die "no strata in $BIN that runs here (vagrant/stage.sh on the host makes it), and no cargo to build it"
+    die "no strata in $BIN that runs here (vagrant/stage.sh target/vm/bin on the host makes it), and no cargo to build it"
   fi
 }
 
@@ -38,7 +41,7 @@ run_test() {
   elif command -v cargo >/dev/null; then
     (cd "$CHECKOUT" && cargo test --locked --test "$name" -- "$@") 2>&1 | tee "$log" || status=1
   else
-    die "no $name in $BIN (vagrant/stage.sh $name on the host makes it), and no cargo to build it"
+    die "no $name in $BIN (vagrant/stage.sh target/vm/bin $name on the host makes it), and no cargo to build it"
   fi
   passed=$(sed -nE 's/^test result: .* ([0-9]+) passed.*/\1/p' "$log" | tail -n 1)
   rm -f "$log"

@@ -170,9 +170,17 @@ pub(super) fn drainer(run: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
+/// Waits for the right to drain the trash.
+pub(super) fn drainer_in_turn(run: &Path) -> Result<OwnedFd> {
+    in_turn(run.join(DRAIN))
+}
+
 /// Waits for the right to recover the store.
 pub(super) fn recovery(run: &Path) -> Result<OwnedFd> {
-    let file = run.join(RECOVER);
+    in_turn(run.join(RECOVER))
+}
+
+fn in_turn(file: PathBuf) -> Result<OwnedFd> {
     let opened = standing(&file)?;
     lock_by(&opened, FcntlArg::F_OFD_SETLKW(&WHOLE)).at("lock", file)?;
     Ok(opened)

@@ -473,7 +473,7 @@ impl Snapshotter for Store {
     fn cleanup(&self) -> Result<()> {
         self.begin()?;
         recover::recover(self)?;
-        self.drain(None).map(drop)
+        self.drain_in_turn().map(drop)
     }
 
     fn changes(&self, key: &str, base: Option<&str>, sink: &mut dyn Sink) -> Result<()> {

@@ -11,6 +11,7 @@
 //! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
@@ -211,14 +212,21 @@ impl Store {
     /// # Errors
     /// The first failure; the others were tried all the same.
     pub fn drain(&self, limit: Option<Duration>) -> Result<Freed> {
-        let started = Instant::now();
-        let mut freed = Freed::default();
-        let mut first = Ok(());
         if self.meta.view(rows::trash)?.is_empty() {
-            return Ok(freed);
+            return Ok(Freed::default());
         }
-        let drainer = lock::drainer(&self.run())?;
-        let mut empty = Vec::new();
+        self.drain_as(lock::drainer(&self.run())?.as_ref(), limit)
+    }
+
+    /// Frees the space of all snapshots that were removed before the call: where somebody is at it, after them.
+    pub(super) fn drain_in_turn(&self) -> Result<Freed> {
+        self.drain_as(Some(&lock::drainer_in_turn(&self.run())?), None)
+    }
+
+    /// [`Store::drain`] by the one who has the lock.
+    fn drain_as(&self, drainer: Option<&OwnedFd>, limit: Option<Duration>) -> Result<Freed> {
+        let started = Instant::now();
+        let (mut freed, mut first, mut empty) = (Freed::default(), Ok(()), Vec::new());
         for id in self.meta.view(rows::trash)? {
             if drainer.is_none() || limit.is_some_and(|limit| freed.snapshots > 0 && started.elapsed() >= limit) {
                 freed.waiting += 1;

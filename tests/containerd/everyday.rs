@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use strata::Snapshotter;
+
 use super::image::{Image, Layer, shell};
 use super::{Bench, Containerd, SETTINGS, Version, support, text};
 
@@ -95,6 +97,7 @@ fn everyday(bench: &Bench, containerd: &Containerd) {
     assert_eq!(containerd.snapshots(), Vec::<String>::new(), "the garbage collector left something");
     assert_eq!(super::names(&bench.client()), Vec::<String>::new(), "containerd left something with us");
     bench.wait_for_space(own.len());
+    bench.client().cleanup().expect("cleanup");
     let checked = check(bench, &["--deep"]);
     assert_eq!(checked["findings"], serde_json::json!([]), "{checked}");
     assert_eq!(ok(&mut bench.strata(&["tree", "--digest", &key])), tree, "containerd changed what is not its own");

@@ -98,6 +98,7 @@ fn unpacks(version: &Version) {
 
 /// Nothing is damaged, and nothing left over.
 fn sound(bench: &Bench) {
+    bench.client().cleanup().expect("cleanup");
     let checked = everyday::check(bench, &[]);
     assert_eq!(checked["findings"], serde_json::json!([]), "{checked}");
 }

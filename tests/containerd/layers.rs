@@ -162,7 +162,7 @@ fn follow_the_specification() {
 /// Where the layer of the snapshot `name` lies on disk.
 fn on_disk(bench: &Bench, name: &str) -> std::path::PathBuf {
     let mounts = bench.client().view("look", name, &[].into()).expect("view");
-    bench.client().remove("look").expect("remove");
+    bench.client().remove("look").and_then(|()| bench.client().cleanup()).expect("remove");
     let top = mounts[0].options().into_iter().find_map(|option| {
         let lower = option.strip_prefix("lowerdir=")?;
         lower.split(':').next().map(str::to_owned)

@@ -162,6 +162,29 @@ fn two_drainers() {
     assert_eq!(*seen.lock().expect("lock"), [Id(1), Id(2)]);
 }
 
+/// A cleanup answers when all is free, also where somebody else has begun to free it.
+#[test]
+fn a_cleanup_waits_for_who_is_at_it() {
+    let place = Place::new();
+    let (at_it, begun) = std::sync::mpsc::channel();
+    let store = place.store_during(During::new(move |method, _| {
+        if method == "remove" {
+            at_it.send(()).expect("somebody waits");
+            // Time enough for a cleanup that does not wait to be back.
+            std::thread::sleep(std::time::Duration::from_millis(100));
+        }
+        Ok(())
+    }));
+    store.prepare("a", "", NONE).expect("prepare");
+    store.remove("a").expect("remove");
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.drain(None).expect("drain"));
+        begun.recv().expect("it begins");
+        place.store().cleanup().expect("cleanup");
+        assert_eq!(place.count("trash"), 0);
+    });
+}
+
 #[test]
 fn what_cannot_be_freed_keeps_nobody_waiting() {
     let place = Place::new();

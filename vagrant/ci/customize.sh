@@ -33,7 +33,7 @@ version=$(ls "$root/lib/modules")
 mkdir -p "$root/boot/grub"
 cat >"$root/boot/grub/grub.cfg" <<GRUB
 set timeout=0
-linux /boot/vmlinuz-$version root=/dev/vda1 rw console=ttyS0 quiet mitigations=off no_timer_check net.ifnames=0
+linux /boot/vmlinuz-$version root=/dev/vda1 rw console=ttyS0 quiet mitigations=off net.ifnames=0
 initrd /boot/initrd.img-$version
 boot
 GRUB

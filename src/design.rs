@@ -237,10 +237,6 @@
 //!   `Cancelled`, where gRPC has `DeadlineExceeded`. There, too, is the line in the log for what no service gets to see.
 //! - **A call that was begun runs to its end**, and one that waits for a thread goes with its caller. The exception are
 //!   layers: an unpack that nobody waits for any more stops, since its snapshot is thrown away in any case.
-//! - **One thread takes all calls, and does itself what is done from the database and a directory at most.** Handing such a
-//!   call to another thread and waiting for its answer takes longer than the call, and gains nobody anything, for the
-//!   database has one connection, whose turn everybody waits for. Calls that can be long have threads of their own, and
-//!   so have layers: four slow unpacks keep no container from starting, and a `Cleanup` keeps nobody waiting.
 //! - **Who frees space stands back** (a nice value of 10), and waits a moment for more: it runs beside the calls that come
 //!   after a removal, and an image goes layer by layer.
 //! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own

@@ -29,7 +29,7 @@ use crate::store::{LOCAL, Store};
 /// How long calls may take to end once the daemon is asked to stop: less than what supervisors wait before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How many long calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
+/// How many calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
 /// tree must not keep the others waiting.
 const CALLS_MAX: usize = 32;
 
@@ -96,7 +96,7 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
 
 fn runtime() -> Result<Runtime> {
     let threads = CALLS_MAX + OTHER_THREADS;
-    let runtime = Builder::new_current_thread().max_blocking_threads(threads).enable_all().build();
+    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(threads).enable_all().build();
     runtime.at("start the threads of", "the daemon")
 }
 

@@ -1,5 +1,4 @@
-//! Synchronous work: where the call arrived if it is short, else on threads that may block, at most so many at a time. Each
-//! call has a line in the log.
+//! Synchronous work on threads that may block, at most so many at a time, with a line in the log for each call.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,16 +39,6 @@ impl Pool {
             work()
         });
         let done = done.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Io, "the thread of this call stopped")));
-        call.answer(&done);
-        done.map_err(told)
-    }
-
-    /// Runs `work` at once, on the thread that takes all calls: it must be short. Two threads that wake each other take
-    /// longer than most calls do.
-    pub fn run_here<T>(&self, call: Call, work: impl FnOnce() -> Result<T>) -> Result<T, Status> {
-        self.metrics.begin(call.name);
-        let call = Unanswered { call: Some(call), metrics: &self.metrics };
-        let done = work();
         call.answer(&done);
         done.map_err(told)
     }

@@ -34,8 +34,6 @@ const INFOS_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Service {
     snapshotter: Arc<dyn Snapshotter>,
-    /// Whether a snapshot is made in a moment, whatever is below it.
-    prepares_at_once: bool,
     pool: Pool,
     /// Where frees of space run: a long one keeps no thread from the calls that somebody waits for.
     cleanups: Pool,
@@ -44,22 +42,10 @@ pub(super) struct Service {
 }
 
 impl Service {
-    /// Serves `store` with at most `threads` long calls at a time.
+    /// Serves `store` with at most `threads` calls at a time.
     pub fn new(store: Arc<Store>, threads: usize, freeable: SyncSender<()>, metrics: &Arc<Metrics>) -> Self {
-        let prepares_at_once = !store.backend().capabilities().create_needs_sync;
         let (pool, cleanups) = (Pool::new(threads, metrics), Pool::new(1, metrics));
-        Self { snapshotter: store, prepares_at_once, pool, cleanups, freeable }
-    }
-
-    /// A call that is answered from the database, and a directory at most. To give it to another thread would gain nobody
-    /// anything: the database has one connection, for which all take turns.
-    fn at_once<T>(
-        &self,
-        name: &'static str,
-        key: String,
-        work: impl FnOnce(&dyn Snapshotter, &str) -> Result<T>,
-    ) -> Result<T, Status> {
-        self.pool.run_here(Call::new(name, &key), || work(self.snapshotter.as_ref(), &key))
+        Self { snapshotter: store, pool, cleanups, freeable }
     }
 
     /// There may be something to free; if that was said before and not yet heard, it need not be said again.
@@ -67,7 +53,6 @@ impl Service {
         let _ = self.freeable.try_send(());
     }
 
-    /// A call that takes as long as what it is about is large.
     async fn run<T: Send + 'static>(
         &self,
         name: &'static str,
@@ -86,23 +71,19 @@ impl Snapshots for Service {
     async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
         let PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         let prepare = move |on: &dyn Snapshotter, key: &str| on.prepare(key, &parent, &convert::labels(labels)?);
-        let mounts = if self.prepares_at_once {
-            self.at_once("Prepare", key, prepare)?
-        } else {
-            self.run("Prepare", key, prepare).await?
-        };
+        let mounts = self.run("Prepare", key, prepare).await?;
         Ok(Response::new(PrepareSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
 
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
         let ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
         let view = move |on: &dyn Snapshotter, key: &str| on.view(key, &parent, &convert::labels(labels)?);
-        let mounts = self.at_once("View", key, view)?;
+        let mounts = self.run("View", key, view).await?;
         Ok(Response::new(ViewSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
 
     async fn mounts(&self, request: Request<MountsRequest>) -> Answer<MountsResponse> {
-        let mounts = self.at_once("Mounts", request.into_inner().key, |on, key| on.mounts(key))?;
+        let mounts = self.run("Mounts", request.into_inner().key, |on, key| on.mounts(key)).await?;
         Ok(Response::new(MountsResponse { mounts: convert::mounts(&mounts) }))
     }
 
@@ -118,13 +99,13 @@ impl Snapshots for Service {
     }
 
     async fn remove(&self, request: Request<RemoveSnapshotRequest>) -> Answer<()> {
-        self.at_once("Remove", request.into_inner().key, |on, key| on.remove(key))?;
+        self.run("Remove", request.into_inner().key, |on, key| on.remove(key)).await?;
         self.tell_freer();
         Ok(Response::new(()))
     }
 
     async fn stat(&self, request: Request<StatSnapshotRequest>) -> Answer<StatSnapshotResponse> {
-        let info = self.at_once("Stat", request.into_inner().key, |on, key| on.stat(key))?;
+        let info = self.run("Stat", request.into_inner().key, |on, key| on.stat(key)).await?;
         Ok(Response::new(StatSnapshotResponse { info: Some(convert::info(&info)) }))
     }
 
@@ -138,7 +119,7 @@ impl Snapshots for Service {
             let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
             on.update(&wanted, &paths.iter().map(String::as_str).collect::<Vec<_>>())
         };
-        let info = self.at_once("Update", key, update)?;
+        let info = self.run("Update", key, update).await?;
         Ok(Response::new(UpdateSnapshotResponse { info: Some(convert::info(&info)) }))
     }
 

@@ -7,6 +7,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::process::Uid;
 use serde_json::json;
@@ -16,7 +18,7 @@ use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::{ErrorKind, Snapshotter};
 
-use super::{Bench, text};
+use super::{Bench, PATIENCE, text};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -96,9 +98,16 @@ fn a_list_has_no_end() {
     assert_eq!(super::names(&client), expected);
 }
 
-/// What is at `/metrics` on the socket `path`.
+/// What is at `/metrics` on the socket `path`, of a daemon that starts or runs: it can be called before it tells figures.
 pub(crate) fn figures(path: &Path) -> String {
-    let mut stream = UnixStream::connect(path).expect("connect");
+    let began = Instant::now();
+    let mut stream = loop {
+        match UnixStream::connect(path) {
+            Ok(stream) => break stream,
+            Err(failed) => assert!(began.elapsed() < PATIENCE, "connect: {failed}"),
+        }
+        thread::sleep(Duration::from_millis(5));
+    };
     stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").expect("ask");
     let mut said = String::new();
     stream.read_to_string(&mut said).expect("read");

@@ -125,14 +125,21 @@ impl Made<'_> {
     pub(super) fn differences(&self, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<BTreeSet<PathBuf>> {
         let (made, found) = (self.store.layers(self.listed, &self.stack)?, self.store.layers(self.listed, stack)?);
         let mut paths = BTreeSet::new();
-        let mut sink = |change: &Change, _: &mut dyn Read| {
-            check_cancelled(cancel)?;
-            paths.insert(change.path().to_owned());
-            Ok(())
+        let compare = |old: &Dir, new: &Dir, candidates: Candidates, paths: &mut BTreeSet<PathBuf>| {
+            let mut sink = |change: &Change, _: &mut dyn Read| {
+                check_cancelled(cancel)?;
+                paths.insert(change.path().to_owned());
+                Ok(())
+            };
+            diff(Some(old), new, candidates, &mut sink)
         };
-        diff(Some(&made), &found, self.on_disk(stack)?, &mut sink)?;
-        // What only the layer makes is in no hint of the other.
-        diff(Some(&found), &made, self.on_disk(&self.stack)?, &mut sink)?;
+        let candidates = self.on_disk(stack)?;
+        let whole = matches!(candidates, Candidates::All);
+        compare(&made, &found, candidates, &mut paths)?;
+        // What only the layer makes is in no hint of the other; and one direction alone does not name all links of a file.
+        if !whole || !paths.is_empty() {
+            compare(&found, &made, self.on_disk(&self.stack)?, &mut paths)?;
+        }
         Ok(paths)
     }
 

@@ -181,6 +181,8 @@ fn are_known_by_their_digests() {
         let archive = bench.path("small.tar");
         everyday::small_image().write(&archive);
         containerd.ok(&["images", "import", archive.to_str().expect("a path")]);
+        // What containerd removed on its way may still wait to be freed, which is no damage but a finding.
+        bench.client().cleanup().expect("cleanup");
         let checked = everyday::check(&bench, &["--deep"]);
         assert_eq!((&checked["verified"], &checked["findings"]), (&json!(3), &json!([])), "{}: {checked}", setting.0);
         // Neither the size nor the time changes.

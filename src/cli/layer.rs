@@ -34,7 +34,7 @@ use crate::tree::text;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata tree work --digest   # equal digests, equal trees")]
 pub(super) struct Tree {
-    /// A key, a name or an image; a directory if it begins with / or .
+    /// A key, a name or an image; what begins with / or . is a directory
     #[arg(value_name = "X")]
     what: OsString,
     /// Print only the digest of the text

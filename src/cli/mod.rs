@@ -56,6 +56,9 @@ const FREE_LIMIT: Duration = Duration::from_secs(1);
 /// Where the store is if nobody says.
 const ROOT: &str = "/var/lib/strata";
 
+/// The variable that says where it is.
+const ROOT_VARIABLE: &str = "STRATA_ROOT";
+
 /// Exit status: the command was not understood.
 const USAGE: u8 = 2;
 
@@ -81,8 +84,8 @@ const EXAMPLE: &str = "Example:
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// The store's directory
-    #[arg(long, global = true, env = "STRATA_ROOT", value_name = "DIR", default_value = ROOT)]
+    /// The store's directory, instead of that in STRATA_ROOT
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = root())]
     root: PathBuf,
     /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
     /// and the file system can, else copy
@@ -103,6 +106,11 @@ struct Global {
     /// Log what is done; twice for more
     #[arg(short, long, global = true, action = ArgAction::Count)]
     verbose: u8,
+}
+
+/// Where the store is if no option says. What clap itself takes from a variable it shows as required in usage lines.
+fn root() -> PathBuf {
+    std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map_or_else(|| ROOT.into(), PathBuf::from)
 }
 
 fn choice() -> impl TypedValueParser<Value = Choice> {

@@ -20,6 +20,22 @@ fn help_and_version() {
     }
 }
 
+/// Whether a variable or nothing says where the store is, no usage line asks for --root.
+#[test]
+fn usage_asks_for_what_is_missing() {
+    let bench = Bench::bare();
+    let said = bench.misuse(&["label", "k"]);
+    assert!(
+        said.contains("Usage: strata label") && said.contains("<KEY> <K=V>...") && !said.contains("--root"),
+        "{said}"
+    );
+    for (variable, shown) in [("/somewhere", "[default:/somewhere]"), ("", "[default:/var/lib/strata]")] {
+        let output = bench.command(&["label", "-h"]).env("STRATA_ROOT", variable).output().expect("run");
+        let help = text(&output.stdout).split_whitespace().collect::<String>();
+        assert!(help.contains(shown), "{help}");
+    }
+}
+
 #[test]
 fn doctor_needs_no_store() {
     let Some(bench) = Bench::new() else { return };

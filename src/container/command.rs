@@ -1,12 +1,13 @@
-//! Whether the program that is to run is there.
+//! Whether the program that is to run is there, and what runs it.
 //!
 //! crun and runc write why they could not start a command to its standard error as well as to their log, so that people
-//! would read it twice. The usual reason is found here, before they are asked.
+//! would read it twice. The usual reasons are found here, before they are asked.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::bundle::BundleMount;
-use super::{DEFAULT_PATH, Process};
+use super::{DEFAULT_PATH, Process, interpreter};
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Error, Result};
 use crate::tree::{Dir, FileType, Stat};
@@ -14,61 +15,98 @@ use crate::tree::{Dir, FileType, Stat};
 /// The bits of a mode of which one makes a file a program.
 const EXECUTABLE: u32 = 0o111;
 
-/// Checks that the program of `process` is in the tree `root`, as far as that shows: what a mount covers, or a link leads
-/// to, the runtime may find where the tree has nothing.
+/// How many scripts may run one another: the kernel allows no more.
+const INTERPRETERS_MAX: usize = 5;
+
+/// Checks that the program of `process` is in the tree `root`, and what runs that, as far as it shows: what a mount covers,
+/// or a link leads to, the runtime may find where the tree has nothing.
 ///
 /// # Errors
-/// `NotFound` naming it, and where it was looked for; what the file system reports.
+/// `NotFound` naming what is missing, and where it was looked for; what the file system reports.
 pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Result<()> {
     let Some(name) = process.args.first() else { return Ok(()) };
-    let mut search = Search { resolver: Resolver::new(root.try_clone()?), mounts };
-    if name.contains('/') {
-        return match search.may_run(&Path::new(&process.dir).join(name))? {
-            true => Ok(()),
-            false => Err(Error::not_found(format!("the image has no program {name:?}"))),
-        };
-    }
-    let path = process
-        .env
-        .iter()
-        .find_map(|variable| variable.strip_prefix("PATH="))
-        .unwrap_or(&DEFAULT_PATH["PATH=".len()..]);
-    for dir in path.split(':') {
-        if search.may_run(&Path::new(&process.dir).join(dir).join(name))? {
-            return Ok(());
+    let mut search = Search { resolver: Resolver::new(root.try_clone()?), mounts, dir: Path::new(&process.dir) };
+    let path = if name.contains('/') { None } else { Some(search_path(process)) };
+    for dir in path.unwrap_or_default().split(':') {
+        match search.look_at(&Path::new(dir).join(name))? {
+            Sight::Nothing => {}
+            Sight::Program(program) => return search.check_interpreters(name, program),
+            Sight::Unknown => return Ok(()),
         }
     }
-    Err(Error::not_found(format!("the image has no program {name:?} in the directories of PATH, {path}")))
+    let place = path.map_or_else(String::new, |path| format!(" in the directories of PATH, {path}"));
+    Err(Error::not_found(format!("the image has no program {name:?}{place}")))
+}
+
+fn search_path(process: &Process) -> &str {
+    let given = process.env.iter().find_map(|variable| variable.strip_prefix("PATH="));
+    given.unwrap_or(&DEFAULT_PATH["PATH=".len()..])
 }
 
 fn is_link(stat: Option<&Stat>) -> bool {
     stat.is_some_and(|stat| stat.file_type == FileType::Symlink)
 }
 
+/// What shows of a path.
+enum Sight {
+    /// No program is there.
+    Nothing,
+    /// This one.
+    Program(File),
+    /// There may be one.
+    Unknown,
+}
+
 struct Search<'a> {
     resolver: Resolver,
     mounts: &'a [BundleMount],
+    /// Where relative paths begin.
+    dir: &'a Path,
 }
 
 impl Search<'_> {
-    /// Whether there may be a program at `path`, an absolute one.
-    fn may_run(&mut self, path: &Path) -> Result<bool> {
-        let inner = path.strip_prefix("/").unwrap_or(path);
-        let (Some(above), Some(name)) = (inner.parent(), inner.file_name()) else { return Ok(false) };
+    /// What is at `path`.
+    fn look_at(&mut self, path: &Path) -> Result<Sight> {
+        let path = self.dir.join(path);
+        let inner = path.strip_prefix("/").unwrap_or(&path);
+        let (Some(above), Some(name)) = (inner.parent(), inner.file_name()) else { return Ok(Sight::Nothing) };
         if inner.components().any(|component| component == std::path::Component::ParentDir) || self.is_covered(inner) {
-            return Ok(true);
+            return Ok(Sight::Unknown);
         }
         let parent = match self.resolver.find(above)? {
             Found::Dir(parent) => parent,
             // What is missing may be a link to where something will be mounted.
             Found::Gap { above, missing } => {
                 let first = missing.first().map(|name| above.dir.stat_if_any(name)).transpose()?.flatten();
-                return Ok(is_link(first.as_ref()));
+                return Ok(if is_link(first.as_ref()) { Sight::Unknown } else { Sight::Nothing });
             }
         };
         let stat = parent.dir.stat_if_any(name)?;
+        if self.is_covered(&parent.path) || is_link(stat.as_ref()) {
+            return Ok(Sight::Unknown);
+        }
         let is_program = |stat: &Stat| stat.file_type == FileType::File && stat.mode & EXECUTABLE != 0;
-        Ok(self.is_covered(&parent.path) || is_link(stat.as_ref()) || stat.as_ref().is_some_and(is_program))
+        if !stat.as_ref().is_some_and(is_program) {
+            return Ok(Sight::Nothing);
+        }
+        // Its user may run what the root of a user namespace cannot read.
+        Ok(parent.dir.open_file(name).map_or(Sight::Unknown, Sight::Program))
+    }
+
+    /// Checks that what `program`, called `name`, says it is run by is there, and what that is run by.
+    fn check_interpreters(&mut self, name: &str, mut program: File) -> Result<()> {
+        for _ in 0..INTERPRETERS_MAX {
+            let Some(interpreter) = interpreter::of(&program) else { return Ok(()) };
+            program = match self.look_at(&interpreter)? {
+                Sight::Nothing => {
+                    let message = format!("the image has no program {interpreter:?}, by which {name:?} is run");
+                    return Err(Error::not_found(message));
+                }
+                Sight::Program(next) => next,
+                Sight::Unknown => return Ok(()),
+            };
+        }
+        Ok(())
     }
 
     fn is_covered(&self, path: &Path) -> bool {

@@ -15,6 +15,7 @@
 
 mod bundle;
 mod command;
+mod interpreter;
 mod mountpoints;
 mod runtime;
 mod user;

@@ -84,6 +84,12 @@ fn commands_that_fail() {
         assert!(output.status.code() == Some(1) && is_one_line, "{name}: {said}");
     }
 
+    let script = "FROM base\nCOPY --chmod=755 <<EOF /script\n#!/no/shell -e\nEOF\n";
+    assert!(bench.build("scripted", script, &[]).status.success());
+    let output = bench.run(&["run", "scripted", "/script"]);
+    let line = "strata: the image has no program \"/no/shell\", by which \"/script\" is run\n";
+    assert_eq!((output.status.code(), text(&output.stderr).as_str()), (Some(1), line));
+
     let tools = bench.path("tools");
     fs::create_dir(&tools).expect("mkdir");
     symlink("/usr/bin/unshare", tools.join("unshare")).expect("link");

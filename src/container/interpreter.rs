@@ -1,0 +1,125 @@
+//! The program that runs another one: that of a script, and the loader of a dynamic executable.
+//!
+//! Files of an image are a stranger's. What does not look as it should names nothing, and is left to the kernel.
+//!
+//! # References
+//! `execve(2)`, "Interpreter scripts"; `elf(5)`.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
+/// How much of a script the kernel reads.
+const LINE_BYTES_MAX: usize = 256;
+
+/// The longest path that the kernel takes, with its end.
+const PATH_BYTES_MAX: u64 = 4096;
+
+/// How an executable begins that is of 64 bits, the least significant byte first.
+const ELF: &[u8] = b"\x7fELF\x02\x01";
+
+/// The type of the segment with the path of the loader.
+const PT_INTERP: u32 = 3;
+
+/// How many segments are looked at: compilers make a dozen.
+const SEGMENTS_MAX: u64 = 64;
+
+/// The program that `file` names to run it, as it is spelled there.
+pub(super) fn of(file: &File) -> Option<PathBuf> {
+    let mut start = [0; LINE_BYTES_MAX];
+    let count = file.read_at(&mut start, 0).ok()?;
+    let start = start.get(..count)?;
+    let path = match start.strip_prefix(b"#!") {
+        Some(line) => of_script(line)?.to_owned(),
+        None if start.starts_with(ELF) => of_executable(file, start)?,
+        None => return None,
+    };
+    Some(PathBuf::from(OsStr::from_bytes(&path)))
+}
+
+fn of_script(line: &[u8]) -> Option<&[u8]> {
+    let line = line.split(|byte| *byte == b'\n').next()?;
+    line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())
+}
+
+fn of_executable(file: &File, header: &[u8]) -> Option<Vec<u8>> {
+    let (table, size, count) = (number(header, 32, 8)?, number(header, 54, 2)?, number(header, 56, 2)?);
+    for segment in 0..count.min(SEGMENTS_MAX) {
+        let mut entry = [0; 56];
+        file.read_exact_at(&mut entry, table.checked_add(segment * size)?).ok()?;
+        if number(&entry, 0, 4)? == u64::from(PT_INTERP) {
+            let (at, length) = (number(&entry, 8, 8)?, number(&entry, 32, 8)?);
+            let mut path = vec![0; usize::try_from(length.min(PATH_BYTES_MAX)).ok()?];
+            file.read_exact_at(&mut path, at).ok()?;
+            return path.split(|byte| *byte == 0).next().filter(|path| !path.is_empty()).map(<[u8]>::to_owned);
+        }
+    }
+    None
+}
+
+/// The number of `length` bytes at `at`.
+fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
+    let bytes = bytes.get(at..at + length)?;
+    Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(content: &[u8]) -> Option<PathBuf> {
+        let file = tempfile::tempfile().expect("a file");
+        file.write_all_at(content, 0).expect("write");
+        of(&file)
+    }
+
+    #[test]
+    fn scripts() {
+        for (content, expected) in [
+            ("#!/bin/sh\necho", Some("/bin/sh")),
+            ("#! \t/bin/sh -e x\n", Some("/bin/sh")),
+            ("#!bin/sh", Some("bin/sh")),
+            ("#!/bin/sh\r\n", Some("/bin/sh\r")),
+            ("#!\n/bin/sh", None),
+            ("#! ", None),
+            ("echo", None),
+            ("", None),
+        ] {
+            assert_eq!(named(content.as_bytes()), expected.map(PathBuf::from), "{content:?}");
+        }
+    }
+
+    /// An executable with a segment of another kind, and one with the path of the loader: its file at `at`.
+    fn executable(at: u64, length: u64, path: &[u8]) -> Vec<u8> {
+        let mut bytes = [ELF, &[0; 64 - ELF.len()]].concat();
+        bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[54..56].copy_from_slice(&56_u16.to_le_bytes());
+        bytes[56..58].copy_from_slice(&2_u16.to_le_bytes());
+        bytes.extend([1; 56]);
+        let mut entry = [0; 56];
+        entry[..4].copy_from_slice(&PT_INTERP.to_le_bytes());
+        entry[8..16].copy_from_slice(&at.to_le_bytes());
+        entry[32..40].copy_from_slice(&length.to_le_bytes());
+        bytes.extend(entry);
+        bytes.extend(path);
+        bytes
+    }
+
+    #[test]
+    fn executables() {
+        let whole = executable(176, 12, b"/lib/ld.so.2\0");
+        assert_eq!(named(&whole), Some(PathBuf::from("/lib/ld.so.2")));
+        assert_eq!(named(&executable(176, 13, b"/lib/ld.so.2\0")), Some(PathBuf::from("/lib/ld.so.2")));
+        for (at, length) in [(u64::MAX, 1), (176, u64::MAX), (176, 0), (188, 1)] {
+            assert_eq!(named(&executable(at, length, b"/lib/ld.so.2\0")), None, "{at} {length}");
+        }
+        for end in 0..whole.len() - 1 {
+            assert_eq!(named(&whole[..end]), None, "cut at {end}");
+        }
+        let mut far = whole;
+        far[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
+        assert_eq!(named(&far), None);
+    }
+}

@@ -62,7 +62,8 @@ pub(super) struct Commit {
 
 /// Remove snapshots
 ///
-/// They are gone when the command returns. Space is freed for a second, the rest by the next rm or gc.
+/// They are gone when the command returns. Space is freed for a second, and that of one snapshot at
+/// least; the rest by the next rm or gc.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata rm -r base   # base and everything that stands on it")]
 pub(super) struct Rm {

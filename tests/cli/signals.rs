@@ -10,9 +10,14 @@ use nix::sys::signal::{self, Signal};
 use serde_json::Value;
 
 use super::Bench;
+use super::archive::docker_archive;
 
 /// How long a command may take that has nothing to wait for.
 const SOON: Duration = Duration::from_secs(4);
+
+/// An image that takes far longer to unpack than it takes to be caught at it.
+const LARGE_FILES: usize = 2000;
+const LARGE_FILE_BYTES: usize = 64 << 10;
 
 /// A command, caught when it waits for a pipe that stays silent.
 fn reading(bench: &Bench, arguments: &[&str]) -> Child {
@@ -54,6 +59,28 @@ fn a_signal_stops_in_good_order() {
             assert_eq!(bench.ok(&["ls"]) + &bench.ok(&["images"]), "");
         }
     }
+}
+
+/// Unlinking what was unpacked may take longer than the grace.
+#[test]
+fn an_interrupted_import_leaves_the_space_to_others() {
+    let Some(bench) = Bench::mounting() else { return };
+    let files = (0..LARGE_FILES).map(|number| (format!("{number}"), vec![0; LARGE_FILE_BYTES])).collect();
+    fs::write(bench.path("large.tar"), docker_archive(&[("large", vec![files])])).expect("write");
+    let archive = bench.path("large.tar").display().to_string();
+    let mut child = bench.command(&["import", &archive]).stderr(Stdio::null()).spawn().expect("spawn");
+    let began = Instant::now();
+    let has_file =
+        |snapshot: &fs::DirEntry| snapshot.path().join("0").exists() || snapshot.path().join("fs/0").exists();
+    while !fs::read_dir(bench.path("store/s")).is_ok_and(|all| all.flatten().any(|snapshot| has_file(&snapshot))) {
+        assert!(began.elapsed() < SOON, "it unpacks nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    send(&child, Signal::SIGINT);
+    assert_eq!(child.wait().expect("wait").code(), Some(1));
+    let found = bench.json(&["check"]);
+    assert_eq!(found["findings"][0]["problem"], "waiting", "{found}");
+    assert_eq!(bench.json(&["gc"])["freed"], 1);
 }
 
 #[test]

@@ -8,11 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Deserializer};
 
 use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_type, parse};
-use super::files::{Blob, Files};
+use super::files::{Files, Stoppable};
 use super::name::has_tag;
 use super::{Found, Layer, ask, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
@@ -69,8 +70,8 @@ impl Saved {
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for what
-/// is damaged or missing.
-pub(super) fn find(files: &Files, reference: Option<&str>) -> Result<Found> {
+/// is damaged or missing; `Cancelled` as soon as `cancel` is true.
+pub(super) fn find(files: &Files, reference: Option<&str>, cancel: Option<&AtomicBool>) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
     if list.len() > IMAGES_MAX {
@@ -93,10 +94,10 @@ pub(super) fn find(files: &Files, reference: Option<&str>) -> Result<Found> {
             .map(|(saved, _)| saved)
             .ok_or_else(|| unknown(reference, &shown))?,
     };
-    image(files, chosen, chosen.config(files)?.0)
+    image(files, chosen, chosen.config(files)?.0, cancel)
 }
 
-fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {
+fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: Option<&AtomicBool>) -> Result<Found> {
     let parsed = Config::parse(&config, saved.layers.len())?;
     let chain = ChainId::all(&parsed.rootfs.diff_ids);
     let mut layers = Vec::with_capacity(saved.layers.len());
@@ -104,7 +105,7 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {
     for (at, path) in saved.layers.iter().enumerate() {
         let diff_id = parsed.rootfs.diff_ids[at];
         let place = || format!("layer {} of {} ({path})", at + 1, saved.layers.len());
-        let blob = describe(files, path, diff_id).map_err(|error| error.context(place()))?;
+        let blob = describe(files, path, diff_id, cancel).map_err(|error| error.context(place()))?;
         layers.push(Layer {
             number: at + 1,
             total: saved.layers.len(),
@@ -131,14 +132,14 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>) -> Result<Found> {
 
 /// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for a
 /// compressed one, which docker itself never writes, the file is read.
-fn describe(files: &Files, path: &str, diff_id: Digest) -> Result<Descriptor> {
+fn describe(files: &Files, path: &str, diff_id: Digest, cancel: Option<&AtomicBool>) -> Result<Descriptor> {
     let blob = files.blob(path)?;
     let (size, compression) = (blob.size(), blob.compression()?);
-    let digest = if compression == Compression::None { diff_id } else { digest_of(blob, path)? };
+    let digest = if compression == Compression::None { diff_id } else { digest_of(Stoppable { blob, cancel }, path)? };
     Ok(descriptor(layer_type(compression), digest, size))
 }
 
-fn digest_of(blob: Blob, path: &str) -> Result<Digest> {
+fn digest_of(blob: Stoppable<'_>, path: &str) -> Result<Digest> {
     let mut reader = DigestReader::new(blob);
     io::copy(&mut reader, &mut io::sink()).at("read", path)?;
     Ok(reader.finish().0)

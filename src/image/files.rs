@@ -200,6 +200,19 @@ impl Read for Blob {
     }
 }
 
+/// A blob that is no longer read once the import is called off.
+pub(super) struct Stoppable<'a> {
+    pub(super) blob: Blob,
+    pub(super) cancel: Option<&'a AtomicBool>,
+}
+
+impl Read for Stoppable<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        check_cancelled(self.cancel)?;
+        self.blob.read(buffer)
+    }
+}
+
 /// Fails once the caller of an import wants it to stop.
 pub(super) fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
     match cancel {

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::files::{Blob, Files, Spool, check_cancelled};
+use super::files::{Files, Spool, Stoppable, check_cancelled};
 use super::{Found, Layer, Options, Progress, Source, check_name, docker, layout};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
@@ -101,7 +101,7 @@ fn find(files: &Files, source: &Source, options: &Options<'_>) -> Result<Found> 
     let found = if files.find(layout::MARKER)?.is_some() {
         layout::find(files, reference, platform)?
     } else if files.find(docker::MANIFEST)?.is_some() {
-        docker::find(files, reference)?
+        docker::find(files, reference, options.cancel)?
     } else {
         let (oci, docker) = (layout::MARKER, docker::MANIFEST);
         return Err(Error::invalid(format!("it is no image: neither {oci} (OCI) nor {docker} (docker) is in it")));
@@ -262,19 +262,6 @@ fn extraction_key(layer: &Layer) -> String {
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
     format!("import-{nanos}-{process}-{count} {}", layer.chain_id)
-}
-
-/// A blob that is no longer read once the import is called off.
-struct Stoppable<'a> {
-    blob: Blob,
-    cancel: Option<&'a AtomicBool>,
-}
-
-impl Read for Stoppable<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        check_cancelled(self.cancel)?;
-        self.blob.read(buffer)
-    }
 }
 
 /// The plain bytes of a layer, while somebody looks on and may call it off.

@@ -440,6 +440,14 @@ fn a_cancelled_import_leaves_whole_layers_only() {
     let options = Options { cancel: Some(&cancel), ..Options::default() };
     let spooled = import(&fixture.store(), &pipe(archive.clone()), &options, &()).expect_err("cancelled");
     assert_eq!(spooled.kind(), ErrorKind::Cancelled);
+    // The manifest of such an archive is made up, and compressed layers are read for it.
+    let mut saved = docker(&["app:1"]);
+    let path = format!("{:064}/layer.tar", 0);
+    saved.insert(path.clone(), gzip(&saved[&path]));
+    let error =
+        import(&fixture.store(), &fixture.file(&fixture::archive(&saved)), &options, &()).expect_err("cancelled");
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    assert!(error.chain().contains(&format!("read {path}: ")), "{}", error.chain());
     let store = fixture.store();
     check(&store, &run(&store, &fixture.file(&archive)).expect("afterwards"));
 }

@@ -11,6 +11,10 @@ use crate::tree::Dir;
 /// How many links the kernel follows in one path.
 const CHAIN_MAX: usize = 40;
 
+/// How often a chain is tried: a walk that a mount elsewhere disturbs is begun again by the kernel, which goes
+/// on counting where it was, so that 40 links may be too many for it once in a few thousand times.
+const CHAIN_TRIES: usize = 100;
+
 /// All of them.
 pub(super) const CASES: [Case; 12] = [
     Case {
@@ -162,7 +166,18 @@ fn chains(root: &Dir) -> Verdict {
     for number in 2..=CHAIN_MAX + 1 {
         root.make_symlink(format!("chain{}", number - 1).as_bytes(), format!("chain{number}"))?;
     }
-    same("at the end", read(root, &format!("chain{CHAIN_MAX}"))?, b"other".to_vec())?;
-    let further = rustix::fs::openat(root, format!("chain{}", CHAIN_MAX + 1), OFlags::CLOEXEC, Mode::empty());
-    refuses("one link more", further, Errno::LOOP)
+    let last = format!("chain{CHAIN_MAX}");
+    let walked = (0..CHAIN_TRIES).map(|_| follow(root, &last)).find(|walked| *walked != Err(Errno::LOOP));
+    let content = walked.unwrap_or(Err(Errno::LOOP)).at("open", &last)?;
+    same("at the end", content, b"other".to_vec())?;
+    refuses("one link more", follow(root, &format!("chain{}", CHAIN_MAX + 1)), Errno::LOOP)
+}
+
+/// Opens it as the kernel follows its links, and says what it came to.
+fn follow(root: &Dir, name: &str) -> Result<Vec<u8>, Errno> {
+    let end = rustix::fs::openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
+    let mut content = vec![0; 16];
+    let length = rustix::io::read(end, &mut content)?;
+    content.truncate(length);
+    Ok(content)
 }

@@ -6,6 +6,7 @@
 #   provision.sh            what building and testing needs
 #   provision.sh --quick    that, and the emulator for vagrant/quick.sh
 #   provision.sh --vagrant  that, and Vagrant, libvirt and what makes a box, for vagrant/ci.sh
+#   provision.sh --compare  only what `make compare` needs
 #   provision.sh --guest    only what the suites need where programs come ready from elsewhere
 #   provision.sh --list     the packages of --guest, installing nothing
 #
@@ -24,6 +25,9 @@ export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 BUILD=(
   # rusqlite and zstd compile C
   g++:build-essential make:make git:git
+)
+FILE_SYSTEMS=(mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux)
+TESTS=(
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap
   # the outside judges of what we read and write
@@ -36,8 +40,8 @@ BUILD=(
   shellcheck:shellcheck
 )
 SUITES=(
-  # the file systems under test, and their attributes
-  mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs losetup:mount unshare:util-linux
+  "${FILE_SYSTEMS[@]}"
+  # what else file systems need, and their attributes
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # who plugs strata in, and what runs containers
   containerd:containerd crun:crun runc:runc busybox:busybox-static zstd:zstd xz:xz-utils jq:jq
@@ -54,7 +58,7 @@ VAGRANT=(
   grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin
 )
 # The browser in which the page of strata compare is tried out. Ubuntu's is a snap, which a test cannot use.
-if grep -q '^ID=debian' /etc/os-release; then BUILD+=(chromium:chromium); fi
+if grep -q '^ID=debian' /etc/os-release; then TESTS+=(chromium:chromium); fi
 
 say() { printf 'provision: %s\n' "$*" >&2; }
 
@@ -156,12 +160,13 @@ unpack_second_containerd() {
 }
 
 case ${1-} in
-  '') needs=("${BUILD[@]}" "${SUITES[@]}") ;;
-  --quick) needs=("${BUILD[@]}" "${SUITES[@]}" "${QUICK[@]}") ;;
-  --vagrant) needs=("${BUILD[@]}" "${SUITES[@]}" "${QUICK[@]}" "${VAGRANT[@]}") ;;
+  '') needs=("${BUILD[@]}" "${TESTS[@]}" "${SUITES[@]}") ;;
+  --compare) needs=("${BUILD[@]}" "${FILE_SYSTEMS[@]}") ;;
+  --quick) needs=("${BUILD[@]}" "${TESTS[@]}" "${SUITES[@]}" "${QUICK[@]}") ;;
+  --vagrant) needs=("${BUILD[@]}" "${TESTS[@]}" "${SUITES[@]}" "${QUICK[@]}" "${VAGRANT[@]}") ;;
   --guest) needs=("${SUITES[@]}") ;;
   --list) printf '%s\n' "${SUITES[@]#*:}" | sort -u; exit ;;
-  *) say "usage: provision.sh [--quick | --vagrant | --guest | --list]"; exit 2 ;;
+  *) say "usage: provision.sh [--compare | --quick | --vagrant | --guest | --list]"; exit 2 ;;
 esac
 
 mapfile -t missing < <(missing_of "${needs[@]}")
@@ -175,4 +180,5 @@ if [[ ${#missing[@]} -gt 0 ]]; then
 fi
 [[ ${1-} != --guest ]] || exit 0
 cargo_suffices || install_rust
+[[ ${1-} != --compare ]] || exit 0
 if [[ ! -x $SECOND/usr/bin/containerd ]] && command -v dpkg >/dev/null; then unpack_second_containerd; fi

@@ -84,19 +84,19 @@ const EXAMPLE: &str = "Example:
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// The store's directory, instead of that in STRATA_ROOT
-    #[arg(long, global = true, value_name = "DIR", default_value_os_t = root())]
-    root: PathBuf,
+    /// The store's directory, instead of that in STRATA_ROOT [default: /var/lib/strata]
+    #[arg(long, global = true, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
-    /// and the file system can, else copy
-    #[arg(long, global = true, value_name = "NAME", default_value = "auto", value_parser = choice())]
-    backend: Choice,
+    /// and the file system can, else copy [default: auto]
+    #[arg(long, global = true, value_name = "NAME", value_parser = choice())]
+    backend: Option<Choice>,
     /// How the copy backend copies file contents
     #[arg(long, global = true, value_name = "MODE", default_value = "auto", value_parser = clone_mode())]
     clone: CloneMode,
-    /// When a store that is yet to be made answers: once the change is on disk, or at once
-    #[arg(long, global = true, value_name = "WHEN", default_value = "commit", value_parser = durability())]
-    durability: Durability,
+    /// When a store that is yet to be made answers: once the change is on disk, or at once [default: commit]
+    #[arg(long, global = true, value_name = "WHEN", value_parser = durability())]
+    durability: Option<Durability>,
     /// Print one JSON document
     #[arg(long, global = true)]
     json: bool,
@@ -108,9 +108,13 @@ struct Global {
     verbose: u8,
 }
 
-/// Where the store is if no option says. What clap itself takes from a variable it shows as required in usage lines.
-fn root() -> PathBuf {
-    std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map_or_else(|| ROOT.into(), PathBuf::from)
+impl Global {
+    /// Where the store is, if an option or the variable says. What clap itself takes from a variable it shows as required
+    /// in usage lines.
+    fn root(&self) -> Option<PathBuf> {
+        let variable = || std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        self.root.clone().or_else(variable)
+    }
 }
 
 fn choice() -> impl TypedValueParser<Value = Choice> {
@@ -302,7 +306,8 @@ mod tests {
     fn global_options_stand_anywhere() {
         for line in ["strata --root /x --backend copy info k", "strata info k --root /x --backend copy"] {
             let parsed = Arguments::try_parse_from(line.split(' ')).expect(line);
-            assert_eq!((parsed.global.root, parsed.global.backend), (PathBuf::from("/x"), Choice::Copy), "{line}");
+            let Global { root, backend, .. } = parsed.global;
+            assert_eq!((root, backend), (Some(PathBuf::from("/x")), Some(Choice::Copy)), "{line}");
         }
     }
 }

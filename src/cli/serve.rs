@@ -6,12 +6,12 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Deserialize;
 
 use super::Done;
-use super::session::{Session, check_privilege};
+use super::session::{Said, Session, check_privilege};
 use crate::containerd::advice::{self, Version};
 use crate::containerd::{self, Address, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
-use crate::registry::{self, Choice, Config};
+use crate::registry;
 use crate::store::Durability;
 
 /// Whose snapshots a daemon serves if nobody says.
@@ -98,22 +98,18 @@ impl Settings {
         })
     }
 
-    /// How the store is opened: `config` is what the command line says, and what that leaves at its default is said here.
-    fn store(&self, mut config: Config) -> Result<Config> {
-        let default = Config::new(super::ROOT);
-        if let (Some(root), true) = (&self.root, config.root == default.root) {
-            config.root = absolute(root)?;
-        }
-        if let (Some(backend), true) = (&self.backend, config.backend == default.backend) {
-            config.backend = backend.parse::<Choice>()?;
-        }
-        if let (Some(durability), true) = (&self.durability, config.durability == default.durability) {
-            config.durability = [Durability::Commit, Durability::None]
-                .into_iter()
-                .find(|known| known.as_str() == durability)
-                .ok_or_else(|| Error::invalid(format!("{durability:?} is no durability: commit, none")))?;
-        }
-        Ok(config)
+    /// What the file says of how the store is opened.
+    fn store(&self) -> Result<Said> {
+        let known = [Durability::Commit, Durability::None];
+        let durability = |text: &String| {
+            let found = known.into_iter().find(|known| known.as_str() == text);
+            found.ok_or_else(|| Error::invalid(format!("{text:?} is no durability: commit, none")))
+        };
+        Ok(Said {
+            root: self.root.clone(),
+            backend: self.backend.as_deref().map(str::parse).transpose()?,
+            durability: self.durability.as_ref().map(durability).transpose()?,
+        })
     }
 }
 
@@ -132,7 +128,7 @@ impl Serve {
         let socket = self.socket.as_ref().or(settings.socket.as_ref());
         if let Some(version) = self.for_version {
             let socket = socket.map_or(Path::new(SOCKET), PathBuf::as_path);
-            let root = settings.store(session.config().clone())?.root;
+            let root = session.config_or(settings.store()?)?.root;
             let platform = Platform::host().to_string();
             return Ok(session.output.text(&advice::settings(version, &absolute(socket)?, &root, &platform))?);
         }
@@ -146,7 +142,7 @@ impl Serve {
             (address, _) => address.clone(),
         };
         let options = Options { socket: absolute(socket)?, containerd, metrics };
-        let mut config = settings.store(session.config().clone())?;
+        let mut config = session.config_or(settings.store()?)?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;
         let store = registry::open(&config)?;
@@ -162,4 +158,36 @@ impl Serve {
 fn tell_ready() -> Result<()> {
     let failed = |error| Error::new(ErrorKind::Io, "telling the service manager").with_source(error);
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::cli::Arguments;
+    use crate::cli::output::Output;
+    use crate::registry::Choice;
+
+    #[test]
+    fn what_the_command_line_says_wins_even_where_it_is_the_default() {
+        let file = Settings {
+            root: Some("/elsewhere".into()),
+            backend: Some("copy".to_owned()),
+            durability: Some("none".to_owned()),
+            ..Settings::default()
+        };
+        let opened = |line: &str| {
+            let parsed = Arguments::try_parse_from(line.split(' ')).expect(line);
+            let session = Session::new(parsed.global, Output::new(false)).expect(line);
+            session.config_or(file.store().expect("settings")).expect(line)
+        };
+        let by_file = opened("strata serve --config f");
+        assert_eq!((by_file.backend, by_file.durability), (Choice::Copy, Durability::None));
+        let by_both = opened("strata serve --config f --backend auto");
+        assert_eq!((by_both.backend, by_both.durability), (Choice::Auto, Durability::None));
+        let by_line = opened("strata --root /var/lib/strata --backend auto --durability commit serve --config f");
+        assert_eq!(by_line.root, Path::new(crate::cli::ROOT));
+        assert_eq!((by_line.backend, by_line.durability), (Choice::Auto, Durability::Commit));
+    }
 }

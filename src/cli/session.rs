@@ -2,23 +2,33 @@
 
 use std::cell::Cell;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
-use super::{Global, stderr_is_terminal};
+use super::{Global, ROOT, stderr_is_terminal};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::registry::{self, Config};
-use crate::store::Store;
+use crate::registry::{self, Choice, Config};
+use crate::store::{Durability, Store};
+use crate::tree::copy::CloneMode;
 
 /// The variable with a filter for the log, in the syntax of the `tracing-subscriber` crate.
 const LOG_VARIABLE: &str = "STRATA_LOG";
 
+/// What is said of how a store is opened, by the command line or by a file of settings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Said {
+    pub root: Option<PathBuf>,
+    pub backend: Option<Choice>,
+    pub durability: Option<Durability>,
+}
+
 /// One run of the command.
 #[derive(Debug)]
 pub(super) struct Session {
+    said: Said,
     config: Config,
     quiet: bool,
     verbose: bool,
@@ -29,10 +39,20 @@ pub(super) struct Session {
 
 impl Session {
     pub fn new(global: Global, output: Output) -> Result<Self> {
-        let root = std::path::absolute(&global.root).at("find the directory", &global.root)?;
-        let (backend, clone, durability) = (global.backend, global.clone, global.durability);
-        let config = Config { backend, clone, durability, ..Config::new(root) };
-        Ok(Self { config, quiet: global.quiet, verbose: global.verbose > 0, output, status: Cell::new(0) })
+        let said = Said { root: global.root(), backend: global.backend, durability: global.durability };
+        let config = config(said.clone(), global.clone)?;
+        Ok(Self { said, config, quiet: global.quiet, verbose: global.verbose > 0, output, status: Cell::new(0) })
+    }
+
+    /// How the store is opened where `otherwise` says what the command line does not.
+    pub fn config_or(&self, otherwise: Said) -> Result<Config> {
+        let Said { root, backend, durability } = self.said.clone();
+        let said = Said {
+            root: root.or(otherwise.root),
+            backend: backend.or(otherwise.backend),
+            durability: durability.or(otherwise.durability),
+        };
+        config(said, self.config.clone)
     }
 
     /// How the store is opened.
@@ -76,6 +96,13 @@ impl Session {
     pub fn tells(&self) -> bool {
         self.verbose
     }
+}
+
+fn config(said: Said, clone: CloneMode) -> Result<Config> {
+    let root = said.root.unwrap_or_else(|| ROOT.into());
+    let root = std::path::absolute(&root).at("find the directory", &root)?;
+    let (backend, durability) = (said.backend.unwrap_or_default(), said.durability.unwrap_or_default());
+    Ok(Config { backend, clone, durability, ..Config::new(root) })
 }
 
 /// Snapshots hold files of any owner: that takes root, be it of a user namespace only.

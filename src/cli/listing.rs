@@ -10,8 +10,9 @@ use super::images::names_by_top;
 use super::output::{fields, size, table, time, time_short};
 use super::session::Session;
 use crate::backend;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::snapshotter::{self, Labels, Snapshotter};
+use crate::store::Store;
 
 /// List snapshots
 ///
@@ -155,7 +156,7 @@ fn nested(found: &[Owned]) -> Vec<(usize, &Owned)> {
 impl Info {
     pub fn run(&self, session: &Session) -> Done {
         let store = session.store()?;
-        let info = store.stat(&self.key)?;
+        let info = store.stat(&self.key).map_err(|error| unless_image(&store, &self.key, error))?;
         let diff_id = store.diff_id(&self.key)?;
         #[derive(Serialize)]
         struct Detailed<'a> {
@@ -177,6 +178,19 @@ impl Info {
             rows.extend(info.labels.iter().map(|(name, value)| ("label", format!("{name}={value}"))));
             fields(&rows)
         })?)
+    }
+}
+
+/// The error for a `key` that is none; where it is the name of an image, it says who tells about that.
+fn unless_image(store: &Store, key: &str, error: Error) -> Error {
+    match store.image(key) {
+        Ok(image) if error.kind() == ErrorKind::NotFound => {
+            let top = image.top.map_or_else(String::new, |top| format!(", strata info {top} about the topmost one"));
+            Error::not_found(format!(
+                "{key:?} is an image, and no snapshot: strata images lists it, strata history {key} its layers{top}"
+            ))
+        }
+        _ => error,
     }
 }
 

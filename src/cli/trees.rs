@@ -51,17 +51,30 @@ pub(super) fn open(session: &Session, what: &OsStr) -> Result<Dir> {
     match (what.as_bytes(), what.to_str()) {
         ([b'/' | b'.', ..], _) => Dir::open(what),
         (_, None) => Err(Error::invalid(format!("the key {} is no UTF-8", what.display()))),
-        (_, Some(name)) => {
-            let store = session.store()?;
-            match store.open_tree(name) {
-                Err(error) if error.kind() == ErrorKind::NotFound => match store.image(name).ok().and_then(|i| i.top) {
-                    Some(top) => store.open_tree(&top),
-                    None => Err(error),
-                },
-                opened => opened,
-            }
-        }
+        (_, Some(name)) => open_stored(session, name).map_err(|error| unless_directory(name, error)),
     }
+}
+
+/// The tree of the snapshot `name`, or of the image.
+fn open_stored(session: &Session, name: &str) -> Result<Dir> {
+    let store = session.store()?;
+    match store.open_tree(name) {
+        Err(error) if error.kind() == ErrorKind::NotFound => match store.image(name).ok().and_then(|i| i.top) {
+            Some(top) => store.open_tree(&top),
+            None => Err(error),
+        },
+        opened => opened,
+    }
+}
+
+/// The error for a `name` that the store does not have; where a directory has it, it says how that is named.
+fn unless_directory(name: &str, error: Error) -> Error {
+    if error.kind() != ErrorKind::NotFound || !Path::new(name).is_dir() {
+        return error;
+    }
+    Error::not_found(format!(
+        "{name:?} is a directory, and no snapshot or image: a directory is written with a slash, ./{name}"
+    ))
 }
 
 /// Where files of equal content have holes in one tree and none in the other. No layer tells that, but it takes space.

@@ -113,6 +113,10 @@ fn exporting_listing_and_removing() {
     assert_eq!(bench.json(&["history", name])[0]["layer"], top);
     assert!(bench.ok(&["history", name]).contains(&top[..19]));
     bench.fails(&["history", "none"], "not_found");
+    let said = bench.fails(&["info", name], "not_found");
+    assert!(said.contains("is an image") && said.contains(&format!("strata history {name}")), "{said}");
+    assert!(said.contains(&format!("strata info {top} ")), "{said}");
+    assert!(bench.fails(&["info", "none"], "not_found").contains("strata ls"));
 
     bench.ok(&["prepare", "work", top]);
     assert_eq!(bench.ok(&["rmi", name, "oci", "oci-archive"]), format!("{name}\noci\noci-archive\n"));

@@ -166,3 +166,29 @@ fn the_differences_of_two_trees_are_explained() {
     assert_eq!((same.status.code(), text(&same.stdout).as_str()), (Some(0), ""));
     bench.misuse(&["diff", "--trees", names[0]]);
 }
+
+/// With a store and without.
+#[test]
+fn a_directory_is_written_with_a_slash() {
+    let Some(bench) = Bench::new() else { return };
+    fs::create_dir(bench.path("dir")).expect("mkdir");
+    fs::write(bench.path("file"), "").expect("write");
+    let fails = |arguments: &[&str]| {
+        let output = bench.command(arguments).current_dir(bench.path("")).output().expect("run");
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{arguments:?}");
+        text(&output.stderr)
+    };
+    for _ in 0..2 {
+        for arguments in
+            [&["diff", "--trees", "dir", "./dir"][..], &["diff", "--trees", "./dir", "dir"], &["tree", "dir"]]
+        {
+            let said = fails(arguments);
+            assert!(said.contains("\"dir\" is a directory") && said.ends_with("./dir\n"), "{arguments:?}: {said}");
+        }
+        let said = fails(&["tree", "file"]);
+        assert!(!said.contains("directory is written"), "{said}");
+        bench.ok(&["prepare", "k"]);
+        bench.ok(&["rm", "k"]);
+    }
+    assert!(fails(&["tree", "file"]).contains("strata ls"));
+}

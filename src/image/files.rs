@@ -256,8 +256,14 @@ fn spooled(reader: &mut dyn Read, compression: Compression, spool: Spool<'_>, sh
 }
 
 fn index(file: &File) -> Result<HashMap<PathBuf, Member>> {
+    let members = members(file)?.ok_or_else(|| {
+        Error::data_loss(
+            "it is no tar archive: an image is read from one (plain, or compressed by gzip or zstd) or from a directory, in \
+             OCI's layout or docker's",
+        )
+    })?;
     let mut index = HashMap::new();
-    for member in members(file)? {
+    for member in members {
         let Some(path) = clean(&member.path) else { continue };
         let member = match member.content {
             Content::File { offset, size } => Member::File { at: offset, size },

@@ -67,6 +67,12 @@ fn damaged_images() {
     let name = file.to_str().expect("UTF-8");
     bench.fails(&["import", name], "not_found");
     assert!(!bench.path("store").exists());
+    for text in ["FROM scratch\n".to_owned(), "a line of a text file\n".repeat(100)] {
+        fs::write(&file, text).expect("write");
+        let said = bench.fails(&["import", name], "data_loss");
+        let forms = ["image.tar", "no tar archive", "gzip or zstd", "directory", "OCI", "docker"];
+        assert!(forms.iter().all(|form| said.contains(form)) && !said.contains("byte"), "{said}");
+    }
     let whole = archive(&["alpha"]);
     fs::write(&file, &whole[..whole.len() / 2]).expect("write");
     assert!(bench.fails(&["import", name], "data_loss").contains("image.tar"));

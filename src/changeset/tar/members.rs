@@ -44,22 +44,22 @@ pub enum Content {
     },
 }
 
-/// Reads the headers of the plain archive in `file`, up to its first zero block. A path may occur twice: the later
-/// member counts. Directories and special files are left out.
+/// Reads the headers of the plain archive in `file`, up to its first zero block; `None` if it does not begin as an
+/// archive does. A path may occur twice: the later member counts. Directories and special files are left out.
 ///
 /// # Errors
-/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short, and for an empty file;
-/// `Unsupported` for sparse members; `ResourceExhausted` beyond a limit.
-pub fn members(file: &File) -> Result<Vec<Member>> {
+/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short; `Unsupported` for sparse
+/// members; `ResourceExhausted` beyond a limit.
+pub fn members(file: &File) -> Result<Option<Vec<Member>>> {
     let mut index = Index { file, at: 0, length: file.metadata().at("stat", "archive")?.len(), members: Vec::new() };
-    if index.length == 0 {
-        return Err(Error::data_loss("an empty file is no tar archive"));
+    if !index.begins_as_archive()? {
+        return Ok(None);
     }
     let mut ahead = Ahead::default();
     loop {
         let at = index.at;
         if !index.next(&mut ahead).map_err(|error| error.context(format!("header at byte {at}")))? {
-            return Ok(index.members);
+            return Ok(Some(index.members));
         }
     }
 }
@@ -72,6 +72,16 @@ struct Index<'f> {
 }
 
 impl Index<'_> {
+    /// Whether a header is the first block, or zeros, which end an archive without members.
+    fn begins_as_archive(&self) -> Result<bool> {
+        let mut block = [0; BLOCK_BYTES];
+        if self.length < BLOCK_BYTES as u64 {
+            return Ok(false);
+        }
+        self.file.read_exact_at(&mut block, 0).at("read", "archive")?;
+        Ok(block == [0; BLOCK_BYTES] || Header::parse(&block).is_ok())
+    }
+
     /// Reads one header and what belongs to it; `false` at the end.
     fn next(&mut self, ahead: &mut Ahead) -> Result<bool> {
         let block = if self.at == self.length { None } else { Some(self.block()?) };

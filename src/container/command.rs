@@ -22,17 +22,25 @@ const INTERPRETERS_MAX: usize = 5;
 /// or a link leads to, the runtime may find where the tree has nothing.
 ///
 /// # Errors
-/// `NotFound` naming what is missing, and where it was looked for; what the file system reports.
+/// `NotFound` naming what is missing, and where it was looked for; `FailedPrecondition` for what may not be executed; what
+/// the file system reports.
 pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Result<()> {
     let Some(name) = process.args.first() else { return Ok(()) };
     let mut search = Search { resolver: Resolver::new(root.try_clone()?), mounts, dir: Path::new(&process.dir) };
     let path = if name.contains('/') { None } else { Some(search_path(process)) };
+    let mut found = None;
     for dir in path.unwrap_or_default().split(':') {
-        match search.look_at(&Path::new(dir).join(name))? {
+        let path = Path::new(dir).join(name);
+        match search.look_at(&path)? {
             Sight::Nothing => {}
+            // One further on may do.
+            Sight::NotExecutable { mode } => found = found.or_else(|| Some(not_executable(&path, "", mode))),
             Sight::Program(program) => return search.check_interpreters(name, program),
             Sight::Unknown => return Ok(()),
         }
+    }
+    if let Some(error) = found {
+        return Err(error);
     }
     let place = path.map_or_else(String::new, |path| format!(" in the directories of PATH, {path}"));
     Err(Error::not_found(format!("the image has no program {name:?}{place}")))
@@ -43,6 +51,13 @@ fn search_path(process: &Process) -> &str {
     given.unwrap_or(&DEFAULT_PATH["PATH=".len()..])
 }
 
+/// The error for the file at `path`; `part` says what it has to do with the program, if it is another.
+fn not_executable(path: &Path, part: &str, mode: u32) -> Error {
+    Error::precondition(format!(
+        "the image's file {path:?}{part} is not executable: its mode is {mode:04o} (chmod +x; COPY --chmod=755)"
+    ))
+}
+
 fn is_link(stat: Option<&Stat>) -> bool {
     stat.is_some_and(|stat| stat.file_type == FileType::Symlink)
 }
@@ -51,6 +66,8 @@ fn is_link(stat: Option<&Stat>) -> bool {
 enum Sight {
     /// No program is there.
     Nothing,
+    /// A file that nobody may execute.
+    NotExecutable { mode: u32 },
     /// This one.
     Program(File),
     /// There may be one.
@@ -85,12 +102,16 @@ impl Search<'_> {
         if self.is_covered(&parent.path) || is_link(stat.as_ref()) {
             return Ok(Sight::Unknown);
         }
-        let is_program = |stat: &Stat| stat.file_type == FileType::File && stat.mode & EXECUTABLE != 0;
-        if !stat.as_ref().is_some_and(is_program) {
-            return Ok(Sight::Nothing);
-        }
-        // Its user may run what the root of a user namespace cannot read.
-        Ok(parent.dir.open_file(name).map_or(Sight::Unknown, Sight::Program))
+        Ok(match stat {
+            Some(Stat { file_type: FileType::File, mode, .. }) if mode & EXECUTABLE == 0 => {
+                Sight::NotExecutable { mode }
+            }
+            // Its user may run what the root of a user namespace cannot read.
+            Some(Stat { file_type: FileType::File, .. }) => {
+                parent.dir.open_file(name).map_or(Sight::Unknown, Sight::Program)
+            }
+            _ => Sight::Nothing,
+        })
     }
 
     /// Checks that what `program`, called `name`, says it is run by is there, and what that is run by.
@@ -101,6 +122,9 @@ impl Search<'_> {
                 Sight::Nothing => {
                     let message = format!("the image has no program {interpreter:?}, by which {name:?} is run");
                     return Err(Error::not_found(message));
+                }
+                Sight::NotExecutable { mode } => {
+                    return Err(not_executable(&interpreter, &format!(", by which {name:?} is run,"), mode));
                 }
                 Sight::Program(next) => next,
                 Sight::Unknown => return Ok(()),

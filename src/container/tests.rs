@@ -116,3 +116,36 @@ fn mount_points_are_taken_away_by_their_note() {
         assert_eq!(take_away(&root, wrong).expect_err(wrong).kind(), ErrorKind::DataLoss, "{wrong:?}");
     }
 }
+
+#[test]
+fn what_may_not_be_executed_is_said_with_its_mode() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let write = |path: &str, content: &str, mode: u32| {
+        let path = dir.path().join(path);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
+        fs::write(&path, content).expect("write");
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+    };
+    write("a/tool", "", 0o644);
+    write("a/both", "", 0o600);
+    write("b/both", "", 0o755);
+    write("script", "#!/a/tool\n", 0o755);
+    fs::create_dir(dir.path().join("a/dir")).expect("mkdir");
+    let root = Dir::open(dir.path()).expect("open");
+    let checked = |program: &str| {
+        let (args, env) = (vec![program.to_owned()], vec!["PATH=/a:/b".to_owned()]);
+        let process = Process { args, env, dir: "/".to_owned(), user: String::new(), terminal: false };
+        command::check(&root, &process, &[]).map_err(|error| (error.kind(), error.to_string()))
+    };
+    let not_executable = |start: &str| {
+        let said = format!("the image's file {start} is not executable: its mode is 0644 (chmod +x; COPY --chmod=755)");
+        Err((ErrorKind::FailedPrecondition, said))
+    };
+    assert_eq!(checked("/a/tool"), not_executable("\"/a/tool\""));
+    assert_eq!(checked("tool"), not_executable("\"/a/tool\""));
+    assert_eq!(checked("/script"), not_executable("\"/a/tool\", by which \"/script\" is run,"));
+    assert_eq!(checked("both"), Ok(()), "the search goes on");
+    for program in ["/a/dir", "dir", "none"] {
+        assert_eq!(checked(program).expect_err(program).0, ErrorKind::NotFound, "{program}");
+    }
+}

@@ -94,7 +94,8 @@
 //!   claim a commit beside it would publish a layer that goes on changing.
 //! - **A view of a committed snapshot has no directory.** It cannot be seen to be mounted; its parent can, so what matters
 //!   (that the layers stay) is checked when the parent is removed.
-//! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves.
+//! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves. Whoever has no
+//!   more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash.
 //! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
 //!   written back whenever it has grown to 1,000 pages.
 //!

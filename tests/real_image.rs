@@ -88,7 +88,7 @@ fn write_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
         written.unwrap_or_else(|error| panic!("{what}: {}", error.chain()))
     });
     let (plain, gzip) = written.fold((0, 0), |(plain, gzip), blob| (plain + blob.plain_bytes, gzip + blob.size_bytes));
-    store.drain(None).expect("drain");
+    store.drain(None, None).expect("drain");
     let streams = std::fs::read_dir(store.root().join("streams")).expect("streams");
     let kept: u64 = streams.map(|stream| stream.expect("entry").metadata().expect("stat").len()).sum();
     support::say(&format!(

@@ -170,7 +170,11 @@ impl Backend for Copy {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        self.snapshots.remove(id)
+        self.remove_until(id, &|| false).map(drop)
+    }
+
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.snapshots.remove_until(id, stop)
     }
 
     /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of

@@ -127,6 +127,10 @@ impl Backend for Faulty {
         self.call("remove", || self.inner.remove(id))
     }
 
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.call("remove_until", || self.inner.remove_until(id, stop))
+    }
+
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
         self.call("usage", || self.inner.usage(id, parents))
     }

@@ -124,6 +124,16 @@ pub trait Backend: Send + Sync + Debug {
     /// What the file system reports; a second call goes on where the first stopped.
     fn remove(&self, id: Id) -> Result<()>;
 
+    /// [`Backend::remove`], which may end early once `stop` answers true. Answers whether nothing is left; what is left is
+    /// listed, and the next removal goes on there. A strategy whose removals do not grow with the snapshot need not ask.
+    ///
+    /// # Errors
+    /// As [`Backend::remove`].
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        let _ = stop;
+        self.remove(id).map(|()| true)
+    }
+
     /// What the removal of `id` would free; of an active snapshot that takes a walk of all, what it was within the last
     /// minute.
     ///

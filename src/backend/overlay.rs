@@ -185,7 +185,11 @@ impl Backend for Overlay {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        self.snapshots.remove(id)
+        self.remove_until(id, &|| false).map(drop)
+    }
+
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        self.snapshots.remove_until(id, stop)
     }
 
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {

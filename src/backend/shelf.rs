@@ -69,10 +69,11 @@ impl Shelf {
             .at("make", self.dir.shown_at(&name))
     }
 
-    /// Removes the snapshot `id`, finished or not. Nothing there is success.
-    pub(super) fn remove(&self, id: Id) -> Result<()> {
-        walk::remove_all(&self.dir, format!("{id}{UNFINISHED}"))?;
-        walk::remove_all(&self.dir, id.to_string())
+    /// Removes the snapshot `id`, finished or not, until `stop` answers true; answers whether nothing is left. Nothing
+    /// there is success.
+    pub(super) fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        Ok(walk::remove_all_until(&self.dir, format!("{id}{UNFINISHED}"), stop)?
+            && walk::remove_all_until(&self.dir, id.to_string(), stop)?)
     }
 
     /// The ids of which something is there.

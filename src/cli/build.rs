@@ -95,7 +95,7 @@ impl Build {
             Some(steps) => build::build(&store, &options, &steps),
             None => build::build(&store, &options, &()),
         };
-        free(&store);
+        free(&store, Some(interrupt.flag()));
         let built = built?;
         Ok(session.output.either(&built, || format!("{} {}\n", shown(&built.name), built.id))?)
     }

@@ -129,9 +129,9 @@ pub(super) fn epoch() -> Result<Option<i64>> {
     }
 }
 
-/// Frees space in passing.
-pub(super) fn free(store: &Store) {
-    if let Err(error) = store.drain(Some(FREE_LIMIT)) {
+/// Frees space in passing, until `cancel` becomes true.
+pub(super) fn free(store: &Store, cancel: Option<&AtomicBool>) {
+    if let Err(error) = store.drain(Some(FREE_LIMIT), cancel) {
         // What was asked for is done, and whoever drains next tries again.
         tracing::warn!(why = error.chain(), "space was not freed");
     }
@@ -164,7 +164,7 @@ impl Run {
         };
         let ended = build::start(&store, &runtime, &options, &mut signals);
         if self.rm {
-            free(&store);
+            free(&store, None);
         }
         let ended = ended?;
         tracing::info!(key = ended.key, status = ended.exit.0, "the container ended");

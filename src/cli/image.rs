@@ -86,9 +86,7 @@ impl Import {
         let progress = progress(session, "unpacking");
         let imported = image::import(&store, &source, &options, progress.as_ref()).inspect_err(|_| {
             // The layer that it was at takes space still. Who is to stop leaves that to the next rm or gc: it may be large.
-            if !interrupt.asked() {
-                let _ = store.drain(Some(FREE_LIMIT));
-            }
+            let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.flag()));
         })?;
         drop(progress);
         let Losses { skipped_devices, clamped_times, dropped_xattrs } = imported.losses;

@@ -118,7 +118,7 @@ impl Rmi {
                 Err(error) => failures.push(error),
             }
         }
-        let Freed { snapshots, waiting } = free(&store);
+        let Freed { snapshots, waiting } = free(&store, &interrupt);
         if session.output.is_json() {
             if failures.is_empty() || !removed.is_empty() {
                 session.output.document(&json!({"removed": removed, "freed": snapshots, "waiting": waiting}))?;
@@ -131,8 +131,9 @@ impl Rmi {
 }
 
 /// Removes what nothing uses any more. The images are gone as asked, whatever becomes of the space.
-fn free(store: &Store) -> Freed {
-    store.collect().and_then(|()| store.drain(Some(FREE_LIMIT))).unwrap_or_else(|error| {
+fn free(store: &Store, interrupt: &Interrupt) -> Freed {
+    let drain = |()| store.drain(Some(FREE_LIMIT), Some(interrupt.flag()));
+    store.collect().and_then(drain).unwrap_or_else(|error| {
         tracing::warn!(why = error.chain(), "space was not freed");
         Freed::default()
     })

@@ -14,8 +14,8 @@ use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::{Extent, Freed, Store};
 
-/// How long space is freed before the wish to stop is looked at again.
-const FREE_SLICE: Duration = Duration::from_millis(200);
+/// How often it is asked whether somebody else has freed all space.
+const FREE_POLL: Duration = Duration::from_millis(200);
 
 /// Make a writable snapshot
 #[derive(Debug, clap::Args)]
@@ -62,8 +62,7 @@ pub(super) struct Commit {
 
 /// Remove snapshots
 ///
-/// They are gone when the command returns. Space is freed for a second, and that of one snapshot at
-/// least; the rest by the next rm or gc.
+/// They are gone when the command returns. Space is freed for a second; the rest by the next rm or gc.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata rm -r base   # base and everything that stands on it")]
 pub(super) struct Rm {
@@ -131,7 +130,7 @@ fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels)
     };
     if let Err(stopped) = interrupt.check() {
         store.remove(key)?;
-        store.drain(None)?;
+        store.drain(Some(FREE_LIMIT), None)?;
         return Err(stopped.context(format!("{key:?} was not made")).into());
     }
     if session.output.is_json() {
@@ -194,7 +193,7 @@ impl Rm {
         if self.wait {
             return drain(store, interrupt).map(Some);
         }
-        store.drain(Some(FREE_LIMIT)).map(Some).or_else(|error| {
+        store.drain(Some(FREE_LIMIT), Some(interrupt.flag())).map(Some).or_else(|error| {
             // The snapshots are gone as asked, and whoever drains next tries again.
             tracing::warn!(why = error.chain(), "space was not freed");
             Ok(None)
@@ -202,22 +201,20 @@ impl Rm {
     }
 }
 
-/// Frees all space that waits for it, or as much as there is time for.
+/// Frees all space that waits for it, and waits for whoever is at that already.
 fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
     let mut freed = Freed::default();
     loop {
-        let slice = store.drain(Some(FREE_SLICE))?;
-        freed = Freed { snapshots: freed.snapshots + slice.snapshots, waiting: slice.waiting };
+        let now = store.drain(None, Some(interrupt.flag()))?;
+        freed = Freed { snapshots: freed.snapshots + now.snapshots, waiting: now.waiting };
         if freed.waiting == 0 {
             return Ok(freed);
         }
         interrupt.check().map_err(|stopped| {
             stopped.context(format!("{} removed snapshots still take space: strata gc goes on", freed.waiting))
         })?;
-        if slice.snapshots == 0 {
-            // Somebody else is at it.
-            std::thread::sleep(FREE_SLICE);
-        }
+        // Somebody else is at it.
+        std::thread::sleep(FREE_POLL);
     }
 }
 

@@ -204,7 +204,7 @@ fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
         // Without it others wait longer, and that is all.
         let _ = rustix::process::nice(NICENESS);
         loop {
-            match store.drain(None) {
+            match store.drain(None, None) {
                 Ok(freed) if freed.snapshots > 0 => tracing::info!(snapshots = freed.snapshots, "space was freed"),
                 Ok(_) => {}
                 Err(error) => tracing::error!(why = error.chain(), "space could not be freed"),

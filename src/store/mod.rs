@@ -172,8 +172,13 @@ impl Store {
 
     /// Removes whatever is on disk of `id`.
     fn erase(&self, id: Id) -> Result<()> {
+        self.erase_until(id, &|| false).map(drop)
+    }
+
+    /// Removes what is on disk of `id` until `stop` answers true; answers whether nothing is left.
+    fn erase_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
         streams::remove(&self.root, id)?;
-        self.backend.remove(id)
+        self.backend.remove_until(id, stop)
     }
 
     /// Announces this process as one that changes the store, after clearing up behind those that died; answers with the

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
@@ -207,35 +208,43 @@ impl Store {
         })
     }
 
-    /// Frees the space of removed snapshots, for at most `limit` (one is always finished), unless somebody is at it.
+    /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true, unless somebody is at it. It
+    /// stops between two entries of a snapshot, of which the rest is freed by the next call; every call gets on.
     ///
     /// # Errors
     /// The first failure; the others were tried all the same.
-    pub fn drain(&self, limit: Option<Duration>) -> Result<Freed> {
+    pub fn drain(&self, limit: Option<Duration>, cancel: Option<&AtomicBool>) -> Result<Freed> {
         if self.meta.view(rows::trash)?.is_empty() {
             return Ok(Freed::default());
         }
-        self.drain_as(lock::drainer(&self.run())?.as_ref(), limit)
+        let started = Instant::now();
+        let stop = || {
+            cancel.is_some_and(|asked| asked.load(Ordering::Relaxed))
+                || limit.is_some_and(|limit| started.elapsed() >= limit)
+        };
+        self.drain_as(lock::drainer(&self.run())?.as_ref(), &stop)
     }
 
     /// Frees the space of all snapshots that were removed before the call: where somebody is at it, after them.
     pub(super) fn drain_in_turn(&self) -> Result<Freed> {
-        self.drain_as(Some(&lock::drainer_in_turn(&self.run())?), None)
+        self.drain_as(Some(&lock::drainer_in_turn(&self.run())?), &|| false)
     }
 
     /// [`Store::drain`] by the one who has the lock.
-    fn drain_as(&self, drainer: Option<&OwnedFd>, limit: Option<Duration>) -> Result<Freed> {
-        let started = Instant::now();
+    fn drain_as(&self, drainer: Option<&OwnedFd>, stop: &dyn Fn() -> bool) -> Result<Freed> {
         let (mut freed, mut first, mut empty) = (Freed::default(), Ok(()), Vec::new());
+        let mut got_on = false;
         for id in self.meta.view(rows::trash)? {
-            if drainer.is_none() || limit.is_some_and(|limit| freed.snapshots > 0 && started.elapsed() >= limit) {
+            if drainer.is_none() || got_on && stop() {
                 freed.waiting += 1;
                 continue;
             }
-            match self.erase(id) {
-                Ok(()) => {
-                    freed.snapshots += 1;
-                    empty.push(id);
+            match self.erase_until(id, stop) {
+                Ok(is_gone) => {
+                    got_on = true;
+                    freed.snapshots += u64::from(is_gone);
+                    freed.waiting += u64::from(!is_gone);
+                    empty.extend(is_gone.then_some(id));
                 }
                 Err(error) => {
                     freed.waiting += 1;
@@ -277,7 +286,7 @@ impl Store {
     /// The first failure; the rest was tried all the same.
     pub fn gc(&self) -> Result<Freed> {
         self.collect()?;
-        self.drain(None)
+        self.drain(None, None)
     }
 
     /// The first part of [`Store::gc`]: afterwards the space waits for [`Store::drain`].

@@ -11,7 +11,6 @@ mod work;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
-use std::io::ErrorKind as IoKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -25,6 +24,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, Mount};
 use crate::snapshotter::{Labels, Snapshotter};
+use crate::tree::{Dir, walk};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -111,11 +111,12 @@ impl Backend for Plain {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        match fs::remove_dir_all(self.dir(id)) {
-            Err(error) if error.kind() == IoKind::NotFound => {}
-            removed => removed.at("remove", self.dir(id))?,
-        }
-        (self.during.0)("remove", id)
+        self.remove_until(id, &|| false).map(drop)
+    }
+
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
+        let is_gone = walk::remove_all_until(&Dir::open(&self.snapshots)?, id.to_string(), stop)?;
+        (self.during.0)("remove", id).map(|()| is_gone)
     }
 
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {

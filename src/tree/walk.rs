@@ -200,44 +200,66 @@ fn unless_gone<T>(answer: Result<T>) -> Result<Option<T>> {
 /// `FailedPrecondition` for a mount point; `Io` with `ENOTEMPTY` for a directory that is filled faster than it can be
 /// emptied; what else the system calls report. A second call goes on where the first stopped.
 pub fn remove_all(dir: &Dir, name: impl AsRef<OsStr>) -> Result<()> {
-    let name = name.as_ref();
+    remove_all_until(dir, name, &|| false).map(drop)
+}
+
+/// [`remove_all`], which ends early once `stop` answers true: it is asked after each entry, so that every call gets on.
+/// Answers whether nothing is left.
+///
+/// # Errors
+/// As [`remove_all`].
+pub fn remove_all_until(dir: &Dir, name: impl AsRef<OsStr>, stop: &dyn Fn() -> bool) -> Result<bool> {
     let mut stack = Stack::default();
-    remove_or_enter(&mut stack, dir, Name { name: name.to_owned(), file_type: None }, 0)?;
-    while let Some(frame) = stack.frames.last_mut() {
-        if let Some(name) = frame.names.next() {
-            remove_or_enter(&mut stack, dir, name, 0)?;
-            continue;
-        }
-        let Some(emptied) = stack.pop()? else { break };
-        let above = stack.top().unwrap_or(dir);
-        let removed = lifting_locks(above, &emptied.name, || above.remove_dir(&emptied.name));
-        match removed {
-            Err(error) if error.errno() == Some(Errno::NOTEMPTY) && emptied.rounds < REMOVE_ROUNDS_MAX => {
-                let again = Name { name: emptied.name, file_type: Some(FileType::Dir) };
-                remove_or_enter(&mut stack, dir, again, emptied.rounds + 1)?;
-            }
-            removed => drop(unless_gone(removed)?),
+    remove_or_enter(&mut stack, dir, Name { name: name.as_ref().to_owned(), file_type: None }, 0)?;
+    while !stack.frames.is_empty() {
+        if remove_next(&mut stack, dir)? == Step::Removed && stop() {
+            break;
         }
     }
-    Ok(())
+    Ok(stack.frames.is_empty())
+}
+
+/// What a removal did last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// An entry went.
+    Removed,
+    /// A directory is to be emptied.
+    Entered,
+}
+
+/// Removes or enters the next name of the topmost directory, or removes that directory if it has no more.
+fn remove_next(stack: &mut Stack, root: &Dir) -> Result<Step> {
+    if let Some(name) = stack.frames.last_mut().and_then(|frame| frame.names.next()) {
+        return remove_or_enter(stack, root, name, 0);
+    }
+    let Some(emptied) = stack.pop()? else { return Ok(Step::Removed) };
+    let above = stack.top().unwrap_or(root);
+    match lifting_locks(above, &emptied.name, || above.remove_dir(&emptied.name)) {
+        Err(error) if error.errno() == Some(Errno::NOTEMPTY) && emptied.rounds < REMOVE_ROUNDS_MAX => {
+            let again = Name { name: emptied.name, file_type: Some(FileType::Dir) };
+            remove_or_enter(stack, root, again, emptied.rounds + 1)
+        }
+        removed => unless_gone(removed).map(|_| Step::Removed),
+    }
 }
 
 /// Removes one name of the topmost directory (of `root` if there is none), or enters it to empty it.
-fn remove_or_enter(stack: &mut Stack, root: &Dir, name: Name, rounds: u32) -> Result<()> {
+fn remove_or_enter(stack: &mut Stack, root: &Dir, name: Name, rounds: u32) -> Result<Step> {
     let dir = stack.top().unwrap_or(root);
     let Name { name, file_type } = name;
     if file_type != Some(FileType::Dir) {
         match lifting_locks(dir, &name, || dir.unlink(&name)) {
             Err(error) if error.errno() == Some(Errno::ISDIR) => {}
-            removed => return unless_gone(removed).map(drop),
+            removed => return unless_gone(removed).map(|_| Step::Removed),
         }
     }
     let Some((dir, stat, names)) = unless_gone(open_to_empty(dir, &name))? else {
         // Gone, or no directory any more: the latter shows when the directory above is not empty.
-        return Ok(());
+        return Ok(Step::Removed);
     };
     stack.push(Frame { dir: Some(dir), identity: (stat.dev, stat.ino), name, names: names.into_iter(), rounds });
-    Ok(())
+    Ok(Step::Entered)
 }
 
 /// Opens a directory whose owner may lack permissions on it. What is mounted on one belongs to somebody else.

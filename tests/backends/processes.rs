@@ -256,7 +256,7 @@ impl Worker<'_> {
                     let name = any(&mut self.numbers, &own);
                     self.call(&format!("remove {name}"));
                 }
-                self.store.drain(Some(Duration::ZERO)).expect("drain");
+                self.store.drain(Some(Duration::ZERO), None).expect("drain");
             }
         }
     }

@@ -52,7 +52,7 @@ fn many_at_once() {
                             |error| assert_eq!(error.kind(), ErrorKind::AlreadyExists),
                             |_| store.remove("sight").expect("remove"),
                         );
-                        store.drain(None).expect("drain");
+                        store.drain(None, None).expect("drain");
                     }
                 });
             }

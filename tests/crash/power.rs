@@ -226,6 +226,10 @@ impl Backend for Careless {
         self.0.remove(id)
     }
 
+    fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> strata::Result<bool> {
+        self.0.remove_until(id, stop)
+    }
+
     fn usage(&self, id: Id, parents: &Chain) -> strata::Result<Usage> {
         self.0.usage(id, parents)
     }

@@ -44,6 +44,15 @@ impl Bench {
 }
 
 #[test]
+fn what_is_half_removed_is_listed() {
+    let Some(Bench { scratch: _scratch, backend }) = Bench::new(FsType::Tmpfs).inspect(Bench::base) else { return };
+    assert!(!backend.remove_until(Id(1), &|| true).unwrap());
+    assert_eq!(backend.inventory().unwrap(), [Id(1)]);
+    assert!(backend.remove_until(Id(1), &|| false).unwrap());
+    assert_eq!(backend.inventory().unwrap(), []);
+}
+
+#[test]
 fn a_snapshot_starts_as_its_parent_and_leaves_it_alone() {
     for fs_type in FsType::ALL {
         let Some(bench) = Bench::new(fs_type) else { continue };

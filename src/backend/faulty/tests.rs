@@ -35,6 +35,9 @@ impl Backend for Recorder {
     fn remove(&self, _: Id) -> Result<()> {
         self.record("remove")
     }
+    fn remove_until(&self, _: Id, _: &dyn Fn() -> bool) -> Result<bool> {
+        self.record("remove_until")
+    }
     fn usage(&self, _: Id, _: &Chain) -> Result<Usage> {
         self.record("usage")
     }
@@ -52,7 +55,8 @@ impl Backend for Recorder {
     }
 }
 
-const METHODS: [&str; 8] = ["create", "mounts", "seal", "remove", "usage", "survey", "inventory", "candidates"];
+const METHODS: [&str; 9] =
+    ["create", "mounts", "seal", "remove", "remove_until", "usage", "survey", "inventory", "candidates"];
 
 /// Calls every method once: the error of each, what reached the backend, and the count.
 fn run(fault: Fault) -> (Vec<Option<Error>>, Vec<&'static str>, u64) {
@@ -66,6 +70,7 @@ fn run(fault: Fault) -> (Vec<Option<Error>>, Vec<&'static str>, u64) {
         faulty.mounts(&[a], Access::ReadOnly).err(),
         faulty.seal(a, b).err(),
         faulty.remove(a).err(),
+        faulty.remove_until(a, &|| false).err(),
         faulty.usage(b, &[]).err(),
         faulty.survey(b, &[]).err(),
         faulty.inventory().err(),

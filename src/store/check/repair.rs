@@ -50,7 +50,7 @@ impl Store {
             }
         }
         recover::discard_rowless(self)?;
-        repaired.freed = self.drain(None)?.snapshots;
+        repaired.freed = self.drain(None, None)?.snapshots;
         Ok(repaired)
     }
 

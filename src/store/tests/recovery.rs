@@ -258,7 +258,7 @@ fn streams_go_with_their_ids() {
             fs::write(stream(&id), name).expect("write");
             let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id };
             store.commit_with(name, "making", NONE, terms).expect("commit");
-            store.drain(None).expect("drain");
+            store.drain(None, None).expect("drain");
             *place.ids().last().expect("an id")
         };
         let known = layer("known", Some(Digest::of(b"layer")));

@@ -1,5 +1,8 @@
 //! Calls that fail, that meet, and what they leave.
 
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
 use super::*;
 use crate::store::rows;
 
@@ -132,11 +135,36 @@ fn removal_leaves_the_work_to_who_drains() {
         store.prepare(key, "", NONE).expect("the key is free at once");
     }
     assert_eq!((*removed.lock().expect("lock"), place.ids().len()), (0, 6));
-    let freed = store.drain(Some(std::time::Duration::ZERO)).expect("drain");
-    assert_eq!((freed.snapshots, freed.waiting), (1, 2), "one is always finished");
-    let freed = store.drain(None).expect("drain");
+    let freed = store.drain(Some(Duration::ZERO), None).expect("drain");
+    assert_eq!((freed.snapshots, freed.waiting), (1, 2), "every call gets on");
+    let freed = store.drain(None, None).expect("drain");
     assert_eq!((freed.snapshots, freed.waiting), (2, 0));
     assert_eq!((place.count("trash"), place.ids().len()), (0, 3));
+}
+
+/// What is half gone waits in the trash, also for another process after a crash.
+#[test]
+fn draining_stops_inside_a_snapshot() {
+    let place = Place::new();
+    let store = place.store();
+    for key in ["a", "b"] {
+        store.prepare(key, "", NONE).expect("prepare");
+    }
+    for file in 0..10 {
+        fs::write(place.root().join(format!("s/1/{file}")), "").expect("write");
+    }
+    ["a", "b"].iter().for_each(|key| store.remove(key).expect("remove"));
+    let asked = AtomicBool::new(true);
+    for (limit, cancel) in [(Some(Duration::ZERO), None), (None, Some(&asked))] {
+        let freed = store.drain(limit, cancel).expect("drain");
+        assert_eq!((freed.snapshots, freed.waiting, place.count("trash")), (0, 2, 2));
+    }
+    assert_eq!(fs::read_dir(place.root().join("s/1")).expect("list").count(), 8, "every call gets on");
+    drop(store);
+    place.reboot();
+    let freed = place.store().gc().expect("gc");
+    assert_eq!((freed.snapshots, freed.waiting), (2, 0));
+    assert_eq!((place.count("trash"), place.ids()), (0, vec![]));
 }
 
 /// No id is removed by two processes at the same time, and none is counted twice.
@@ -149,7 +177,7 @@ fn two_drainers() {
     let store = place.store_during(During::new(move |method, id| {
         if method == "remove" {
             log.lock().expect("lock").push(id);
-            let freed = other.drain(None).expect("drain");
+            let freed = other.drain(None, None).expect("drain");
             assert_eq!(freed.snapshots, 0, "two drain at the same time");
         }
         Ok(())
@@ -158,7 +186,7 @@ fn two_drainers() {
         store.prepare(key, "", NONE).expect("prepare");
         store.remove(key).expect("remove");
     }
-    assert_eq!(store.drain(None).expect("drain").snapshots, 2);
+    assert_eq!(store.drain(None, None).expect("drain").snapshots, 2);
     assert_eq!(*seen.lock().expect("lock"), [Id(1), Id(2)]);
 }
 
@@ -171,14 +199,14 @@ fn a_cleanup_waits_for_who_is_at_it() {
         if method == "remove" {
             at_it.send(()).expect("somebody waits");
             // Time enough for a cleanup that does not wait to be back.
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
     }));
     store.prepare("a", "", NONE).expect("prepare");
     store.remove("a").expect("remove");
     std::thread::scope(|scope| {
-        scope.spawn(|| store.drain(None).expect("drain"));
+        scope.spawn(|| store.drain(None, None).expect("drain"));
         begun.recv().expect("it begins");
         place.store().cleanup().expect("cleanup");
         assert_eq!(place.count("trash"), 0);

@@ -109,6 +109,23 @@ fn removes_what_its_owner_may_not_touch_and_follows_nothing() {
     assert!(outside.path().join("kept").exists());
 }
 
+/// Each call takes one entry away, a directory when it is empty, and the last one says so.
+#[test]
+fn a_removal_that_is_to_stop_gets_on() {
+    let (temp, dir) = scratch();
+    fs::create_dir_all(temp.path().join("x/d/e")).unwrap();
+    for file in ["x/f", "x/d/f", "x/d/e/f"] {
+        fs::write(temp.path().join(file), "").unwrap();
+    }
+    let entries =
+        || if temp.path().join("x").exists() { usage(&dir.open_dir("x").unwrap()).unwrap().inodes } else { 0 };
+    for left in (0..6).rev() {
+        assert_eq!(remove_all_until(&dir, "x", &|| true).unwrap(), left == 0);
+        assert_eq!(entries(), left);
+    }
+    assert!(remove_all_until(&dir, "x", &|| true).unwrap(), "nothing is there");
+}
+
 #[test]
 fn lifts_the_immutable_flag() {
     let (temp, dir) = scratch();

@@ -84,8 +84,7 @@ const EXAMPLE: &str = "Example:
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Global options")]
 struct Global {
-    /// The store's directory, instead of that in STRATA_ROOT [default: /var/lib/strata]
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", help = root_help())]
     root: Option<PathBuf>,
     /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
     /// and the file system can, else copy [default: auto]
@@ -109,12 +108,20 @@ struct Global {
 }
 
 impl Global {
-    /// Where the store is, if an option or the variable says. What clap itself takes from a variable it shows as required
-    /// in usage lines.
+    /// Where the store is, if an option or the variable says.
     fn root(&self) -> Option<PathBuf> {
-        let variable = || std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from);
-        self.root.clone().or_else(variable)
+        self.root.clone().or_else(root_of_variable)
     }
+}
+
+/// What the variable says. What clap itself takes from one it shows as required in usage lines.
+fn root_of_variable() -> Option<PathBuf> {
+    std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
+}
+
+fn root_help() -> String {
+    let default = root_of_variable().unwrap_or_else(|| ROOT.into());
+    format!("The store's directory, instead of that in {ROOT_VARIABLE} [default: {}]", default.display())
 }
 
 fn choice() -> impl TypedValueParser<Value = Choice> {

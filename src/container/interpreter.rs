@@ -121,5 +121,30 @@ mod tests {
         let mut far = whole;
         far[32..40].copy_from_slice(&u64::MAX.to_le_bytes());
         assert_eq!(named(&far), None);
+        let path_before = executable(64, 3, b"");
+        assert_eq!(named(&path_before), Some(PathBuf::from("\x01\x01\x01")));
+        assert_eq!(named(&path_before[..path_before.len() - 1]), None, "the last segment is not whole");
+    }
+
+    #[test]
+    fn other_executables() {
+        for (at, byte) in [(0, b'x'), (4, 1), (5, 2)] {
+            let mut other = executable(176, 12, b"/lib/ld.so.2\0");
+            other[at] = byte;
+            assert_eq!(named(&other), None, "{byte} at {at}");
+        }
+    }
+
+    #[test]
+    fn so_many_segments_are_looked_at() {
+        let with_others = |count: u16| {
+            let end = 64 + (u64::from(count) + 1) * 56;
+            let mut bytes = executable(end, 12, b"/lib/ld.so.2\0");
+            bytes[56..58].copy_from_slice(&(count + 1).to_le_bytes());
+            bytes.splice(64..64, [1; 56].repeat(usize::from(count) - 1));
+            named(&bytes)
+        };
+        assert_eq!(with_others(63), Some(PathBuf::from("/lib/ld.so.2")));
+        assert_eq!(with_others(64), None);
     }
 }

@@ -134,6 +134,8 @@ fn a_known_deviation_is_no_failure() {
     let line = tap.lines().nth(1).expect("a line");
     let expected = "not ok 1 - overlay on tmpfs: content/lower-directory-is-renamed # TODO EXDEV";
     assert!(line.starts_with(expected), "{line}");
+    let report = bench.json(&[&small[..], &only, &["--format=tap"]].concat());
+    assert_eq!(report["judged"][0]["results"][0]["outcome"], "deviation", "one document, whatever the form");
 }
 
 /// By a script of which the model and the kernel cannot agree: the model keeps bits of a mode that no file has.

@@ -7,7 +7,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::Bench;
 use super::archive::docker_archive;
@@ -18,6 +18,9 @@ const SOON: Duration = Duration::from_secs(4);
 /// An image that takes far longer to unpack than it takes to be caught at it.
 const LARGE_FILES: usize = 2000;
 const LARGE_FILE_BYTES: usize = 64 << 10;
+
+/// Files that take longer to remove than a signal takes to come.
+const MANY_FILES: usize = 50_000;
 
 /// A command, caught when it waits for a pipe that stays silent.
 fn reading(bench: &Bench, arguments: &[&str]) -> Child {
@@ -81,6 +84,36 @@ fn an_interrupted_import_leaves_the_space_to_others() {
     let found = bench.json(&["check"]);
     assert_eq!(found["findings"][0]["problem"], "waiting", "{found}");
     assert_eq!(bench.json(&["gc"])["freed"], 1);
+}
+
+/// Neither a removal nor a collection goes on to the end of a large snapshot, and nothing of that is lost.
+#[test]
+fn freeing_space_stops_inside_a_snapshot() {
+    let Some(bench) = Bench::mounting() else { return };
+    bench.ok(&["prepare", "large"]);
+    let tree = bench.path("store/s/1/fs");
+    (0..MANY_FILES).for_each(|file| fs::write(tree.join(file.to_string()), "").expect("write"));
+    let changed = || fs::metadata(&tree).and_then(|stat| stat.modified()).expect("it is not gone");
+    let interrupted = |arguments: &[&str]| {
+        let (before, began) = (changed(), Instant::now());
+        let mut command = bench.command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
+        while changed() == before {
+            assert!(began.elapsed() < SOON, "it frees nothing");
+        }
+        send(&child, Signal::SIGINT);
+        child.wait_with_output().expect("wait")
+    };
+    let output = interrupted(&["rm", "large", "--json"]);
+    let removed: Value = serde_json::from_slice(&output.stdout).expect("a document");
+    assert_eq!(removed, json!({"removed": ["large"], "freed": 0, "waiting": 1}));
+    assert_eq!(output.status.code(), Some(0), "it is gone as asked");
+    let output = interrupted(&["gc"]);
+    let said = super::text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("1 removed snapshots still take space: strata gc goes on"), "{said}");
+    assert_eq!(bench.json(&["gc"])["freed"], 1);
+    assert!(!tree.exists());
 }
 
 #[test]

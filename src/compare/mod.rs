@@ -235,7 +235,7 @@ pub fn run(
             watch.turn(Progress { workload: workload.name, subject: &subject.subject, done: done + turn, total })
         };
         let began = Instant::now();
-        let (records, flow) = Round { takers: &takers, workload, rounds, share, plan }.measure(&mut tell);
+        let (records, flow) = Measurement { takers: &takers, workload, rounds, share, plan }.measure(&mut tell);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         all.push(Measured { took_ms, ..summarize(workload, &takers, &records) });
         watch.measured(&all);
@@ -255,8 +255,18 @@ struct Record {
     failure: Option<String>,
 }
 
+impl Record {
+    /// The figures of `step`; none of a workload that failed.
+    fn statistics(&self, step: Step) -> Option<Statistics> {
+        match self.failure {
+            Some(_) => None,
+            None => Statistics::of(self.timer.samples(step.name)),
+        }
+    }
+}
+
 /// A workload that is being measured.
-struct Round<'a> {
+struct Measurement<'a> {
     takers: &'a [&'a dyn Contestant],
     workload: &'a Workload,
     rounds: u64,
@@ -264,7 +274,7 @@ struct Round<'a> {
     plan: Plan,
 }
 
-impl Round<'_> {
+impl Measurement<'_> {
     fn measure(&self, tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>) -> (Vec<Record>, ControlFlow<()>) {
         let began = Instant::now();
         let mut records: Vec<Record> = self.takers.iter().map(|_| Record::default()).collect();
@@ -355,37 +365,43 @@ fn summarize(workload: &Workload, takers: &[&dyn Contestant], records: &[Record]
 }
 
 fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Record]) -> Comparison {
-    let samples = |record: &Record| match record.failure {
-        Some(_) => None,
-        None => Statistics::of(record.timer.samples(step.name)),
-    };
-    let measured: Vec<Option<Statistics>> = records.iter().map(samples).collect();
-    let competes = |index: usize| takers[index].label().role != Role::Floor;
-    let competing: Vec<Option<Statistics>> =
-        (0..takers.len()).map(|index| measured[index].filter(|_| competes(index))).collect();
-    let best_ns = competing.iter().flatten().map(|statistics| statistics.median_ns).min();
-    let floor_ns = |label: &Label| {
-        let floor = (0..takers.len()).find(|index| takers[*index].label().is_floor_of(label));
-        floor.and_then(|index| measured[index]).map(|statistics| statistics.median_ns)
-    };
-    let standings = standings(&competing);
-    let row = |index: usize| {
-        let label: &Label = takers[index].label();
-        let times = |ns: u64, other: u64| ns as f64 / other.max(1) as f64;
-        let figures = measured[index].map(|statistics| Figures {
-            statistics,
-            standing: standings[index],
-            times_best: times(statistics.median_ns, best_ns.unwrap_or(statistics.median_ns)),
-            times_floor: floor_ns(label).filter(|_| competes(index)).map(|ns| times(statistics.median_ns, ns)),
-        });
-        Row { label: label.clone(), figures, failure: records[index].failure.clone() }
+    let labels: Vec<&Label> = takers.iter().map(|taker| taker.label()).collect();
+    let measured: Vec<Option<Statistics>> = records.iter().map(|record| record.statistics(step)).collect();
+    let figures = figures(&labels, &measured);
+    let row = |index: usize| Row {
+        label: labels[index].clone(),
+        figures: figures[index],
+        failure: records[index].failure.clone(),
     };
     // Who does the workload without this step has nothing to say of it.
     let silent = |row: &Row, record: &Record| {
         row.figures.is_none() && row.failure.is_none() && record.timer.total() > Duration::ZERO
     };
-    let rows = (0..takers.len()).map(row).zip(records).filter(|(row, record)| !silent(row, record));
+    let rows = (0..labels.len()).map(row).zip(records).filter(|(row, record)| !silent(row, record));
     Comparison { step, headline, rows: rows.map(|(row, _)| row).collect() }
+}
+
+/// How what was `measured` of each compares: with the best of those that compete, and with its floor.
+fn figures(labels: &[&Label], measured: &[Option<Statistics>]) -> Vec<Option<Figures>> {
+    let competes = |label: &Label| label.role != Role::Floor;
+    let competing: Vec<Option<Statistics>> =
+        labels.iter().zip(measured).map(|(label, statistics)| statistics.filter(|_| competes(label))).collect();
+    let best_ns = competing.iter().flatten().map(|statistics| statistics.median_ns).min();
+    let floor_ns = |label: &Label| {
+        let floor = labels.iter().position(|other| other.is_floor_of(label)).filter(|_| competes(label))?;
+        measured[floor].map(|statistics| statistics.median_ns)
+    };
+    let times = |ns: u64, other: u64| ns as f64 / other.max(1) as f64;
+    let figures = |(label, (statistics, standing)): (&&Label, (&Option<Statistics>, Option<Standing>))| {
+        let statistics = (*statistics)?;
+        Some(Figures {
+            statistics,
+            standing,
+            times_best: times(statistics.median_ns, best_ns.unwrap_or(statistics.median_ns)),
+            times_floor: floor_ns(label).map(|ns| times(statistics.median_ns, ns)),
+        })
+    };
+    labels.iter().zip(measured.iter().zip(standings(&competing))).map(figures).collect()
 }
 
 /// The committed snapshot on `depth` layers in all, and the name of the one file of its layer.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::compare::{Label, Role};
 use crate::error::{Context, Error, Result};
 use crate::mount::scratch::FsType;
 use crate::registry::Choice;
@@ -111,6 +112,12 @@ impl Contender {
             Strategy::Btrfs => self.fs == "btrfs",
             Strategy::Reflink => self.fs == "btrfs" || self.fs == "xfs",
         }
+    }
+
+    /// What its results are shown under.
+    pub fn label(&self) -> Label {
+        let role = if self.strategy == Strategy::Plain { Role::Floor } else { Role::Strategy };
+        Label::new(self.strategy.as_str(), &self.fs, role)
     }
 }
 

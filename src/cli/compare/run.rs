@@ -19,8 +19,8 @@ use crate::cli::session::Session;
 use crate::compare::image::Image;
 use crate::compare::peer::{Archive, Peer, Setting, Tool};
 use crate::compare::report::{MountOptions, NotMeasured, Report};
-use crate::compare::workload::Workload;
-use crate::compare::{self, Contestant, Entry, Label, Measured, Plain, Plan, Progress, Role, Subject, Watch};
+use crate::compare::workload::{Sizes, Workload};
+use crate::compare::{self, Contestant, Entry, Measured, Plain, Plan, Progress, Subject, Watch};
 use crate::error::{Context, Error, Result};
 use crate::mount::scratch::FsType;
 use crate::mount::{Access, Mount, Mounted, table};
@@ -116,8 +116,7 @@ impl Run<'_> {
         guests: &[Guest<'_>],
         image: &Image,
     ) -> Result<()> {
-        let chills: Vec<Box<dyn Fn() -> Result<()> + '_>> =
-            places.iter().map(|(_, place)| Box::new(|| place.chill()) as Box<dyn Fn() -> Result<()> + '_>).collect();
+        let chills: Vec<_> = places.iter().map(|(_, place)| || place.chill()).collect();
         let line = arguments.command.clone().unwrap_or_default();
         let command = |path: &Path| shell(&line, path);
         let command: Option<compare::Command<'_>> = if arguments.command.is_some() { Some(&command) } else { None };
@@ -125,20 +124,8 @@ impl Run<'_> {
         for ((contender, place), chill) in places.iter().zip(&chills) {
             self.interrupt.check()?;
             self.bar.set_message(format!("unpacking on {contender}"));
-            let role = if contender.strategy.backend().is_some() { Role::Strategy } else { Role::Floor };
-            let label = Label::new(contender.strategy.as_str(), &contender.fs, role);
-            let entry = Entry::new(label).with_place(place.ground().place()).with_chill(chill);
-            let sizes = arguments.sizes();
-            let made: Result<Box<dyn Contestant + '_>> = match place {
-                Place::Store(stage) => Subject::new(entry, &**stage, image, stage.target()).map(|subject| {
-                    Box::new(subject.with_sizes(sizes).with_command(command)) as Box<dyn Contestant + '_>
-                }),
-                Place::Plain(ground) => ground
-                    .dir("plain")
-                    .and_then(|dir| Plain::new(entry, dir, ground.dir("mount")?, image, sizes))
-                    .map(|floor| Box::new(floor) as Box<dyn Contestant + '_>),
-            };
-            match made {
+            let entry = Entry::new(contender.label()).with_place(place.ground().place()).with_chill(chill);
+            match contestant(entry, place, image, arguments.sizes(), command) {
                 Ok(contestant) => own.push(contestant),
                 Err(error) => self.absent(contender.to_string(), &error),
             }
@@ -225,6 +212,23 @@ fn place(arguments: &Compare, contender: &Contender, number: usize, durability: 
         }
         None => Ok(Place::Plain(ground)),
     }
+}
+
+/// Puts the image where `place` is.
+fn contestant<'a>(
+    entry: Entry<'a>,
+    place: &'a Place,
+    image: &'a Image,
+    sizes: Sizes,
+    command: Option<compare::Command<'a>>,
+) -> Result<Box<dyn Contestant + 'a>> {
+    Ok(match place {
+        Place::Store(stage) => {
+            let subject = Subject::new(entry, &**stage, image, stage.target())?;
+            Box::new(subject.with_sizes(sizes).with_command(command))
+        }
+        Place::Plain(ground) => Box::new(Plain::new(entry, ground.dir("plain")?, ground.dir("mount")?, image, sizes)?),
+    })
 }
 
 fn guest<'a>(tool: Tool, fs: FsType, strata: &Path, archive: &Archive, image: &'a Image) -> Result<Guest<'a>> {

@@ -76,10 +76,11 @@ impl Depot {
         let exported = image::export(&self.store, NAME, &Destination::Oci(layout.clone()), &options, &())?;
         let file = self.ground.path().join("archive.tar");
         image::export(&self.store, NAME, &Destination::OciArchive(file.clone()), &options, &())?;
+        let missing = |what| Error::data_loss(format!("the image that was written has no {what}"));
         let blob = |hex: &str| layout.join("blobs/sha256").join(hex);
-        let manifest = exported.manifest.map(|digest| blob(&digest.hex())).unwrap_or_default();
-        let layer = blob(&only_layer(&manifest)?);
-        let chain = self.store.image(NAME)?.top.unwrap_or_default();
+        let manifest = exported.manifest.ok_or_else(|| missing("manifest"))?;
+        let layer = blob(&only_layer(&blob(&manifest.hex()))?);
+        let chain = self.store.image(NAME)?.top.ok_or_else(|| missing("layer"))?;
         Ok(Archive { layout, file, layer, name: NAME.to_owned(), id: exported.id.hex(), chain })
     }
 }

@@ -20,6 +20,9 @@ use crate::tree::{Dir, walk};
 /// Room on each file system in memory. Only what is written takes memory.
 const SCRATCH_BYTES: u64 = 12 << 30;
 
+/// The name of a store's directory on its ground.
+const STORE: &str = "store";
+
 /// A directory on some file system for one contestant.
 #[derive(Debug)]
 pub(super) struct Ground {
@@ -92,9 +95,6 @@ fn clear(dir: &Path) -> Result<()> {
     let above = Dir::open(dir.parent().unwrap_or(Path::new("/")))?;
     walk::remove_all(&above, dir.file_name().unwrap_or_default())
 }
-
-/// The name of a store's directory on its ground.
-const STORE: &str = "store";
 
 /// A store on its ground, and a directory to mount at.
 #[derive(Debug)]

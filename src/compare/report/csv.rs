@@ -4,6 +4,7 @@
 //! RFC 4180.
 
 use super::{Report, mark};
+use crate::compare::{Figures, Label, Row};
 
 const HEADINGS: &str = "workload,step,subject,strategy,fs,role,samples,min_ns,lower_quartile_ns,median_ns,\
     upper_quartile_ns,max_ns,times_best,times_floor,mark,failure";
@@ -15,33 +16,7 @@ pub fn csv(report: &Report) -> String {
     for workload in &report.workloads {
         for comparison in &workload.steps {
             for row in &comparison.rows {
-                let role = format!("{:?}", row.label.role).to_lowercase();
-                let mut fields = vec![
-                    workload.name.to_owned(),
-                    comparison.step.name.to_owned(),
-                    row.label.subject.clone(),
-                    row.label.strategy.clone(),
-                    row.label.fs.clone(),
-                    role,
-                ];
-                fields.extend(row.figures.map_or_else(
-                    || vec![String::new(); 8],
-                    |figures| {
-                        let s = figures.statistics;
-                        let whole = [
-                            s.samples as u64,
-                            s.min_ns,
-                            s.lower_quartile_ns,
-                            s.median_ns,
-                            s.upper_quartile_ns,
-                            s.max_ns,
-                        ];
-                        let floor = figures.times_floor.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
-                        let ratios = [format!("{:.3}", figures.times_best), floor];
-                        whole.into_iter().map(|number| number.to_string()).chain(ratios).collect()
-                    },
-                ));
-                fields.extend([mark(row), row.failure.clone().unwrap_or_default()]);
+                let fields = fields(workload.name, comparison.step.name, row);
                 let fields: Vec<String> = fields.iter().map(|field| quoted(field)).collect();
                 text.push_str(&fields.join(","));
                 text.push_str("\r\n");
@@ -49,6 +24,31 @@ pub fn csv(report: &Report) -> String {
         }
     }
     text
+}
+
+/// As [`HEADINGS`] names them.
+fn fields(workload: &str, step: &str, row: &Row) -> Vec<String> {
+    let Label { subject, strategy, fs, role, .. } = &row.label;
+    let role = format!("{role:?}").to_lowercase();
+    let mut fields = [workload, step, subject, strategy, fs, &role].map(str::to_owned).to_vec();
+    fields.extend(row.figures.map_or_else(Default::default, numbers));
+    fields.extend([mark(row), row.failure.clone().unwrap_or_default()]);
+    fields
+}
+
+fn numbers(figures: Figures) -> [String; 8] {
+    let s = figures.statistics;
+    let floor = figures.times_floor.map_or_else(String::new, |ratio| format!("{ratio:.3}"));
+    [
+        s.samples.to_string(),
+        s.min_ns.to_string(),
+        s.lower_quartile_ns.to_string(),
+        s.median_ns.to_string(),
+        s.upper_quartile_ns.to_string(),
+        s.max_ns.to_string(),
+        format!("{:.3}", figures.times_best),
+        floor,
+    ]
 }
 
 fn quoted(field: &str) -> String {

@@ -7,8 +7,8 @@ mod chart;
 use std::fmt::Write as _;
 
 use super::{Report, mark, size, size_change, times};
-use crate::compare::Measured;
 use crate::compare::measure::three_digits;
+use crate::compare::{Measured, Row};
 
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
@@ -95,29 +95,28 @@ fn section(page: &mut String, workload: &Measured) {
         escape(workload.about)
     );
     page.push_str(&chart::chart(workload));
-    let mut rows = Vec::new();
-    for comparison in &workload.steps {
-        for row in &comparison.rows {
-            let s = row.figures.map(|figures| figures.statistics);
-            let ns = |value: Option<u64>| Cell::number(value.map(three_digits), value.map(|ns| ns as f64));
-            let ratio = |value: Option<f64>| Cell::number(value.map(times), value);
-            rows.push(vec![
-                Cell::words(comparison.step.name),
-                Cell::words(&row.label.subject),
-                ns(s.map(|s| s.median_ns)),
-                ns(s.map(|s| s.lower_quartile_ns)),
-                ns(s.map(|s| s.upper_quartile_ns)),
-                Cell::number(s.map(|s| s.samples.to_string()), s.map(|s| s.samples as f64)),
-                ratio(row.figures.map(|figures| figures.times_best)),
-                ratio(row.figures.and_then(|figures| figures.times_floor)),
-                Cell::words(row.failure.clone().unwrap_or_else(|| mark(row))),
-            ]);
-        }
-    }
+    let rows = workload.steps.iter().flat_map(|step| step.rows.iter().map(|row| cells(step.step.name, row)));
     let headings = ["step", "who", "median", "quarter", "three quarters", "samples", "of best", "of floor", "mark"];
-    table(page, &format!("Times of {}", workload.name), &headings, rows);
+    table(page, &format!("Times of {}", workload.name), &headings, rows.collect());
     costs(page, workload);
     page.push_str("</section>\n");
+}
+
+fn cells(step: &str, row: &Row) -> Vec<Cell> {
+    let s = row.figures.map(|figures| figures.statistics);
+    let ns = |value: Option<u64>| Cell::number(value.map(three_digits), value.map(|ns| ns as f64));
+    let ratio = |value: Option<f64>| Cell::number(value.map(times), value);
+    vec![
+        Cell::words(step),
+        Cell::words(&row.label.subject),
+        ns(s.map(|s| s.median_ns)),
+        ns(s.map(|s| s.lower_quartile_ns)),
+        ns(s.map(|s| s.upper_quartile_ns)),
+        Cell::number(s.map(|s| s.samples.to_string()), s.map(|s| s.samples as f64)),
+        ratio(row.figures.map(|figures| figures.times_best)),
+        ratio(row.figures.and_then(|figures| figures.times_floor)),
+        Cell::words(row.failure.clone().unwrap_or_else(|| mark(row))),
+    ]
 }
 
 fn costs(page: &mut String, workload: &Measured) {

@@ -5,9 +5,11 @@
 //! 1. What was acknowledged survives the death of any process, and with `durability = commit` a power cut. What was not
 //!    is as if it had not been asked for.
 //! 2. What the database calls durable is complete on disk. The disk may hold more than the database names, never less.
-//! 3. An id is given once. What is at `s/<id>` of an id without a row is debris, whoever looks, and may be removed.
+//! 3. An id is given once. What is at `s/<id>` of an id without a row is debris, whoever looks in a write transaction that
+//!    began after it was seen, and may be removed.
 //! 4. A committed snapshot never changes, and neither does its parent. Its chain is there as long as it is.
-//! 5. No file-system work inside a transaction, so nobody waits for another's copy, removal or disk.
+//! 5. No file-system work inside a transaction but a few system calls that wait for nothing, so nobody waits for another's
+//!    copy, removal or disk.
 //! 6. A row that is not `ready`, and one that is held, names a worker; a worker is alive as long as its lock is.
 //! 7. The same edits give the same layer, byte for byte, on every strategy. A fast path only narrows what is compared.
 //! 8. Nothing inside a snapshot is followed: its content is a stranger's.
@@ -74,6 +76,10 @@
 //! - **Rows are reserved relaxed and published durably.** Losing a reservation to a power cut loses nothing that was
 //!   acknowledged, and a wait for the disk is most of the price of a transaction. A durable transaction brings
 //!   all earlier ones to disk with it, for it is one log.
+//! - **What is made by a few system calls is made in the transaction that publishes it** (overlay's empty upper directory,
+//!   a view). A reservation of its own cost more than the directories that it stood for. Nobody sees the directory without
+//!   its row: whoever looks for debris does so in a write transaction, which waits for this one. If it fails, the
+//!   directory goes in another such transaction, for the id is free again.
 //! - **In place or to a fresh id.** overlay and copy commit in place: nothing need move, and the path of a layer stays the
 //!   same. btrfs commits to a fresh id, because the read-only flag on the active subvolume would neither stop those who
 //!   have a file open nor flush anything.
@@ -81,8 +87,8 @@
 //!   not durable with all that stands on it, put what no row names into the trash; make missing directories again; write
 //!   the boot id; remove the lock files of the dead. Each step may be repeated, and the last two are what keeps the
 //!   next process from repeating them, so a crash or failure anywhere is gone on with. Recoveries take turns.
-//! - **The disk is listed before the database is read.** A row comes before its directory; so a directory that was there
-//!   and has no row afterwards has no living maker. The other way round it may be new.
+//! - **The disk is listed before the database is read.** A row comes before its directory or in the same transaction; so a
+//!   directory that was there and has no row afterwards has no living maker. The other way round it may be new.
 //! - **Dead means that its lock can be taken, or that its file is gone.** A process that ends in good order may leave
 //!   rows: the layers of an import that failed, or a call whose failure a full disk kept from being written.
 //!   The names of lock files hold the time, for such rows outlive the file and inode numbers are given again at once.

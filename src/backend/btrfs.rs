@@ -192,6 +192,7 @@ impl Backend for Btrfs {
             seals_to_fresh_id: true,
             seal_is_durable: true,
             create_needs_sync: false,
+            create_is_brief: false,
             layers_max: None,
         }
     }

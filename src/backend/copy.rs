@@ -142,6 +142,7 @@ impl Backend for Copy {
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: true,
+            create_is_brief: false,
             layers_max: None,
         }
     }

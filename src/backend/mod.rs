@@ -75,6 +75,9 @@ pub struct Capabilities {
     /// Whether what [`Backend::create`] made of a parent must be on disk before the row that names it. Otherwise
     /// [`Backend::create`] is called again where the directory is missing after a power cut.
     pub create_needs_sync: bool,
+    /// Whether [`Backend::create`] takes a few system calls, however large the parents are, and waits for nothing: then
+    /// the store calls it within a transaction, which keeps others from theirs.
+    pub create_is_brief: bool,
     /// The most layers, the snapshot's own included, that can be read as one tree; `None` where there is no limit.
     pub layers_max: Option<usize>,
 }

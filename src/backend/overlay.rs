@@ -133,6 +133,7 @@ impl Backend for Overlay {
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: false,
+            create_is_brief: true,
             layers_max: Some(LOWER_MAX),
         }
     }

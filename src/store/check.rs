@@ -21,7 +21,7 @@ use std::sync::atomic::AtomicBool;
 
 use rusqlite::{OptionalExtension as _, Transaction};
 
-use super::meta::Failed;
+use super::meta::{Failed, Level};
 use super::recover;
 use super::rows::{self, Listed, Origin, State};
 use super::{Store, lock};
@@ -135,13 +135,18 @@ impl Store {
                 checked.add(Problem::Missing(subject(listed)), remedy);
             }
         }
-        for id in rowless.into_iter().filter(|id| present.contains(id)) {
+        for id in self.still_rowless(rowless)?.into_iter().filter(|id| present.contains(id)) {
             checked.add(Problem::Debris { id: id.0 }, Remedy::Collect);
         }
         for id in trash {
             checked.add(Problem::Waiting { id: id.0 }, Remedy::Collect);
         }
         Ok(Ground { rows, present })
+    }
+
+    /// Those of `ids` that have no row either when everybody is through who was making a directory and its row at once.
+    fn still_rowless(&self, ids: Vec<Id>) -> Result<Vec<Id>> {
+        if ids.is_empty() { Ok(ids) } else { self.meta.transact(Level::Relaxed, |tx| rows::without_row(tx, &ids)) }
     }
 
     fn remedy_for_missing(&self, listed: &Listed) -> Result<Remedy> {

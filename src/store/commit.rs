@@ -107,7 +107,7 @@ impl Store {
         let capabilities = self.backend.capabilities();
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
         let sealed = if capabilities.seals_to_fresh_id {
-            self.at_free_id(reserved.row, reserved.id, |id| self.backend.seal(active.id, id))?
+            self.make_at_free_id(reserved.row, reserved.id, |id| self.backend.seal(active.id, id))?
         } else {
             self.backend.seal(active.id, active.id)?;
             active.id

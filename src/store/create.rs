@@ -1,4 +1,8 @@
-//! Making active snapshots and views: reserve the key, make the directory, publish.
+//! Making active snapshots and views: reserve the key, make the directory, publish. Where making takes a few system calls
+//! only, all of it is one transaction.
+
+use std::cell::Cell;
+use std::iter;
 
 use rusqlite::Transaction;
 
@@ -26,6 +30,21 @@ struct Reserved {
     parents: Vec<Id>,
     /// Whether one of them may still be lost with the power.
     sand: bool,
+}
+
+impl Reserved {
+    /// What to mount, nearest first, where the own part is at `id`.
+    fn stack(&self, id: Id) -> Vec<Id> {
+        iter::once(id).chain(self.parents.iter().copied()).collect()
+    }
+}
+
+/// How far the first transaction came.
+enum Begun {
+    /// The directory is to be made.
+    Reserved(Reserved),
+    /// All is done.
+    Made(Vec<Mount>),
 }
 
 impl Store {
@@ -64,12 +83,26 @@ impl Store {
             check_key(parent)?;
         }
         let worker = self.begin()?;
-        let reserved = self.meta.transact(Level::Relaxed, |tx| {
-            let reserved = self.reserve(tx, kind, key, parent, origin, &worker)?;
-            rows::set_labels(tx, reserved.row, labels).map(|()| reserved)
-        })?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());
-        self.furnish(kind, &reserved, flush, held_by).inspect_err(|_| self.let_go(&[reserved.row]))
+        let at_once = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
+        let level = if at_once { self.level(flush) } else { Level::Relaxed };
+        let made = Cell::new(None);
+        let begun = self.meta.transact(level, |tx| {
+            let reserved = self.reserve(tx, kind, key, parent, origin, &worker)?;
+            rows::set_labels(tx, reserved.row, labels)?;
+            if !at_once || self.waits(flush) && reserved.sand {
+                return Ok(Begun::Reserved(reserved));
+            }
+            let id = self.create_in(tx, kind, &reserved, &made)?;
+            let mounts = self.mounts_of(kind, &reserved.stack(id))?;
+            publish(tx, reserved.row, flush, held_by).map(|()| Begun::Made(mounts))
+        });
+        match begun.inspect_err(|_| self.undo(made.take()))? {
+            Begun::Made(mounts) => Ok(mounts),
+            Begun::Reserved(reserved) => {
+                self.furnish(kind, &reserved, flush, held_by).inspect_err(|_| self.let_go(&[reserved.row]))
+            }
+        }
     }
 
     fn reserve(
@@ -131,46 +164,99 @@ impl Store {
         }
     }
 
+    /// Makes the directory of a row within its transaction, and notes in `made` what goes if that fails. Where something is
+    /// in the way, the row gets another id. Answers with the one that it was.
+    fn create_in(
+        &self,
+        tx: &Transaction<'_>,
+        kind: Kind,
+        reserved: &Reserved,
+        made: &Cell<Option<Id>>,
+    ) -> Result<Id, Failed> {
+        if is_bare(kind, reserved.parent.is_some()) {
+            return Ok(reserved.id);
+        }
+        let create = |id| {
+            let created = self.backend.create(id, &reserved.parents);
+            let is_others = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
+            made.set((!is_others).then_some(id));
+            created
+        };
+        at_free_id(reserved.id, create, |taken| another_id(tx, reserved.row, taken))
+    }
+
+    /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and needs
+    /// no space: the number was free again meanwhile, and whoever made something at it has a row by then.
+    fn undo(&self, made: Option<Id>) {
+        let Some(id) = made else { return };
+        let undone = self.meta.transact(Level::Relaxed, |tx| {
+            rows::without_row(tx, &[id])?.into_iter().try_for_each(|id| self.erase(id).map_err(Failed::from))
+        });
+        if let Err(error) = undone {
+            tracing::warn!(%id, error = error.chain(), "what was made for a call that failed is left until a recovery");
+        }
+    }
+
     /// The work behind a reserved row, and its publication.
     fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush, held_by: Option<&str>) -> Result<Vec<Mount>> {
         let Reserved { row, parent, parents, sand, .. } = reserved;
-        // A view of something has nothing of its own on disk.
-        let bare = kind == Kind::View && parent.is_some();
-        let id =
-            if bare { reserved.id } else { self.at_free_id(*row, reserved.id, |id| self.backend.create(id, parents))? };
-        let mut stack = vec![id];
-        stack.extend(parents);
-        let mounts = self.mounts_of(kind, &stack)?;
+        let bare = is_bare(kind, parent.is_some());
+        let id = if bare {
+            reserved.id
+        } else {
+            self.make_at_free_id(*row, reserved.id, |id| self.backend.create(id, parents))?
+        };
+        let mounts = self.mounts_of(kind, &reserved.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
         if self.waits(flush) && (*sand || copied) {
             let layer = self.backend.layer(id).filter(|_| !sand);
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
             self.bring_to_disk(id, inodes)?;
         }
-        self.meta.transact(self.level(flush), |tx| {
-            rows::set_state(tx, *row, State::Ready, held_by)?;
-            if flush == Flush::Now {
-                rows::set_durable(tx, *row)?;
-                rows::ancestors_durable(tx, *row)?;
-            }
-            Ok::<_, Failed>(mounts)
-        })
+        self.meta.transact(self.level(flush), |tx| publish(tx, *row, flush, held_by).map(|()| mounts))
     }
 
     /// Lets `make` make something at `id`, which the reserved `row` has; where something is in the way, at the next id,
     /// which is the row's then. Answers with the one that it was.
-    pub(super) fn at_free_id(&self, row: i64, mut id: Id, make: impl Fn(Id) -> Result<()>) -> Result<Id> {
-        for _ in 0..ID_TRIES_MAX {
-            match make(id) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| id),
-            }
-            id = self.meta.transact(Level::Relaxed, |tx| {
-                let next = rows::next_id(tx)?;
-                rows::renumber(tx, row, next)?;
-                rows::discard_id(tx, id).map(|()| next)
-            })?;
-        }
-        Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")))
+    pub(super) fn make_at_free_id(&self, row: i64, id: Id, make: impl Fn(Id) -> Result<()>) -> Result<Id> {
+        at_free_id(id, make, |taken| self.meta.transact(Level::Relaxed, |tx| another_id(tx, row, taken)))
     }
+}
+
+/// Whether a snapshot has nothing of its own on disk: a view of something.
+fn is_bare(kind: Kind, has_parent: bool) -> bool {
+    kind == Kind::View && has_parent
+}
+
+/// Shows a row whose directory is there.
+fn publish(tx: &Transaction<'_>, row: i64, flush: Flush, held_by: Option<&str>) -> Result<(), Failed> {
+    rows::set_state(tx, row, State::Ready, held_by)?;
+    if flush == Flush::Now {
+        rows::set_durable(tx, row)?;
+        rows::ancestors_durable(tx, row)?;
+    }
+    Ok(())
+}
+
+/// Lets `make` make something at `id`, or where something is in the way at the one that `next` answers. Answers with the
+/// one that it was.
+fn at_free_id<E: From<Error>>(
+    mut id: Id,
+    make: impl Fn(Id) -> Result<()>,
+    next: impl Fn(Id) -> Result<Id, E>,
+) -> Result<Id, E> {
+    for _ in 0..ID_TRIES_MAX {
+        match make(id) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => id = next(id)?,
+            made => return Ok(made.map(|()| id)?),
+        }
+    }
+    Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")).into())
+}
+
+/// Gives `row` another id than `taken`, whose directory is somebody's debris.
+fn another_id(tx: &Transaction<'_>, row: i64, taken: Id) -> Result<Id, Failed> {
+    let next = rows::next_id(tx)?;
+    rows::renumber(tx, row, next)?;
+    rows::discard_id(tx, taken).map(|()| next)
 }

@@ -4,7 +4,7 @@
 //! said at [`SCHEMA`], and the statements stand with the operations that need them.
 //!
 //! # Invariants
-//! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work.
+//! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work but a few system calls that wait for nothing.
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.

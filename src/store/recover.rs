@@ -4,7 +4,8 @@
 //! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in `run/`
 //! or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before* the database is read: a directory that was
 //! there and has no row afterwards is debris, however many others make and remove snapshots meanwhile, because a row
-//! comes before its directory and ids are never used twice. Nothing is deleted by recovery itself, but the mount points
+//! comes before its directory or in the write transaction in which it is made, after which recovery's own begins, and ids
+//! are never used twice. Nothing is deleted by recovery itself, but the mount points
 //! of containers that died with their strata; a transaction puts all else into the trash first.
 //!
 //! # Trash

@@ -85,6 +85,7 @@ impl Backend for Plain {
             seals_to_fresh_id: self.seals_to_fresh_id,
             seal_is_durable: false,
             create_needs_sync: false,
+            create_is_brief: false,
             layers_max: None,
         }
     }

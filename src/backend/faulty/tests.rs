@@ -20,6 +20,7 @@ impl Backend for Recorder {
             seals_to_fresh_id: true,
             seal_is_durable: false,
             create_needs_sync: true,
+            create_is_brief: false,
             layers_max: Some(3),
         }
     }

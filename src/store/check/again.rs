@@ -114,7 +114,7 @@ impl Store {
             rows::insert(tx, &new).map(|row| (row, id))
         })?;
         let mut made = Made { store: self, listed, row, stack: parents.to_vec() };
-        let id = self.at_free_id(row, id, |id| self.backend.create(id, parents))?;
+        let id = self.make_at_free_id(row, id, |id| self.backend.create(id, parents))?;
         made.stack.insert(0, id);
         Ok(made)
     }

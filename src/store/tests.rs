@@ -69,6 +69,7 @@ impl fmt::Debug for During {
 struct Plain {
     snapshots: PathBuf,
     seals_to_fresh_id: bool,
+    create_is_brief: bool,
     during: During,
 }
 
@@ -85,7 +86,7 @@ impl Backend for Plain {
             seals_to_fresh_id: self.seals_to_fresh_id,
             seal_is_durable: false,
             create_needs_sync: false,
-            create_is_brief: false,
+            create_is_brief: self.create_is_brief,
             layers_max: None,
         }
     }
@@ -158,7 +159,7 @@ impl Place {
 
     fn plain(&self, during: During) -> Plain {
         let snapshots = self.root().canonicalize().expect("the root").join("s");
-        Plain { snapshots, seals_to_fresh_id: false, during }
+        Plain { snapshots, seals_to_fresh_id: false, create_is_brief: false, during }
     }
 
     fn open(&self, durability: Durability, backend: Plain, owner: &str) -> Store {
@@ -177,6 +178,11 @@ impl Place {
     /// The store over a backend that seals to a fresh id.
     fn moving(&self, during: During) -> Store {
         self.open(Durability::Commit, Plain { seals_to_fresh_id: true, ..self.plain(during) }, LOCAL)
+    }
+
+    /// The store over a backend whose directories are made in the transaction that publishes them.
+    fn brief(&self, during: During) -> Store {
+        self.open(Durability::Commit, Plain { create_is_brief: true, ..self.plain(during) }, LOCAL)
     }
 
     /// The database, as anybody could open it.

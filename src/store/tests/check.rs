@@ -86,7 +86,7 @@ fn what_is_left_over_is_collected() {
 /// The store as another process has it.
 fn another(root: &Path) -> Store {
     let snapshots = root.canonicalize().expect("root").join("s");
-    let backend = Plain { snapshots, seals_to_fresh_id: false, during: During::nothing() };
+    let backend = Plain { snapshots, seals_to_fresh_id: false, create_is_brief: false, during: During::nothing() };
     let database = Database::create(root, Durability::Commit).expect("database");
     Store::new(database, Box::new(backend), LOCAL).expect("store")
 }

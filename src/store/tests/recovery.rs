@@ -166,7 +166,8 @@ fn a_recovery_beside_a_process_at_work() {
             fs::write(root.join("run/1"), "").expect("a lock file");
             let database = Database::create(&root, Durability::Commit).expect("database");
             let snapshots = root.canonicalize().expect("root").join("s");
-            let backend = Plain { snapshots, seals_to_fresh_id: true, during: During::nothing() };
+            let backend =
+                Plain { snapshots, seals_to_fresh_id: true, create_is_brief: false, during: During::nothing() };
             Store::new(database, Box::new(backend), LOCAL).expect("store").cleanup().expect("cleanup");
             assert!(!root.join("run/1").exists(), "nothing was recovered");
         }

@@ -1,10 +1,12 @@
 //! Calls that fail, that meet, and what they leave.
 
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::thread;
 use std::time::Duration;
 
 use super::*;
-use crate::store::rows;
+use crate::store::{CheckOptions, rows};
 
 /// The disk may be too full to write even that a call failed.
 #[test]
@@ -61,6 +63,62 @@ fn calls_in_the_middle_of_a_prepare() {
     }));
     store.prepare("key", "base", NONE).expect("prepare");
     assert_eq!(names(&store), ["base", "beside", "key"]);
+}
+
+#[test]
+fn a_prepare_in_one_transaction_fails_whole() {
+    for method in ["create", "mounts"] {
+        let place = Place::new();
+        let store = place.brief(During::failing(method, |_| {}));
+        assert_eq!(kind(store.prepare("key", "", NONE)), Some(ErrorKind::Io));
+        assert_eq!((place.count("snapshot"), place.count("trash"), place.ids()), (0, 0, Vec::new()), "{method}");
+        store.prepare("key", "", NONE).expect("prepare");
+        assert_eq!((names(&store), place.ids()), (vec!["key".to_owned()], vec![Id(1)]), "{method}");
+    }
+}
+
+#[test]
+fn a_prepare_in_one_transaction_passes_by_what_is_in_the_way() {
+    let place = Place::new();
+    let store = place.brief(During::nothing());
+    fs::create_dir(place.root().join("s/1")).expect("mkdir");
+    store.prepare("key", "", NONE).expect("prepare");
+    assert_eq!(place.ids(), [Id(1), Id(2)]);
+    store.gc().expect("gc");
+    assert_eq!(place.ids(), [Id(2)]);
+}
+
+#[test]
+fn a_prepare_on_what_is_not_durable_brings_that_to_disk_outside_the_transaction() {
+    let place = Place::new();
+    let other = place.store();
+    committed(&other, "base", "", Flush::Later);
+    let store = place.brief(During::new(move |method, _| {
+        // The other's write waits for no transaction.
+        if method == "create" { other.prepare("aside", "", NONE).map(drop) } else { Ok(()) }
+    }));
+    store.prepare("key", "base", NONE).expect("prepare");
+    assert_eq!(place.sql().query_row("SELECT min(durable) FROM snapshot", [], |row| row.get(0)), Ok(1));
+}
+
+#[test]
+fn a_check_beside_a_prepare_takes_nothing_for_debris() {
+    let place = Place::new();
+    let (other, during) = (Arc::new(place.store()), Arc::new(Mutex::new(None)));
+    let started = Arc::clone(&during);
+    let store = place.brief(During::new(move |method, _| {
+        if method == "create" {
+            let other = Arc::clone(&other);
+            let checked = thread::spawn(move || other.check(&CheckOptions::default()).expect("check").findings);
+            // Time enough for one that waits for nobody.
+            thread::sleep(Duration::from_millis(200));
+            *started.lock().expect("lock") = Some(checked);
+        }
+        Ok(())
+    }));
+    store.prepare("key", "", NONE).expect("prepare");
+    let checked = during.lock().expect("lock").take().expect("a check");
+    assert_eq!(checked.join().expect("the check"), []);
 }
 
 #[test]

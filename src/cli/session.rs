@@ -28,6 +28,7 @@ pub(super) struct Said {
 /// One run of the command.
 #[derive(Debug)]
 pub(super) struct Session {
+    #[cfg(feature = "containerd")]
     said: Said,
     config: Config,
     quiet: bool,
@@ -40,11 +41,19 @@ pub(super) struct Session {
 impl Session {
     pub fn new(global: Global, output: Output) -> Result<Self> {
         let said = Said { root: global.root(), backend: global.backend, durability: global.durability };
-        let config = config(said.clone(), global.clone)?;
-        Ok(Self { said, config, quiet: global.quiet, verbose: global.verbose > 0, output, status: Cell::new(0) })
+        Ok(Self {
+            config: config(&said, global.clone)?,
+            #[cfg(feature = "containerd")]
+            said,
+            quiet: global.quiet,
+            verbose: global.verbose > 0,
+            output,
+            status: Cell::new(0),
+        })
     }
 
     /// How the store is opened where `otherwise` says what the command line does not.
+    #[cfg(feature = "containerd")]
     pub fn config_or(&self, otherwise: Said) -> Result<Config> {
         let Said { root, backend, durability } = self.said.clone();
         let said = Said {
@@ -52,7 +61,7 @@ impl Session {
             backend: backend.or(otherwise.backend),
             durability: durability.or(otherwise.durability),
         };
-        config(said, self.config.clone)
+        config(&said, self.config.clone)
     }
 
     /// How the store is opened.
@@ -98,9 +107,9 @@ impl Session {
     }
 }
 
-fn config(said: Said, clone: CloneMode) -> Result<Config> {
-    let root = said.root.unwrap_or_else(|| ROOT.into());
-    let root = std::path::absolute(&root).at("find the directory", &root)?;
+fn config(said: &Said, clone: CloneMode) -> Result<Config> {
+    let root = said.root.as_deref().unwrap_or(Path::new(ROOT));
+    let root = std::path::absolute(root).at("find the directory", root)?;
     let (backend, durability) = (said.backend.unwrap_or_default(), said.durability.unwrap_or_default());
     Ok(Config { backend, clone, durability, ..Config::new(root) })
 }

@@ -185,9 +185,9 @@ impl Info {
 fn unless_image(store: &Store, key: &str, error: Error) -> Error {
     match store.image(key) {
         Ok(image) if error.kind() == ErrorKind::NotFound => {
-            let top = image.top.map_or_else(String::new, |top| format!(", strata info {top} about the topmost one"));
+            let top = image.top.map_or_else(String::new, |top| format!(", strata info {top} of its topmost layer"));
             Error::not_found(format!(
-                "{key:?} is an image, and no snapshot: strata images lists it, strata history {key} its layers{top}"
+                "{key:?} is an image, and no snapshot: strata images and strata history {key} tell of it{top}"
             ))
         }
         _ => error,

@@ -20,19 +20,31 @@ use crate::tree::walk::Inodes;
 /// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
 const ID_TRIES_MAX: usize = 1000;
 
-/// A row that holds a key while its directory is made.
+/// What is to be made.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    kind: Kind,
+    key: &'a str,
+    parent: &'a str,
+    labels: &'a Labels,
+    flush: Flush,
+    origin: Origin,
+}
+
+/// Where it is to be made.
 #[derive(Debug)]
-struct Reserved {
-    row: i64,
+struct Site {
     id: Id,
     parent: Option<i64>,
     /// Nearest first.
     parents: Vec<Id>,
     /// Whether one of them may still be lost with the power.
     sand: bool,
+    /// Whether nothing of its own is on disk.
+    bare: bool,
 }
 
-impl Reserved {
+impl Site {
     /// What to mount, nearest first, where the own part is at `id`.
     fn stack(&self, id: Id) -> Vec<Id> {
         iter::once(id).chain(self.parents.iter().copied()).collect()
@@ -41,8 +53,8 @@ impl Reserved {
 
 /// How far the first transaction came.
 enum Begun {
-    /// The directory is to be made.
-    Reserved(Reserved),
+    /// A row holds the key while its directory is made.
+    Reserved(i64, Site),
     /// All is done.
     Made(Vec<Mount>),
 }
@@ -82,38 +94,32 @@ impl Store {
         if !parent.is_empty() {
             check_key(parent)?;
         }
+        let wanted = Wanted { kind, key, parent, labels, flush, origin };
         let worker = self.begin()?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());
-        let at_once = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
-        let level = if at_once { self.level(flush) } else { Level::Relaxed };
+        let is_brief = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
+        let level = if is_brief { self.level(flush) } else { Level::Relaxed };
         let made = Cell::new(None);
         let begun = self.meta.transact(level, |tx| {
-            let reserved = self.reserve(tx, kind, key, parent, origin, &worker)?;
-            rows::set_labels(tx, reserved.row, labels)?;
-            if !at_once || self.waits(flush) && reserved.sand {
-                return Ok(Begun::Reserved(reserved));
+            let site = self.site(tx, &wanted)?;
+            if is_brief && !(site.sand && self.waits(flush)) {
+                self.make_at_once(tx, &wanted, &site, held_by, &made).map(Begun::Made)
+            } else {
+                let row = self.insert(tx, &wanted, &site, State::Creating, Some(&worker), false)?;
+                Ok(Begun::Reserved(row, site))
             }
-            let id = self.create_in(tx, kind, &reserved, &made)?;
-            let mounts = self.mounts_of(kind, &reserved.stack(id))?;
-            publish(tx, reserved.row, flush, held_by).map(|()| Begun::Made(mounts))
         });
         match begun.inspect_err(|_| self.undo(made.take()))? {
             Begun::Made(mounts) => Ok(mounts),
-            Begun::Reserved(reserved) => {
-                self.furnish(kind, &reserved, flush, held_by).inspect_err(|_| self.let_go(&[reserved.row]))
+            Begun::Reserved(row, site) => {
+                self.furnish(&wanted, row, &site, held_by).inspect_err(|_| self.let_go(&[row]))
             }
         }
     }
 
-    fn reserve(
-        &self,
-        tx: &Transaction<'_>,
-        kind: Kind,
-        key: &str,
-        parent: &str,
-        origin: Origin,
-        worker: &str,
-    ) -> Result<Reserved, Failed> {
+    /// Finds out where it is to be, and that it may be.
+    fn site(&self, tx: &Transaction<'_>, wanted: &Wanted<'_>) -> Result<Site, Failed> {
+        let Wanted { kind, key, parent, .. } = *wanted;
         if rows::holder(tx, &self.owner, key)?.is_some() {
             return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
         }
@@ -121,22 +127,24 @@ impl Store {
         let parents = rows::chain(tx, parent)?;
         let sand = rows::stands_on_sand(tx, parent)?;
         self.check_height(kind, &parents)?;
-        let id = rows::next_id(tx)?;
-        let row = rows::insert(
-            tx,
-            &New {
-                id,
-                owner: &self.owner,
-                name: key,
-                kind,
-                state: State::Creating,
-                parent,
-                worker: Some(worker),
-                durable: false,
-                origin,
-            },
-        )?;
-        Ok(Reserved { row, id, parent, parents, sand })
+        Ok(Site { id: rows::next_id(tx)?, parent, parents, sand, bare: is_bare(kind, parent.is_some()) })
+    }
+
+    /// Adds its row, with its labels.
+    fn insert(
+        &self,
+        tx: &Transaction<'_>,
+        wanted: &Wanted<'_>,
+        site: &Site,
+        state: State,
+        worker: Option<&str>,
+        durable: bool,
+    ) -> Result<i64, Failed> {
+        let Wanted { kind, key: name, labels, origin, .. } = *wanted;
+        let new =
+            New { id: site.id, owner: &self.owner, name, kind, state, parent: site.parent, worker, durable, origin };
+        let row = rows::insert(tx, &new)?;
+        rows::set_labels(tx, row, labels).map(|()| row)
     }
 
     fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
@@ -153,8 +161,7 @@ impl Store {
 
     /// Refuses what could be written to and committed, but not read as a whole.
     fn check_height(&self, kind: Kind, parents: &[Id]) -> Result<()> {
-        let bare = kind == Kind::View && !parents.is_empty();
-        let layers = parents.len() + usize::from(!bare);
+        let layers = parents.len() + usize::from(!is_bare(kind, !parents.is_empty()));
         match self.backend.capabilities().layers_max {
             Some(most) if layers > most => Err(Error::precondition(format!(
                 "it would have {layers} layers, and {} can read at most {most} as one tree: build on fewer layers",
@@ -164,25 +171,31 @@ impl Store {
         }
     }
 
-    /// Makes the directory of a row within its transaction, and notes in `made` what goes if that fails. Where something is
-    /// in the way, the row gets another id. Answers with the one that it was.
-    fn create_in(
+    /// Makes row and directory in one transaction, and notes in `made` what goes if that fails.
+    fn make_at_once(
         &self,
         tx: &Transaction<'_>,
-        kind: Kind,
-        reserved: &Reserved,
+        wanted: &Wanted<'_>,
+        site: &Site,
+        held_by: Option<&str>,
         made: &Cell<Option<Id>>,
-    ) -> Result<Id, Failed> {
-        if is_bare(kind, reserved.parent.is_some()) {
-            return Ok(reserved.id);
+    ) -> Result<Vec<Mount>, Failed> {
+        let durable = wanted.flush == Flush::Now;
+        let row = self.insert(tx, wanted, site, State::Ready, held_by, durable)?;
+        if durable {
+            rows::ancestors_durable(tx, row)?;
         }
         let create = |id| {
-            let created = self.backend.create(id, &reserved.parents);
+            let created = self.backend.create(id, &site.parents);
             let is_others = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
             made.set((!is_others).then_some(id));
             created
         };
-        at_free_id(reserved.id, create, |taken| another_id(tx, reserved.row, taken))
+        let id = match site.bare {
+            true => site.id,
+            false => at_free_id(site.id, create, |taken| another_id(tx, row, taken))?,
+        };
+        Ok(self.mounts_of(wanted.kind, &site.stack(id))?)
     }
 
     /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and needs
@@ -198,22 +211,27 @@ impl Store {
     }
 
     /// The work behind a reserved row, and its publication.
-    fn furnish(&self, kind: Kind, reserved: &Reserved, flush: Flush, held_by: Option<&str>) -> Result<Vec<Mount>> {
-        let Reserved { row, parent, parents, sand, .. } = reserved;
-        let bare = is_bare(kind, parent.is_some());
-        let id = if bare {
-            reserved.id
-        } else {
-            self.make_at_free_id(*row, reserved.id, |id| self.backend.create(id, parents))?
+    fn furnish(&self, wanted: &Wanted<'_>, row: i64, site: &Site, held_by: Option<&str>) -> Result<Vec<Mount>> {
+        let Site { parent, parents, sand, bare, .. } = site;
+        let id = match bare {
+            true => site.id,
+            false => self.make_at_free_id(row, site.id, |id| self.backend.create(id, parents))?,
         };
-        let mounts = self.mounts_of(kind, &reserved.stack(id))?;
+        let mounts = self.mounts_of(wanted.kind, &site.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
-        if self.waits(flush) && (*sand || copied) {
+        if self.waits(wanted.flush) && (*sand || copied) {
             let layer = self.backend.layer(id).filter(|_| !sand);
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
             self.bring_to_disk(id, inodes)?;
         }
-        self.meta.transact(self.level(flush), |tx| publish(tx, *row, flush, held_by).map(|()| mounts))
+        self.meta.transact(self.level(wanted.flush), |tx| {
+            rows::set_state(tx, row, State::Ready, held_by)?;
+            if wanted.flush == Flush::Now {
+                rows::set_durable(tx, row)?;
+                rows::ancestors_durable(tx, row)?;
+            }
+            Ok::<_, Failed>(mounts)
+        })
     }
 
     /// Lets `make` make something at `id`, which the reserved `row` has; where something is in the way, at the next id,
@@ -226,16 +244,6 @@ impl Store {
 /// Whether a snapshot has nothing of its own on disk: a view of something.
 fn is_bare(kind: Kind, has_parent: bool) -> bool {
     kind == Kind::View && has_parent
-}
-
-/// Shows a row whose directory is there.
-fn publish(tx: &Transaction<'_>, row: i64, flush: Flush, held_by: Option<&str>) -> Result<(), Failed> {
-    rows::set_state(tx, row, State::Ready, held_by)?;
-    if flush == Flush::Now {
-        rows::set_durable(tx, row)?;
-        rows::ancestors_durable(tx, row)?;
-    }
-    Ok(())
 }
 
 /// Lets `make` make something at `id`, or where something is in the way at the one that `next` answers. Answers with the

@@ -1,11 +1,12 @@
 //! The cases of [`strata::conformance::suite`]: by our socket, behind containerd, and on containerd's own
 //! snapshotters, so that the cases themselves are judged.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::process::Command;
 
 use strata::Snapshotter as _;
-use strata::conformance::suite::{self, Group, Subject};
+use strata::conformance::suite::{self, Case, Group, Subject};
 use strata::conformance::{Deviation, Outcome};
 use strata::containerd::{Client, Plugin};
 use strata::mount::scratch::FsType;
@@ -40,11 +41,21 @@ const OF_CONTAINERD: [Deviation; 1] = [Deviation {
     why: "its List answers Unknown: it forgets to translate the error",
 }];
 
+/// The cases that the subject of this number is held to: all, or with `STRATA_EVERY=N` every N-th, beginning at another one
+/// for each, which is what an emulated processor does.
+///
 /// Layers are written and read by strata itself, whoever keeps the snapshots: they are tried where the stores are.
-fn run(what: &str, client: &Client, expected: &[Deviation]) {
+fn cases(number: usize) -> impl Iterator<Item = Case> {
+    let every = std::env::var("STRATA_EVERY").ok().and_then(|text| text.parse().ok());
+    let every = every.map_or(1, NonZeroUsize::get);
+    let all = suite::cases(1, 0).into_iter().filter(|case| case.group != Group::Layers);
+    all.skip(number % every).step_by(every)
+}
+
+fn run(number: usize, what: &str, client: &Client, expected: &[Deviation]) {
     let mut failed = Vec::new();
     let subject = Subject::new(client, "").expect("a subject").known(expected);
-    for case in suite::cases(1, 0).into_iter().filter(|case| case.group != Group::Layers) {
+    for case in cases(number) {
         match case.run(&subject) {
             Outcome::Passed => {}
             // Not `skipped: `, by which CI finds what a machine lacks.
@@ -58,10 +69,10 @@ fn run(what: &str, client: &Client, expected: &[Deviation]) {
 
 #[test]
 fn by_our_socket() {
-    for setting in SETTINGS {
+    for (number, setting) in SETTINGS.into_iter().enumerate() {
         let Some(bench) = Bench::new(setting) else { continue };
         let daemon = bench.daemon();
-        run(setting.0.as_str(), &bench.client(), &[]);
+        run(number, setting.0.as_str(), &bench.client(), &[]);
         assert_eq!(super::names(&bench.client()), Vec::<String>::new());
         assert_eq!(daemon.stop(), Some(0));
         assert!(!bench.socket().exists(), "the socket went with its daemon");
@@ -79,7 +90,7 @@ fn with_what_the_unit_leaves() {
     command.arg(format!("--bounding-set=-all{kept}")).arg("--no-new-privs").arg(env!("CARGO_BIN_EXE_strata"));
     command.arg("--root").arg(bench.path("store")).args(["--backend", "overlay", "serve", "--socket"]);
     let _daemon = bench.start(command.arg(bench.socket()), &bench.socket());
-    run("with what the unit leaves", &bench.client(), &[]);
+    run(SETTINGS.len(), "with what the unit leaves", &bench.client(), &[]);
     bench.client().cleanup().expect("cleanup");
 }
 
@@ -94,9 +105,9 @@ fn behind_containerd_and_on_its_own_snapshotters() {
     let Some(bench) = Bench::new((Choice::Btrfs, FsType::Btrfs)) else { return };
     let _daemon = bench.daemon();
     let containerd = Containerd::start(&bench, &version);
-    for name in ["strata", "overlayfs", "native", "btrfs"] {
+    for (number, name) in ["strata", "overlayfs", "native", "btrfs"].into_iter().enumerate() {
         let own = DEVIATIONS.iter().filter(|(who, _)| *who == name).map(|(_, deviation)| *deviation);
         let expected: Vec<_> = own.chain(OF_CONTAINERD).collect();
-        run(&format!("{name} behind {}", version.name), &behind(&containerd.socket, name), &expected);
+        run(number, &format!("{name} behind {}", version.name), &behind(&containerd.socket, name), &expected);
     }
 }

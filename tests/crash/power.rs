@@ -153,6 +153,11 @@ pub(crate) fn goes_on(store: &Store) -> Verdict {
     }
 }
 
+/// How many points somebody wants, however long it takes.
+fn points_wanted() -> Option<usize> {
+    wanted("STRATA_POWER_POINTS").map(|points| points as usize)
+}
+
 fn survives(fs: FsType) {
     let settings = settings(fs);
     let share = budget() / SHARES / settings.len() as u32;
@@ -160,9 +165,9 @@ fn survives(fs: FsType) {
         let Some(case) = Case::record(setting, |root| setting.store(root)) else { return };
         let mut random = random::rng(2);
         let (started, mut count, mut failures) = (Instant::now(), 0, Vec::new());
-        while wanted("STRATA_POWER_POINTS").map_or_else(|| started.elapsed() < share, |wanted| count < wanted as usize)
-        {
-            let points: Vec<usize> = (0..BATCH).map(|_| case.point(&mut random)).collect();
+        while points_wanted().map_or_else(|| started.elapsed() < share, |wanted| count < wanted) {
+            let more = points_wanted().map_or(BATCH, |wanted| BATCH.min(wanted - count));
+            let points: Vec<usize> = (0..more).map(|_| case.point(&mut random)).collect();
             count += points.len();
             case.cut(points, &mut random, &mut |failure| failures.push(failure));
         }
@@ -252,8 +257,9 @@ fn is_noticed(setting: Setting, open: impl FnOnce(&Path) -> strata::Result<Store
     let mut random = random::rng(3);
     let mut noticed = Vec::new();
     let mut count = 0;
+    let batch = points_wanted().map_or(BATCH, |wanted| BATCH.min(wanted.max(1)));
     while noticed.is_empty() && count < CARELESS_POINTS {
-        let points: Vec<usize> = (0..BATCH).map(|_| case.point(&mut random)).collect();
+        let points: Vec<usize> = (0..batch).map(|_| case.point(&mut random)).collect();
         count += points.len();
         case.cut(points, &mut random, &mut |failure| noticed.push(failure));
     }

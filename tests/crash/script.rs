@@ -36,6 +36,15 @@ pub(crate) struct State {
 
 impl State {
     pub(crate) fn read(store: &Store) -> Result<Self> {
+        Self::read_on(store, &Self::default())
+    }
+
+    /// The same of a store that held `known`: what was committed then is not read again, for it does not change.
+    fn read_on(store: &Store, known: &Self) -> Result<Self> {
+        let digest = |name: &str| match known.snapshots.get(name) {
+            Some((Kind::Committed, Some(digest))) => Ok(*digest),
+            _ => store.open_tree(name).and_then(|dir| Tree::read(&dir)).map(|tree| text::digest(&tree)),
+        };
         let mut infos: Vec<Info> = Vec::new();
         store.walk(&[], &mut |info| {
             infos.push(info.clone());
@@ -43,9 +52,8 @@ impl State {
         })?;
         let mut snapshots = BTreeMap::new();
         for Info { kind, name, .. } in infos {
-            let committed = kind == Kind::Committed;
-            let digest = committed.then(|| store.open_tree(&name).and_then(|dir| Tree::read(&dir))).transpose()?;
-            snapshots.insert(name, (kind, digest.as_ref().map(text::digest)));
+            let digest = (kind == Kind::Committed).then(|| digest(&name)).transpose()?;
+            snapshots.insert(name, (kind, digest));
         }
         let images = store.images()?.into_iter().map(|image| image.name).collect();
         Ok(Self { snapshots, images })
@@ -114,7 +122,10 @@ impl<'a> Script<'a> {
         let call = call.into();
         work(self.store).unwrap_or_else(|error| panic!("{call}: {}", error.chain()));
         let log_bytes = (self.log_bytes)();
-        let state = State::read(self.store).unwrap_or_else(|error| panic!("after {call}: {}", error.chain()));
+        let nothing = State::default();
+        let before = self.acknowledged.last().map_or(&nothing, |last| &last.state);
+        let state =
+            State::read_on(self.store, before).unwrap_or_else(|error| panic!("after {call}: {}", error.chain()));
         self.acknowledged.push(Acknowledged { call, in_steps, log_bytes, state });
     }
 

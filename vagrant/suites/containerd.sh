@@ -1,10 +1,27 @@
 #!/usr/bin/env bash
 # Is strata right behind containerd: the tests of tests/containerd, with this system's containerd, on this
-# kernel.
+# kernel. Arguments go to the test program.
+#
+# STRATA_EVERY=N: of the cases of `strata conformance` each subject is held to every N-th only.
+#
+# An emulated processor takes a sample if nobody says otherwise: what people do, a daemon that is killed, the layers
+# that the differ applies and makes, and calls by the socket. Each test is of all strategies, or of what has none.
+# They run one at a time: one of them starts 20 containers at once.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"
 
+SAMPLE=(
+  everyday::on_every_strategy killed::in_the_middle_of_commits
+  layers::are_made_alike_on_every_strategy layers::are_unpacked_by_the_transfer_service
+  service:: refusals:: patience:: conformance::by_our_socket
+)
+
+if [[ $# -eq 0 ]] && is_emulated; then
+  export STRATA_EVERY=${STRATA_EVERY:-12}
+  set -- --test-threads=1 "${SAMPLE[@]}"
+  echo "containerd: the processor is emulated: a sample, one test at a time (all of them: $0 --test-threads=2): ${SAMPLE[*]}"
+fi
 export STRATA_REQUIRE=root,overlay,btrfs,copy,ext4,xfs,containerd,ctr,runc,busybox
 status=0
 run_test containerd "$@" || status=1

@@ -141,14 +141,8 @@ impl<'a> Place<'a> {
         let clients = clients.map(|client| client.expect("connect")).into();
         let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, 1);
         let place = Self { pair, bench, containerd, daemons, clients, image };
-        place.clients.iter().for_each(|client| place.unpack(client));
+        place.clients.iter().for_each(|client| unpack(client, &place.image));
         Some(place)
-    }
-
-    fn unpack(&self, client: &Client) {
-        client.prepare("unpack", "", &labels()).expect("prepare");
-        client.apply("unpack", &mut |sink| self.image.produce(sink)).expect("apply");
-        client.commit("image", "unpack", &labels()).expect("commit");
     }
 
     fn measure(&self, rounds: usize, table: &mut Table, notes: &mut Vec<String>) {
@@ -181,12 +175,8 @@ impl<'a> Place<'a> {
 
     /// The whole image by `ctr`, as users do.
     fn imports(&self, table: &mut Table) {
-        let mut describe = |_: &Path| Ok(Meta::implied_dir());
-        let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut describe);
-        self.clients[3].changes("image", Some(""), &mut encoder).expect("changes");
-        let layers = vec![encoder.finish().expect("a layer")];
         let archive = self.bench.path("large.tar");
-        image::Image { name: "test.local/large:1", layers }.write(&archive);
+        write_archive(&self.clients[3], &archive);
         let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
         let plugins = [self.pair.theirs, "strata", "loose"];
         for plugin in plugins.iter().cycle().take(plugins.len() * IMPORTS) {
@@ -201,13 +191,6 @@ impl<'a> Place<'a> {
 /// what is written is containerd's work whatever the snapshotter. The made-up image has one layer, and no compression.
 fn imports_by_the_differ(table: &mut Table) {
     let Some(version) = Version::unpacked() else { return };
-    let made_up = |archive: &Path| {
-        let mut describe = |_: &Path| Ok(Meta::implied_dir());
-        let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Seconds, &mut describe);
-        Image::new(PARENT_FILES, FILE_BYTES_MAX, 1).produce(&mut encoder).expect("an image");
-        let layers = vec![encoder.finish().expect("a layer")];
-        image::Image { name: "test.local/large:1", layers }.write(archive);
-    };
     let given = std::env::var_os("STRATA_IMAGE");
     for archive in std::iter::once(None).chain(given.as_deref().map(|path| Some(Path::new(path)))) {
         let mut times: [Vec<Duration>; 3] = Default::default();
@@ -218,7 +201,9 @@ fn imports_by_the_differ(table: &mut Table) {
             let containerd = Containerd::start(&bench, &version);
             let own = bench.path("large.tar");
             let archive = archive.unwrap_or_else(|| {
-                made_up(&own);
+                let client = bench.client();
+                unpack(&client, &Image::new(PARENT_FILES, FILE_BYTES_MAX, 1));
+                write_archive(&client, &own);
                 &own
             });
             for _ in 0..IMPORTS {
@@ -230,6 +215,22 @@ fn imports_by_the_differ(table: &mut Table) {
         let what = format!("overlay: ctr images import, 1.7 and strata's differ, {which}");
         row(table, &what, times.into_iter().filter_map(Statistics::of).collect());
     }
+}
+
+/// Makes the committed snapshot `image`.
+fn unpack(client: &Client, image: &Image) {
+    client.prepare("unpack", "", &labels()).expect("prepare");
+    client.apply("unpack", &mut |sink| image.produce(sink)).expect("apply");
+    client.commit("image", "unpack", &labels()).expect("commit");
+}
+
+/// Writes what [`unpack`] made as an archive of one layer.
+fn write_archive(client: &Client, archive: &Path) {
+    let mut describe = |_: &Path| Ok(Meta::implied_dir());
+    let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut describe);
+    client.changes("image", Some(""), &mut encoder).expect("changes");
+    let layers = vec![encoder.finish().expect("a layer")];
+    image::Image { name: "test.local/large:1", layers }.write(archive);
 }
 
 /// The time that it takes to import an image, which is then removed.

@@ -16,6 +16,9 @@ use strata::registry::Choice;
 /// How long something may take that a machine under load does in a second.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The limits of containerd for its shims, which a machine under load exceeds: it then takes what runs for gone.
+const LIMITS: [&str; 4] = ["shim.load", "shim.cleanup", "shim.shutdown", "task.state"];
+
 /// A file system for one test.
 pub(crate) struct Bench {
     scratch: Scratch,
@@ -243,9 +246,11 @@ impl Containerd {
         let number = String::from_utf8_lossy(&number.stdout).split_whitespace().nth(2).expect("a version").to_owned();
         let mut strata = bench.strata(&["serve", "--print-config", "containerd", "--for", &number, "--socket"]);
         let printed = text(&strata.arg(bench.socket()).output().expect("run")).expect("settings");
+        let limits = LIMITS.map(|name| format!("  \"io.containerd.timeout.{name}\" = \"{}s\"\n", PATIENCE.as_secs()));
         let settings = format!(
             "root = {root:?}\nstate = {state:?}\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n{printed}\n\
-             [grpc]\n  address = {socket:?}\n{more}"
+             [timeouts]\n{}[grpc]\n  address = {socket:?}\n{more}",
+            limits.concat()
         );
         fs::write(&config, settings).expect("write");
         let mut command = version.program("containerd");
@@ -261,6 +266,8 @@ impl Containerd {
 
     pub(crate) fn ctr(&self, arguments: &[&str]) -> Command {
         let mut command = self.version.program("ctr");
+        // Of its own accord it waits for 10 s.
+        command.arg("--connect-timeout").arg(format!("{}s", PATIENCE.as_secs()));
         command.arg("--address").arg(&self.socket).args(arguments).env("CONTAINERD_SNAPSHOTTER", "strata");
         command
     }

@@ -4,15 +4,21 @@
 #
 # STRATA_POWER_POINTS=N: so many power cuts for each store. STRATA_BUDGET_S=N: seconds for each random suite.
 #
-# An emulated processor takes a sample if nobody says otherwise: every test, each with few power cuts and
-# faults.
+# An emulated processor takes a sample if nobody says otherwise: of power cuts those on btrfs, where every
+# strategy is, and a few of each; of the faults at system calls as many as there is time for.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"
 
-if [[ $# -eq 0 && -z ${STRATA_POWER_POINTS-} && -z ${STRATA_BUDGET_S-} ]] && is_emulated; then
-  export STRATA_POWER_POINTS=2 STRATA_BUDGET_S=60
-  echo "crash: the processor is emulated: a sample of $STRATA_POWER_POINTS power cuts for each store (STRATA_POWER_POINTS=N, STRATA_BUDGET_S=N: more)"
+SAMPLE=(
+  calls:: trouble:: power::a_power_cut_on_btrfs_takes_nothing_that_was_acknowledged
+  power::a_store_that_does_not_wait_is_noticed
+)
+
+if [[ $# -eq 0 ]] && is_emulated; then
+  export STRATA_POWER_POINTS=${STRATA_POWER_POINTS:-2} STRATA_BUDGET_S=${STRATA_BUDGET_S:-30}
+  set -- "${SAMPLE[@]}"
+  echo "crash: the processor is emulated: a sample (all of them: crash.sh --test-threads=2), STRATA_POWER_POINTS=$STRATA_POWER_POINTS: ${SAMPLE[*]}"
 fi
 export STRATA_REQUIRE=root,overlay,btrfs,copy,ext4,xfs,reflink,powercut,strace
 status=0

@@ -162,7 +162,7 @@ impl<'a> Place<'a> {
             let of = |timer: &Timer| Statistics::of(timer.samples(step)).expect("samples");
             row(table, &format!("{}: {step}", self.pair.strategy), timers.iter().map(of).collect());
         }
-        let loops: Vec<_> = self.clients.iter().map(|client| loops(client, (rounds / 10).max(2))).collect();
+        let loops: Vec<_> = self.clients.iter().map(|client| loops(client, (rounds / 10).max(1))).collect();
         row(table, &format!("{}: {LOOPS} loops, each", self.pair.strategy), loops);
         if self.pair.strategy == Choice::Overlay {
             self.imports(table);

@@ -29,8 +29,9 @@ test-long: provision ## the same, with 100,000 random trees and layers, 20,000 s
 vm: ## try kernels of Debian's in an emulator: 6.1 and 6.12, each case once, or ARGS="--all 6.18 7.3"
 	vagrant/quick.sh $(ARGS)
 
-compare: ## compare the strategies on this machine, in short; ARGS="..." go to `strata compare` instead
-	@vagrant/provision.sh --compare
+compare: ## compare the strategies on this machine, in short (three minutes on a new one); ARGS="..." go to `strata compare` instead
+	@# The crates come while packages are installed.
+	@cargo fetch --locked --quiet 2> /dev/null & vagrant/provision.sh --compare && wait
 	cargo run --locked --profile compare --no-default-features -- compare $(or $(ARGS),--quick --html target/compare.html)
 
 bench: provision ## measure against the raw system calls

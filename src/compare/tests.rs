@@ -333,11 +333,15 @@ fn two_real_runs_rank_alike_beyond_the_spread() {
         };
         measured.iter().flat_map(named).collect()
     };
-    let is_faster = |a: &Statistics, b: &Statistics| a.max_ns < b.min_ns;
+    // Of equals, two halves of five samples part by chance now and then; a copy of every file and none are no equals.
+    let is_faster = |step: &str, a: &Statistics, b: &Statistics| match step {
+        "container prepare" => a.upper_quartile_ns < b.lower_quartile_ns,
+        _ => a.max_ns < b.min_ns,
+    };
     for ((step, first), (_, second)) in measure().iter().zip(&measure()) {
         let ([a, b], [again_a, again_b]) = (&first[..], &second[..]) else { continue };
-        let contradicts =
-            is_faster(a, b) && is_faster(again_b, again_a) || is_faster(b, a) && is_faster(again_a, again_b);
+        let contradicts = is_faster(step, a, b) && is_faster(step, again_b, again_a)
+            || is_faster(step, b, a) && is_faster(step, again_a, again_b);
         assert!(!contradicts, "{step}: {first:?}, and then {second:?}");
     }
 }

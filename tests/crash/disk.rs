@@ -209,7 +209,9 @@ impl Daemon {
     /// Gives an order and waits until it is done.
     fn ask(&mut self, order: &str, arguments: Value) {
         let orders = self.orders.as_mut().expect("it runs");
-        writeln!(orders, "{}", json!({"execute": order, "arguments": arguments})).expect("order");
+        // At once: the last brace of `quit` ends it, and what came after that would find nobody.
+        let words = format!("{}\n", json!({"execute": order, "arguments": arguments}));
+        orders.write_all(words.as_bytes()).expect("order");
         loop {
             let answer = self.line();
             assert!(answer.get("error").is_none(), "{order}: {answer}");

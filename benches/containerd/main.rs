@@ -20,7 +20,6 @@ mod image;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
-use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -202,13 +201,15 @@ impl<'a> Place<'a> {
     fn imports(&self, table: &mut Table) {
         let archive = self.bench.path("large.tar");
         write_archive(&self.clients[3], &archive);
-        let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-        let plugins = [self.pair.theirs, "strata", "loose"];
-        for plugin in plugins.iter().cycle().take(plugins.len() * IMPORTS) {
-            times.entry(plugin).or_default().push(import(&self.containerd, plugin, &archive));
+        let mut imports = Imports::default();
+        for _ in 0..IMPORTS {
+            imports.read(&self.containerd, &archive);
+            for (column, plugin) in [self.pair.theirs, "strata", "loose"].into_iter().enumerate() {
+                imports.unpack(&self.containerd, column, plugin, &archive);
+            }
         }
-        let taken = plugins.iter().filter_map(|plugin| Statistics::of(times[plugin].clone())).collect();
-        row(table, &format!("{}: ctr images import, {} MiB", self.pair.strategy, self.image.size_bytes() >> 20), taken);
+        let what = format!("{}: ctr images import, {} MiB", self.pair.strategy, self.image.size_bytes() >> 20);
+        imports.rows(table, &what);
     }
 }
 
@@ -218,7 +219,7 @@ fn imports_by_the_differ(table: &mut Table) {
     let Some(version) = Version::unpacked() else { return };
     let given = std::env::var_os("STRATA_IMAGE");
     for archive in std::iter::once(None).chain(given.as_deref().map(|path| Some(Path::new(path)))) {
-        let mut times: [Vec<Duration>; 3] = Default::default();
+        let mut imports = Imports::default();
         for (column, durability) in [(1, "commit"), (2, "none")] {
             let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SCRATCH_BYTES)) else { return };
             let bench = Bench::on(scratch, Choice::Overlay);
@@ -232,13 +233,45 @@ fn imports_by_the_differ(table: &mut Table) {
                 &own
             });
             for _ in 0..IMPORTS {
-                times[0].push(import(&containerd, "overlayfs", archive));
-                times[column].push(import(&containerd, "strata", archive));
+                imports.read(&containerd, archive);
+                imports.unpack(&containerd, 0, "overlayfs", archive);
+                imports.unpack(&containerd, column, "strata", archive);
             }
         }
         let which = archive.map_or("made up".into(), |archive| archive.display().to_string());
         let what = format!("overlay: ctr images import, 1.7 and strata's differ, {which}");
-        row(table, &what, times.into_iter().filter_map(Statistics::of).collect());
+        imports.rows(table, &what);
+    }
+}
+
+/// What imports of one archive took.
+#[derive(Default)]
+struct Imports {
+    /// Into containerd's content store alone, which is the same whatever the snapshotter.
+    read: Vec<Duration>,
+    /// With the layers unpacked: theirs, ours, ours without durability.
+    whole: [Vec<Duration>; 3],
+}
+
+impl Imports {
+    fn read(&mut self, containerd: &Containerd, archive: &Path) {
+        self.read.push(import(containerd, &["--no-unpack"], archive));
+    }
+
+    fn unpack(&mut self, containerd: &Containerd, column: usize, plugin: &str, archive: &Path) {
+        self.whole[column].push(import(containerd, &["--snapshotter", plugin], archive));
+    }
+
+    /// The whole, and what of it is not the reading.
+    fn rows(&self, table: &mut Table, what: &str) {
+        row(table, what, self.whole.iter().cloned().filter_map(Statistics::of).collect());
+        let Some(read) = Statistics::of(self.read.clone()) else { return };
+        let unpacking = |whole: &Vec<Duration>| {
+            let read = Duration::from_nanos(read.median_ns);
+            Statistics::of(whole.iter().map(|whole| whole.saturating_sub(read)).collect())
+        };
+        let what = format!("  of it without the {} of --no-unpack", three_digits(read.median_ns));
+        row(table, &what, self.whole.iter().filter_map(unpacking).collect());
     }
 }
 
@@ -259,10 +292,10 @@ fn write_archive(client: &Client, archive: &Path) {
 }
 
 /// The time that it takes to import an image, which is then removed.
-fn import(containerd: &Containerd, plugin: &str, archive: &Path) -> Duration {
-    let mut ctr = containerd.ctr(&["images", "import", "--snapshotter", plugin]);
+fn import(containerd: &Containerd, options: &[&str], archive: &Path) -> Duration {
+    let mut ctr = containerd.ctr(&["images", "import"]);
     let began = Instant::now();
-    harness::text(&ctr.arg(archive).output().expect("run ctr")).expect("import");
+    harness::text(&ctr.args(options).arg(archive).output().expect("run ctr")).expect("import");
     let took = began.elapsed();
     let names = containerd.ok(&["images", "ls", "-q"]);
     names.lines().for_each(|name| drop(containerd.ok(&["images", "rm", "--sync", name])));

@@ -101,7 +101,9 @@
 //! - **A view of a committed snapshot has no directory.** It cannot be seen to be mounted; its parent can, so what matters
 //!   (that the layers stay) is checked when the parent is removed.
 //! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves. Whoever has no
-//!   more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash.
+//!   more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash. A copy that
+//!   finds the disk full frees what waits, and is tried once more; the lock files for that are there since the store was
+//!   made, for on xfs a full disk may have no room for a new file.
 //! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
 //!   written back whenever it has grown to 1,000 pages.
 //!

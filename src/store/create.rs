@@ -215,7 +215,7 @@ impl Store {
         let Site { parent, parents, sand, bare, .. } = site;
         let id = match bare {
             true => site.id,
-            false => self.make_at_free_id(row, site.id, |id| self.backend.create(id, parents))?,
+            false => self.make_at_free_id(row, site.id, |id| self.create(id, parents))?,
         };
         let mounts = self.mounts_of(wanted.kind, &site.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
@@ -232,6 +232,24 @@ impl Store {
             }
             Ok::<_, Failed>(mounts)
         })
+    }
+
+    /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more when
+    /// they are gone.
+    fn create(&self, id: Id, parents: &[Id]) -> Result<()> {
+        let full = match self.backend.create(id, parents) {
+            Err(error) if error.kind() == ErrorKind::ResourceExhausted => error,
+            created => return created,
+        };
+        if self.meta.view(rows::trash)?.is_empty() {
+            return Err(full);
+        }
+        // What there is of it may be what the database needs to note what is freed.
+        if let Err(error) = self.erase(id).and_then(|()| self.drain_in_turn()) {
+            tracing::warn!(%id, error = error.chain(), "the space of removed snapshots cannot be freed");
+            return Err(full);
+        }
+        self.backend.create(id, parents)
     }
 
     /// Lets `make` make something at `id`, which the reserved `row` has; where something is in the way, at the next id,

@@ -53,6 +53,7 @@ impl Database {
                 made => made.at("make directory", root.join(name))?,
             }
         }
+        lock::make_standing(&root.join("run"))?;
         let mut database = Self::load(root, true)?;
         if database.backend.is_none() {
             database.durability = durability;

@@ -159,6 +159,11 @@ fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
+/// Makes the files that stand, before a full disk has no room for them when space is to be freed.
+pub(super) fn make_standing(run: &Path) -> Result<()> {
+    [DRAIN, RECOVER].iter().try_for_each(|name| standing(&run.join(name)).map(drop))
+}
+
 /// Takes the right to drain the trash; `None` if somebody is at it.
 pub(super) fn drainer(run: &Path) -> Result<Option<OwnedFd>> {
     let file = run.join(DRAIN);

@@ -161,6 +161,31 @@ fn full_disk(setting: Setting) {
     assert_no_work(&bench.root("store"));
 }
 
+/// A snapshot that was removed is in nobody's way, even before its space is freed.
+#[test]
+fn what_was_removed_makes_room() {
+    for setting in MATRIX.into_iter().filter(|setting| setting.strategy == Choice::Copy) {
+        let Some(scratch) = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, LEAST_BYTES)) else { return };
+        let bench = Bench { setting, scratch };
+        let store = bench.store("store");
+        store.prepare("making", "", NONE).expect("prepare");
+        write(&store, "making", "file", &vec![3; 1 << 20]);
+        store.commit("base", "making", NONE).expect("commit");
+        store.prepare("old", "base", NONE).expect("prepare");
+        // More than what xfs keeps back for itself.
+        write(&store, "old", "own", &vec![4; 48 << 20]);
+        fill(&bench.root("filler"));
+        let refused = (0..1000).map(|number| store.prepare(&format!("x{number}"), "base", NONE)).find_map(Result::err);
+        assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::ResourceExhausted), "{}", setting.name);
+        store.remove("old").expect("remove");
+        store
+            .prepare("new", "base", NONE)
+            .map(drop)
+            .unwrap_or_else(|error| panic!("{}: {}", setting.name, error.chain()));
+        assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name);
+    }
+}
+
 fn assert_no_work(root: &Path) {
     let database = Connection::open(root.join("strata.db")).expect("open");
     let count = |table: &str| -> i64 {

@@ -5,7 +5,8 @@
 //! round. Beside them stand strata without durability, which is what containerd's own have, and strata called directly.
 //! File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
-//! `STRATA_SAMPLES` says how many rounds (500 if it does not): a tenth of them where a round copies or walks 60,000 files.
+//! `STRATA_SAMPLES` says how many rounds (500 if it does not): a tenth of them on btrfs and a 25th on copy, where a
+//! round walks or copies 60,000 files.
 //! `STRATA_IMAGE` names an OCI archive that is imported, too. `cargo bench --bench containerd -- overlay` measures one
 //! strategy alone, `differ` the imports behind 1.7.
 

@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(20);
 /// tree must not keep the others waiting.
 const CALLS_MAX: usize = 32;
 
-/// Threads beside those of calls: one cleans up, and a few spare ones.
+/// Threads beside those of calls: for layers ([`super::diff`]), one for figures, and a few spare ones.
 const OTHER_THREADS: usize = 8;
 
 /// The longest message that is read: what containerd's own servers take.

@@ -31,6 +31,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
+use tokio::sync::Semaphore;
 
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Result};
@@ -158,9 +159,18 @@ fn gauge(count: u64) -> i64 {
 /// # Errors
 /// What opening the address reports.
 pub(super) async fn serve(address: &Address, metrics: Arc<Metrics>, store: Arc<Store>) -> Result<Option<Socket>> {
+    let turns = Arc::new(Semaphore::new(1));
     let answer = move || {
-        let (metrics, store) = (Arc::clone(&metrics), Arc::clone(&store));
-        async move { respond(tokio::task::spawn_blocking(move || metrics.text(&store)).await) }
+        let (metrics, store, turns) = (Arc::clone(&metrics), Arc::clone(&store), Arc::clone(&turns));
+        async move {
+            // One at a time: those that wait for a walk through the trash would have the threads that calls need.
+            let Ok(turn) = turns.acquire_owned().await else { return StatusCode::SERVICE_UNAVAILABLE.into_response() };
+            let said = tokio::task::spawn_blocking(move || {
+                let _turn = turn;
+                metrics.text(&store)
+            });
+            respond(said.await)
+        }
     };
     let router = Router::new().route("/metrics", get(answer));
     match address {

@@ -51,10 +51,10 @@ impl Store {
     fn apply_to(&self, claim: &Claim<'_>, record: bool, produce: &mut Produce<'_>) -> Result<Applied> {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
         // What an earlier layer left here is not all that is in the snapshot now.
-        streams::remove(&self.root, row.id)?;
         if row.diff_id.is_some() {
             self.note_layer(row, None)?;
         }
+        streams::remove(&self.root, row.id)?;
         let mut applier =
             if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
         let diff_id = produce(&mut applier)?;

@@ -1,5 +1,7 @@
 //! Committing: reserve the name, seal, bring to disk, publish.
 
+use std::sync::atomic::Ordering;
+
 use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
@@ -59,7 +61,14 @@ impl Store {
         check_key(name)?;
         check_key(key)?;
         let worker = self.begin()?;
-        let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
+        let reserved = self.meta.transact(Level::Relaxed, |tx| {
+            let reserved = self.reserve_name(tx, name, key, &worker)?;
+            if terms.diff_id.or(reserved.layer).is_none() && reserved.active.diff_id.is_some() {
+                // Its stream goes before anything is published: a commit that fails must not leave one without the other.
+                rows::set_diff_id(tx, reserved.active.row, None)?;
+            }
+            Ok::<_, Failed>(reserved)
+        })?;
         self.seal(name, &reserved, labels, terms, &worker)
             .inspect_err(|_| self.let_go(&[reserved.row, reserved.active.row]))
     }
@@ -128,6 +137,7 @@ impl Store {
             streams::sync(&self.root, sealed)?;
         }
         let durable = terms.flush == Flush::Now;
+        self.owes_sync.fetch_or(!durable, Ordering::SeqCst);
         let held_by = (terms.origin == Origin::Image).then_some(worker);
         let published = Published { name, usage, durable, origin: terms.origin, diff_id, held_by };
         self.meta.transact(self.level(terms.flush), |tx| {

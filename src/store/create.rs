@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::iter;
 
 use rusqlite::Transaction;
+use rustix::io::Errno;
 
 use super::meta::{Failed, Level};
 use super::rows::{self, New, Origin, Row, State};
@@ -235,10 +236,10 @@ impl Store {
     }
 
     /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more when
-    /// they are gone.
+    /// they are gone, however long that takes: without it the call would fail.
     fn create(&self, id: Id, parents: &[Id]) -> Result<()> {
         let full = match self.backend.create(id, parents) {
-            Err(error) if error.kind() == ErrorKind::ResourceExhausted => error,
+            Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT)) => error,
             created => return created,
         };
         if self.meta.view(rows::trash)?.is_empty() {

@@ -196,7 +196,8 @@ impl Store {
     }
 
     /// Looks for the committed snapshot `name`, for an importer to build on. One that came with an image is this process's
-    /// until it names its own or ends: no collection takes it meanwhile.
+    /// until it names its own or ends, and no collection takes it meanwhile; where another process has it already, it is
+    /// that one's, and goes with that one's image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name belongs to an active snapshot or a view; what the database reports.

@@ -121,9 +121,9 @@ impl Dead {
     }
 
     /// Whether the worker `name` is one of them, or left in good order.
-    pub(super) fn includes(&self, run: &Path, name: &str) -> bool {
+    pub(super) fn includes(&self, run: &Path, name: &str) -> Result<bool> {
         let file = run.join(name);
-        self.workers.iter().any(|(dead, _)| *dead == file) || !file.exists()
+        Ok(self.workers.iter().any(|(dead, _)| *dead == file) || !file.try_exists().at("look for", &file)?)
     }
 
     /// Removes their files: nothing refers to them any more.
@@ -142,7 +142,7 @@ impl Dead {
 pub(super) fn living(run: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for file in worker_files(run)? {
-        if file.exists() && seize(&file)?.is_none() {
+        if file.try_exists().at("look for", &file)? && seize(&file)?.is_none() {
             names.extend(file.file_name().map(|name| name.to_string_lossy().into_owned()));
         }
     }

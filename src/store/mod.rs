@@ -108,8 +108,11 @@ pub struct Store {
     root: PathBuf,
     /// Open from the start, so that `syncfs` also reports write errors that happened in between.
     root_fd: OwnedFd,
-    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost.
-    lost_writes: AtomicBool,
+    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost: so one
+    /// asks at a time.
+    lost_writes: Mutex<bool>,
+    /// Whether this handle committed with [`Flush::Later`] since the last [`Store::sync`].
+    owes_sync: AtomicBool,
     meta: Meta,
     backend: Box<dyn Backend>,
     owner: String,
@@ -139,8 +142,8 @@ impl Store {
         }
         let root_fd = Dir::open(&root)?.into_fd();
         let (owner, worker, ended) = (owner.to_owned(), Mutex::new(None), Mutex::default());
-        let lost_writes = AtomicBool::new(false);
-        Ok(Self { root, root_fd, lost_writes, meta, backend, owner, durability, worker, ended })
+        let (lost_writes, owes_sync) = (Mutex::new(false), AtomicBool::new(false));
+        Ok(Self { root, root_fd, lost_writes, owes_sync, meta, backend, owner, durability, worker, ended })
     }
 
     /// The store's directory.
@@ -239,7 +242,8 @@ impl Store {
     /// Brings all that was written to the store's file system to disk. After a failure there is no later success: what was
     /// written before it, by whatever call, may be lost.
     fn sync_file_system(&self) -> Result<()> {
-        if self.lost_writes.load(Ordering::SeqCst) {
+        let mut lost = self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *lost {
             let root = self.root.display();
             return Err(Error::new(
                 ErrorKind::Io,
@@ -247,7 +251,7 @@ impl Store {
             ));
         }
         let synced = rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root);
-        self.lost_writes.fetch_or(synced.is_err(), Ordering::SeqCst);
+        *lost = synced.is_err();
         synced
     }
 
@@ -317,11 +321,14 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => self.begin().map(drop)?,
             done => return done,
         }
-        work().map_err(|error| match error.kind() {
-            ErrorKind::NotFound => {
-                Error::data_loss(format!("the snapshot {:?} is not whole on disk", row.name)).with_source(error)
-            }
-            _ => error,
+        let missing = match work() {
+            Err(error) if error.kind() == ErrorKind::NotFound => error,
+            done => return done,
+        };
+        let name = &row.name;
+        Err(match self.meta.view(|tx| rows::by_id(tx, row.id))? {
+            Some(_) => Error::data_loss(format!("the snapshot {name:?} is not whole on disk")).with_source(missing),
+            None => Error::not_found(format!("the snapshot {name:?} was removed meanwhile")),
         })
     }
 
@@ -362,11 +369,12 @@ impl Store {
     pub fn sync(&self) -> Result<()> {
         // Only what was there before the disk was waited for is known to be on it.
         let known = self.meta.view(rows::not_durable)?;
-        if known.is_empty() {
+        // Another process may have vouched for what this one wrote: it was not told of what this one was told of.
+        if !self.owes_sync.swap(false, Ordering::SeqCst) && known.is_empty() {
             return Ok(());
         }
         if self.waits(Flush::Now) {
-            self.sync_file_system()?;
+            self.sync_file_system().inspect_err(|_| self.owes_sync.store(true, Ordering::SeqCst))?;
         }
         self.vouch(&known)
     }
@@ -449,7 +457,7 @@ impl Snapshotter for Store {
             )));
         }
         if row.kind == Kind::Active {
-            recover::make_again(self, row.id, false)?;
+            recover::make_again(self, row.id)?;
         }
         self.mounts_of(row.kind, &stack)
     }

@@ -57,8 +57,12 @@ pub(super) fn recover(store: &Store) -> Result<()> {
     let dead = Dead::find(&store.run())?;
     let (known, in_work) = store.meta.view(|tx| Ok((rows::setting(tx, "boot_id")?, rows::in_work(tx)?)))?;
     // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
-    let mut gone: Vec<String> = in_work.iter().map(|(_, worker)| worker.clone()).collect();
-    gone.retain(|worker| dead.includes(&store.run(), worker));
+    let mut gone = Vec::new();
+    for (_, worker) in &in_work {
+        if dead.includes(&store.run(), worker)? {
+            gone.push(worker.clone());
+        }
+    }
     let booted = known.as_deref() != Some(&boot);
     if !booted && dead.is_empty() && gone.is_empty() {
         return Ok(());
@@ -137,14 +141,25 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
 /// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put something
 /// else there) keeps nobody from the others, nor from removing it.
 fn try_to_make_again(store: &Store, id: Id, booted: bool) {
-    if let Err(error) = make_again(store, id, booted) {
+    if let Err(error) = make_again_alone(store, id, booted) {
         tracing::error!(%id, why = error.chain(), "a snapshot is not whole on disk");
     }
 }
 
+/// Makes the directory of `id` again where a recovery could not: the disk was full. One at a time, as recovery is: two
+/// would each take what the other made for what is in the way.
+pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
+    let dir = store.dir_of(id);
+    if dir.try_exists().at("look for", &dir)? {
+        return Ok(());
+    }
+    let _alone = lock::recovery(&store.run())?;
+    make_again_alone(store, id, false)
+}
+
 /// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an active
 /// snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
-pub(super) fn make_again(store: &Store, id: Id, booted: bool) -> Result<()> {
+fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
     let is_there = dir.try_exists().at("look for", &dir)?;
     if is_there && !booted {

@@ -33,7 +33,7 @@ impl Store {
         for finding in findings {
             match (&finding.remedy, &finding.problem) {
                 (Remedy::MakeAgain, Problem::Missing(Subject { id: Some(id), .. })) => {
-                    recover::make_again(self, Id(*id), false)?;
+                    recover::make_again(self, Id(*id))?;
                     repaired.made_again += 1;
                 }
                 (Remedy::ImportAgain { .. }, Problem::Top(image) | Problem::Document { image, .. }) => {

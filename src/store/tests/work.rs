@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::id::Digest;
 use crate::store::{CheckOptions, rows};
 
 /// The disk may be too full to write even that a call failed.
@@ -343,4 +344,65 @@ fn writing_back_beside_the_work() {
         });
         assert_eq!(failed.expect_err("passed on").kind(), ErrorKind::Cancelled);
     }
+}
+
+/// Whoever asks for something that goes meanwhile is not told of damage.
+#[test]
+fn what_is_removed_meanwhile_is_not_found() {
+    let place = Place::new();
+    let other = place.store();
+    let store = place.store_during(During::new(move |method, id| {
+        if method != "usage" {
+            return Ok(());
+        }
+        if id == Id(1) && other.stat("key").is_ok() {
+            other.remove("key")?;
+        }
+        Err(Error::not_found("no such directory"))
+    }));
+    store.prepare("key", "", NONE).expect("prepare");
+    store.prepare("ruined", "", NONE).expect("prepare");
+    assert_eq!(kind(store.usage("key")), Some(ErrorKind::NotFound));
+    assert_eq!(kind(store.usage("ruined")), Some(ErrorKind::DataLoss));
+}
+
+/// Two that find a directory missing make it once: the second would throw away what was written into the first's.
+#[test]
+fn a_missing_directory_is_made_again_once() {
+    let place = Place::new();
+    let counted = Arc::new(Mutex::new(0));
+    let count = Arc::clone(&counted);
+    let store = place.store_during(During::new(move |method, _| {
+        if method == "create" {
+            *count.lock().expect("lock") += 1;
+            // Time enough for the other to look.
+            thread::sleep(Duration::from_millis(100));
+        }
+        Ok(())
+    }));
+    store.prepare("key", "", NONE).expect("prepare");
+    fs::remove_dir(place.root().join("s/1")).expect("remove");
+    thread::scope(|scope| {
+        (0..2).for_each(|_| drop(scope.spawn(|| store.mounts("key").expect("mounts"))));
+    });
+    assert_eq!((*counted.lock().expect("lock"), place.ids()), (2, vec![Id(1)]));
+}
+
+/// A layer's spelling and its digest go together, also where the commit that drops them fails.
+#[test]
+fn a_failed_commit_leaves_no_digest_without_a_stream() {
+    let place = Place::new();
+    let store = place.store();
+    store.prepare("key", "", NONE).expect("prepare");
+    let digest = Digest::of(b"layer");
+    place.execute(&format!("UPDATE snapshot SET diff_id = '{digest}'"));
+    let stream = place.root().join("streams/1.zst");
+    fs::create_dir(place.root().join("streams")).and_then(|()| fs::write(&stream, "")).expect("write");
+    place.execute("CREATE TRIGGER jam BEFORE UPDATE OF kind ON snapshot BEGIN SELECT RAISE(FAIL, 'jammed'); END");
+    store.commit("edited", "key", NONE).expect_err("the publication fails");
+    assert!(!stream.exists());
+    place.execute("DROP TRIGGER jam");
+    let name = digest.to_string();
+    store.commit(&name, "key", NONE).expect("commit");
+    assert_eq!(store.diff_id(&name).expect("look"), None);
 }

@@ -29,6 +29,7 @@ use comfy_table::{Table, presets};
 use strata::Snapshotter;
 use strata::changeset::tar::{Encoder, MtimePrecision};
 use strata::compare::image::Image;
+use strata::compare::machine::Machine;
 use strata::compare::measure::{Statistics, Timer, three_digits};
 use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
@@ -110,8 +111,19 @@ fn main() {
     if wanted.is_none_or(|wanted| wanted == "differ") {
         imports_by_the_differ(&mut table);
     }
-    println!("{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds, interleaved");
+    describe();
+    println!(
+        "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (of theirs), interleaved; loops one \
+         after the other"
+    );
     notes.iter().for_each(|note| println!("{note}"));
+}
+
+/// What it was measured on.
+fn describe() {
+    let Machine { strata, kernel, cores, cpu, .. } = Machine::here();
+    let cpu = cpu.as_deref().unwrap_or("unknown make");
+    println!("\nstrata {strata}, Linux {kernel}, {cores} cores of {cpu}");
 }
 
 /// One pair on one file system, ready to be called.
@@ -357,10 +369,10 @@ fn memory(daemon: &Process, what: &str) -> String {
 
 /// One line: theirs, ours and what stands beside them.
 fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
-    let both = |of: Option<&Statistics>| {
-        of.map_or_else(String::new, |of| {
-            format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns))
-        })
+    let both = |of: Option<&Statistics>| match of {
+        None => String::new(),
+        Some(of) if of.samples == 1 => three_digits(of.median_ns),
+        Some(of) => format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns)),
     };
     let ratio = |of: Option<&Statistics>| {
         of.map_or_else(String::new, |of| format!("{:.2}", of.median_ns as f64 / taken[0].median_ns as f64))

@@ -373,10 +373,11 @@ fn a_missing_directory_is_made_again_once() {
     let counted = Arc::new(Mutex::new(0));
     let count = Arc::clone(&counted);
     let store = place.store_during(During::new(move |method, _| {
-        if method == "create" {
-            *count.lock().expect("lock") += 1;
+        match method {
+            "create" => *count.lock().expect("lock") += 1,
             // Time enough for the other to look.
-            thread::sleep(Duration::from_millis(100));
+            "remove" => thread::sleep(Duration::from_millis(100)),
+            _ => {}
         }
         Ok(())
     }));

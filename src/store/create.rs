@@ -1,5 +1,9 @@
-//! Making active snapshots and views: reserve the key, make the directory, publish. Where making takes a few system calls
-//! only, all of it is one transaction.
+//! Making active snapshots and views, in one of three ways:
+//!
+//! - *Bare*: a view of something has nothing of its own on disk. It is a row, made in one transaction.
+//! - *In the transaction*: where the backend makes it by a few system calls, and no parent has to be brought to disk first,
+//!   row and directory are made in one transaction, and what fails is undone.
+//! - *Reserved*: a row holds the key, the directory is made outside any transaction, and a second one publishes it.
 
 use std::cell::Cell;
 use std::iter;
@@ -104,7 +108,7 @@ impl Store {
         let begun = self.meta.transact(level, |tx| {
             let site = self.site(tx, &wanted)?;
             if is_brief && !(site.sand && self.waits(flush)) {
-                self.make_at_once(tx, &wanted, &site, held_by, &made).map(Begun::Made)
+                self.make_in_transaction(tx, &wanted, &site, held_by, &made).map(Begun::Made)
             } else {
                 let row = self.insert(tx, &wanted, &site, State::Creating, Some(&worker), false)?;
                 Ok(Begun::Reserved(row, site))
@@ -113,7 +117,7 @@ impl Store {
         match begun.inspect_err(|_| self.undo(made.take()))? {
             Begun::Made(mounts) => Ok(mounts),
             Begun::Reserved(row, site) => {
-                self.furnish(&wanted, row, &site, held_by).inspect_err(|_| self.let_go(&[row]))
+                self.make_reserved(&wanted, row, &site, held_by).inspect_err(|_| self.let_go(&[row]))
             }
         }
     }
@@ -173,7 +177,7 @@ impl Store {
     }
 
     /// Makes row and directory in one transaction, and notes in `made` what goes if that fails.
-    fn make_at_once(
+    fn make_in_transaction(
         &self,
         tx: &Transaction<'_>,
         wanted: &Wanted<'_>,
@@ -188,8 +192,8 @@ impl Store {
         }
         let create = |id| {
             let created = self.backend.create(id, &site.parents);
-            let is_others = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
-            made.set((!is_others).then_some(id));
+            let is_taken = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
+            made.set((!is_taken).then_some(id));
             created
         };
         let id = match site.bare {
@@ -212,11 +216,11 @@ impl Store {
     }
 
     /// The work behind a reserved row, and its publication.
-    fn furnish(&self, wanted: &Wanted<'_>, row: i64, site: &Site, held_by: Option<&str>) -> Result<Vec<Mount>> {
+    fn make_reserved(&self, wanted: &Wanted<'_>, row: i64, site: &Site, held_by: Option<&str>) -> Result<Vec<Mount>> {
         let Site { parent, parents, sand, bare, .. } = site;
         let id = match bare {
             true => site.id,
-            false => self.make_at_free_id(row, site.id, |id| self.create(id, parents))?,
+            false => self.make_at_free_id(row, site.id, |id| self.create_with_room(id, parents))?,
         };
         let mounts = self.mounts_of(wanted.kind, &site.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
@@ -237,7 +241,7 @@ impl Store {
 
     /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more when
     /// they are gone, however long that takes: without it the call would fail.
-    fn create(&self, id: Id, parents: &[Id]) -> Result<()> {
+    fn create_with_room(&self, id: Id, parents: &[Id]) -> Result<()> {
         let full = match self.backend.create(id, parents) {
             Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT)) => error,
             created => return created,

@@ -1,4 +1,5 @@
-//! The invariants, the format on disk, and the decisions with their reasons. For readers of the code: nothing is compiled.
+//! The invariants, the format on disk, and the decisions with their reasons. For readers of the code: nothing is
+//! compiled.
 //!
 //! # Invariants
 //!
@@ -63,8 +64,9 @@
 //! ## A recording, format 1
 //!
 //! With it and the snapshot's tree the layer can be written again, byte for byte. The format is in
-//! `changeset/recording.rs`; its first line names the version. It is made while the layer is applied, belongs to the id,
-//! is on disk before a row with a DiffID says so, and goes with the id: by a removal, or as debris that no row names.
+//! `changeset/recording.rs`; its first line names the version. It is made while the layer is applied, belongs to the
+//! id, is on disk before a row with a DiffID says so, and goes with the id: by a removal, or as debris that no row
+//! names.
 //!
 //! # Decisions
 //!
@@ -241,7 +243,8 @@
 //!   first, which mostly is the one. A digest in the row would be a second truth, and one more thing to migrate.
 //! - **Where a call says no namespace, the snapshot's key does.** containerd passes its namespace on to a differ; Debian's
 //!   builds of 1.6 and 1.7 do not. Keys behind containerd are `namespace/number/name`.
-//! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of it.
+//! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of
+//!   it.
 //! - **The caller's deadline is kept in front of all services**, a millisecond early: tonic keeps it too, but answers
 //!   `Cancelled`, where gRPC has `DeadlineExceeded`. There, too, is the line in the log for what no service gets to see.
 //! - **A call that was begun runs to its end**, and one that waits for a thread goes with its caller. The exception are
@@ -250,7 +253,8 @@
 //!   after a removal, and an image goes layer by layer.
 //! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own
 //!   database, in which nobody should wait for a disk.
-//! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command line's.
+//! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command
+//!   line's.
 //! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on the
 //!   socket's directory, which two stores cannot share.
 //!

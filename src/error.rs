@@ -1,8 +1,8 @@
 //! The one error type of the library.
 //!
 //! An [`Error`] carries a [`ErrorKind`] to match on, one sentence that says what failed and on what, and, where there
-//! is one, its cause. The kinds are gRPC's status classes under their usual names, so that a daemon maps them one to one
-//! (containerd's snapshot service answers with the same classes).
+//! is one, its cause. The kinds are gRPC's status classes under their usual names, so that a daemon maps them one to
+//! one (containerd's snapshot service answers with the same classes).
 //!
 //! Invariants: `Display` is one line and never repeats the cause; the chain is printed once, by the command line.
 

@@ -32,8 +32,8 @@ impl fmt::Display for Id {
 impl FromStr for Id {
     type Err = Error;
 
-    /// Accepts exactly what `Display` prints: no sign, no leading zero. Numbers beyond what a store ever gives are none:
-    /// a stranger's directory must not use up the rest.
+    /// Accepts exactly what `Display` prints: no sign, no leading zero. Numbers beyond what a store ever gives are
+    /// none: a stranger's directory must not use up the rest.
     fn from_str(text: &str) -> Result<Self> {
         match text.parse::<u64>() {
             Ok(number) if number.to_string() == text && number <= ID_MAX => Ok(Self(number)),

@@ -1,10 +1,10 @@
 //! The public contract: containerd's verbs over named snapshots.
 //!
 //! # Words
-//! A snapshot is **active** (writable) or a **view** (read-only) under a *key*, or **committed** under a *name*. Keys and
-//! names share one space. A *parent* is always committed. An active snapshot starts as what its parent holds, takes
-//! writes through its mounts, and either becomes a committed snapshot under a new name ([`Snapshotter::commit`], its key
-//! is free again) or goes away ([`Snapshotter::remove`]).
+//! A snapshot is **active** (writable) or a **view** (read-only) under a *key*, or **committed** under a *name*. Keys
+//! and names share one space. A *parent* is always committed. An active snapshot starts as what its parent holds, takes
+//! writes through its mounts, and either becomes a committed snapshot under a new name ([`Snapshotter::commit`], its
+//! key is free again) or goes away ([`Snapshotter::remove`]).
 //!
 //! # For every method
 //! - Keys and names have 1 to 1,024 bytes, no NUL and no newline; else `InvalidArgument`.
@@ -96,8 +96,8 @@ pub trait Snapshotter: Send + Sync {
     /// Changes labels of the snapshot `info.name` and answers with what is known of it then. `updated` becomes now,
     /// `created` stays; fields of `info` other than its name and labels are ignored.
     ///
-    /// Without `fieldpaths`, or with `labels`: its labels become `info.labels`. With `labels.K`, where K is the whole rest
-    /// of the string: the label K becomes that of `info.labels`, and goes away where that is absent or empty.
+    /// Without `fieldpaths`, or with `labels`: its labels become `info.labels`. With `labels.K`, where K is the whole
+    /// rest of the string: the label K becomes that of `info.labels`, and goes away where that is absent or empty.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for any other field path.
@@ -116,8 +116,9 @@ pub trait Snapshotter: Send + Sync {
     /// `NotFound`; `FailedPrecondition` if it is committed.
     fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
-    /// Makes the active snapshot `key` on top of the committed snapshot `parent`, or of nothing (an empty directory, mode
-    /// 0755, owner 0:0) if that is empty, and answers with its mounts. After a crash it is there whole or not at all.
+    /// Makes the active snapshot `key` on top of the committed snapshot `parent`, or of nothing (an empty directory,
+    /// mode 0755, owner 0:0) if that is empty, and answers with its mounts. After a crash it is there whole or not at
+    /// all.
     ///
     /// # Errors
     /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call under way; `NotFound` if there is no
@@ -139,9 +140,9 @@ pub trait Snapshotter: Send + Sync {
     /// mount namespace are looked for; others are the caller's duty. A crash gives the key back as it was.
     ///
     /// # Errors
-    /// In this order: `NotFound` if there is no such key; `AlreadyExists` if the name is in use, also by the key itself;
-    /// `FailedPrecondition` if the key is not active, or is mounted (the message names where), or holds what the strategy
-    /// cannot keep.
+    /// In this order: `NotFound` if there is no such key; `AlreadyExists` if the name is in use, also by the key
+    /// itself; `FailedPrecondition` if the key is not active, or is mounted (the message names where), or holds what
+    /// the strategy cannot keep.
     fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()>;
 
     /// Removes the snapshot `key`. It is gone, and its key free, when the call returns; its space is freed later.
@@ -152,7 +153,8 @@ pub trait Snapshotter: Send + Sync {
     fn remove(&self, key: &str) -> Result<()>;
 
     /// Calls `visit` for every snapshot that matches any of `filters`, all of them if there is none, in the order of
-    /// their keys. `visit` may call any method, also such as change snapshots: it sees each that was there at the start.
+    /// their keys. `visit` may call any method, also such as change snapshots: it sees each that was there at the
+    /// start.
     ///
     /// # Errors
     /// `InvalidArgument` for a filter that does not parse (containerd's `pkg/filters` grammar); what `visit` returns.
@@ -165,9 +167,9 @@ pub trait Snapshotter: Send + Sync {
     fn cleanup(&self) -> Result<()>;
 
     /// Pushes what `key`, of any kind, changed against the snapshot `base` into `sink`: against its parent if that is
-    /// `None`, against nothing if it is `Some("")`. The stream is canonical ([`crate::changeset`]). An active snapshot may
-    /// be mounted, but who writes to it meanwhile may or may not be seen. Against the parent it costs what changed, as far as
-    /// the strategy knows that.
+    /// `None`, against nothing if it is `Some("")`. The stream is canonical ([`crate::changeset`]). An active snapshot
+    /// may be mounted, but who writes to it meanwhile may or may not be seen. Against the parent it costs what changed,
+    /// as far as the strategy knows that.
     ///
     /// # Errors
     /// `NotFound`; what `sink` returns.

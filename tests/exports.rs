@@ -1,9 +1,9 @@
 //! What strata exports, read by the tools that people have, and what those write, read by strata.
 //!
-//! The judges are umoci, skopeo, buildah, podman and containerd, and bsdtar for a layer alone. Each unpacks an image that
-//! strata wrote, in every form and compression that it knows: the tree has to be that of the store. Then it writes the image
-//! out again, in every form that it knows: what another store makes of that has the same ID and the same tree. Those that
-//! can change an image do, and strata's tree of it is theirs.
+//! The judges are umoci, skopeo, buildah, podman and containerd, and bsdtar for a layer alone. Each unpacks an image
+//! that strata wrote, in every form and compression that it knows: the tree has to be that of the store. Then it writes
+//! the image out again, in every form that it knows: what another store makes of that has the same ID and the same
+//! tree. Those that can change an image do, and strata's tree of it is theirs.
 
 mod support;
 

@@ -1,8 +1,8 @@
 //! A whole image of a distribution, on every strategy, against what umoci makes of it.
 //!
-//! The image is made once from the distribution's own packages by `support/real-image.sh`, which also says what is in its
-//! layers; umoci, the reference of the image specification's authors, unpacks each of its four states as a judge. Its trees
-//! and ours are equal, without an exception.
+//! The image is made once from the distribution's own packages by `support/real-image.sh`, which also says what is in
+//! its layers; umoci, the reference of the image specification's authors, unpacks each of its four states as a judge.
+//! Its trees and ours are equal, without an exception.
 
 mod support;
 

@@ -1,7 +1,7 @@
 //! The page of `strata compare` in a real browser: headless Chromium, by its own flags.
 //!
-//! The page is put into a frame as wide as a phone, inside a page that tries it out and writes what it found into itself;
-//! the browser prints that. Nothing is waited for but the browser's end.
+//! The page is put into a frame as wide as a phone, inside a page that tries it out and writes what it found into
+//! itself; the browser prints that. Nothing is waited for but the browser's end.
 
 #[path = "support/mod.rs"]
 mod support;

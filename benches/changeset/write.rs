@@ -1,5 +1,5 @@
-//! Writing a layer: what changed, as an archive, compressed, with both digests; against pipes of tar and a compressor, which
-//! compute none.
+//! Writing a layer: what changed, as an archive, compressed, with both digests; against pipes of tar and a compressor,
+//! which compute none.
 //!
 //! The layer is `/usr` of a small Debian, the one of `tests/support/real-image.sh`.
 

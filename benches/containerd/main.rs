@@ -1,9 +1,9 @@
 //! What strata costs its users behind containerd, against containerd's own snapshotter of the same kind: `make
 //! bench-containerd`, as root, prints one table.
 //!
-//! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in every
-//! round. Beside them stand strata without durability, which is what containerd's own have, and strata called directly.
-//! File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
+//! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in
+//! every round. Beside them stand strata without durability, which is what containerd's own have, and strata called
+//! directly. File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
 //! `STRATA_SAMPLES` says how many rounds (500 if it does not): a tenth of them on btrfs and a 25th on copy, where a
 //! round walks or copies 60,000 files.
@@ -195,8 +195,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Frees what was removed where that takes long: containerd only notes a removal, and its file system has no room for
-    /// many copies of the parent.
+    /// Frees what was removed where that takes long: containerd only notes a removal, and its file system has no room
+    /// for many copies of the parent.
     fn collect(&self) {
         if self.pair.slower == 1 {
             return;
@@ -226,8 +226,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whole images by `ctr` of 1.7, behind which strata's own differ applies them; the 1.6 of the other rows has none, so that
-/// what is written is containerd's work whatever the snapshotter. The made-up image has one layer, and no compression.
+/// Whole images by `ctr` of 1.7, behind which strata's own differ applies them; the 1.6 of the other rows has none, so
+/// that what is written is containerd's work whatever the snapshotter. The made-up image has one layer, and no
+/// compression.
 fn imports_by_the_differ(table: &mut Table) {
     let Some(version) = Version::unpacked() else { return };
     let given = std::env::var_os("STRATA_IMAGE");

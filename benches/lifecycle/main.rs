@@ -1,12 +1,13 @@
 //! What strata's operations cost against the raw operations below them: `make bench`, as root.
 //!
-//! First criterion measures the steps of the workloads of `strata compare` on small images, so that `--save-baseline` and
-//! `--baseline` show what a change did. Then a table is printed: each operation of the store over a parent of 60,000
-//! files beside the raw system calls that it cannot do without, in the same run, one after the other. Both happen without
-//! an argument; `cargo bench --bench lifecycle -- table` is the table alone, `-- table/btrfs` those of its rows.
+//! First criterion measures the steps of the workloads of `strata compare` on small images, so that `--save-baseline`
+//! and `--baseline` show what a change did. Then a table is printed: each operation of the store over a parent of
+//! 60,000 files beside the raw system calls that it cannot do without, in the same run, one after the other. Both
+//! happen without an argument; `cargo bench --bench lifecycle -- table` is the table alone, `-- table/btrfs` those of
+//! its rows.
 //!
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
-//! only the rows of its type are measured.
+//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
+//! then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 

@@ -1,12 +1,12 @@
 //! What a snapshot costs those who look at many inodes and change them: `cargo bench --bench metadata`, as root.
 //!
 //! First criterion measures the workloads of `strata compare` that are about inodes, so that `--save-baseline` and
-//! `--baseline` show what a change did. Then a table is printed: the same work in a snapshot and in a plain directory on
-//! the same file system, in the same run, one after the other. `-- table` is the table alone.
+//! `--baseline` show what a change did. Then a table is printed: the same work in a snapshot and in a plain directory
+//! on the same file system, in the same run, one after the other. `-- table` is the table alone.
 //!
 //! These are the kernel's costs more than strata's: what a strategy has to offer here follows from the mounts it chose.
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
-//! only the rows of its type are measured.
+//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
+//! then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 

@@ -4,8 +4,8 @@
 //! `--baseline` show what a change did. Then a table is printed: mounting and unmounting beside the bare `mount(2)` and
 //! `umount2(2)` of the same directories, in the same run, one after the other. `-- table` is the table alone.
 //!
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then
-//! only the rows of its type are measured.
+//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
+//! then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 

@@ -4,9 +4,9 @@
 //! same whatever the size of the tree; only what changed is ever looked at.
 //!
 //! # Sealing
-//! A committed snapshot is a read-only snapshot of the active one under a fresh id: the state of one moment, on disk when
-//! the call returns. Setting the read-only flag instead would be neither: whoever has a file open goes on writing, and
-//! nothing is flushed.
+//! A committed snapshot is a read-only snapshot of the active one under a fresh id: the state of one moment, on disk
+//! when the call returns. Setting the read-only flag instead would be neither: whoever has a file open goes on writing,
+//! and nothing is flushed.
 //!
 //! # Subvolumes inside a snapshot
 //! Who may write in an active snapshot may make subvolumes in it. A snapshot of it has empty placeholders in their
@@ -14,9 +14,10 @@
 //! removal destroys them first. See [`nested`].
 //!
 //! # What a crash leaves
-//! Beside `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, which was looked at, and `<id>.gone`, in which
-//! it was being destroyed (see [`aside`]): they are listed by [`Backend::inventory`] under their id and go with it. `s/<id>` itself is complete if it is there, but for the attributes
-//! of an empty one, which [`Backend::mend`] gives it again after a power cut.
+//! Beside `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, which was looked at, and `<id>.gone`, in
+//! which it was being destroyed (see [`aside`]): they are listed by [`Backend::inventory`] under their id and go with
+//! it. `s/<id>` itself is complete if it is there, but for the attributes of an empty one, which [`Backend::mend`]
+//! gives it again after a power cut.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
@@ -120,8 +121,9 @@ impl Btrfs {
     }
 
     /// Makes an empty snapshot, under its name from the start. Giving it a name by a rename would keep a power cut from
-    /// leaving it without its attributes ([`Backend::mend`] does that), but after the rename of a subvolume the next fsync
-    /// of anybody commits the whole file system: 2.3 ms instead of 0.4, and as long as a large writer takes beside one.
+    /// leaving it without its attributes ([`Backend::mend`] does that), but after the rename of a subvolume the next
+    /// fsync of anybody commits the whole file system: 2.3 ms instead of 0.4, and as long as a large writer takes
+    /// beside one.
     fn create_empty(&self, id: Id) -> Result<()> {
         let name = OsString::from(id.to_string());
         let shown = || self.snapshots.shown_at(&name);
@@ -163,8 +165,8 @@ impl Btrfs {
         Ok((self.snapshots.open_dir(&now.name)?, Some(now)))
     }
 
-    /// Waits until nobody else, in whatever process, looks at an active snapshot. The lock is on the directory of all snapshots: one on
-    /// a snapshot could be held for ever by who uses it.
+    /// Waits until nobody else, in whatever process, looks at an active snapshot. The lock is on the directory of all
+    /// snapshots: one on a snapshot could be held for ever by who uses it.
     fn alone(&self) -> Result<Dir> {
         let dir = Dir::open(&self.path)?;
         rustix::fs::flock(&dir, FlockOperation::LockExclusive).at("lock", &self.path)?;

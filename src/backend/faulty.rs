@@ -1,11 +1,11 @@
 //! A backend that fails or dies at the n-th call: for tests of whatever stands on a backend.
 //!
-//! [`Faulty`] passes every method on to another backend, counts the calls, and at the chosen one does what a full disk, a
-//! broken disk or a power cut would do. Run a script once with [`Fault::NONE`] to learn how many calls it makes, then
+//! [`Faulty`] passes every method on to another backend, counts the calls, and at the chosen one does what a full disk,
+//! a broken disk or a power cut would do. Run a script once with [`Fault::NONE`] to learn how many calls it makes, then
 //! once for each call, before and after it, and look at what was left.
 //!
-//! Every method of [`Backend`] that can fail is one call. Calls are numbered from 1 in the order in which they begin, over
-//! all threads.
+//! Every method of [`Backend`] that can fail is one call. Calls are numbered from 1 in the order in which they begin,
+//! over all threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,8 @@ pub enum When {
 pub enum Action {
     /// The call answers an error of kind `Io`.
     Fail,
-    /// The function is called, and should end the process: `std::process::abort` in a child that the test started. If it
-    /// returns, the call goes on as if there were no fault.
+    /// The function is called, and should end the process: `std::process::abort` in a child that the test started. If
+    /// it returns, the call goes on as if there were no fault.
     Die(fn()),
 }
 

@@ -59,8 +59,8 @@ impl Survey {
     }
 }
 
-/// Up to so many changed inodes are brought to disk one by one; more, and one `syncfs` is cheaper (measured on ext4, xfs
-/// and btrfs: 20 to 30 times, at 20,000 files), though it also waits for what others wrote.
+/// Up to so many changed inodes are brought to disk one by one; more, and one `syncfs` is cheaper (measured on ext4,
+/// xfs and btrfs: 20 to 30 times, at 20,000 files), though it also waits for what others wrote.
 pub const FSYNC_INODES_MAX: usize = 256;
 
 /// What a strategy can do; constant for a backend on one root.
@@ -87,16 +87,15 @@ pub trait Backend: Send + Sync + Debug {
     /// What this strategy can do.
     fn capabilities(&self) -> Capabilities;
 
-    /// Makes the writable snapshot `id` on top of `parents`; without parents, an empty directory of mode 0755, owner 0:0,
-    /// mtime 0.
-    /// Its root directory has the mode, owner, times and extended attributes of the parent's.
+    /// Makes the writable snapshot `id` on top of `parents`; without parents, an empty directory of mode 0755, owner
+    /// 0:0, mtime 0. Its root directory has the mode, owner, times and extended attributes of the parent's.
     ///
     /// # Errors
     /// `AlreadyExists` if something is at `id` already: the store takes the next number.
     fn create(&self, id: Id, parents: &Chain) -> Result<()>;
 
-    /// Gives the writable snapshot `id`, which is there after a power cut, what the cut took of [`Backend::create`]. What
-    /// somebody wrote to it stays. Nothing where `create` leaves a whole snapshot or none.
+    /// Gives the writable snapshot `id`, which is there after a power cut, what the cut took of [`Backend::create`].
+    /// What somebody wrote to it stays. Nothing where `create` leaves a whole snapshot or none.
     ///
     /// # Errors
     /// What the file system reports.
@@ -105,17 +104,17 @@ pub trait Backend: Send + Sync + Debug {
         Ok(())
     }
 
-    /// What to mount to see `stack`, nearest first. With [`Access::ReadWrite`] its first is an active snapshot and takes
-    /// the writes; with [`Access::ReadOnly`] it may be of any kind, and nothing that is mounted can change it. The stack
-    /// is not empty. The same arguments give the same answer for ever.
+    /// What to mount to see `stack`, nearest first. With [`Access::ReadWrite`] its first is an active snapshot and
+    /// takes the writes; with [`Access::ReadOnly`] it may be of any kind, and nothing that is mounted can change it.
+    /// The stack is not empty. The same arguments give the same answer for ever.
     ///
     /// # Errors
     /// `FailedPrecondition` if the stack is longer than [`Capabilities::layers_max`] allows.
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>>;
 
-    /// Makes the writable snapshot `active` the read-only snapshot `sealed`. Where
-    /// [`Capabilities::seals_to_fresh_id`] is false, both are the same and nothing need move; where it is true, `active`
-    /// stays as it is and the store removes it later.
+    /// Makes the writable snapshot `active` the read-only snapshot `sealed`. Where [`Capabilities::seals_to_fresh_id`]
+    /// is false, both are the same and nothing need move; where it is true, `active` stays as it is and the store
+    /// removes it later.
     ///
     /// # Errors
     /// `FailedPrecondition` if it holds what cannot be kept (a nested subvolume), with the command that helps.
@@ -127,8 +126,9 @@ pub trait Backend: Send + Sync + Debug {
     /// What the file system reports; a second call goes on where the first stopped.
     fn remove(&self, id: Id) -> Result<()>;
 
-    /// [`Backend::remove`], which may end early once `stop` answers true. Answers whether nothing is left; what is left is
-    /// listed, and the next removal goes on there. A strategy whose removals do not grow with the snapshot need not ask.
+    /// [`Backend::remove`], which may end early once `stop` answers true. Answers whether nothing is left; what is left
+    /// is listed, and the next removal goes on there. A strategy whose removals do not grow with the snapshot need not
+    /// ask.
     ///
     /// # Errors
     /// As [`Backend::remove`].
@@ -144,8 +144,8 @@ pub trait Backend: Send + Sync + Debug {
     /// What the file system reports.
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage>;
 
-    /// What is to be known of `id`, which nobody writes to at the moment: its usage now, and what is to be brought to disk if
-    /// [`Capabilities::seal_is_durable`] is false.
+    /// What is to be known of `id`, which nobody writes to at the moment: its usage now, and what is to be brought to
+    /// disk if [`Capabilities::seal_is_durable`] is false.
     ///
     /// # Errors
     /// What the file system reports.

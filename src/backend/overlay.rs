@@ -58,9 +58,9 @@ impl Overlay {
     /// the file system can hold the upper directory of an overlay.
     ///
     /// # Errors
-    /// `Unsupported` if it cannot, or if mount options cannot carry the path of `root`; `PermissionDenied` where the user
-    /// may not mount; `FailedPrecondition` in a user namespace if the layers were made outside; `InvalidArgument` for a
-    /// relative path; `NotFound` if there is no `root`.
+    /// `Unsupported` if it cannot, or if mount options cannot carry the path of `root`; `PermissionDenied` where the
+    /// user may not mount; `FailedPrecondition` in a user namespace if the layers were made outside; `InvalidArgument`
+    /// for a relative path; `NotFound` if there is no `root`.
     pub fn new(root: &Path) -> Result<Self> {
         check_root(root)?;
         let dir = Dir::open(root)?;

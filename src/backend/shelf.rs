@@ -1,4 +1,5 @@
-//! The directory `<root>/s`, where snapshots that are plain directories stand: what the overlay and the copy backend share.
+//! The directory `<root>/s`, where snapshots that are plain directories stand: what the overlay and the copy backend
+//! share.
 //!
 //! Invariant: `s/<id>` is complete if it is there. It is made as `s/<id>.new` and renamed, and what a failure or crash
 //! leaves of that is listed under its id and removed with it.
@@ -27,7 +28,8 @@ pub(super) struct Shelf {
 }
 
 impl Shelf {
-    /// Opens the snapshots below `root`, an absolute path whose directory is `dir`; makes their directory if it is missing.
+    /// Opens the snapshots below `root`, an absolute path whose directory is `dir`; makes their directory if it is
+    /// missing.
     pub(super) fn open(root: &Path, dir: &Dir) -> Result<Self> {
         match rustix::fs::mkdirat(dir, SNAPSHOTS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}

@@ -5,9 +5,10 @@
 //! [`candidates`] narrow what [`diff`] looks at, never what it answers.
 //!
 //! # What is a change
-//! Content, type, mode, owner, extended attributes ([`crate::tree::xattr_is_portable`]), link target, device number, and
-//! the mtime of anything but a directory. A directory whose mtime alone differs is emitted only if an entry directly
-//! inside it is emitted. ctime, atime, inode numbers and link counts are never a change. Sockets are never emitted.
+//! Content, type, mode, owner, extended attributes ([`crate::tree::xattr_is_portable`]), link target, device number,
+//! and the mtime of anything but a directory. A directory whose mtime alone differs is emitted only if an entry
+//! directly inside it is emitted. ctime, atime, inode numbers and link counts are never a change. Sockets are never
+//! emitted.
 //!
 //! # Hard links
 //! Let G be the names of one inode in the new tree. If any name in G is new or changed by another criterion, every name

@@ -5,8 +5,8 @@
 //! h PATH -> TARGET   - PATH   ! PATH                                           hard link, remove, opaque
 //! ```
 //! Then, where they differ from the default: mode in octal (`755` of directories, `777` of links, else `644`), owner
-//! (`0:0`), mtime (`@0`), attributes (`user.a=b`). The root is `.`. A printed change begins with `+` if the path is new,
-//! with `~` if it existed.
+//! (`0:0`), mtime (`@0`), attributes (`user.a=b`). The root is `.`. A printed change begins with `+` if the path is
+//! new, with `~` if it existed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

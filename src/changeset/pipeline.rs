@@ -68,7 +68,8 @@ pub struct End {
     pub diff_id: DiffId,
 }
 
-/// Whether an error may come from a damaged blob: then its digest is worth knowing, and [`Stream::finish`] finds it out.
+/// Whether an error may come from a damaged blob: then its digest is worth knowing, and [`Stream::finish`] finds it
+/// out.
 pub fn may_be_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::DataLoss | ErrorKind::InvalidArgument)
 }
@@ -343,8 +344,8 @@ impl Stream<'_> {
         self.compressed
     }
 
-    /// Ends the blob and goes on to the next. One whose stream was not read to its end is only read for its digest, and is
-    /// the last one.
+    /// Ends the blob and goes on to the next. One whose stream was not read to its end is only read for its digest, and
+    /// is the last one.
     ///
     /// # Errors
     /// What kept the blob from being read to its end, unless a read has reported it.

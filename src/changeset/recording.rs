@@ -1,5 +1,5 @@
-//! How an archive was spelled: with it and the tree that was made of the archive, the archive can be written again, byte
-//! for byte.
+//! How an archive was spelled: with it and the tree that was made of the archive, the archive can be written again,
+//! byte for byte.
 //!
 //! # Format 1
 //! One zstd frame with a checksum. In it a line, [`MAGIC`], and records: a byte that says which, then numbers as LEB128
@@ -167,8 +167,8 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
 /// `spool` makes an empty file for contents that are in the recording; it is not called for most.
 ///
 /// # Errors
-/// `DataLoss` for a recording that is damaged, and for a file of the tree that is missing or too short; `Unsupported` for
-/// another format; what reading and writing report.
+/// `DataLoss` for a recording that is damaged, and for a file of the tree that is missing or too short; `Unsupported`
+/// for another format; what reading and writing report.
 pub fn replay(
     recording: &File,
     tree: &Dir,

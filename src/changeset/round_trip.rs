@@ -1,8 +1,8 @@
 //! What holds of any two trees: applying what changed from one to the other gives the other, and a tree has not changed
 //! against itself. Random trees, random edits, on real file systems.
 //!
-//! The answer is judged by [`Tree::read`], which shares nothing with the comparison, by the two rules that are allowed to
-//! make a difference: directory times and hard-link groups of which nothing was emitted.
+//! The answer is judged by [`Tree::read`], which shares nothing with the comparison, by the two rules that are allowed
+//! to make a difference: directory times and hard-link groups of which nothing was emitted.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};

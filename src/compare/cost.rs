@@ -4,8 +4,8 @@
 //! count too. What a disk was asked for is counted by the kernel for the block device. Both are those of the whole file
 //! system, so they mean something only where nobody else uses it: a [`Place`] says so by naming its disk.
 //!
-//! System calls are not counted: that takes a tracer, which would slow down what is measured. A flush is what an `fsync`
-//! comes to where the file system does not already know that all is on the disk.
+//! System calls are not counted: that takes a tracer, which would slow down what is measured. A flush is what an
+//! `fsync` comes to where the file system does not already know that all is on the disk.
 //!
 //! # References
 //! `statfs(2)`; kernel document `block/stat.rst`; `proc_pid_status(5)`, `proc_pid_clear_refs(5)`.

@@ -31,8 +31,8 @@ pub struct Label {
     pub subject: String,
     /// How snapshots are made.
     pub strategy: String,
-    /// The strategy that it is like: the floor of its kind, on the same file system, is its floor. A floor of no kind is
-    /// everybody's.
+    /// The strategy that it is like: the floor of its kind, on the same file system, is its floor. A floor of no kind
+    /// is everybody's.
     pub kind: String,
     /// Where they lie.
     pub fs: String,

@@ -1,9 +1,9 @@
 //! The image that everybody gets: a made-up one with the shape of a real one, or one that was read.
 //!
-//! What is made up is the same for every run with the same seed. The sizes of the made-up files, and how many directories
-//! and links there are for so many files, are those of a minimal Debian 12 (`debootstrap --variant=minbase`): 5,244 files
-//! of 22 KiB on average, half of them below 2.1 KiB. The content is random, so nothing on the way can compress it or find
-//! it twice.
+//! What is made up is the same for every run with the same seed. The sizes of the made-up files, and how many
+//! directories and links there are for so many files, are those of a minimal Debian 12 (`debootstrap
+//! --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random, so nothing
+//! on the way can compress it or find it twice.
 
 use std::fmt;
 use std::io::Read;
@@ -119,8 +119,8 @@ impl Image {
         &self.files
     }
 
-    /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a file
-    /// are the directories above it; so the same work over a large image and a small one is the same.
+    /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a
+    /// file are the directories above it; so the same work over a large image and a small one is the same.
     pub fn files_to_change(&self, count: u64, random: &mut Random) -> Vec<&File> {
         let depth = |file: &&File| file.path.components().count() == CHANGED_DEPTH;
         let mut files: Vec<&File> = self.files.iter().filter(depth).collect();

@@ -1,10 +1,9 @@
 //! Measures what strategies cost on this machine, so that nobody has to choose by hearsay.
 //!
-//! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Contestant`] does workloads: a
-//! [`Subject`] is a snapshotter with an image in it, the same for all, a [`Plain`] directory is the floor below them, and a
-//! [`peer::Peer`] is another tool.
-//! [`run`] takes every workload to every contestant and answers with figures; the command line prints them, and the
-//! benchmarks use the same workloads.
+//! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Contestant`] does
+//! workloads: a [`Subject`] is a snapshotter with an image in it, the same for all, a [`Plain`] directory is the floor
+//! below them, and a [`peer::Peer`] is another tool. [`run`] takes every workload to every contestant and answers with
+//! figures; the command line prints them, and the benchmarks use the same workloads.
 //!
 //! # Honest figures
 //! - Samples are interleaved: every round visits every contestant, and each round begins with another one. A machine
@@ -103,8 +102,9 @@ pub trait Contestant {
 pub struct Plan {
     /// The most rounds of each workload that count.
     pub samples: u64,
-    /// When all of it is to be over. Each workload has its share of the time that is left: it ends its rounds when that is
-    /// used up, though not before three rounds counted, unless these take three shares. After the end nobody's turn begins.
+    /// When all of it is to be over. Each workload has its share of the time that is left: it ends its rounds when that
+    /// is used up, though not before three rounds counted, unless these take three shares. After the end nobody's turn
+    /// begins.
     pub end: Option<Instant>,
 }
 
@@ -207,9 +207,9 @@ pub struct Figures {
     pub times_floor: Option<f64>,
 }
 
-/// Runs every workload on every contestant that does it, and answers with what was measured. `watch` hears of every turn and
-/// can end the run, as the plan does: what was measured by then is the answer, and workloads that were not begun are not
-/// in it.
+/// Runs every workload on every contestant that does it, and answers with what was measured. `watch` hears of every
+/// turn and can end the run, as the plan does: what was measured by then is the answer, and workloads that were not
+/// begun are not in it.
 ///
 /// A workload that fails on a contestant is not tried there again; the failure is that contestant's row.
 pub fn run(

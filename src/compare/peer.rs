@@ -1,13 +1,14 @@
 //! Other tools as contestants: what they are told, step by step.
 //!
-//! A [`Tool`] is a value: its command lines. A [`Peer`] is a tool in a directory of its own, with an image to work with. It
-//! does the workloads of which each step is a command, so that starting a process is part of everybody's figure; a step
-//! that a tool cannot do in earnest it leaves out.
+//! A [`Tool`] is a value: its command lines. A [`Peer`] is a tool in a directory of its own, with an image to work
+//! with. It does the workloads of which each step is a command, so that starting a process is part of everybody's
+//! figure; a step that a tool cannot do in earnest it leaves out.
 //!
 //! # Command lines
 //! Words with spaces between them. In each word stand `{dir}` for the directory that the peer keeps everything in,
-//! `{target}` for one to mount at, `{key}` and `{name}` for the writable snapshot and the layer of the round, `{strata}` for
-//! strata's own program, and `{layout}`, `{archive}`, `{layer}`, `{image}`, `{id}` and `{chain}` for what [`Archive`] has.
+//! `{target}` for one to mount at, `{key}` and `{name}` for the writable snapshot and the layer of the round,
+//! `{strata}` for strata's own program, and `{layout}`, `{archive}`, `{layer}`, `{image}`, `{id}` and `{chain}` for
+//! what [`Archive`] has.
 //!
 //! # Isolation
 //! Tools are told by options, files and variables to keep to their directory. Their processes are in process groups of

@@ -1,7 +1,7 @@
 //! The floor: the same work in a plain directory, without snapshots.
 //!
-//! Nobody can be faster who uses the same file system. What a plain directory cannot do (a snapshot, a layer, a diff) has
-//! no floor. The directory is made once and used over and over, so workloads leave it as they need it.
+//! Nobody can be faster who uses the same file system. What a plain directory cannot do (a snapshot, a layer, a diff)
+//! has no floor. The directory is made once and used over and over, so workloads leave it as they need it.
 
 use std::path::{Path, PathBuf};
 

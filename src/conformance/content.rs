@@ -1,9 +1,9 @@
 //! What a container sees in its root directory: the promises of a file system, asked through the kernel.
 //!
-//! Each case gets a writable snapshot on top of two committed ones, mounted nowhere ([`fixture`] says what is in them), and
-//! does in it what programs do. What it expects is what POSIX and Linux say of a plain file system. When it is through, the
-//! snapshot is committed, and a view of it must show the same tree: types, modes, owners, times, attributes, contents, hard
-//! links.
+//! Each case gets a writable snapshot on top of two committed ones, mounted nowhere ([`fixture`] says what is in them),
+//! and does in it what programs do. What it expects is what POSIX and Linux say of a plain file system. When it is
+//! through, the snapshot is committed, and a view of it must show the same tree: types, modes, owners, times,
+//! attributes, contents, hard links.
 //!
 //! # References
 //! POSIX.1-2024; the kernel's `filesystems/overlayfs.rst`; the issues that each case names.

@@ -1,5 +1,5 @@
-//! What every strategy must do alike, as values and judges: cases in groups ([`suite`]), the rules of layers, operations, a
-//! model of a store, random scripts.
+//! What every strategy must do alike, as values and judges: cases in groups ([`suite`]), the rules of layers,
+//! operations, a model of a store, random scripts.
 
 mod case;
 mod concurrency;

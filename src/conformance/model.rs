@@ -264,8 +264,8 @@ fn has_acl(tree: &Tree, path: &Path) -> bool {
 /// Whether an edit can be done, and leaves the same tree on every strategy.
 ///
 /// Two differences between strategies are theirs by nature, and scripts keep clear of them: overlayfs splits the hard
-/// links of a lower file when one name is written to, and moves a lower directory by copying it, which splits hard links
-/// that lead out of it.
+/// links of a lower file when one name is written to, and moves a lower directory by copying it, which splits hard
+/// links that lead out of it.
 fn possible(tree: &Tree, parent: Option<&Tree>, edit: &Edit) -> bool {
     let ty = |path: &Path| type_at(tree, path);
     let free = |path: &Path| ty(path).is_none() && makeable(tree, path);
@@ -388,8 +388,8 @@ fn whole_groups(old: &Tree, new: &Tree, letters: &mut BTreeMap<PathBuf, Letter>)
     }
 }
 
-/// A directory whose time alone differs is in the stream if something directly in it is. Deepest first: it may itself be
-/// what is in another.
+/// A directory whose time alone differs is in the stream if something directly in it is. Deepest first: it may itself
+/// be what is in another.
 fn dirs_with_changed_entries(old: &Tree, new: &Tree, letters: &mut BTreeMap<PathBuf, Letter>) {
     let dirs: Vec<_> = new.iter().filter(|named| named.inode.meta.node == Node::Dir).collect();
     for dir in dirs.iter().rev() {

@@ -369,7 +369,8 @@ fn rewrite(place: &Place) -> Result<()> {
 }
 
 /// `rename`, and where the file system will not move a directory, a copy, as mv makes it. A directory keeps its mtime:
-/// overlayfs moves one to a name that a lower has by exchanging it with the whiteout, which xfs takes for a change of it.
+/// overlayfs moves one to a name that a lower has by exchanging it with the whiteout, which xfs takes for a change of
+/// it.
 fn move_over(from: &Place, to: &Place) -> Result<()> {
     let before = from.dir.stat(&from.name)?;
     let directory = before.file_type == FileType::Dir;

@@ -1,8 +1,8 @@
 //! Random scripts of operations, done by strategies and by the model in lock step.
 //!
-//! After every operation the class of its answer is equal; after every commit the tree, the list of changes and (but in the
-//! model) the layer are; and the layer, applied to the parent, leaves no difference. A script that fails is made shorter
-//! as long as it fails, and printed as lines that can be read again.
+//! After every operation the class of its answer is equal; after every commit the tree, the list of changes and (but in
+//! the model) the layer are; and the layer, applied to the parent, leaves no difference. A script that fails is made
+//! shorter as long as it fails, and printed as lines that can be read again.
 
 mod runner;
 mod shrink;

@@ -1,11 +1,11 @@
 //! Every case of every group under one name, and how one snapshotter is held to it.
 //!
-//! A case needs nothing but the contract: a store of strata, a daemon behind its socket and a snapshotter of containerd are
-//! judged alike. It keeps to keys below a prefix of its own and removes them afterwards, so that it may run beside others.
-//! All of its snapshots carry the label by which containerd's garbage collector spares them.
+//! A case needs nothing but the contract: a store of strata, a daemon behind its socket and a snapshotter of containerd
+//! are judged alike. It keeps to keys below a prefix of its own and removes them afterwards, so that it may run beside
+//! others. All of its snapshots carry the label by which containerd's garbage collector spares them.
 //!
-//! What is expected is what a plain file system does and what the contract says. What a strategy does otherwise by nature
-//! stands in one table, with the reason; there such a failure is an [`Outcome::Deviation`].
+//! What is expected is what a plain file system does and what the contract says. What a strategy does otherwise by
+//! nature stands in one table, with the reason; there such a failure is an [`Outcome::Deviation`].
 
 use std::fmt;
 use std::sync::OnceLock;

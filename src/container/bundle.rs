@@ -201,8 +201,8 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
     Ok(mounts)
 }
 
-/// `/sys`. It shows devices of the network, so root of a user namespace may make a new one only for a network of its own;
-/// otherwise the container gets the one that is there.
+/// `/sys`. It shows devices of the network, so root of a user namespace may make a new one only for a network of its
+/// own; otherwise the container gets the one that is there.
 fn sys(network: Network) -> Result<BundleMount> {
     let (fstype, source, bound) = match network {
         Network::Host if probe::in_user_namespace()? => ("bind", "/sys", Some("rbind")),

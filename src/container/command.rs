@@ -18,12 +18,12 @@ const EXECUTABLE: u32 = 0o111;
 /// How many scripts may run one another: the kernel allows no more.
 const INTERPRETERS_MAX: usize = 5;
 
-/// Checks that the program of `process` is in the tree `root`, and what runs that, as far as it shows: what a mount covers,
-/// or a link leads to, the runtime may find where the tree has nothing.
+/// Checks that the program of `process` is in the tree `root`, and what runs that, as far as it shows: what a mount
+/// covers, or a link leads to, the runtime may find where the tree has nothing.
 ///
 /// # Errors
-/// `NotFound` naming what is missing, and where it was looked for; `FailedPrecondition` for what may not be executed; what
-/// the file system reports.
+/// `NotFound` naming what is missing, and where it was looked for; `FailedPrecondition` for what may not be executed;
+/// what the file system reports.
 pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Result<()> {
     let Some(name) = process.args.first() else { return Ok(()) };
     let mut search = Search { resolver: Resolver::new(root.try_clone()?), mounts, dir: Path::new(&process.dir) };

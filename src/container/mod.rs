@@ -1,14 +1,16 @@
 //! A command in a container, over the mounts of a snapshot, by a real OCI runtime.
 //!
 //! # What is private
-//! The mounts of the container are made in a mount namespace of the calling thread, below a [`Workplace`] in memory that
-//! also holds the bundle and the runtime's state. The runtime is the first process of a process namespace: whatever ends
-//! it, or the calling process, ends the container, and the kernel takes the rest away. Nothing is left on disk.
+//! The mounts of the container are made in a mount namespace of the calling thread, below a [`Workplace`] in memory
+//! that also holds the bundle and the runtime's state. The runtime is the first process of a process namespace:
+//! whatever ends it, or the calling process, ends the container, and the kernel takes the rest away. Nothing is left on
+//! disk.
 //!
 //! # What a container sees of the machine
-//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and the
-//! volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they are
-//! never part of a layer ([`mountpoints`]). Whoever keeps the snapshot is told of them before, for the case of a crash.
+//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and
+//! the volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they
+//! are never part of a layer ([`mountpoints`]). Whoever keeps the snapshot is told of them before, for the case of a
+//! crash.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
@@ -116,14 +118,14 @@ pub enum Streams {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 
-/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told what
-/// mount points will be made: after a crash [`take_away`] needs that.
+/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told
+/// what mount points will be made: after a crash [`take_away`] needs that.
 ///
 /// What the container wrote is in the snapshot then, and nothing is mounted any more.
 ///
 /// # Errors
-/// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be; what the runtime says
-/// if it cannot start the command; what `note` and the system calls report.
+/// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be; what the runtime
+/// says if it cannot start the command; what `note` and the system calls report.
 pub fn run(
     runtime: &Runtime,
     place: &Path,

@@ -1,9 +1,9 @@
 //! The directories and files that a container's mounts need, and that are no part of its tree.
 //!
-//! Those that are missing are found first, so that they can be noted where a crash does not take the note; then they are
-//! made, before the runtime would make them. Afterwards the ones that are still empty and unchanged go away again, and
-//! their parents get back the times that they had: of the tree's own if nothing else happened in them, otherwise of what
-//! happened last. If there was no afterwards, the note tells what to take away.
+//! Those that are missing are found first, so that they can be noted where a crash does not take the note; then they
+//! are made, before the runtime would make them. Afterwards the ones that are still empty and unchanged go away again,
+//! and their parents get back the times that they had: of the tree's own if nothing else happened in them, otherwise of
+//! what happened last. If there was no afterwards, the note tells what to take away.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -165,8 +165,8 @@ pub(super) fn note(missing: &[Missing]) -> String {
     missing.iter().map(line).collect()
 }
 
-/// Removes from `root` what `note` names and is as it was made, for a container that nobody was left to clear up behind.
-/// Directories keep the times that they have.
+/// Removes from `root` what `note` names and is as it was made, for a container that nobody was left to clear up
+/// behind. Directories keep the times that they have.
 ///
 /// # Errors
 /// `DataLoss` for what is no such note; what the file system reports.

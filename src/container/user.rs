@@ -1,7 +1,7 @@
 //! Users of an image: a name becomes numbers by the image's own `/etc/passwd` and `/etc/group`.
 //!
-//! Both files are a stranger's: they are opened beneath the root, links in them lead nowhere else, and they are read to a
-//! limit only.
+//! Both files are a stranger's: they are opened beneath the root, links in them lead nowhere else, and they are read to
+//! a limit only.
 //!
 //! # References
 //! OCI image specification, `config.md`, "User"; `passwd(5)`, `group(5)`.

@@ -1,7 +1,7 @@
 //! What containerd has to be told, by its version.
 //!
-//! A wrong entry is worse than none: 1.6 does not start with `type = "diff"`, and a snapshotter that claims `rebase` loses
-//! whiteouts. So the settings are printed rather than described.
+//! A wrong entry is worse than none: 1.6 does not start with `type = "diff"`, and a snapshotter that claims `rebase`
+//! loses whiteouts. So the settings are printed rather than described.
 //!
 //! # References
 //! containerd, `docs/PLUGINS.md`, `docs/transfer.md`, `plugins/proxy`.

@@ -106,8 +106,8 @@ impl Client {
         self.runtime.block_on(call).map(Response::into_inner).map_err(|status| convert::error(&status))
     }
 
-    /// Does `work` with what `key` shows, mounted nowhere. A view of what is committed stays until then: btrfs takes what
-    /// a mount shows away with its snapshot.
+    /// Does `work` with what `key` shows, mounted nowhere. A view of what is committed stays until then: btrfs takes
+    /// what a mount shows away with its snapshot.
     fn look(&self, key: &str, work: &mut dyn FnMut(&Dir) -> Result<()>) -> Result<()> {
         let open = |mounts: &[Mount]| mount::detached(mounts).map(|mount| Dir::from_fd(mount, key));
         if self.stat(key)?.kind != Kind::Committed {

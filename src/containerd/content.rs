@@ -1,9 +1,9 @@
 //! Blobs in containerd's content store, read and written by the synchronous core.
 //!
-//! containerd gives a call to its plugins the namespace and the lease that it has itself; they are passed on, so that what
-//! is read is the caller's, and what is written is not collected before the caller has a use for it. Some builds of it (those
-//! of Debian) do not; then the namespace is the one that containerd's metadata put in front of the snapshot's key, and what
-//! is written has no lease.
+//! containerd gives a call to its plugins the namespace and the lease that it has itself; they are passed on, so that
+//! what is read is the caller's, and what is written is not collected before the caller has a use for it. Some builds
+//! of it (those of Debian) do not; then the namespace is the one that containerd's metadata put in front of the
+//! snapshot's key, and what is written has no lease.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};

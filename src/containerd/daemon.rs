@@ -196,8 +196,8 @@ async fn accept(listener: tokio::net::UnixListener, accepted: mpsc::Sender<io::R
     }
 }
 
-/// Frees the space of removed snapshots, at the start and whenever `removals` says that there may be some, on a thread that
-/// stands back. It ends when nobody can say so any more, and what it answers hangs up then.
+/// Frees the space of removed snapshots, at the start and whenever `removals` says that there may be some, on a thread
+/// that stands back. It ends when nobody can say so any more, and what it answers hangs up then.
 fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
     let (running, ended) = channel();
     let work = move || {

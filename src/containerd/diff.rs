@@ -1,8 +1,9 @@
-//! The service `containerd.services.diff.v1.Diff`: layers by strata's own rules, from and into containerd's content store.
+//! The service `containerd.services.diff.v1.Diff`: layers by strata's own rules, from and into containerd's content
+//! store.
 //!
-//! containerd's own differ reads the mounts of a request to guess how the snapshots lie on disk. Here they are compared,
-//! as a whole, with what strata hands out: they are a snapshot's or they are not, and if not the answer is `Unimplemented`,
-//! upon which containerd asks its next differ. Nothing of them is parsed.
+//! containerd's own differ reads the mounts of a request to guess how the snapshots lie on disk. Here they are
+//! compared, as a whole, with what strata hands out: they are a snapshot's or they are not, and if not the answer is
+//! `Unimplemented`, upon which containerd asks its next differ. Nothing of them is parsed.
 //!
 //! What is applied is on disk before the answer, for containerd commits inside a transaction of its own database.
 //!
@@ -54,8 +55,8 @@ pub(super) struct Differ {
 }
 
 impl Differ {
-    /// Serves the layers of `store`, with blobs in the content store of the containerd that listens at `containerd`. Call
-    /// it within a runtime.
+    /// Serves the layers of `store`, with blobs in the content store of the containerd that listens at `containerd`.
+    /// Call it within a runtime.
     pub fn new(store: Arc<Store>, containerd: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self> {
         let containerd = containerd.map(content::connect).transpose()?;
         Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX, metrics) })

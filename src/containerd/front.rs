@@ -1,7 +1,7 @@
 //! What every call passes on its way in and out, whatever service it is for.
 //!
-//! The deadline of the caller (`grpc-timeout`) is kept here, and answered by its own code. A call that no service gets to
-//! see has its line in the log from here: what is no message, or too long, or for a method that there is not.
+//! The deadline of the caller (`grpc-timeout`) is kept here, and answered by its own code. A call that no service gets
+//! to see has its line in the log from here: what is no message, or too long, or for a method that there is not.
 //!
 //! # References
 //! gRPC, `doc/PROTOCOL-HTTP2.md` ("Timeout", "Responses"), `doc/statuscodes.md`.
@@ -24,7 +24,8 @@ const DIGITS_MAX: usize = 8;
 /// How much earlier than asked for the answer is: tonic watches the same header, and would say `Cancelled`.
 const MARGIN: Duration = Duration::from_millis(1);
 
-/// Passes `request` on. What is under way when its deadline comes is dropped; see [`super::pool`] for what becomes of it.
+/// Passes `request` on. What is under way when its deadline comes is dropped; see [`super::pool`] for what becomes of
+/// it.
 pub(super) async fn pass(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let answer = match deadline(request.headers()) {

@@ -1,6 +1,7 @@
 //! Figures for Prometheus: how many calls, how they ended, how long they took, what is under way, what the store holds.
 //!
-//! They are served by HTTP on a loopback address or a unix socket, so that nobody but the machine's own collector sees them.
+//! They are served by HTTP on a loopback address or a unix socket, so that nobody but the machine's own collector sees
+//! them.
 //!
 //! | name | kind | labels |
 //! |---|---|---|

@@ -44,7 +44,8 @@ impl Pool {
     }
 }
 
-/// What a caller is told of an error that is in the log already: it is the status's source, which stays in this process.
+/// What a caller is told of an error that is in the log already: it is the status's source, which stays in this
+/// process.
 fn told(error: Error) -> Status {
     let mut status = convert::status(&error);
     status.set_source(Arc::new(error));

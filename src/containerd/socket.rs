@@ -5,8 +5,8 @@
 //! there is left as it is, unless others may write to it: they could put a socket of their own in the place.
 //!
 //! # What is in the way
-//! A socket that nobody listens on was left by a daemon that died, and goes. Anything else stays, and is named. Two that
-//! start at the same time take turns by a lock on the directory.
+//! A socket that nobody listens on was left by a daemon that died, and goes. Anything else stays, and is named. Two
+//! that start at the same time take turns by a lock on the directory.
 //!
 //! # References
 //! `unix(7)` (the mode of a socket is that of its descriptor at `bind`; a path has at most 107 bytes), `flock(2)`.
@@ -41,8 +41,8 @@ pub(super) struct Socket {
 /// Listens at `path`, which is absolute, without blocking.
 ///
 /// # Errors
-/// `InvalidArgument` for a path that is too long; `FailedPrecondition` if somebody listens there (the message says which
-/// process), if something else is there, or if others may write to the directory.
+/// `InvalidArgument` for a path that is too long; `FailedPrecondition` if somebody listens there (the message says
+/// which process), if something else is there, or if others may write to the directory.
 pub(super) fn listen(path: &Path) -> Result<(UnixListener, Socket)> {
     let bytes = path.as_os_str().len();
     if bytes > PATH_BYTES_MAX {

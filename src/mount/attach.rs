@@ -40,9 +40,9 @@ const BUSY_PAUSE_MAX: Duration = Duration::from_millis(128);
 ///
 /// # Errors
 /// `NotFound` if `target` or a directory of a mount is missing; `InvalidArgument` for a mount that can never be made
-/// (the message names what is wrong with which directory); `FailedPrecondition` if a directory's state forbids it, or if
-/// what should be writable is not; `PermissionDenied` without root and outside a user namespace; `Unsupported` where the
-/// kernel or the file system cannot do it.
+/// (the message names what is wrong with which directory); `FailedPrecondition` if a directory's state forbids it, or
+/// if what should be writable is not; `PermissionDenied` without root and outside a user namespace; `Unsupported` where
+/// the kernel or the file system cannot do it.
 pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
     attach_each(mounts, target, make)
 }

@@ -32,8 +32,9 @@ impl Mounted {
         Ok(Self { target, layers: mounts.len(), marks: Vec::new() })
     }
 
-    /// The same where nothing that is written has to survive a power cut, or will be brought to disk as a whole: no call in
-    /// an overlay waits for the disk, nor does the unmount. A crash leaves an upper that cannot be mounted again.
+    /// The same where nothing that is written has to survive a power cut, or will be brought to disk as a whole: no
+    /// call in an overlay waits for the disk, nor does the unmount. A crash leaves an upper that cannot be mounted
+    /// again.
     ///
     /// # Errors
     /// As [`attach`].

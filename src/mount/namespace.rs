@@ -41,8 +41,8 @@ pub(super) fn make_own() -> Result<()> {
         .at("make private the mounts of the new namespace at", "/")
 }
 
-/// Makes the calling process root of a user namespace of its own, and of a mount namespace in it. Its own user and group
-/// are the only ones that it has there. It must have a single thread.
+/// Makes the calling process root of a user namespace of its own, and of a mount namespace in it. Its own user and
+/// group are the only ones that it has there. It must have a single thread.
 ///
 /// # Errors
 /// `PermissionDenied` where users may not make such namespaces; `InvalidArgument` with several threads.

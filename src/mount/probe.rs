@@ -23,8 +23,8 @@ use crate::sys;
 /// What the names of the directories begin with in which things are tried. A crash can leave one behind.
 pub const TRIAL_PREFIX: &str = ".strata-probe-";
 
-/// The inode number of the first user namespace (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`): its map of ids looks
-/// like that of any other which maps every id to itself.
+/// The inode number of the first user namespace (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`): its map of ids
+/// looks like that of any other which maps every id to itself.
 const INITIAL_INODE: u64 = 0xEFFF_FFFD;
 
 /// How much of a file is shared to see whether it can be: a block of any file system.

@@ -139,10 +139,12 @@ impl Scratch {
         Some(Path::new("/sys/class/block").join(Path::new(device).file_name()?).join("stat"))
     }
 
-    /// Unmounts it and mounts it again, so that nothing of it is in the caches of file systems. Its bytes stay in memory.
+    /// Unmounts it and mounts it again, so that nothing of it is in the caches of file systems. Its bytes stay in
+    /// memory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something in it is open or mounted; `Unsupported` for a tmpfs, which would be empty then.
+    /// `FailedPrecondition` if something in it is open or mounted; `Unsupported` for a tmpfs, which would be empty
+    /// then.
     pub fn chill(&self) -> Result<()> {
         let Some((_, device)) = &self.device else {
             return Err(Error::unsupported("a tmpfs is nothing but a cache: it cannot be cold"));

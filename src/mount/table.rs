@@ -43,8 +43,8 @@ struct Entry<'a> {
 /// it elsewhere, that are mounted on it or below, and overlays of which it is or contains an upper, work or lower
 /// directory. A directory that does not exist has no users.
 ///
-/// Mounts in other namespaces are not seen, nor are layers that an overlay was given by a path relative to its mounter's
-/// working directory.
+/// Mounts in other namespaces are not seen, nor are layers that an overlay was given by a path relative to its
+/// mounter's working directory.
 ///
 /// # Errors
 /// What the system calls report.

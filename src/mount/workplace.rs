@@ -8,9 +8,9 @@ use rustix::mount::UnmountFlags;
 use super::{attach, namespace};
 use crate::error::{Context, Result};
 
-/// A small tmpfs, mounted over a directory in a fresh mount namespace of the calling thread: several threads may have one
-/// at the same directory. Whatever is mounted below it later is in nobody else's way, and goes with the last process of
-/// the namespace, however that dies.
+/// A small tmpfs, mounted over a directory in a fresh mount namespace of the calling thread: several threads may have
+/// one at the same directory. Whatever is mounted below it later is in nobody else's way, and goes with the last
+/// process of the namespace, however that dies.
 #[derive(Debug)]
 pub struct Workplace {
     path: PathBuf,

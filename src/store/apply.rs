@@ -24,9 +24,10 @@ impl Store {
         self.apply_with(key, true, &mut |sink| produce(sink).map(|()| None))
     }
 
-    /// As [`Store::apply_layer`], into a snapshot of which others may have the mounts. `produce` answers with the DiffID,
-    /// and the snapshot has it once it is committed under the ChainID that the layer has on top of the parent's (what
-    /// is before a last slash does not count): then whoever commits it says that it is this layer and nothing else.
+    /// As [`Store::apply_layer`], into a snapshot of which others may have the mounts. `produce` answers with the
+    /// DiffID, and the snapshot has it once it is committed under the ChainID that the layer has on top of the parent's
+    /// (what is before a last slash does not count): then whoever commits it says that it is this layer and nothing
+    /// else.
     ///
     /// # Errors
     /// As [`Snapshotter::apply`](crate::Snapshotter::apply).

@@ -10,8 +10,8 @@ use crate::mount::{self, Mount};
 use crate::snapshotter::{Kind, Snapshotter};
 use crate::tree::Dir;
 
-/// The label of a snapshot in which a container runs, with the mount points that were made for it and are no part of the
-/// snapshot.
+/// The label of a snapshot in which a container runs, with the mount points that were made for it and are no part of
+/// the snapshot.
 pub(super) const MOUNT_POINTS: &str = "strata/mount-points";
 
 /// The right to write to an active snapshot, until it is dropped. A crash gives the snapshot back.
@@ -26,8 +26,8 @@ pub struct Claim<'a> {
 }
 
 impl Store {
-    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. A writer whose mounts no table shows, or
-    /// one that lives in another mount namespace, is safe with this alone.
+    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. A writer whose mounts no table
+    /// shows, or one that lives in another mount namespace, is safe with this alone.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, or another call works on it.
@@ -55,8 +55,8 @@ impl Store {
 }
 
 impl Store {
-    /// Removes the active snapshot `key`, which nobody needs any more. One of [`Store::prepare_layer`] goes without a wait
-    /// for the disk: a power cut takes it anyhow.
+    /// Removes the active snapshot `key`, which nobody needs any more. One of [`Store::prepare_layer`] goes without a
+    /// wait for the disk: a power cut takes it anyhow.
     ///
     /// # Errors
     /// As [`Snapshotter::remove`].
@@ -89,8 +89,8 @@ impl Claim<'_> {
         &self.mounts
     }
 
-    /// Notes mount points that will be made in it ([`container::run`]), until this is dropped. Durable when it returns: if
-    /// this process ends before, recovery takes them away.
+    /// Notes mount points that will be made in it ([`container::run`]), until this is dropped. Durable when it returns:
+    /// if this process ends before, recovery takes them away.
     ///
     /// # Errors
     /// What the database reports.
@@ -100,8 +100,8 @@ impl Claim<'_> {
     }
 }
 
-/// Takes away what a container left in `row` that ended with its strata, as [`Claim::note`] says. Nobody else touches the
-/// row as long as it is claimed.
+/// Takes away what a container left in `row` that ended with its strata, as [`Claim::note`] says. Nobody else touches
+/// the row as long as it is claimed.
 pub(super) fn take_away_mount_points(store: &Store, row: &Row) -> Result<()> {
     let found = store.meta.view(|tx| match rows::label(tx, row.row, MOUNT_POINTS)? {
         None => Ok(None),

@@ -41,8 +41,9 @@ struct ReservedName {
     layer: Option<DiffId>,
 }
 
-/// The layer that was applied to an active snapshot, if `name` is what a snapshot of it is called on top of `parent`: its
-/// ChainID, behind whatever a client puts before a slash. Any other name promises nothing of what was written besides.
+/// The layer that was applied to an active snapshot, if `name` is what a snapshot of it is called on top of `parent`:
+/// its ChainID, behind whatever a client puts before a slash. Any other name promises nothing of what was written
+/// besides.
 fn layer_by_name(applied: DiffId, name: &str, parent: Option<&str>) -> Option<DiffId> {
     let chain = |name: &str| name.rsplit('/').next().and_then(|last| last.parse().ok()).map(ChainId);
     let expected = match parent {
@@ -64,7 +65,8 @@ impl Store {
         let reserved = self.meta.transact(Level::Relaxed, |tx| {
             let reserved = self.reserve_name(tx, name, key, &worker)?;
             if terms.diff_id.or(reserved.layer).is_none() && reserved.active.diff_id.is_some() {
-                // Its stream goes before anything is published: a commit that fails must not leave one without the other.
+                // Its stream goes before anything is published: a commit that fails must not leave one without the
+                // other.
                 rows::set_diff_id(tx, reserved.active.row, None)?;
             }
             Ok::<_, Failed>(reserved)

@@ -76,7 +76,8 @@ impl Store {
     }
 
     /// Makes the active snapshot `key` for this process to put a layer of an image together in. Unlike one of
-    /// [`Snapshotter::prepare`] it does not wait for the disk, and goes away if the process ends before it is committed.
+    /// [`Snapshotter::prepare`] it does not wait for the disk, and goes away if the process ends before it is
+    /// committed.
     ///
     /// # Errors
     /// As [`Snapshotter::prepare`].
@@ -203,8 +204,8 @@ impl Store {
         Ok(self.mounts_of(wanted.kind, &site.stack(id))?)
     }
 
-    /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and needs
-    /// no space: the number was free again meanwhile, and whoever made something at it has a row by then.
+    /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and
+    /// needs no space: the number was free again meanwhile, and whoever made something at it has a row by then.
     fn undo(&self, made: Option<Id>) {
         let Some(id) = made else { return };
         let undone = self.meta.transact(Level::Relaxed, |tx| {
@@ -239,8 +240,8 @@ impl Store {
         })
     }
 
-    /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more when
-    /// they are gone, however long that takes: without it the call would fail.
+    /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more
+    /// when they are gone, however long that takes: without it the call would fail.
     fn create_with_room(&self, id: Id, parents: &[Id]) -> Result<()> {
         let full = match self.backend.create(id, parents) {
             Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT)) => error,
@@ -269,8 +270,8 @@ fn is_bare(kind: Kind, has_parent: bool) -> bool {
     kind == Kind::View && has_parent
 }
 
-/// Lets `make` make something at `id`, or where something is in the way at the one that `next` answers. Answers with the
-/// one that it was.
+/// Lets `make` make something at `id`, or where something is in the way at the one that `next` answers. Answers with
+/// the one that it was.
 fn at_free_id<E: From<Error>>(
     mut id: Id,
     make: impl Fn(Id) -> Result<()>,

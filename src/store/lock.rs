@@ -2,8 +2,8 @@
 //!
 //! A process that changes the store makes an unnamed file, locks it, and only then gives it a name: whoever sees the
 //! name can tell by the lock alone whether its process lives. A pid would be used again; a lock ends with its process,
-//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile, and the
-//! time: rows may outlive the file that they name, and inode numbers are given again.
+//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile, and
+//! the time: rows may outlive the file that they name, and inode numbers are given again.
 //!
 //! # References
 //! `fcntl_locking(2)`, open file description locks; `open(2)`, `O_TMPFILE`.
@@ -24,7 +24,8 @@ use crate::tree::Dir;
 /// The lock that one drainer of the trash holds.
 const DRAIN: &str = "drain";
 
-/// The lock that the daemon of an owner holds, before a digest of the owner: any string may be one, and a file name not.
+/// The lock that the daemon of an owner holds, before a digest of the owner: any string may be one, and a file name
+/// not.
 const DAEMON: &str = "daemon-";
 
 /// The lock that one recovery holds.

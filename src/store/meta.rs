@@ -4,7 +4,8 @@
 //! said at [`SCHEMA`], and the statements stand with the operations that need them.
 //!
 //! # Invariants
-//! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work but a few system calls that wait for nothing.
+//! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work but a few system calls that wait for
+//!   nothing.
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.
@@ -45,12 +46,12 @@ pub const FORMAT: usize = MIGRATIONS.len();
 /// Version 1.
 ///
 /// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 claimed
-/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit under way will give); `worker` is the lock file of
-/// the process that has it in work; `durable` is 0 while its content may be lost with the power; `origin` is 1 where an
-/// image needed it, so that `gc` may free it, 0 where a user or a client named it; a ready row with a `worker` is held by
-/// an import that has not named its image yet. Times are nanoseconds since 1970.
-/// `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot.
-/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
+/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit under way will
+/// give); `worker` is the lock file of the process that has it in work; `durable` is 0 while its content may be lost
+/// with the power; `origin` is 1 where an image needed it, so that `gc` may free it, 0 where a user or a client named
+/// it; a ready row with a `worker` is held by an import that has not named its image yet. Times are nanoseconds since
+/// 1970. `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot. `trash`: ids
+/// whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
 const SCHEMA: &str = "
 CREATE TABLE snapshot (
     row INTEGER PRIMARY KEY,
@@ -96,8 +97,8 @@ INSERT INTO setting VALUES ('next_id', 1);
 
 /// Version 2.
 ///
-/// `step`: the build cache; `digest` is of what a step depends on, `top` the snapshot after it, `layer_bytes` the length of
-/// the layer that it made, NULL if it changed nothing.
+/// `step`: the build cache; `digest` is of what a step depends on, `top` the snapshot after it, `layer_bytes` the
+/// length of the layer that it made, NULL if it changed nothing.
 const STEPS: &str = "
 CREATE TABLE step (
     owner TEXT NOT NULL,

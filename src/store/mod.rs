@@ -10,15 +10,15 @@
 //! ```
 //!
 //! # How a change is made
-//! Reserve (a relaxed transaction: a row *creating* or *committing*) - work on the file system, outside any transaction -
-//! bring the data to disk - publish (a durable transaction). So a long copy keeps nobody from the database, and what
-//! the database calls durable is complete on disk. Where the work is a few system calls, all is one transaction. A failure
-//! takes the reservation back; a crash leaves that to recovery (`recover.rs`). Ids only grow, and what no row names may be
-//! removed.
+//! Reserve (a relaxed transaction: a row *creating* or *committing*) - work on the file system, outside any transaction
+//! - bring the data to disk - publish (a durable transaction). So a long copy keeps nobody from the database, and what
+//! the database calls durable is complete on disk. Where the work is a few system calls, all is one transaction. A
+//! failure takes the reservation back; a crash leaves that to recovery (`recover.rs`). Ids only grow, and what no row
+//! names may be removed.
 //!
 //! # Owners
-//! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only: the
-//! garbage collector of a containerd removes every snapshot that it does not know.
+//! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only:
+//! the garbage collector of a containerd removes every snapshot that it does not know.
 
 mod apply;
 mod check;
@@ -108,8 +108,8 @@ pub struct Store {
     root: PathBuf,
     /// Open from the start, so that `syncfs` also reports write errors that happened in between.
     root_fd: OwnedFd,
-    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost: so one
-    /// asks at a time.
+    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost: so
+    /// one asks at a time.
     lost_writes: Mutex<bool>,
     /// Whether this handle committed with [`Flush::Later`] since the last [`Store::sync`].
     owes_sync: AtomicBool,
@@ -239,8 +239,8 @@ impl Store {
         self.sync_file_system()
     }
 
-    /// Brings all that was written to the store's file system to disk. After a failure there is no later success: what was
-    /// written before it, by whatever call, may be lost.
+    /// Brings all that was written to the store's file system to disk. After a failure there is no later success: what
+    /// was written before it, by whatever call, may be lost.
     fn sync_file_system(&self) -> Result<()> {
         let mut lost = self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner);
         if *lost {
@@ -313,9 +313,9 @@ impl Store {
         Ok(Dir::from_fd(mount, key))
     }
 
-    /// Does what needs the directories of `row` and its parents. A power cut may have taken an empty one, which the first
-    /// change of a process makes again; what is missing still is lost, and no caller is to think that there is no such
-    /// snapshot.
+    /// Does what needs the directories of `row` and its parents. A power cut may have taken an empty one, which the
+    /// first change of a process makes again; what is missing still is lost, and no caller is to think that there is no
+    /// such snapshot.
     fn on_disk<T>(&self, row: &Row, work: impl Fn() -> Result<T>) -> Result<T> {
         match work() {
             Err(error) if error.kind() == ErrorKind::NotFound => self.begin().map(drop)?,
@@ -345,8 +345,8 @@ impl Store {
     }
 
     /// The active snapshot or view that has the mounts for which `is_it` answers true. They follow from what a snapshot
-    /// stands on, so nothing is kept of what was handed out, and the newest are tried first: who asks has just made one.
-    /// Several views of one parent may have the same.
+    /// stands on, so nothing is kept of what was handed out, and the newest are tried first: who asks has just made
+    /// one. Several views of one parent may have the same.
     ///
     /// # Errors
     /// What the database reports.
@@ -384,8 +384,8 @@ impl Store {
         self.meta.transact(self.level(Flush::Now), |tx| known.iter().try_for_each(|known| rows::vouch(tx, *known)))
     }
 
-    /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at, since
-    /// everything else is done by an owner to its own.
+    /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at,
+    /// since everything else is done by an owner to its own.
     ///
     /// # Errors
     /// `InvalidArgument` for a bad filter; what `visit` returns.

@@ -1,12 +1,12 @@
 //! Clearing up: behind processes that died, behind a power cut, behind removals.
 //!
 //! # Recovery
-//! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in `run/`
-//! or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before* the database is read: a directory that was
-//! there and has no row afterwards is debris, however many others make and remove snapshots meanwhile, because a row
-//! comes before its directory or in the write transaction in which it is made, after which recovery's own begins, and ids
-//! are never used twice. Nothing is deleted by recovery itself, but the mount points
-//! of containers that died with their strata; a transaction puts all else into the trash first.
+//! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in
+//! `run/` or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before*
+//! the database is read: a directory that was there and has no row afterwards is debris, however many others make and
+//! remove snapshots meanwhile, because a row comes before its directory or in the write transaction in which it is
+//! made, after which recovery's own begins, and ids are never used twice. Nothing is deleted by recovery itself, but
+//! the mount points of containers that died with their strata; a transaction puts all else into the trash first.
 //!
 //! # Trash
 //! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
@@ -116,8 +116,8 @@ fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     }
 }
 
-/// Takes out of `row` what a container that died left of strata's. Where that cannot be done, what is left is nothing but
-/// empty directories and files, and keeps nobody from the snapshot.
+/// Takes out of `row` what a container that died left of strata's. Where that cannot be done, what is left is nothing
+/// but empty directories and files, and keeps nobody from the snapshot.
 fn try_to_take_away(store: &Store, row: &Row) {
     if row.is_unfinished_layer() || row.kind != Kind::Active {
         return;
@@ -138,8 +138,8 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put something
-/// else there) keeps nobody from the others, nor from removing it.
+/// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put
+/// something else there) keeps nobody from the others, nor from removing it.
 fn try_to_make_again(store: &Store, id: Id, booted: bool) {
     if let Err(error) = make_again_alone(store, id, booted) {
         tracing::error!(%id, why = error.chain(), "a snapshot is not whole on disk");
@@ -157,8 +157,8 @@ pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
     make_again_alone(store, id, false)
 }
 
-/// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an active
-/// snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
+/// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an
+/// active snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
 fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
     let is_there = dir.try_exists().at("look for", &dir)?;
@@ -196,8 +196,8 @@ pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
 }
 
 impl Store {
-    /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that was
-    /// claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
+    /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that
+    /// was claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
     /// change, or after this process by a recovery.
     pub(super) fn let_go(&self, rows: &[i64]) {
         let mut all = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
@@ -224,8 +224,8 @@ impl Store {
         })
     }
 
-    /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true, unless somebody is at it. It
-    /// stops between two entries of a snapshot, of which the rest is freed by the next call; every call gets on.
+    /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true, unless somebody is at it.
+    /// It stops between two entries of a snapshot, of which the rest is freed by the next call; every call gets on.
     ///
     /// # Errors
     /// The first failure; the others were tried all the same.
@@ -295,8 +295,8 @@ impl Store {
         }
     }
 
-    /// Removes the snapshots that images needed and nothing uses any more, and frees all space that can be freed. What a
-    /// user or a client named stays.
+    /// Removes the snapshots that images needed and nothing uses any more, and frees all space that can be freed. What
+    /// a user or a client named stays.
     ///
     /// # Errors
     /// The first failure; the rest was tried all the same.

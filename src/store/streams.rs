@@ -1,7 +1,8 @@
-//! `streams/<id>.zst`: how the layer that the snapshot `id` was made from was spelled ([`crate::changeset::recording`]).
+//! `streams/<id>.zst`: how the layer that the snapshot `id` was made from was spelled
+//! ([`crate::changeset::recording`]).
 //!
-//! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably; it goes
-//! with its id, whoever removes that.
+//! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably; it
+//! goes with its id, whoever removes that.
 
 use std::fs::File;
 use std::io::ErrorKind as IoKind;

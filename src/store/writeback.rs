@@ -1,7 +1,7 @@
 //! Having the disk begin before it is waited for.
 //!
-//! The kernel leaves what is written in memory for half a minute; a `syncfs` at the end of a large import then waits for
-//! all of it. One that is made every now and then, beside the work, leaves little to the last one.
+//! The kernel leaves what is written in memory for half a minute; a `syncfs` at the end of a large import then waits
+//! for all of it. One that is made every now and then, beside the work, leaves little to the last one.
 //!
 //! It goes through a descriptor of its own: the kernel tells each descriptor of an error that it met, and the one that
 //! matters is the last sync's.
@@ -19,8 +19,8 @@ use crate::tree::Dir;
 const STEP_BYTES: u64 = 128 << 20;
 
 impl Store {
-    /// Does `work`, which tells how many bytes it writes, and has them written back meanwhile. It makes nothing durable:
-    /// [`Store::sync`] does. Nothing is written back for a store that does not wait for the disk.
+    /// Does `work`, which tells how many bytes it writes, and has them written back meanwhile. It makes nothing
+    /// durable: [`Store::sync`] does. Nothing is written back for a store that does not wait for the disk.
     ///
     /// # Errors
     /// `ResourceExhausted` if no thread can be started; what `work` reports.

@@ -1,7 +1,7 @@
 //! btrfs's own ioctls: subvolumes, snapshots, and the search in its trees.
 //!
-//! Every function takes descriptors and gives values. What the kernel writes into a buffer is parsed with checked bounds;
-//! an answer that does not parse is `EPROTO`. Items are little-endian as on disk, search headers are native.
+//! Every function takes descriptors and gives values. What the kernel writes into a buffer is parsed with checked
+//! bounds; an answer that does not parse is `EPROTO`. Items are little-endian as on disk, search headers are native.
 //!
 //! Invariant: no path of more than one component is ever resolved. A directory inside a subvolume is reached by its
 //! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
@@ -78,7 +78,8 @@ pub(crate) fn create_subvolume(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), 
     unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SUBVOL_CREATE_V2 }, _>::new(args)) }
 }
 
-/// Makes `name` in `dir` a snapshot of the subvolume `source`: what it is at this moment, on disk when the call returns.
+/// Makes `name` in `dir` a snapshot of the subvolume `source`: what it is at this moment, on disk when the call
+/// returns.
 pub(crate) fn snapshot(dir: BorrowedFd<'_>, name: &OsStr, source: BorrowedFd<'_>, frozen: bool) -> Result<(), Errno> {
     let flags = if frozen { raw::BTRFS_SUBVOL_RDONLY } else { 0 };
     let args = volume_args(name, source.as_raw_fd().into(), flags)?;

@@ -35,8 +35,8 @@ impl Mapping {
         if address == libc::MAP_FAILED { Err(last_error()) } else { Ok(Self { address, length }) }
     }
 
-    /// The bytes that the mapping shows now. Others may write to them meanwhile, and cut the file: so it is the kernel that
-    /// reads, which then answers with an error.
+    /// The bytes that the mapping shows now. Others may write to them meanwhile, and cut the file: so it is the kernel
+    /// that reads, which then answers with an error.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
         File::open("/proc/self/mem")?.read_exact_at(&mut bytes, self.address as u64)?;

@@ -14,8 +14,9 @@ use nix::sched::{CloneFlags, unshare};
 /// Where control groups are mounted, by convention.
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
 
-/// Starts `command` as the first process of a new process namespace, with a mount namespace in which `/proc` shows it, no
-/// signal blocked. Whatever kills it kills all that it started, and the kernel kills it when the calling thread ends.
+/// Starts `command` as the first process of a new process namespace, with a mount namespace in which `/proc` shows it,
+/// no signal blocked. Whatever kills it kills all that it started, and the kernel kills it when the calling thread
+/// ends.
 ///
 /// The calling thread can start neither threads nor another such child afterwards: it should be one for this purpose.
 /// Its mounts must be private.
@@ -35,8 +36,9 @@ fn become_init() -> io::Result<()> {
     // SAFETY: a plain value.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"proc", c"/proc")?;
-    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. In a user namespace
-    // it takes a namespace of them, too; whoever may not mount this all the same goes on with what the machine has.
+    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. In a user
+    // namespace it takes a namespace of them, too; whoever may not mount this all the same goes on with what the
+    // machine has.
     if !has_cgroup2() && mount(c"cgroup2", CGROUPS).is_err() {
         // SAFETY: a plain value.
         let _ = check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).and_then(|()| mount(c"cgroup2", CGROUPS));

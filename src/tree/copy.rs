@@ -4,8 +4,8 @@
 //! numbers, sockets, every extended attribute that can be set. Not kept: atime, inode flags (`chattr`).
 //!
 //! The work is divided by directory: whoever takes a directory makes all that is directly in it, queues its
-//! subdirectories, and sets its attributes last, when nothing will be made in it any more. Both sides of a directory are
-//! opened anew from the two roots, so that the queue holds paths and no descriptors.
+//! subdirectories, and sets its attributes last, when nothing will be made in it any more. Both sides of a directory
+//! are opened anew from the two roots, so that the queue holds paths and no descriptors.
 //!
 //! Invariants: no link is followed on either side; the source is only read, and its atimes stay where the caller may
 //! keep them; the first error stops all workers.

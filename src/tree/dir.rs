@@ -165,8 +165,8 @@ impl Dir {
 
     /// Opens `path` below this directory by `openat2`, which may follow links that stay within, as `resolve` says.
     ///
-    /// A path with `..`, be it in a link, is tried again where something was moved or mounted on the machine meanwhile: the
-    /// kernel then cannot tell whether it left the directory.
+    /// A path with `..`, be it in a link, is tried again where something was moved or mounted on the machine meanwhile:
+    /// the kernel then cannot tell whether it left the directory.
     pub(crate) fn open_within(
         &self,
         path: &Path,

@@ -348,8 +348,8 @@ impl Inodes {
         false
     }
 
-    /// Makes them durable, below the same `dir`. Answers false if a `syncfs` has to: also for a file that the caller may
-    /// not open.
+    /// Makes them durable, below the same `dir`. Answers false if a `syncfs` has to: also for a file that the caller
+    /// may not open.
     ///
     /// # Errors
     /// What `fsync` reports: then nothing may be assumed to be on disk.

@@ -1,8 +1,8 @@
 //! What a strategy knows of a change only narrows what is compared: its answer is that of the walk of both trees.
 //!
-//! Random scripts of dense edits on trees in which much is equal or linked, so that a hint that leaves something out shows.
-//! Unlike in lock step there is no model and nothing that scripts keep clear of: an edit that the file system refuses is
-//! none, and strategies may differ from one another. Only the two answers of one store must not.
+//! Random scripts of dense edits on trees in which much is equal or linked, so that a hint that leaves something out
+//! shows. Unlike in lock step there is no model and nothing that scripts keep clear of: an edit that the file system
+//! refuses is none, and strategies may differ from one another. Only the two answers of one store must not.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -303,8 +303,8 @@ fn all_names_of_an_inode_are_emitted() {
     });
 }
 
-/// A name that no whiteout can spell makes its directory opaque in a layer: an inode that it keeps is emitted under all its
-/// names, also those in directories that nobody touched.
+/// A name that no whiteout can spell makes its directory opaque in a layer: an inode that it keeps is emitted under all
+/// its names, also those in directories that nobody touched.
 #[test]
 fn what_an_opaque_directory_keeps_is_emitted_under_all_its_names() {
     let time = Timestamp { seconds: 7, nanos: 0 };

@@ -1,8 +1,8 @@
 //! Several processes of several threads on one store, some of which are killed in the middle of whatever they do.
 //!
-//! Each thread makes random calls on keys of its own and on parents of all, mounts and writes, walks, looks at what others
-//! committed, collects garbage, and writes down what it is about to do and what was
-//! acknowledged. Afterwards the store must hold exactly that, but for the one call of each thread that nobody answered.
+//! Each thread makes random calls on keys of its own and on parents of all, mounts and writes, walks, looks at what
+//! others committed, collects garbage, and writes down what it is about to do and what was acknowledged. Afterwards the
+//! store must hold exactly that, but for the one call of each thread that nobody answered.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};

@@ -1,7 +1,8 @@
-//! Somebody swaps directories for links while a layer is applied: the worst that a directory can do which is not private.
+//! Somebody swaps directories for links while a layer is applied: the worst that a directory can do which is not
+//! private.
 //!
-//! The store's own directories are (0700, and mounts that nobody else sees), so this holds the applier alone to what its
-//! documentation says: nothing outside its root is written, whatever happens to the names below it.
+//! The store's own directories are (0700, and mounts that nobody else sees), so this holds the applier alone to what
+//! its documentation says: nothing outside its root is written, whatever happens to the names below it.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,7 @@
 //! A Dockerfile of three stages on a real distribution: packages, a compiler, a slim result.
 //!
-//! The base is the lowest layer of the image that `support/real-image.sh` makes from the distribution's own packages. The
-//! packages that are installed come from the machine's own apt sources.
+//! The base is the lowest layer of the image that `support/real-image.sh` makes from the distribution's own packages.
+//! The packages that are installed come from the machine's own apt sources.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

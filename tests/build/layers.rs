@@ -249,7 +249,8 @@ fn mounts_of_a_command() {
     assert!(!heard.layers()[1].2, "what is mounted counts");
 }
 
-/// By a command, and by a copy of what the context has. Not on btrfs, where what was removed takes room for a while longer.
+/// By a command, and by a copy of what the context has. Not on btrfs, where what was removed takes room for a while
+/// longer.
 #[test]
 fn a_full_disk() {
     for (strategy, fs, megabytes) in [(Choice::Overlay, FsType::Ext4, 64_usize), (Choice::Copy, FsType::Xfs, 320)] {

@@ -41,8 +41,8 @@ const OF_CONTAINERD: [Deviation; 1] = [Deviation {
     why: "its List answers Unknown: it forgets to translate the error",
 }];
 
-/// The cases that the subject of this number is held to: all, or with `STRATA_EVERY=N` every N-th, beginning at another one
-/// for each, which is what an emulated processor does.
+/// The cases that the subject of this number is held to: all, or with `STRATA_EVERY=N` every N-th, beginning at another
+/// one for each, which is what an emulated processor does.
 ///
 /// Layers are written and read by strata itself, whoever keeps the snapshots: they are tried where the stores are.
 fn cases(number: usize) -> impl Iterator<Item = Case> {

@@ -1,4 +1,5 @@
-//! What people do with containerd: import, run, commit, remove, on every strategy; while the command line uses the store.
+//! What people do with containerd: import, run, commit, remove, on every strategy; while the command line uses the
+//! store.
 
 use std::process::Command;
 

@@ -1,4 +1,5 @@
-//! What the tests and the benchmark behind containerd share: a file system with a `/run` of its own, daemons, containerds.
+//! What the tests and the benchmark behind containerd share: a file system with a `/run` of its own, daemons,
+//! containerds.
 
 use std::fs;
 use std::os::unix::process::CommandExt as _;
@@ -87,8 +88,8 @@ impl Bench {
         Client::connect(&self.socket(), Plugin::default()).expect("connect")
     }
 
-    /// Takes a lock of the store, as another process would: `recover`, by which recoveries take turns, or `drain`, by which
-    /// those do who free space.
+    /// Takes a lock of the store, as another process would: `recover`, by which recoveries take turns, or `drain`, by
+    /// which those do who free space.
     pub(crate) fn hold(&self, name: &str) -> Held {
         let file = fs::File::options().write(true).create(true).truncate(false).open(self.path("store/run").join(name));
         let file = file.expect("a lock file");

@@ -1,5 +1,5 @@
-//! Layers by strata's rules for containerd's users: where containerd's own differ loses, resurrects or widens something,
-//! depending on the snapshotter, the result is that of the image specification, and of `strata import`.
+//! Layers by strata's rules for containerd's users: where containerd's own differ loses, resurrects or widens
+//! something, depending on the snapshotter, the result is that of the image specification, and of `strata import`.
 
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -23,7 +23,8 @@ use super::{Bench, Containerd, SETTINGS, Version, everyday};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// What a second layer does to a first, and what must come out: a path, and its mode and owner, or that it is not there.
+/// What a second layer does to a first, and what must come out: a path, and its mode and owner, or that it is not
+/// there.
 struct Rule {
     name: &'static str,
     lower: fn(Layer) -> Layer,

@@ -1,7 +1,7 @@
 //! `strata serve` from outside: by its socket, and behind real containerds.
 //!
-//! Every test has a mount namespace of its own with a file system of its own in it, and a `/run` of its own: containerd's
-//! shims, and runc, keep their state there. What a failed test leaves running ends with it, or by itself.
+//! Every test has a mount namespace of its own with a file system of its own in it, and a `/run` of its own:
+//! containerd's shims, and runc, keep their state there. What a failed test leaves running ends with it, or by itself.
 //!
 //! Two versions of containerd are used: the distribution's, and 1.7 (`vagrant/provision.sh` unpacks it below `target`).
 

@@ -16,7 +16,8 @@ use super::{Bench, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// A request to make `key` on `parent`, and then to commit `key` as `name` on `parent`, by the fields of their messages.
+/// A request to make `key` on `parent`, and then to commit `key` as `name` on `parent`, by the fields of their
+/// messages.
 fn make(key: &str, parent: &str) -> Vec<u8> {
     fields([(1, "strata"), (2, key), (3, parent)])
 }

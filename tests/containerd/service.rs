@@ -98,7 +98,8 @@ fn a_list_has_no_end() {
     assert_eq!(super::names(&client), expected);
 }
 
-/// What is at `/metrics` on the socket `path`, of a daemon that starts or runs: it can be called before it tells figures.
+/// What is at `/metrics` on the socket `path`, of a daemon that starts or runs: it can be called before it tells
+/// figures.
 pub(crate) fn figures(path: &Path) -> String {
     let began = Instant::now();
     let mut stream = loop {

@@ -1,8 +1,8 @@
-//! Every system call of the commands that change a store fails once, and the process is killed once at each: nothing that
-//! was acknowledged is lost, nothing half-made is visible, nothing is left over, and the error is one line.
+//! Every system call of the commands that change a store fails once, and the process is killed once at each: nothing
+//! that was acknowledged is lost, nothing half-made is visible, nothing is left over, and the error is one line.
 //!
-//! `strace` does it from outside, to the binary as users have it. A *point* is one call of one command: its name, and which
-//! one of that name it is in its thread. What the loader and the runtime do before `main` is left out.
+//! `strace` does it from outside, to the binary as users have it. A *point* is one call of one command: its name, and
+//! which one of that name it is in its thread. What the loader and the runtime do before `main` is left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -38,11 +38,12 @@ const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EINTR", "EMFILE"];
 /// What can fail: calls on files and mounts.
 const CAN_FAIL: &str = "%file,%desc";
 
-/// What of that is left alone: what the runtime ends the process for; `close` and `fcntl`, which release files and locks and
-/// cannot fail at that, while here they would not be done; and what marks the start of `main`.
+/// What of that is left alone: what the runtime ends the process for; `close` and `fcntl`, which release files and
+/// locks and cannot fail at that, while here they would not be done; and what marks the start of `main`.
 const CANNOT_FAIL: [&str; 6] = ["mmap", "execve", "poll", "close", "fcntl", "rt_sigaction"];
 
-/// How `strace` calls what is newer than it, which it can trace and not strike: the calls of 2024 for attributes by path.
+/// How `strace` calls what is newer than it, which it can trace and not strike: the calls of 2024 for attributes by
+/// path.
 const NEWER: &str = "syscall_0x";
 
 /// What the runtime does last before `main`.

@@ -251,8 +251,8 @@ pub(crate) fn remount(target: &Path, options: &str) {
     run_patiently(Command::new("mount").args(["-o", options]).arg(target));
 }
 
-/// Runs what cannot be done while a file is open: a child that another test starts has all that this process has, until it
-/// becomes another program.
+/// Runs what cannot be done while a file is open: a child that another test starts has all that this process has, until
+/// it becomes another program.
 fn run_patiently(command: &mut Command) {
     let started = Instant::now();
     while started.elapsed() < PATIENCE {

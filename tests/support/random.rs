@@ -2,8 +2,8 @@
 
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-/// With what number random suites begin: the same in every run, so that a failure can be had again, unless `STRATA_SEED`
-/// gives another.
+/// With what number random suites begin: the same in every run, so that a failure can be had again, unless
+/// `STRATA_SEED` gives another.
 ///
 /// # Panics
 /// If that is no number.

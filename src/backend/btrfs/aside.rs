@@ -1,9 +1,9 @@
 //! Where a large subvolume is destroyed: in a directory of its own.
 //!
-//! The kernel evicts what it has cached of a subvolume while it destroys it, and holds the directory around it meanwhile:
-//! half a second for 60,000 files, in which nobody could make a snapshot in that directory. So a large one is moved out of
-//! the way first. That makes the next fsync of anybody commit the file system, which takes longer than destroying a small
-//! one: those are destroyed where they are.
+//! The kernel evicts what it has cached of a subvolume while it destroys it, and holds the directory around it
+//! meanwhile: half a second for 60,000 files, in which nobody could make a snapshot in that directory. So a large one
+//! is moved out of the way first. That makes the next fsync of anybody commit the file system, which takes longer than
+//! destroying a small one: those are destroyed where they are.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;

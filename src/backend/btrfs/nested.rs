@@ -1,7 +1,7 @@
 //! Subvolumes that a user made inside a snapshot: found by their root references, never by walking.
 //!
-//! Each is known by the number of its tree, the inode of the directory that holds it, and its name there. Directories are
-//! opened by inode number, so a path that is too long, or that somebody changes meanwhile, does no harm.
+//! Each is known by the number of its tree, the inode of the directory that holds it, and its name there. Directories
+//! are opened by inode number, so a path that is too long, or that somebody changes meanwhile, does no harm.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};

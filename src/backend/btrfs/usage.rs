@@ -10,9 +10,10 @@
 //!   the snapshot still refers to, once however many files share it, and the stored length of data inside the tree.
 //!
 //! # What is not
-//! Tree nodes: what of them is shared is nothing a search tells. Data that was moved or cloned from the parent, for it is
-//! the parent's. Subvolumes inside an active snapshot: none of them can become part of a layer. An extent that a
-//! file elsewhere shares (cloned into the snapshot after the parent was made) is counted, though removal does not free it.
+//! Tree nodes: what of them is shared is nothing a search tells. Data that was moved or cloned from the parent, for it
+//! is the parent's. Subvolumes inside an active snapshot: none of them can become part of a layer. An extent that a
+//! file elsewhere shares (cloned into the snapshot after the parent was made) is counted, though removal does not free
+//! it.
 //!
 //! The kernel's simple quotas cannot answer instead: they charge the subvolume that wrote an extent, which is the
 //! active one, and it is gone after a commit.

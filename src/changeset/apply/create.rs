@@ -169,8 +169,8 @@ impl Applier {
             .at("set the times of", parent.dir.place(name))
     }
 
-    /// The mode of the new file `name`, for which `asked` was asked, if it is known without looking. Looks once for each
-    /// mode, at the owner too.
+    /// The mode of the new file `name`, for which `asked` was asked, if it is known without looking. Looks once for
+    /// each mode, at the owner too.
     fn mode_of_new(&mut self, parent: &Parent, name: &OsStr, asked: u32) -> Result<Option<u32>> {
         if !parent.plain {
             return Ok(None);

@@ -59,8 +59,8 @@ enum Tried {
 const IS_DIRECTORY: &str = "the target is a directory";
 
 impl Applier {
-    /// Nothing of the lower tree is at `target` or below it any more: the links to such are taken back, and wait for what
-    /// the layer may have there.
+    /// Nothing of the lower tree is at `target` or below it any more: the links to such are taken back, and wait for
+    /// what the layer may have there.
     pub(super) fn give_back(&mut self, target: &Path) -> Result<()> {
         for target in below(&self.borrowed.links, target) {
             for link in self.borrowed.links.remove(&target).unwrap_or_default() {

@@ -8,14 +8,14 @@
 //!
 //! # What is remembered
 //! Removals apply to what lay below before this layer, in whatever order the stream gives them. So the paths of the
-//! layer are remembered as hashes ([`ledger`]), 16 bytes each, unless all in their directory is the layer's; directories
-//! that were touched, by path, with what they get at the end, or before that if they are many: who is touched after that
-//! is as one of the lower tree, with what it got; and links to entries that are still to come.
+//! layer are remembered as hashes ([`ledger`]), 16 bytes each, unless all in their directory is the layer's;
+//! directories that were touched, by path, with what they get at the end, or before that if they are many: who is
+//! touched after that is as one of the lower tree, with what it got; and links to entries that are still to come.
 //!
 //! # Work
-//! In proportion to the layer and to what it removes, whatever the stream says and how often. A directory is listed once
-//! in search of what is to be removed: nothing that was below before comes back. A path is followed through a bounded
-//! number of links and components. What is remembered of a removed directory goes with it, each entry once.
+//! In proportion to the layer and to what it removes, whatever the stream says and how often. A directory is listed
+//! once in search of what is to be removed: nothing that was below before comes back. A path is followed through a
+//! bounded number of links and components. What is remembered of a removed directory goes with it, each entry once.
 //!
 //! # Decisions
 //! Numbers are those of the checklist of layer semantics, as the tests are named.
@@ -197,8 +197,8 @@ impl Applier {
         *parent.purged.get_or_init(|| self.ledger.is_purged(&parent.path))
     }
 
-    /// Notes that the layer has an entry at `path`, a name in `parent`. Not before what was there is gone, which may have been
-    /// the lower tree's.
+    /// Notes that the layer has an entry at `path`, a name in `parent`. Not before what was there is gone, which may
+    /// have been the lower tree's.
     fn describe(&mut self, parent: &Parent, path: &Path) {
         if !self.is_purged(parent) {
             self.ledger.describe(path);

@@ -22,8 +22,8 @@ const LINKS_MAX: u32 = 40;
 /// How many components the links of one path may have in all: forty of ordinary length, and no work worth attacking.
 const STEPS_MAX: u32 = 512;
 
-/// How many directories are kept open: those of a stream in order, with the targets of its links. Full, the cache starts
-/// again; opening one costs about a microsecond.
+/// How many directories are kept open: those of a stream in order, with the targets of its links. Full, the cache
+/// starts again; opening one costs about a microsecond.
 const CACHE_MAX: usize = 64;
 
 /// An open directory that entries of the layer go to.

@@ -22,8 +22,8 @@ const LEVEL: i32 = 6;
 /// Beyond these the one thread that cuts the blocks is the slowest.
 const THREADS_MAX: usize = 8;
 
-/// How many blocks may be on their way for each thread: one in work, and others in reserve, for threads are not scheduled
-/// at once on a machine that has more to do.
+/// How many blocks may be on their way for each thread: one in work, and others in reserve, for threads are not
+/// scheduled at once on a machine that has more to do.
 const AHEAD_MAX: usize = 4;
 
 /// A block, and where its member is waited for.

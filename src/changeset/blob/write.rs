@@ -1,7 +1,7 @@
 //! A blob on its way out: compressed, counted, and digested on both sides, in one pass.
 //!
-//! The digest of the plain bytes and the compression have threads of their own; the caller's thread cuts the stream into
-//! blocks, and writes and digests what comes out.
+//! The digest of the plain bytes and the compression have threads of their own; the caller's thread cuts the stream
+//! into blocks, and writes and digests what comes out.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -16,8 +16,8 @@ use super::gzip::Members;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
 
-/// The plain bytes of a block. A gzip member does not look back into the one before, which costs about half a percent of
-/// the size at this length, and twice that at a quarter of it.
+/// The plain bytes of a block. A gzip member does not look back into the one before, which costs about half a percent
+/// of the size at this length, and twice that at a quarter of it.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
 /// How many blocks may wait for their digest: a thread that is not scheduled at once keeps nobody waiting.

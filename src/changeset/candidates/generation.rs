@@ -60,8 +60,8 @@ struct Tree {
 type Names = HashMap<OsString, Key>;
 
 impl Generation {
-    /// What came into `new`, the root of a read-only subvolume, after it was snapshotted from `base`, the root of another.
-    /// `hold` is dropped when nobody searches any more.
+    /// What came into `new`, the root of a read-only subvolume, after it was snapshotted from `base`, the root of
+    /// another. `hold` is dropped when nobody searches any more.
     ///
     /// # Errors
     /// What the kernel reports for either.

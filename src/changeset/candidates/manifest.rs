@@ -1,14 +1,14 @@
 //! What changed in a copy, by its manifest: what was made where, so that a later comparison with the parent need only
 //! look at what is not as it was made.
 //!
-//! It lies beside the snapshot and is exactly as durable as that. A manifest that is missing, damaged, of another boot or
-//! of another parent only means that everything is compared.
+//! It lies beside the snapshot and is exactly as durable as that. A manifest that is missing, damaged, of another boot
+//! or of another parent only means that everything is compared.
 //!
 //! # What may be concluded
 //! An entry is unchanged since the copy if its path has the recorded inode number and ctime **and** that ctime is older
 //! than [`Manifest::complete`]: within one tick of the clock a change leaves no trace. A directory with another inode
-//! number than recorded came from elsewhere, and nothing is known of what is below it. A ctime that is merely old proves
-//! nothing: renaming a directory leaves those below as they were, and clocks are set back.
+//! number than recorded came from elsewhere, and nothing is known of what is below it. A ctime that is merely old
+//! proves nothing: renaming a directory leaves those below as they were, and clocks are set back.
 //!
 //! One walk of the copy answers, and the parent is only touched for what the answer names.
 //!

@@ -1,7 +1,7 @@
 //! Which paths can differ between a snapshot and its parent: what a strategy knows without reading both trees.
 //!
-//! A hint only narrows which names a comparison looks at; what is a change is decided there, for every strategy alike. So
-//! a hint may name too much, never too little. A name that a hint leaves out has the inode, in the sense of
+//! A hint only narrows which names a comparison looks at; what is a change is decided there, for every strategy alike.
+//! So a hint may name too much, never too little. A name that a hint leaves out has the inode, in the sense of
 //! [`crate::changeset`], that it has in the parent.
 //!
 //! Invariant: nothing here recurses, however deep a tree is.

@@ -36,9 +36,9 @@ use crate::tree::{Dir, FileType, Meta, Node};
 /// Sends what changed from `old` to `new` to `sink`, by the rules and in the order of [`crate::changeset`]. Without an
 /// old tree it is compared with an empty one whose root nobody described: [`Meta::implied_dir`].
 ///
-/// `candidates` are those of `new` against `old`. The answer is that of [`Candidates::All`], which reads both trees, but
-/// that a character device 0:0 which both trees have is refused only where it is looked at. They are dropped before the
-/// sink is given anything.
+/// `candidates` are those of `new` against `old`. The answer is that of [`Candidates::All`], which reads both trees,
+/// but that a character device 0:0 which both trees have is refused only where it is looked at. They are dropped before
+/// the sink is given anything.
 ///
 /// The bytes of a file are read from the new tree when the sink asks for them.
 ///

@@ -94,8 +94,8 @@ fn several_blobs_are_as_on_one_thread() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Damaged anywhere or cut anywhere: the same error, the same digests, and the same bytes up to the buffer in which a
-    /// decompressor found the damage.
+    /// Damaged anywhere or cut anywhere: the same error, the same digests, and the same bytes up to the buffer in which
+    /// a decompressor found the damage.
     #[test]
     fn damage_is_as_on_one_thread(
         compression in proptest::sample::select(COMPRESSIONS.to_vec()),

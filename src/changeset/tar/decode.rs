@@ -52,7 +52,8 @@ pub struct Limits {
 pub const ENTRIES_MAX: u64 = 4 << 20;
 /// [`Limits::total_bytes`]: more than a single machine's image; a bomb of zeros stops here at the latest.
 pub const TOTAL_BYTES_MAX: u64 = 1 << 40;
-/// [`Limits::pax_bytes`]: what Go's reader accepts, hence what any registry's content respects. The encoder keeps to it.
+/// [`Limits::pax_bytes`]: what Go's reader accepts, hence what any registry's content respects. The encoder keeps to
+/// it.
 pub const PAX_BYTES_MAX: usize = 1 << 20;
 /// [`Limits::xattr_bytes`]: eight attributes of the kernel's largest size.
 pub const XATTR_BYTES_MAX: usize = 512 << 10;
@@ -91,8 +92,8 @@ pub struct Decoded {
     pub trailing_bytes: u64,
 }
 
-/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order: the changes, and
-/// the pieces that they are spelled with.
+/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order: the changes,
+/// and the pieces that they are spelled with.
 ///
 /// Every [`Change::Put`] and [`Change::Link`] has `existed: false`. Extended attributes that are not portable
 /// ([`xattr_is_portable`]) are dropped, except overlayfs's own: a layer which has those is refused, on any strategy.

@@ -258,7 +258,8 @@ impl<W: Write> Sink for Encoder<'_, W> {
     /// `InvalidArgument`, naming the path: for a name that begins with `.wh.` (a reader would take the file for a
     /// deletion), a removal whose whiteout would be longer than a name can be, a change out of the canonical order, a
     /// device 0:0 or beyond Linux's range. `DataLoss` for content that is longer or shorter than it was said to be.
-    /// `ResourceExhausted` for attributes and paths beyond what [`super::Limits`] accept. What `describe` and the writer report.
+    /// `ResourceExhausted` for attributes and paths beyond what [`super::Limits`] accept. What `describe` and the
+    /// writer report.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
         let written = check_path(change.path()).and_then(|()| match change {
             Change::Put { path, meta, .. } => self.put(path, meta, data),

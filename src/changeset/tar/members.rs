@@ -1,7 +1,7 @@
 //! Where the members of an archive lie: for an archive of blobs, which is read at offsets and in any order.
 //!
-//! Only headers are read. They are parsed as in a layer and trusted as little, but paths are given as written: they name
-//! no files of a tree.
+//! Only headers are read. They are parsed as in a layer and trusted as little, but paths are given as written: they
+//! name no files of a tree.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -48,8 +48,8 @@ pub enum Content {
 /// archive does. A path may occur twice: the later member counts. Directories and special files are left out.
 ///
 /// # Errors
-/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short; `Unsupported` for sparse
-/// members; `ResourceExhausted` beyond a limit.
+/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short; `Unsupported` for
+/// sparse members; `ResourceExhausted` beyond a limit.
 pub fn members(file: &File) -> Result<Option<Vec<Member>>> {
     let mut index = Index { file, at: 0, length: file.metadata().at("stat", "archive")?.len(), members: Vec::new() };
     if !index.begins_as_archive()? {

@@ -1,4 +1,5 @@
-//! One page that needs nothing but a browser: charts, tables that can be sorted, in light and dark, on paper and phones.
+//! One page that needs nothing but a browser: charts, tables that can be sorted, in light and dark, on paper and
+//! phones.
 //!
 //! The page may not load anything (its content security policy says so), so what is in it is all there is.
 

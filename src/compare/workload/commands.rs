@@ -1,7 +1,7 @@
 //! What people do with commands: each step is a process, and starting it is part of the figure.
 //!
-//! So these figures are held against those of other commands, and not against calls in this process. strata takes part by
-//! its own command.
+//! So these figures are held against those of other commands, and not against calls in this process. strata takes part
+//! by its own command.
 
 use super::{Job, Step, Work, Workload};
 

@@ -1,9 +1,9 @@
 //! The benchmarks that docker's graph drivers were published with, in a correct form.
 //!
-//! The originals ask each driver for the difference to *nothing* where the difference to the parent is meant, so what they
-//! time is a walk of the whole tree, and not what the driver knows; one fork's benchmark of applying gives it nothing to
-//! apply. Here both differences are timed, as steps of their own, and every answer is counted. What is left of the
-//! originals is their size: files of 64 bytes, 100 in a directory.
+//! The originals ask each driver for the difference to *nothing* where the difference to the parent is meant, so what
+//! they time is a walk of the whole tree, and not what the driver knows; one fork's benchmark of applying gives it
+//! nothing to apply. Here both differences are timed, as steps of their own, and every answer is counted. What is left
+//! of the originals is their size: files of 64 bytes, 100 in a directory.
 //!
 //! # References
 //! `daemon/graphdriver/graphtest/graphbench_unix.go` of moby, and its copy in containers/storage.

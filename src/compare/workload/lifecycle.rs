@@ -224,8 +224,8 @@ fn put(root: &Dir, path: &Path, flags: OFlags, content: &mut Random) -> Result<(
     std::fs::File::from(file).write_all(&bytes).at("write", above.shown_at(name))
 }
 
-/// Reads the whole stream of what `layer` changed against `base` (its parent if none is named), content included, and answers
-/// how many regular files are in it.
+/// Reads the whole stream of what `layer` changed against `base` (its parent if none is named), content included, and
+/// answers how many regular files are in it.
 pub(super) fn count_changes(subject: &Subject<'_>, layer: &str, base: Option<&str>) -> Result<u64> {
     let mut files = 0;
     let mut sink = |change: &Change, data: &mut dyn Read| {

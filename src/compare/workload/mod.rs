@@ -1,8 +1,9 @@
 //! What container tools do, as values: each workload is the same work for every contestant, in steps that are timed.
 //!
-//! Some are about snapshots (`lifecycle`, `deep`, `graph_driver`); others happen in a writable snapshot of the image that is
-//! mounted (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is the floor.
-//! The rest is done by commands, of which each is a process (`commands`): tools take part in these, and strata as one of them.
+//! Some are about snapshots (`lifecycle`, `deep`, `graph_driver`); others happen in a writable snapshot of the image
+//! that is mounted (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is
+//! the floor. The rest is done by commands, of which each is a process (`commands`): tools take part in these, and
+//! strata as one of them.
 
 mod commands;
 mod deep;
@@ -229,8 +230,8 @@ impl Workload {
         work: Work::Command,
     };
 
-    /// Does the work once, with times for `timer`. The same `round` is the same work on every subject, and the subject is
-    /// afterwards as before; a round is run once on a subject.
+    /// Does the work once, with times for `timer`. The same `round` is the same work on every subject, and the subject
+    /// is afterwards as before; a round is run once on a subject.
     ///
     /// # Errors
     /// What the snapshotter reports; `DataLoss` if it answers wrongly.

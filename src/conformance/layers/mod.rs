@@ -1,9 +1,9 @@
 //! What a layer means, as cases: 60 rules, each with its source and with examples that any snapshotter can be held to.
 //!
-//! The numbers are those of the project's checklist of layer semantics. A rule has examples of two kinds: a layer that is
-//! applied, with the one tree that has to come of it, or the kind of error; and edits of a tree, with the one layer that has
-//! to be written for them. Trees are judged by their text, written layers by the `tar` crate's reader. What no example can
-//! show is listed in `src/design.rs` ("Rules without examples"), with its reason.
+//! The numbers are those of the project's checklist of layer semantics. A rule has examples of two kinds: a layer that
+//! is applied, with the one tree that has to come of it, or the kind of error; and edits of a tree, with the one layer
+//! that has to be written for them. Trees are judged by their text, written layers by the `tar` crate's reader. What no
+//! example can show is listed in `src/design.rs` ("Rules without examples"), with its reason.
 //!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; the issues and advisories that each rule names.
@@ -176,7 +176,8 @@ fn labels() -> Labels {
 }
 
 impl Example {
-    /// Holds `snapshotter` to this example. Its snapshots are called `prefix` and something more; they are removed again.
+    /// Holds `snapshotter` to this example. Its snapshots are called `prefix` and something more; they are removed
+    /// again.
     ///
     /// # Errors
     /// `DataLoss` that says what was expected and what was found; what the snapshotter reports.

@@ -9,8 +9,9 @@
 //!
 //! Then, where they are not the usual: the mode in octal (`755` of directories, `777` of links, else `644`), the owner
 //! (`0:0`), the mtime (`@0`, `@-1.5`), extended attributes (`user.a=b`), and of entries also records of a PAX header
-//! (`pax:KEY=VALUE`), the header's own idea of the size (`size=9`), and `gnu` for long names as GNU spells them. The root is
-//! `.`, and a whiteout is an entry like any other. In words, `\xHH` stands for a byte and `{n*255}` for so many letters.
+//! (`pax:KEY=VALUE`), the header's own idea of the size (`size=9`), and `gnu` for long names as GNU spells them. The
+//! root is `.`, and a whiteout is an entry like any other. In words, `\xHH` stands for a byte and `{n*255}` for so many
+//! letters.
 //!
 //! An edit is what a shell would say: `write`, `mkdir`, `chmod`, `mv` and so on ([`edit`]).
 
@@ -346,8 +347,8 @@ fn read(entry: &mut tar::Entry<'_, &[u8]>) -> std::io::Result<Entry> {
 }
 
 /// The edit that a line asks for: `write PATH "C"` (one character), `open`, `rewrite`, `touch`, `mkdir`, `rm PATH`,
-/// `symlink TARGET PATH`, `mknod c PATH 1:3`, `mknod s PATH`, `ln`, `mv`, `exchange FROM TO`, `chmod MODE PATH`, `chown UID:GID MODE PATH`,
-/// `setfattr NAME=VALUE PATH`, `rmfattr NAME PATH`.
+/// `symlink TARGET PATH`, `mknod c PATH 1:3`, `mknod s PATH`, `ln`, `mv`, `exchange FROM TO`, `chmod MODE PATH`, `chown
+/// UID:GID MODE PATH`, `setfattr NAME=VALUE PATH`, `rmfattr NAME PATH`.
 ///
 /// # Errors
 /// `InvalidArgument` for any other.

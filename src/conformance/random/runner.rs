@@ -100,8 +100,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Looks at the tree of a committed snapshot, or of none, by way of a view. With some snapshotters a mount shows nothing
-    /// any more when its view is gone.
+    /// Looks at the tree of a committed snapshot, or of none, by way of a view. With some snapshotters a mount shows
+    /// nothing any more when its view is gone.
     fn look<T>(&self, view: &str, name: &str, work: impl FnOnce(&Dir) -> Result<T>) -> Result<T> {
         let view = self.key(view);
         let mounts = self.on.view(&view, &self.key(name), &self.labels)?;
@@ -210,8 +210,8 @@ fn lines(changes: &[(Letter, PathBuf)]) -> String {
     })
 }
 
-/// Does `script` on every runner and on the model, and answers with the digests of the layers that came of it: `None` for
-/// one that cannot be written. Edits that the model does not allow are left out.
+/// Does `script` on every runner and on the model, and answers with the digests of the layers that came of it: `None`
+/// for one that cannot be written. Edits that the model does not allow are left out.
 ///
 /// # Errors
 /// Who disagrees about what.

@@ -5,8 +5,8 @@ use crate::conformance::ops::Op;
 /// How often the script is tried: each time takes tens of milliseconds.
 const TRIES_MAX: u32 = 300;
 
-/// The shortest script that was found, by leaving out more and more of `script`, of which `fails` still says so. What an
-/// operation needs that was left out is no obstacle: an edit that the model does not allow is not done.
+/// The shortest script that was found, by leaving out more and more of `script`, of which `fails` still says so. What
+/// an operation needs that was left out is no obstacle: an edit that the model does not allow is not done.
 pub fn shrink(mut script: Vec<Op>, fails: &mut dyn FnMut(&[Op]) -> bool) -> Vec<Op> {
     let mut length = script.len() / 2;
     let mut tries = 0;

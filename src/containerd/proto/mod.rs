@@ -1,5 +1,5 @@
-//! The protocols, as far as strata speaks them: names and numbers of containerd's API, generated from the `.proto` files
-//! in this directory by `make proto`.
+//! The protocols, as far as strata speaks them: names and numbers of containerd's API, generated from the `.proto`
+//! files in this directory by `make proto`.
 //!
 //! # References
 //! containerd, `api/services/{snapshots,diff,content,introspection,version}/v1` and `api/types`.

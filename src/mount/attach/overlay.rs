@@ -16,8 +16,8 @@ use super::{change, check_writable, context, explain, legacy};
 use crate::error::{Context, Error, Result};
 use crate::mount::{Access, LOWER_MAX, OVERLAY_OPTIONS, Upper};
 
-/// What our own mounts have beyond [`OVERLAY_OPTIONS`]: the remaining options with a default that differs from kernel to
-/// kernel. With `xino=auto` a file keeps one device number even where the layers lie on several file systems.
+/// What our own mounts have beyond [`OVERLAY_OPTIONS`]: the remaining options with a default that differs from kernel
+/// to kernel. With `xino=auto` a file keeps one device number even where the layers lie on several file systems.
 const OWN_OPTIONS: [&str; 3] = ["metacopy=off", "nfs_export=off", "xino=auto"];
 
 /// The longest string that `fsconfig` takes, in bytes.

@@ -114,8 +114,8 @@ fn an_interrupted_first_start_is_gone_on_with() {
     place.store().prepare("key", "", NONE).expect("prepare");
 }
 
-/// Many start on a root where nothing is yet; more than once, for they seldom meet in the one call for which SQLite has no
-/// patience.
+/// Many start on a root where nothing is yet; more than once, for they seldom meet in the one call for which SQLite has
+/// no patience.
 #[test]
 fn a_store_is_made_once() {
     for _ in 0..20 {

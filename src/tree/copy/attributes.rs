@@ -1,7 +1,7 @@
 //! Owner, mode, extended attributes and times of a copy.
 //!
-//! What creation gives is not predicted (the umask, the group of a set-group-id directory, inherited ACLs decide it too)
-//! but looked at: the one `statx` that the record of a copy needs anyway says whether all is as wanted.
+//! What creation gives is not predicted (the umask, the group of a set-group-id directory, inherited ACLs decide it
+//! too) but looked at: the one `statx` that the record of a copy needs anyway says whether all is as wanted.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -71,7 +71,8 @@ impl Place<'_> {
         if as_wanted(&made) { Ok(made) } else { self.set_attributes(source, wanted, true, true) }
     }
 
-    /// In the order in which none undoes another: the owner clears set-id bits and capabilities, an ACL changes the mode.
+    /// In the order in which none undoes another: the owner clears set-id bits and capabilities, an ACL changes the
+    /// mode.
     fn set_attributes(self, source: Place<'_>, wanted: &Stat, owner: bool, mode: bool) -> Result<Stat> {
         if owner {
             self.set_owner(wanted)?;
@@ -107,7 +108,8 @@ impl Place<'_> {
         Ok(names.map(CStr::to_owned).collect())
     }
 
-    /// Copies one attribute, portable or not. The label that a host's policy gave may be refused: the target has its own.
+    /// Copies one attribute, portable or not. The label that a host's policy gave may be refused: the target has its
+    /// own.
     fn take_xattr(self, source: Place<'_>, attribute: &CStr) -> Result<()> {
         let Some(value) = source.dir.xattr(source.name, attribute)? else { return Ok(()) };
         match self.dir.set_xattr(self.name, attribute.to_bytes(), &value) {

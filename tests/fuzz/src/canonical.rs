@@ -19,8 +19,8 @@ struct Directory {
     below: BTreeMap<OsString, Directory>,
 }
 
-/// The stream in canonical order: of entries of one path the last, nothing below what is no directory, and links only to
-/// what comes before them.
+/// The stream in canonical order: of entries of one path the last, nothing below what is no directory, and links only
+/// to what comes before them.
 pub fn canonical(stream: &Stream) -> Stream {
     let mut root = Directory::default();
     for (change, content) in stream {

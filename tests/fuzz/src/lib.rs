@@ -1,4 +1,5 @@
-//! What the fuzz targets share: streams in memory, archives whose checksums are right, and what must hold of any stream.
+//! What the fuzz targets share: streams in memory, archives whose checksums are right, and what must hold of any
+//! stream.
 //!
 //! An input is an archive, nothing else: so the corpus can be read by any tar, and any layer is a seed.
 

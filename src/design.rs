@@ -109,6 +109,9 @@
 //! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
 //!   written back whenever it has grown to 1,000 pages.
 //!
+//! - **A transaction that failed is written over.** Where only the wait for the disk fails, SQLite says that it failed, but
+//!   all of it is in the log: the next process, which reads the log anew, would find the snapshot of a call that failed,
+//!   and not its directory, which was taken away. So one that skips an id is written in its place, and needs no space.
 //! - **`strata.db-shm` is made before SQLite makes it**, with the flag C (write in place). On a full btrfs the kernel
 //!   otherwise kills a process that writes to that mapping: a page which is written anew needs space.
 //!

@@ -8,6 +8,7 @@
 //!   nothing.
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
+//! - A transaction that failed is not in the log: another is written over what is there of it.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.
 //!
 //! # References
@@ -313,8 +314,27 @@ impl Meta {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.check_format(version_of(&transaction)?)?;
         let answer = work(&transaction)?;
-        transaction.commit()?;
-        Ok(answer)
+        let committed = transaction.commit();
+        if committed.is_err() {
+            write_over(&connection);
+        }
+        committed.map(|()| answer).map_err(Failed::from)
+    }
+}
+
+/// Writes another transaction over one that failed. That may be whole in the log, where only the wait for the disk failed,
+/// and whoever reads the log anew (the next process, if this is the only one) would take it for committed.
+fn write_over(connection: &Connection) {
+    // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
+    let skip =
+        "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
+    let done = connection.execute_batch(skip).and_then(|()| connection.execute_batch("COMMIT"));
+    if let Err(error) = done {
+        tracing::warn!(%error, "a transaction that failed may be found done by the next process");
+        if !connection.is_autocommit() {
+            // The first error is the one to report.
+            let _ = connection.execute_batch("ROLLBACK");
+        }
     }
 }
 

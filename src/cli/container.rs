@@ -9,12 +9,14 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::interrupt::Interrupt;
+use super::names;
 use super::output::shown;
 use super::session::Session;
 use super::{Done, FREE_LIMIT};
 use crate::build::{self, RunOptions};
 use crate::container::{Control, Network, Runtime, Volume};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::image::check_name;
 use crate::mount::Access;
 use crate::store::Store;
 
@@ -67,7 +69,7 @@ pub(super) struct Run {
     /// The OCI runtime, instead of the first of crun, runc and youki in PATH
     #[arg(long, value_name = "NAME|PATH")]
     runtime: Option<String>,
-    /// The image's name
+    /// The image's name, or the beginning of its ID
     image: String,
     /// What runs, instead of the image's command
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
@@ -150,7 +152,7 @@ impl Run {
             None => std::env::var(text).ok().map(|value| format!("{text}={value}")),
         };
         let options = RunOptions {
-            image: self.image.clone(),
+            image: names::image(&store, &self.image)?,
             command: self.command.clone(),
             name: self.name.clone(),
             remove: self.rm,
@@ -178,7 +180,9 @@ impl CommitImage {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
         let cancel: &AtomicBool = interrupt.flag();
-        let built = build::commit_image(&store, &self.name, &self.key, epoch()?, cancel)?;
+        check_name(&self.name)?;
+        let key = names::key(&store, &self.key)?;
+        let built = build::commit_image(&store, &self.name, &key, epoch()?, cancel)?;
         Ok(session.output.either(&built, || format!("{} {}\n", shown(&built.name), built.id))?)
     }
 }

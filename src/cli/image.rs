@@ -14,6 +14,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use super::interrupt::Interrupt;
 use super::layer::{compression, warn_of_losses};
 use super::limits::LayerLimits;
+use super::names;
 use super::output::shown;
 use super::session::Session;
 use super::{Done, FREE_LIMIT};
@@ -111,8 +112,9 @@ impl Export {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store()?;
         let options = ExportOptions { compression: self.compress, cancel: Some(interrupt.flag()) };
+        let name = names::image(&store, &self.image)?;
         let progress = progress(session, "writing");
-        let exported = image::export(&store, &self.image, &self.destination, &options, progress.as_ref())?;
+        let exported = image::export(&store, &name, &self.destination, &options, progress.as_ref())?;
         drop(progress);
         Ok(session.output.either(&exported, || format!("{} {}\n", shown(&exported.name), exported.id))?)
     }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::image::short;
 use super::interrupt::Interrupt;
+use super::names;
 use super::output::{shown, size, table, time};
 use super::session::Session;
 use super::{Done, FREE_LIMIT, Failures};
@@ -18,7 +19,8 @@ use crate::store::{Freed, Store};
 /// List images
 ///
 /// BASE is the nearest image that one was built on. ALONE is what its layers take that no other image has, SHARED what
-/// those take that others have, too. The last column is the snapshot of the topmost layer: what prepare and view take.
+/// those take that others have, too. The last column is the snapshot of the topmost layer, which prepare and view take by
+/// the image's name, too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata images --json | jq -r '.[].top'")]
 pub(super) struct Images {}
@@ -29,7 +31,7 @@ pub(super) struct Images {}
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata history alpine")]
 pub(super) struct History {
-    /// The image's name
+    /// The image's name, or the beginning of its ID
     image: String,
 }
 
@@ -40,7 +42,7 @@ pub(super) struct History {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata rmi alpine")]
 pub(super) struct Rmi {
-    /// The images' names
+    /// The images' names, or the beginnings of their IDs
     #[arg(required = true, value_name = "IMAGE")]
     images: Vec<String>,
 }
@@ -94,7 +96,8 @@ impl Images {
 
 impl History {
     pub fn run(&self, session: &Session) -> Done {
-        let steps = image::history(&session.store()?, &self.image)?;
+        let store = session.store()?;
+        let steps = image::history(&store, &names::image(&store, &self.image)?)?;
         Ok(session.output.either(&steps, || {
             let row = |step: &Made| {
                 let layer = step.layer.as_deref().map_or_else(|| "none: no file changed".to_owned(), short);
@@ -112,9 +115,10 @@ impl Rmi {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
         let (mut removed, mut failures) = (Vec::new(), Vec::new());
-        for name in &self.images {
-            match interrupt.check().and_then(|()| image::remove(&store, name)) {
-                Ok(()) => removed.push(name),
+        for word in &self.images {
+            let named = interrupt.check().and_then(|()| names::image(&store, word));
+            match named.and_then(|name| image::remove(&store, &name).map(|()| name)) {
+                Ok(name) => removed.push(name),
                 Err(error) => failures.push(error),
             }
         }

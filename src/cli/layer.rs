@@ -13,6 +13,7 @@ use serde_json::json;
 use super::Done;
 use super::interrupt::{Interrupt, Stoppable};
 use super::limits::LayerLimits;
+use super::names;
 use super::session::Session;
 use super::trees;
 use crate::changeset::apply::Applied;
@@ -23,7 +24,7 @@ use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::image::Partial;
 use crate::snapshotter::Snapshotter;
-use crate::store::{LayerOptions, Spelling};
+use crate::store::{LayerOptions, Spelling, Store};
 use crate::tree::memory::Tree as Value;
 use crate::tree::text;
 
@@ -47,11 +48,14 @@ pub(super) struct Tree {
 /// One line a path: A added, M modified, D deleted; nothing where nothing changed. Bytes of a path that are no printable
 /// ASCII, spaces, commas and backslashes stand as \xHH.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata diff work --tar layer.tar   # what changed, as a layer")]
+#[command(after_help = "Example:
+  strata diff work                   # from its parent to work
+  strata diff work alpine            # from alpine to work: A is what only work has
+  strata diff work --tar layer.tar   # what changed, as a layer")]
 pub(super) struct Diff {
-    /// Any snapshot
+    /// Any snapshot, or an image: its topmost layer
     key: String,
-    /// What it is compared with, instead of its parent
+    /// The snapshot or image that it is compared with, instead of its parent
     base: Option<String>,
     /// Explain each difference of two trees, KEY and BASE: directories (if they begin with / or .), snapshots or images. The
     /// status is 1 if they differ
@@ -166,21 +170,28 @@ impl Diff {
             return self.write_layer(session, file);
         }
         let store = session.store()?;
-        let base = self.base.as_deref();
+        let (key, base) = self.named(&store)?;
+        let base = base.as_deref();
         if session.output.is_json() {
             let mut lines = Vec::new();
-            store.changes(&self.key, base, &mut |change: &Change, _: &mut dyn Read| {
+            store.changes(&key, base, &mut |change: &Change, _: &mut dyn Read| {
                 lines.push(line(change));
                 Ok(())
             })?;
             return Ok(session.output.document(&lines)?);
         }
         let mut stream = io::BufWriter::new(session.output.stream());
-        store.changes(&self.key, base, &mut |change: &Change, _: &mut dyn Read| {
+        store.changes(&key, base, &mut |change: &Change, _: &mut dyn Read| {
             let Line { change, path } = line(change);
             writeln!(stream, "{change} {path}").at("write", "to standard output")
         })?;
         Ok(stream.flush().at("write", "to standard output")?)
+    }
+
+    /// The snapshots that KEY and BASE name.
+    fn named(&self, store: &Store) -> Result<(String, Option<String>)> {
+        let base = self.base.as_deref().map(|base| names::snapshot(store, base)).transpose()?;
+        Ok((names::snapshot(store, &self.key)?, base))
     }
 
     fn write_layer(&self, session: &Session, file: &Path) -> Done {
@@ -209,9 +220,11 @@ impl Diff {
             (None, true) => Spelling::Canonical(MtimePrecision::Nanoseconds),
             (None, false) => Spelling::Recorded,
         };
-        let (base, compression) = (self.base.as_deref(), self.compress);
-        let options = LayerOptions { base, spelling, compression, epoch: None, cancel: Some(interrupt.flag()) };
-        let blob = session.store()?.write_layer(&self.key, &options, &mut writer)?;
+        let (store, compression) = (session.store()?, self.compress);
+        let (key, base) = self.named(&store)?;
+        let (base, cancel) = (base.as_deref(), Some(interrupt.flag()));
+        let options = LayerOptions { base, spelling, compression, epoch: None, cancel };
+        let blob = store.write_layer(&key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)
     }
@@ -221,8 +234,9 @@ impl Apply {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
+        let key = names::key(&store, &self.key)?;
         let mut began = false;
-        let applied = store.apply(&self.key, &mut |sink: &mut dyn Sink| {
+        let applied = store.apply(&key, &mut |sink: &mut dyn Sink| {
             let mut layer = self.open(&interrupt)?;
             began = true;
             tar::decode(&mut layer, &self.limits.limits(), sink).map(drop)
@@ -232,16 +246,15 @@ impl Apply {
                 return error;
             }
             error.context(format!(
-                "applying {} to {:?}, which may have a part of it now (remove it and prepare it again)",
-                self.name(),
-                self.key
+                "applying {} to {key:?}, which may have a part of it now (remove it and prepare it again)",
+                self.name()
             ))
         })?;
         let Applied { entries, skipped_devices, clamped_times, dropped_xattrs } = applied;
-        warn_of_losses(&self.key, skipped_devices, clamped_times, dropped_xattrs);
+        warn_of_losses(&key, skipped_devices, clamped_times, dropped_xattrs);
         if session.output.is_json() {
             session.output.document(&json!({
-                "key": self.key, "entries": entries, "skipped_devices": skipped_devices,
+                "key": key, "entries": entries, "skipped_devices": skipped_devices,
                 "clamped_times": clamped_times, "dropped_xattrs": dropped_xattrs,
             }))?;
         }

@@ -7,12 +7,12 @@ use serde_json::json;
 
 use super::Done;
 use super::images::names_by_top;
+use super::names;
 use super::output::{fields, size, table, time, time_short};
 use super::session::Session;
 use crate::backend;
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::snapshotter::{self, Labels, Snapshotter};
-use crate::store::Store;
 
 /// List snapshots
 ///
@@ -36,7 +36,7 @@ pub(super) struct Ls {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata info work --json")]
 pub(super) struct Info {
-    /// Its key or name
+    /// Its key or name, or the beginning of a digest
     key: String,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Info {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata usage work base")]
 pub(super) struct Usage {
-    /// Keys or names; all snapshots without any
+    /// Keys or names, images for their topmost layer; all snapshots without any
     #[arg(value_name = "KEY")]
     keys: Vec<String>,
 }
@@ -156,8 +156,8 @@ fn nested(found: &[Owned]) -> Vec<(usize, &Owned)> {
 impl Info {
     pub fn run(&self, session: &Session) -> Done {
         let store = session.store()?;
-        let info = store.stat(&self.key).map_err(|error| unless_image(&store, &self.key, error))?;
-        let diff_id = store.diff_id(&self.key)?;
+        let info = store.stat(&names::key(&store, &self.key)?)?;
+        let diff_id = store.diff_id(&info.name)?;
         #[derive(Serialize)]
         struct Detailed<'a> {
             #[serde(flatten)]
@@ -181,19 +181,6 @@ impl Info {
     }
 }
 
-/// The error for a `key` that is none; where it is the name of an image, it says who tells about that.
-fn unless_image(store: &Store, key: &str, error: Error) -> Error {
-    match store.image(key) {
-        Ok(image) if error.kind() == ErrorKind::NotFound => {
-            let top = image.top.map_or_else(String::new, |top| format!(", strata info {top} of its topmost layer"));
-            Error::not_found(format!(
-                "{key:?} is an image, and no snapshot: strata images and strata history {key} tell of it{top}"
-            ))
-        }
-        _ => error,
-    }
-}
-
 impl Usage {
     pub fn run(&self, session: &Session) -> Done {
         let mut found: Vec<(String, backend::Usage)> = Vec::new();
@@ -210,7 +197,9 @@ impl Usage {
             (keys, store) => {
                 let store = store.map_or_else(|| session.store(), Ok)?;
                 for key in keys {
-                    found.push((key.clone(), store.usage(key)?));
+                    let name = names::snapshot(&store, key)?;
+                    let usage = store.usage(&name)?;
+                    found.push((name, usage));
                 }
             }
         }

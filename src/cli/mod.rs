@@ -24,6 +24,7 @@ mod layer;
 mod limits;
 mod listing;
 mod mounting;
+mod names;
 mod output;
 #[cfg(feature = "containerd")]
 mod serve;
@@ -74,8 +75,8 @@ struct Arguments {
 
 const EXAMPLE: &str = "Example:
   strata import alpine.tar --name alpine   # layers become snapshots
-  strata images                            # which snapshot is alpine's topmost layer
-  strata prepare work sha256:...           # a writable snapshot on top of it
+  strata images                            # what is there
+  strata prepare work alpine               # a writable snapshot on top of its layers
   strata mount work /mnt                   # use it; then strata umount /mnt
   strata diff work                         # what changed
   strata commit edited work                # a layer of its own";

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Done;
+use super::names;
 use super::session::Session;
 use crate::error::Context as _;
 use crate::mount;
@@ -80,7 +81,8 @@ fn quoted(word: &str) -> String {
 
 impl Mounts {
     pub fn run(&self, session: &Session) -> Done {
-        let mounts = session.store()?.mounts(&self.key)?;
+        let store = session.store()?;
+        let mounts = store.mounts(&names::key(&store, &self.key)?)?;
         Ok(session.output.either(&describe(&mounts), || mounts.iter().map(command).collect())?)
     }
 }
@@ -88,11 +90,12 @@ impl Mounts {
 impl Mount {
     pub fn run(&self, session: &Session) -> Done {
         let store = session.store()?;
-        let mounts = store.mounts(&self.key)?;
-        store.check_mountable(&self.key, &mounts)?;
+        let key = names::key(&store, &self.key)?;
+        let mounts = store.mounts(&key)?;
+        store.check_mountable(&key, &mounts)?;
         mount::attach(&mounts, &self.dir)?;
         if session.output.is_json() {
-            session.output.document(&json!({"key": self.key, "target": self.dir.to_string_lossy()}))?;
+            session.output.document(&json!({"key": key, "target": self.dir.to_string_lossy()}))?;
         }
         Ok(())
     }

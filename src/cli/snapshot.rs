@@ -6,10 +6,12 @@ use serde_json::json;
 
 use super::interrupt::Interrupt;
 use super::listing::describe;
+use super::names;
+use super::output::counted;
 use super::session::{Session, check_privilege};
 use super::{Done, FREE_LIMIT, Failures};
 use crate::build;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::{Extent, Freed, Store};
@@ -19,11 +21,11 @@ const FREE_POLL: Duration = Duration::from_millis(200);
 
 /// Make a writable snapshot
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata prepare work base   # then: strata mount work /mnt")]
+#[command(after_help = "Example:\n  strata prepare work alpine   # then: strata mount work /mnt")]
 pub(super) struct Prepare {
     /// Its key
     key: String,
-    /// The committed snapshot to stand on; without it the snapshot starts empty
+    /// The committed snapshot to stand on, or an image; without it the snapshot starts empty
     #[arg(default_value = "", hide_default_value = true)]
     parent: String,
     /// A label for it
@@ -33,11 +35,11 @@ pub(super) struct Prepare {
 
 /// Make a read-only view of a committed snapshot
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata view look base   # then: strata mount look /mnt")]
+#[command(after_help = "Example:\n  strata view look alpine   # then: strata mount look /mnt")]
 pub(super) struct View {
     /// Its key
     key: String,
-    /// The committed snapshot to look at; without it the view is empty
+    /// The committed snapshot to look at, or an image; without it the view is empty
     #[arg(default_value = "", hide_default_value = true)]
     parent: String,
     /// A label for it
@@ -124,9 +126,10 @@ fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels)
     check_key(key)?;
     // With a parent there is a store already.
     let store = if parent.is_empty() { session.make_store()? } else { session.store_to_change()? };
+    let parent = parent_of(&store, parent)?;
     match kind {
-        Kind::View => store.view(key, parent, labels)?,
-        Kind::Active | Kind::Committed => store.prepare(key, parent, labels)?,
+        Kind::View => store.view(key, &parent, labels)?,
+        Kind::Active | Kind::Committed => store.prepare(key, &parent, labels)?,
     };
     if let Err(stopped) = interrupt.check() {
         store.remove(key)?;
@@ -139,12 +142,21 @@ fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels)
     Ok(())
 }
 
+/// The snapshot that `word` names as a parent; of none the store has an error of its own.
+fn parent_of(store: &Store, word: &str) -> Result<String> {
+    match names::snapshot(store, word) {
+        _ if word.is_empty() => Ok(String::new()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(word.to_owned()),
+        named => named,
+    }
+}
+
 impl Commit {
     pub fn run(&self, session: &Session) -> Done {
         // The first signal does not stop it: a commit is done or not done, and this one is nearly.
         let _interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
-        store.commit(&self.name, &self.key, &labels(&self.labels))?;
+        store.commit(&self.name, &names::key(&store, &self.key)?, &labels(&self.labels))?;
         if session.output.is_json() {
             session.output.document(&describe(&store.stat(&self.name)?))?;
         }
@@ -181,11 +193,11 @@ impl Rm {
     /// Removes what one argument names; answers with what is gone by it.
     fn remove(&self, store: &Store, key: &str, gone: &[String], interrupt: &Interrupt) -> Result<Vec<String>> {
         interrupt.check().map_err(|stopped| stopped.context(format!("{key:?} was not removed")))?;
-        if self.recursive && gone.iter().any(|name| name == key) {
+        if self.recursive && gone.iter().any(|name| names::can_name(key, name)) {
             // An earlier argument took it along.
             return Ok(Vec::new());
         }
-        store.remove_with(key, if self.recursive { Extent::Descendants } else { Extent::Alone })
+        store.remove_with(&names::key(store, key)?, if self.recursive { Extent::Descendants } else { Extent::Alone })
     }
 
     /// Frees space; answers with nothing where that failed, which is no failure of the removal.
@@ -211,7 +223,8 @@ fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
             return Ok(freed);
         }
         interrupt.check().map_err(|stopped| {
-            stopped.context(format!("{} removed snapshots still take space: strata gc goes on", freed.waiting))
+            let waiting = counted(freed.waiting, "removed snapshot");
+            stopped.context(format!("the space of {waiting} is not free yet: strata gc goes on"))
         })?;
         // Somebody else is at it.
         std::thread::sleep(FREE_POLL);
@@ -221,7 +234,7 @@ fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
 impl Label {
     pub fn run(&self, session: &Session) -> Done {
         let store = session.store_to_change()?;
-        let mut info = store.stat(&self.key)?;
+        let mut info = store.stat(&names::key(&store, &self.key)?)?;
         info.labels = self.labels.iter().cloned().collect();
         let paths: Vec<String> = self.labels.iter().map(|(name, _)| format!("labels.{name}")).collect();
         let paths: Vec<&str> = paths.iter().map(String::as_str).collect();
@@ -246,7 +259,7 @@ impl Gc {
             }
         };
         Ok(session.output.either(&json!({"freed": freed.snapshots, "waiting": freed.waiting}), || {
-            format!("freed {} snapshots\n", freed.snapshots)
+            format!("freed {}\n", counted(freed.snapshots, "snapshot"))
         })?)
     }
 }

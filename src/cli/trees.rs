@@ -10,6 +10,7 @@ use rustix::io::Errno;
 use serde::Serialize;
 
 use super::Done;
+use super::names;
 use super::session::Session;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::memory::{Difference, Tree};
@@ -51,19 +52,10 @@ pub(super) fn open(session: &Session, what: &OsStr) -> Result<Dir> {
     match (what.as_bytes(), what.to_str()) {
         ([b'/' | b'.', ..], _) => Dir::open(what),
         (_, None) => Err(Error::invalid(format!("the key {} is no UTF-8", what.display()))),
-        (_, Some(name)) => open_stored(session, name).map_err(|error| unless_directory(name, error)),
-    }
-}
-
-/// The tree of the snapshot `name`, or of the image.
-fn open_stored(session: &Session, name: &str) -> Result<Dir> {
-    let store = session.store()?;
-    match store.open_tree(name) {
-        Err(error) if error.kind() == ErrorKind::NotFound => match store.image(name).ok().and_then(|i| i.top) {
-            Some(top) => store.open_tree(&top),
-            None => Err(error),
-        },
-        opened => opened,
+        (_, Some(name)) => session
+            .store()
+            .and_then(|store| store.open_tree(&names::snapshot(&store, name)?))
+            .map_err(|error| unless_directory(name, error)),
     }
 }
 

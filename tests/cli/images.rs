@@ -120,11 +120,11 @@ fn exporting_listing_and_removing() {
     assert!(bench.ok(&["history", name]).contains(&top[..19]));
     bench.fails(&["history", "none"], "not_found");
     let said = bench.fails(&["info", name], "not_found");
-    assert!(said.contains("is an image") && said.contains(&format!("strata history {name}")), "{said}");
-    assert!(said.contains(&format!("strata info {top} ")), "{said}");
+    assert!(said.contains("is an image") && said.contains(&format!("strata history {name} tells")), "{said}");
+    assert!(said.contains(&format!("strata prepare KEY {name} makes")), "{said}");
     assert!(bench.fails(&["info", "none"], "not_found").contains("strata ls"));
 
-    bench.ok(&["prepare", "work", top]);
+    bench.ok(&["prepare", "work", name]);
     assert_eq!(bench.ok(&["rmi", name, "oci", "oci-archive"]), format!("{name}\noci\noci-archive\n"));
     let said = bench.fails(&["rmi", "docker-archive"], "failed_precondition");
     assert!(said.contains("container \"work\""), "{said}");
@@ -134,4 +134,48 @@ fn exporting_listing_and_removing() {
     bench.fails(&["rmi", "docker-archive"], "not_found");
     assert_eq!(bench.ok(&["images"]) + &bench.ok(&["ls"]), "");
     assert_eq!(fs::read_dir(bench.path("store/streams")).expect("streams").count(), 0);
+}
+
+/// An image stands for its topmost layer where that is only read; digests need not be whole.
+#[test]
+fn what_a_word_names() {
+    let Some(bench) = Bench::mounting() else { return };
+    let file = bench.path("image.tar");
+    fs::write(&file, archive(&["alpha", "beta"])).expect("write");
+    for name in ["alpha", "beta"] {
+        let source = format!("{}:{name}:latest", file.display());
+        bench.ok(&["import", &source, "--name", name]);
+    }
+    let images = bench.json(&["images"]);
+    let [top, id] = ["top", "id"].map(|field| images[0][field].as_str().expect("a digest"));
+    let (short_top, short_id) = (&top[..19], &id[..19]);
+
+    for word in ["alpha", short_id, short_top, id] {
+        let key = format!("on-{word}");
+        bench.ok(&["prepare", &key, word]);
+        assert_eq!(bench.json(&["info", &key])["parent"], top, "{word}");
+        assert_eq!(bench.ok(&["diff", word]), "A /alpha\n", "{word}");
+        assert_eq!(bench.ok(&["diff", &key, word]) + &bench.ok(&["diff", "--trees", &key, word]), "", "{word}");
+        assert_eq!(bench.json(&["usage", word])["snapshots"][0]["name"], top, "{word}");
+        assert_eq!(bench.ok(&["tree", word]), bench.ok(&["tree", top]), "{word}");
+        bench.ok(&["rm", &key]);
+    }
+    bench.ok(&["label", short_top, "a=b"]);
+    assert_eq!(bench.json(&["info", short_top])["labels"], json!({"a": "b"}));
+    for word in ["alpha", short_id] {
+        for arguments in [&["info", word][..], &["rm", word], &["mounts", word], &["label", word, "a=b"]] {
+            assert!(bench.fails(arguments, "not_found").contains("is an image, and no snapshot"), "{arguments:?}");
+        }
+        assert_eq!(bench.json(&["history", word])[0]["layer"], top);
+    }
+    assert!(bench.fails(&["prepare", "k", "none"], "not_found").contains("there is no parent \"none\""));
+    assert!(bench.fails(&["history", top], "not_found").contains("is a snapshot, and no image"));
+    bench.fails(&["info", "sha256:"], "not_found");
+
+    bench.ok(&["import", &format!("{}:alpha:latest", file.display()), "--name", "other"]);
+    let said = bench.fails(&["rmi", short_id], "invalid_argument");
+    assert!(said.contains("alpha, other"), "{said}");
+    bench.ok(&["view", "look", short_id]);
+    bench.ok(&["rm", "look"]);
+    assert_eq!(bench.ok(&["rmi", "other", short_id]), "other\nalpha\n");
 }

@@ -47,8 +47,13 @@ impl Store {
         let row = rows::visible(tx, &self.owner, key)?;
         let rows = match extent {
             Extent::Alone if rows::has_children(tx, row.row)? => {
-                let message = format!("cannot remove {key:?}: it has children; remove them first (rm -r does)");
-                return Err(Error::precondition(message).into());
+                let why = match image_above(tx, &row)? {
+                    Some(image) => {
+                        format!("it has children, which the image {image:?} needs: strata rmi {image} first")
+                    }
+                    None => "it has children; remove them first (rm -r does)".to_owned(),
+                };
+                return Err(Error::precondition(format!("cannot remove {key:?}: {why}")).into());
             }
             Extent::Alone => vec![row],
             Extent::Descendants => rows::with_descendants(tx, row.row)?,
@@ -58,6 +63,16 @@ impl Store {
     }
 }
 
+/// The name of an image that needs `row` or something that stands on it.
+fn image_above(tx: &Transaction<'_>, row: &Row) -> Result<Option<String>, Failed> {
+    for above in rows::with_descendants(tx, row.row)? {
+        if let Some(image) = image::using(tx, above.row)? {
+            return Ok(Some(image));
+        }
+    }
+    Ok(None)
+}
+
 /// Refuses what an image or another call needs.
 fn check_unused(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     let cannot = format!("cannot remove {:?}", row.name);
@@ -65,7 +80,10 @@ fn check_unused(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
         return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
     }
     match image::using(tx, row.row)? {
-        Some(image) => Err(Error::precondition(format!("{cannot}: the image {image:?} needs it")).into()),
+        Some(image) => {
+            let message = format!("{cannot}: the image {image:?} needs it: strata rmi {image} first");
+            Err(Error::precondition(message).into())
+        }
         None => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::interrupt::Interrupt;
-use super::output::table;
+use super::output::{counted, table};
 use super::session::{Session, check_privilege};
 use super::{Done, Failures};
 use crate::error::Error;
@@ -25,8 +25,8 @@ pub(super) struct Check {
     /// Clear up, and remove what is damaged where an image can be imported again
     #[arg(long)]
     repair: bool,
-    /// Only tell what --repair would do; instead of it
-    #[arg(long, conflicts_with = "repair")]
+    /// Only tell what --repair would do, with --repair or without
+    #[arg(long)]
     dry_run: bool,
 }
 
@@ -37,7 +37,7 @@ impl Check {
         check_privilege()?;
         let options = CheckOptions { deep: self.deep, record: self.record, cancel: Some(interrupt.flag()) };
         let checked = store.check(&options)?;
-        let repaired = if self.repair { Some(store.repair(&checked.findings)?) } else { None };
+        let repaired = if self.repairs() { Some(store.repair(&checked.findings)?) } else { None };
         // A repair is believed when a second look finds nothing.
         let left = match &repaired {
             Some(_) => store.check(&CheckOptions { record: false, ..options })?,
@@ -50,12 +50,20 @@ impl Check {
         }
     }
 
+    fn repairs(&self) -> bool {
+        self.repair && !self.dry_run
+    }
+
     fn damaged(&self, session: &Session, count: usize) -> Error {
         let root = session.config().root.display();
-        let what = if self.repair { "still damaged" } else { "damaged" };
-        let cure =
-            if self.repair { "the lines above say why" } else { "strata check --dry-run says what can be repaired" };
-        Error::data_loss(format!("the store {root} is {what} in {}: {cure}", counted(count, "place")))
+        let what = if self.repairs() { "still damaged" } else { "damaged" };
+        let deep = if self.deep { " --deep" } else { "" };
+        let cure = match (self.dry_run, self.repair) {
+            (true, _) => format!("the lines above say what strata check{deep} --repair does about it"),
+            (false, true) => "the lines above say why".to_owned(),
+            (false, false) => format!("strata check{deep} --dry-run says what can be repaired"),
+        };
+        Error::data_loss(format!("the store {root} is {what} in {}: {cure}", counted(count as u64, "place")))
     }
 
     fn text(&self, checked: &Checked, repaired: Option<&Repaired>) -> String {
@@ -73,9 +81,9 @@ impl Check {
         if let Some(Repaired { images, snapshots, made_again, freed }) = repaired {
             text.push_str(&format!(
                 "removed {} and {}, made {made_again} again, freed the space of {}\n",
-                counted(images.len(), "image"),
-                counted(snapshots.len(), "layer"),
-                counted(*freed as usize, "snapshot")
+                counted(images.len() as u64, "image"),
+                counted(snapshots.len() as u64, "layer"),
+                counted(*freed, "snapshot")
             ));
         }
         text
@@ -86,7 +94,7 @@ impl Check {
 fn summary(checked: &Checked) -> String {
     let Checked { snapshots, images, verified, recorded, findings } = checked;
     let count = |severity| findings.iter().filter(|finding| finding.problem.severity() == severity).count();
-    let mut text = format!("{}, {}", counted(*snapshots as usize, "snapshot"), counted(*images as usize, "image"));
+    let mut text = format!("{}, {}", counted(*snapshots, "snapshot"), counted(*images, "image"));
     for (count, what) in [
         (*verified as usize, "verified"),
         (*recorded as usize, "recorded"),
@@ -104,11 +112,6 @@ fn summary(checked: &Checked) -> String {
     text + "\n"
 }
 
-/// `1 image`, `2 images`.
-fn counted(count: usize, what: &str) -> String {
-    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
-}
-
 fn document(checked: &Checked, repaired: Option<&Repaired>) -> Value {
     let finding = |Finding { problem, remedy }: &Finding| {
         let mut document = json!(problem);
@@ -116,7 +119,7 @@ fn document(checked: &Checked, repaired: Option<&Repaired>) -> Value {
         document["message"] = problem.to_string().into();
         document["repair"] = json!(remedy);
         if let Remedy::None(why) = remedy {
-            document["repair"]["reason"] = (*why).into();
+            document["repair"]["reason"] = why.as_ref().into();
         }
         document
     };

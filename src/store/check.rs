@@ -110,13 +110,13 @@ impl Store {
         })?;
         let why = "restore strata.db from a backup, or import into a new store";
         for report in reports.into_iter().filter(|report| report != "ok") {
-            checked.add(Problem::Database { report }, Remedy::None(why));
+            checked.add(Problem::Database { report }, Remedy::none(why));
         }
         // What an image stands on is looked at with the images.
         for (table, row, parent) in strays.into_iter().filter(|(table, ..)| table != "image") {
             let row = row.map_or_else(String::new, |row| format!(" {row}"));
             let report = format!("the row{row} of {table} refers to a row of {parent} that is not there");
-            checked.add(Problem::Database { report }, Remedy::None(why));
+            checked.add(Problem::Database { report }, Remedy::none(why));
         }
         Ok(())
     }
@@ -161,13 +161,15 @@ impl Store {
     /// on it did.
     fn remedy_for_damaged(&self, listed: &Listed) -> Result<Remedy> {
         if listed.row.origin != Origin::Image {
-            return Ok(Remedy::None("no image brings it again: strata rm removes it"));
+            return Ok(Remedy::none("no image brings it again: strata rm removes it"));
         }
         self.meta.view(|tx| {
             let tree = rows::with_descendants(tx, listed.row.row)?;
             let own = |row: &rows::Row| row.origin != Origin::Image || row.state != State::Ready;
-            if tree.iter().any(own) {
-                return Ok(Remedy::None("something that is no image's stands on it: strata rm that first"));
+            if let Some(row) = tree.iter().find(|row| own(row)) {
+                let name = &row.name;
+                let why = format!("the snapshot {name:?}, which is no image's, stands on it: strata rm {name} first");
+                return Ok(Remedy::None(why.into()));
             }
             let mut images = BTreeSet::new();
             for row in &tree {

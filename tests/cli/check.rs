@@ -16,9 +16,10 @@ fn checking_and_repairing() {
     let document = bench.json(&["check"]);
     assert_eq!((&document["findings"][0]["problem"], &document["findings"][0]["id"]), (&"debris".into(), &99.into()));
     assert_eq!(document["findings"][0]["repair"]["remedy"], "collect");
+    assert_eq!(bench.ok(&["check", "--repair", "--dry-run"]), told, "nor beside --repair");
+    assert!(bench.path("store/s/99").exists());
     assert!(bench.ok(&["check", "--repair"]).contains("freed the space of 1 snapshot\n"));
     assert!(!bench.path("store/s/99").exists());
-    bench.misuse(&["check", "--repair", "--dry-run"]);
 }
 
 #[test]
@@ -33,6 +34,15 @@ fn damage_is_a_failure() {
         assert_eq!(output.status.code(), Some(1), "{answer}");
         assert!(answer.contains("damaged") && answer.contains("\"base\""), "{answer}");
         assert!(line.starts_with("strata: ") && line.matches('\n').count() == 1, "{line:?}");
+    }
+    for (arguments, hint) in [
+        (&["check"][..], "strata check --dry-run says what"),
+        (&["check", "--deep"], "strata check --deep --dry-run says what"),
+        (&["check", "--dry-run"], "say what strata check --repair does"),
+        (&["check", "--repair", "--dry-run", "--deep"], "say what strata check --deep --repair does"),
+    ] {
+        let said = text(&bench.run(arguments).stderr);
+        assert!(said.contains(hint), "{arguments:?}: {said}");
     }
     let output = bench.run(&["check", "--json"]);
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("a document");
@@ -61,12 +71,19 @@ fn a_lost_layer_is_imported_again() {
     fs::write(&archive, docker_archive(&[("app", layers.to_vec())])).expect("write");
     let archive = archive.to_str().expect("UTF-8");
     bench.ok(&["import", archive]);
+    let low = &bench.names(&[r#"parent=="""#])[0];
+    let said = bench.fails(&["rm", low], "failed_precondition");
+    assert!(said.contains("strata rmi app:latest first") && !said.contains("rm -r"), "{said}");
     let query = "SELECT id FROM snapshot WHERE parent IS NULL";
     let id: i64 = bench.database().query_row(query, [], |row| row.get(0)).expect("its id");
     fs::remove_dir_all(bench.path(&format!("store/s/{id}"))).expect("remove");
     let told = text(&bench.run(&["check", "--dry-run"]).stdout);
     assert!(told.contains("remove the image app:latest, the layer sha256:"), "{told}");
     assert_eq!(bench.names(&[]).len(), 2, "it was only to say what it would do");
+    bench.ok(&["view", "look", "app:latest"]);
+    let told = text(&bench.run(&["check", "--dry-run"]).stdout);
+    assert!(told.contains("none: the snapshot \"look\", which is no image's, stands on it: strata rm look"), "{told}");
+    bench.ok(&["rm", "look"]);
     assert!(bench.ok(&["check", "--repair"]).contains("removed 1 image and 2 layers, made 0 again"));
     assert_eq!((bench.names(&[]).len(), bench.ok(&["images"])), (0, String::new()));
     bench.ok(&["import", archive]);

@@ -20,7 +20,7 @@ use crate::snapshotter::Kind;
 use crate::tree::Dir;
 
 /// What helps where no import brings a layer again.
-const BUILD_AGAIN: Remedy = Remedy::None("it was built here: strata rmi its images, and build them again");
+const BUILD_AGAIN: Remedy = Remedy::none("it was built here: strata rmi its images, and build them again");
 
 impl Store {
     /// Reads the committed snapshots that are whole on disk, and says which are not what their digests say.
@@ -35,7 +35,7 @@ impl Store {
                 continue;
             }
             if !options.record && listed.row.diff_id.is_none() {
-                checked.add(Problem::Unknown(subject(listed)), Remedy::None("check --record computes its digest"));
+                checked.add(Problem::Unknown(subject(listed)), Remedy::none("check --record computes its digest"));
                 continue;
             }
             let stack = self.meta.view(|tx| rows::chain(tx, Some(listed.row.row)))?;
@@ -91,7 +91,7 @@ impl Store {
             Err(error) if ends_the_check(&error) => return Err(error),
             Err(_) if self.is_gone(listed)? => return Ok(()),
             Err(error) => {
-                let why = Remedy::None("a comparison of the rest needs space for the layer once more");
+                let why = Remedy::none("a comparison of the rest needs space for the layer once more");
                 checked.add(Problem::Uncompared { snapshot: subject(listed), why: error.chain() }, why);
                 return Ok(());
             }

@@ -1,5 +1,6 @@
 //! What a check can find, in words and as values.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
@@ -189,7 +190,14 @@ pub enum Remedy {
         snapshots: Vec<String>,
     },
     /// Nothing: the reason, and what the user can do.
-    None(#[serde(skip)] &'static str),
+    None(#[serde(skip)] Cow<'static, str>),
+}
+
+impl Remedy {
+    /// Nothing, because of `why`.
+    pub(super) const fn none(why: &'static str) -> Self {
+        Self::None(Cow::Borrowed(why))
+    }
 }
 
 impl fmt::Display for Remedy {

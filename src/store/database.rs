@@ -8,7 +8,7 @@ use rustix::fs::Mode;
 
 use super::meta::{self, Failed, Meta};
 use super::{Durability, lock, rows};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::probe;
 use crate::tree::Dir;
 
@@ -25,13 +25,17 @@ pub struct Database {
 }
 
 impl Database {
-    /// Opens the store at `root`; `None` if there is none.
+    /// Opens the store at `root`; `None` if there is none, but could be.
     ///
     /// # Errors
-    /// `DataLoss` for a damaged database, `Unsupported` for a newer format, `PermissionDenied`.
+    /// `DataLoss` for a damaged database or one that is gone, `Unsupported` for a newer format, `PermissionDenied`;
+    /// `FailedPrecondition` if the directory holds something else.
     pub fn open(root: &Path) -> Result<Option<Self>> {
         if !meta::exists(&root.join("strata.db"))? {
-            return Ok(None);
+            return match Self::check_root(root) {
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                checked => checked.map(|()| None),
+            };
         }
         let root = root.canonicalize().at("open the store", root)?;
         Self::load(root, false).map(Some)
@@ -41,7 +45,7 @@ impl Database {
     /// exists must be empty, and becomes private (mode 0700).
     ///
     /// # Errors
-    /// `FailedPrecondition` if the directory holds something else; `PermissionDenied`; `ResourceExhausted`.
+    /// As [`Database::check_root`]; `PermissionDenied`; `ResourceExhausted`.
     pub fn create(root: &Path, durability: Durability) -> Result<Self> {
         std::fs::create_dir_all(root).at("make the directory", root)?;
         let root = root.canonicalize().at("open the directory", root)?;
@@ -64,21 +68,17 @@ impl Database {
     /// Checks that `root` holds a store, or nothing but what a fresh file system or an interrupted first start leaves.
     ///
     /// # Errors
-    /// `FailedPrecondition` that names what else it holds; what the file system reports.
+    /// `FailedPrecondition` that names what else it holds; `DataLoss` if that is snapshots without their database; what the
+    /// file system reports.
     pub fn check_root(root: &Path) -> Result<()> {
-        if meta::exists(&root.join("strata.db"))? {
+        let database = root.join("strata.db");
+        if meta::exists(&database)? {
             return Ok(());
         }
-        let mut names = Dir::open(root)?.names()?.into_iter().map(|entry| entry.name);
-        // Another process may be trying out the file system at this moment.
-        let is_trial = |name: &OsString| name.as_encoded_bytes().starts_with(probe::TRIAL_PREFIX.as_bytes());
-        match names.find(|name| !is_trial(name) && !FRESH.iter().any(|known| name == known)) {
-            None => Ok(()),
-            Some(stranger) => Err(Error::precondition(format!(
-                "{} is no store and not empty (it holds {}): choose an empty or a new directory",
-                root.display(),
-                stranger.display()
-            ))),
+        match check_fresh(root, &Dir::open(root)?) {
+            // Another process made the store meanwhile, and the first snapshots in it.
+            Err(_) if meta::exists(&database)? => Ok(()),
+            checked => checked,
         }
     }
 
@@ -99,6 +99,38 @@ impl Database {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Whether `dir` at `root`, which has no database, is one that a store can be made in.
+fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
+    let names: Vec<OsString> = dir.names()?.into_iter().map(|entry| entry.name).collect();
+    if has_snapshots(dir, &names)? {
+        return Err(Error::data_loss(format!(
+            "{} holds snapshots, but their database strata.db is gone: restore it from a backup, or remove the directory",
+            root.display()
+        )));
+    }
+    // Another process may be trying out the file system at this moment.
+    let is_trial = |name: &OsString| name.as_encoded_bytes().starts_with(probe::TRIAL_PREFIX.as_bytes());
+    match names.iter().find(|name| !is_trial(name) && !FRESH.iter().any(|known| name == known)) {
+        None => Ok(()),
+        Some(stranger) => Err(Error::precondition(format!(
+            "{} is no store and not empty (it holds {}): choose an empty or a new directory",
+            root.display(),
+            stranger.display()
+        ))),
+    }
+}
+
+/// Whether there is anything that only a store with a database makes: a snapshot's directory, which a number begins, or the
+/// directory for the layers of images. A backend's marks in `s` may be there before.
+fn has_snapshots(dir: &Dir, names: &[OsString]) -> Result<bool> {
+    let has = |name: &str| names.iter().any(|known| known == name);
+    if !has("s") {
+        return Ok(false);
+    }
+    let is_numbered = |name: &OsString| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
+    Ok(has("streams") || dir.open_dir("s")?.names()?.iter().any(|entry| is_numbered(&entry.name)))
 }
 
 /// The backend and the durability that were noted when the store was made.

@@ -62,6 +62,18 @@ fn unusable_roots() {
     at("/proc/no", "not_found");
     at("file/store", "io");
     assert!(at("full", "failed_precondition").contains("mine"));
+    for (root, kind) in [("file", "io"), ("file/store", "io"), ("full", "failed_precondition")] {
+        let said = at(root, kind);
+        let root = bench.path(root);
+        for command in ["ls", "images", "usage", "gc"] {
+            assert_eq!(bench.fails(&[command, "--root", root.to_str().expect("UTF-8")], kind), said, "{command}");
+        }
+        let doctor = bench.run(&["doctor", "--root", root.to_str().expect("UTF-8")]);
+        let why = said.trim_start_matches("strata: ").trim_end();
+        assert!(doctor.status.code() == Some(1) && text(&doctor.stdout).contains(why), "{doctor:?}");
+    }
+    fs::create_dir(bench.path("empty")).expect("mkdir");
+    assert_eq!(bench.ok(&["ls", "--root", bench.path("empty").to_str().expect("UTF-8")]), "");
     assert!(fs::read_dir(bench.path("full")).expect("full").count() == 1, "a stranger's directory stays as it was");
 
     bench.ok(&["prepare", "k"]);
@@ -88,6 +100,34 @@ fn damaged_databases() {
     }
     fs::write(bench.path("store/strata.db"), [b'x'; 8192]).expect("write");
     assert!(bench.fails(&["ls"], "data_loss").contains("strata.db"));
+}
+
+/// What a store is without the file that says what is in it: neither empty nor a stranger's.
+#[test]
+fn lost_databases() {
+    let Some(bench) = Bench::with_snapshots() else { return };
+    let database = bench.path("store/strata.db");
+    fs::write(&database, "").expect("truncate");
+    let refuse = || {
+        for line in ["ls", "images", "usage", "gc", "prepare l", "info base", "rm base", "check", "prepare l base"] {
+            let said = bench.fails(&line.split(' ').collect::<Vec<_>>(), "data_loss");
+            let shown = format!("{} holds snapshots, but their database", bench.path("store").display());
+            assert!(said.contains(&shown) && said.contains("from a backup"), "{line}: {said}");
+        }
+        let doctor = bench.run(&["doctor"]);
+        assert!(doctor.status.code() == Some(1) && text(&doctor.stdout).contains("holds snapshots"), "{doctor:?}");
+    };
+    refuse();
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = fs::remove_file(bench.path(&format!("store/strata.db{suffix}")));
+    }
+    refuse();
+    assert!(!database.exists(), "nothing is put in its place");
+    fs::remove_dir_all(bench.path("store/s")).expect("remove");
+    fs::create_dir(bench.path("store/s")).expect("mkdir");
+    assert_eq!(bench.ok(&["ls"]), "", "a first start that was interrupted");
+    fs::create_dir(bench.path("store/streams")).expect("mkdir");
+    assert!(bench.fails(&["ls"], "data_loss").contains("holds snapshots"));
 }
 
 /// Takes as long as strata waits for a lock.

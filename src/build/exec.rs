@@ -19,7 +19,7 @@ use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::{Change, Sink};
 use crate::container::{self, Control, Exit, Process, Spec, Streams, Volume, find_user};
 use crate::error::{Error, ErrorKind, Result};
-use crate::id::{DiffId, Digest};
+use crate::id::Digest;
 use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
@@ -125,7 +125,7 @@ impl Builder<'_> {
             _ => Vec::new(),
         };
         let writes = !matches!(step.action, Action::Settings);
-        let layer: Option<DiffId> = result.layer.map(|(diff_id, _)| diff_id);
+        let layer = result.layer.and(result.top);
         Ok(Outcome { writes, cached, layer, explained, took: started.elapsed() })
     }
 

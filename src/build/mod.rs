@@ -95,8 +95,8 @@ pub struct Outcome {
     pub writes: bool,
     /// Whether it was known from before.
     pub cached: bool,
-    /// The layer that it made.
-    pub layer: Option<DiffId>,
+    /// The committed snapshot of the layer that it made.
+    pub layer: Option<String>,
     /// The first paths that it changed, with `A`, `M` or `D`; only if it was asked for.
     pub explained: Vec<(char, PathBuf)>,
     /// How long it took.

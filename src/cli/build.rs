@@ -209,7 +209,7 @@ impl Progress for Steps {
         for (letter, path) in &outcome.explained {
             self.tell(&format!("    {letter} /{}", text::escape(path.as_os_str().as_bytes())));
         }
-        let layer = outcome.layer.map_or("no change".to_owned(), |layer| short(&layer.to_string()));
+        let layer = outcome.layer.as_deref().map_or_else(|| "no change".to_owned(), short);
         let how = if outcome.cached { ", cached" } else { "" };
         let (total, took) = (self.total.get(), outcome.took.as_secs_f64());
         self.tell(&format!("[{number}/{total}] {layer}{how}, {took:.2} s"));

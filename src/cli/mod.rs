@@ -276,8 +276,7 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) ->
 /// Help and version go to standard output, mistakes to standard error.
 fn explain(error: &clap::Error, json: bool) -> ExitCode {
     if error.use_stderr() && json {
-        let message = error.to_string();
-        output::report_usage(message.lines().next().unwrap_or_default().trim_start_matches("error: "));
+        output::report_usage(&one_line(&error.to_string()));
         return ExitCode::from(USAGE);
     }
     match (error.print(), error.use_stderr()) {
@@ -286,6 +285,19 @@ fn explain(error: &clap::Error, json: bool) -> ExitCode {
         (Err(failed), false) if failed.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         (Err(_), false) => ExitCode::from(FAILED),
     }
+}
+
+/// What clap says of a mistake, without the usage, as one line.
+fn one_line(message: &str) -> String {
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let is_general = |line: &&str| line.starts_with("Usage: ") || line.starts_with("For more information");
+    let mut usage = false;
+    let lines = message.lines().map(str::trim_end).filter(|line| {
+        // A usage goes on until an empty line.
+        usage = (usage || is_general(line)) && !line.is_empty();
+        !usage
+    });
+    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
 }
 
 fn stderr_is_terminal() -> bool {
@@ -299,6 +311,19 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn mistakes_are_told_in_one_line() {
+        let told = |line: &str| {
+            let error = Arguments::try_parse_from(line.split(' ')).expect_err(line);
+            one_line(&error.to_string())
+        };
+        let missing = "the following required arguments were not provided:";
+        assert_eq!(told("strata umount"), format!("{missing} <DIR>"));
+        assert_eq!(told("strata label"), format!("{missing} <KEY> <K=V>..."));
+        let similar = told("strata ls --tre");
+        assert_eq!(similar, "unexpected argument '--tre' found tip: a similar argument exists: '--tree'");
     }
 
     #[test]

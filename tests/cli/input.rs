@@ -40,6 +40,8 @@ fn misuse() {
         let said = bench.misuse(&[&arguments[..], &["--json"]].concat());
         let error: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{line}: {error}: {said}"));
         assert_eq!(error["error"]["kind"], "usage", "{line}");
+        let message = error["error"]["message"].as_str().expect("a message");
+        assert!(!message.contains(['\n', '\x1b']) && !message.contains("Usage"), "{message:?}");
     }
     bench.misuse(&["ls", "-q", "-v"]);
     bench.misuse(&["diff", "k", "--canonical"]);

@@ -21,6 +21,7 @@ use crate::conformance::random;
 use crate::conformance::suite::{self, Case, Subject};
 use crate::error::{Context as _, Error, Result};
 use crate::mount::scratch::FsType;
+use crate::tree::Dir;
 use report::{Judged, Report, Result as Tried, Word};
 use stage::{Absent, Stage, Strategy, Wanted};
 
@@ -117,6 +118,10 @@ impl Conformance {
             return self.tell(session, &cases);
         }
         super::session::check_privilege()?;
+        if let Some(dir) = &self.on {
+            // Nothing can be tried there, whatever the strategy.
+            Dir::open(dir)?;
+        }
         let interrupt = Interrupt::watch(session)?;
         let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();
         let required: Vec<&str> = required.split(',').map(str::trim).collect();

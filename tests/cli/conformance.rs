@@ -176,6 +176,10 @@ fn nothing_tried_is_a_failure() {
     assert!(text(&skipped.stdout).contains("ok 1 - btrfs on tmpfs: setup # SKIP "), "{}", text(&skipped.stdout));
     bench.misuse(&["conformance", "--fs", "vfat"]);
     bench.misuse(&["conformance", "--on", "/tmp", "--fs", "ext4"]);
+    for format in ["text", "tap"] {
+        let said = bench.fails(&["conformance", "--on", "/nonexist", "--format", format], "not_found");
+        assert!(said.contains("/nonexist"), "{said}");
+    }
 }
 
 /// What must be there fails where it is not.

@@ -92,7 +92,10 @@ impl Files {
         } else {
             spooled(&mut magic.chain(file), compression, spool, &shown)?
         };
-        let members = index(&plain).map_err(|error| error.context(format!("reading the archive {shown}")))?;
+        let members = index(&plain).map_err(|error| match place {
+            Place::Path(_) => error.context(format!("reading the archive {shown}")),
+            Place::Open(_) => error.context(format!("reading {shown}")),
+        })?;
         Ok(Self::Archive { file: Arc::new(plain), members })
     }
 

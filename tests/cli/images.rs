@@ -56,6 +56,9 @@ fn importing() {
     let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("spawn");
     child.stdin.take().expect("stdin").write_all(&archive(&["alpha"])).expect("write");
     assert_eq!(text(&child.wait_with_output().expect("wait").stdout), format!("piped {id}\n"));
+    let mut command = bench.command(&["import", "-"]);
+    let output = command.stdin(fs::File::open(env!("CARGO_BIN_EXE_strata")).expect("open")).output().expect("run");
+    assert!(text(&output.stderr).starts_with("strata: reading the given archive: it is no tar"), "{output:?}");
 
     let output = bench.run(&["import", &format!("{two}:beta:latest"), "-v"]);
     assert!(text(&output.stderr).contains("layer 1 of 1"), "{output:?}");

@@ -53,9 +53,9 @@ pub(super) struct Import {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata export alpine oci-archive:alpine.tar --compress zstd")]
 pub(super) struct Export {
-    /// The image's name
+    /// The image's name, or the beginning of its ID
     image: String,
-    /// oci:DIR, oci-archive:FILE or docker-archive:FILE
+    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; TAG is what the layout calls it, instead of its name
     #[arg(value_name = "DEST", value_parser = OsStringValueParser::new().try_map(|text| Destination::parse(&text)))]
     destination: Destination,
     /// Compress the layers

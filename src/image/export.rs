@@ -25,52 +25,81 @@ const OF_THE_BLOB: [&str; 2] = ["containerd.io/snapshot/", "io.github.containers
 /// Where an image goes, and in which form.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
-    /// `oci:DIR`: an OCI layout in a new or empty directory.
-    Oci(PathBuf),
-    /// `oci-archive:FILE`: the same as an archive.
-    OciArchive(PathBuf),
+    /// `oci:DIR[:TAG]`: an OCI layout in a new or empty directory.
+    Oci {
+        /// The directory.
+        path: PathBuf,
+        /// What the layout calls the image, instead of its name in the store.
+        tag: Option<String>,
+    },
+    /// `oci-archive:FILE[:TAG]`: the same as an archive.
+    OciArchive {
+        /// The file.
+        path: PathBuf,
+        /// What the layout calls the image, instead of its name in the store.
+        tag: Option<String>,
+    },
     /// `docker-archive:FILE`: what `docker load` reads.
     DockerArchive(PathBuf),
 }
 
 impl Destination {
-    /// Reads `FORM:PATH`, as users write it.
+    /// Reads `FORM:PATH[:TAG]`, as users write it, here and for skopeo: a tag begins behind the path's first colon. A docker
+    /// archive has none, and may have colons in its path.
     ///
     /// # Errors
-    /// `InvalidArgument` for an unknown form or an empty path.
+    /// `InvalidArgument` for an unknown form, an empty path or a tag that no layout can have.
     pub fn parse(text: &OsStr) -> Result<Self> {
         let bytes = text.as_bytes();
-        let at = bytes.iter().position(|byte| *byte == b':').unwrap_or(0);
-        let path = PathBuf::from(OsStr::from_bytes(bytes.get(at + 1..).unwrap_or_default()));
-        match &bytes[..at] {
-            _ if path.as_os_str().is_empty() => Err(wrong(text)),
-            b"oci" => Ok(Self::Oci(path)),
-            b"oci-archive" => Ok(Self::OciArchive(path)),
-            b"docker-archive" => Ok(Self::DockerArchive(path)),
+        let (form, rest) = split_at_colon(bytes).unwrap_or_default();
+        let as_path = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        let (path, tag) = match split_at_colon(rest) {
+            Some((path, tag)) => (path, Some(check_tag(tag).ok_or_else(|| wrong(text)))),
+            None => (rest, None),
+        };
+        match form {
+            b"docker-archive" if !rest.is_empty() => Ok(Self::DockerArchive(as_path(rest))),
+            b"oci" if !path.is_empty() => Ok(Self::Oci { path: as_path(path), tag: tag.transpose()? }),
+            b"oci-archive" if !path.is_empty() => Ok(Self::OciArchive { path: as_path(path), tag: tag.transpose()? }),
             _ => Err(wrong(text)),
         }
     }
 
     fn open(&self) -> Result<Output> {
         match self {
-            Self::Oci(path) => Output::dir(path),
-            Self::OciArchive(path) | Self::DockerArchive(path) => Output::archive(path),
+            Self::Oci { path, .. } => Output::dir(path),
+            Self::OciArchive { path, .. } | Self::DockerArchive(path) => Output::archive(path),
         }
     }
 }
 
+/// What is before the first colon and behind it.
+fn split_at_colon(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = bytes.iter().position(|byte| *byte == b':')?;
+    Some((&bytes[..at], &bytes[at + 1..]))
+}
+
+/// `tag`, if a layout's index can have it for a `ref.name`.
+fn check_tag(tag: &[u8]) -> Option<String> {
+    let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:@+/".contains(byte);
+    let is_good = tag.first().is_some_and(u8::is_ascii_alphanumeric) && tag.iter().all(is_allowed);
+    is_good.then(|| String::from_utf8_lossy(tag).into_owned())
+}
+
 fn wrong(text: &OsStr) -> Error {
     let text = text.display();
-    Error::invalid(format!("{text} is no destination: oci:DIR, oci-archive:FILE, docker-archive:FILE"))
+    Error::invalid(format!("{text} is no destination: oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE"))
 }
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Oci(path) => write!(f, "oci:{}", path.display()),
-            Self::OciArchive(path) => write!(f, "oci-archive:{}", path.display()),
-            Self::DockerArchive(path) => write!(f, "docker-archive:{}", path.display()),
-        }
+        let (form, path, tag) = match self {
+            Self::Oci { path, tag } => ("oci", path, tag.as_deref()),
+            Self::OciArchive { path, tag } => ("oci-archive", path, tag.as_deref()),
+            Self::DockerArchive(path) => ("docker-archive", path, None),
+        };
+        write!(f, "{form}:{}", path.display())?;
+        tag.map_or(Ok(()), |tag| write!(f, ":{tag}"))
     }
 }
 
@@ -123,7 +152,9 @@ pub fn export(
         let blobs = found.write_layers(&mut output, destination, options, progress)?;
         let manifest = match destination {
             Destination::DockerArchive(_) => found.write_docker(&mut output, &blobs)?,
-            Destination::Oci(_) | Destination::OciArchive(_) => Some(found.write_oci(&mut output, &blobs, options)?),
+            Destination::Oci { tag, .. } | Destination::OciArchive { tag, .. } => {
+                Some(found.write_oci(&mut output, &blobs, options, tag.as_deref())?)
+            }
         };
         output.finish().map(|()| (manifest, blobs))
     };
@@ -191,7 +222,7 @@ impl<'a> Outgoing<'a> {
             let how = LayerOptions { compression, cancel, ..LayerOptions::default() };
             let name = |blob: &Blob| match destination {
                 Destination::DockerArchive(_) => docker_layer(blob.diff_id),
-                Destination::Oci(_) | Destination::OciArchive(_) => layout::blob_path(blob.digest),
+                Destination::Oci { .. } | Destination::OciArchive { .. } => layout::blob_path(blob.digest),
             };
             let blob = output
                 .blob(name, |writer| self.store.write_layer(snapshot, &how, &mut Watched { writer, layer, progress }));
@@ -203,13 +234,19 @@ impl<'a> Outgoing<'a> {
         Ok(blobs)
     }
 
-    fn write_oci(&self, output: &mut Output, blobs: &[Blob], options: &ExportOptions<'_>) -> Result<Digest> {
+    fn write_oci(
+        &self,
+        output: &mut Output,
+        blobs: &[Blob],
+        options: &ExportOptions<'_>,
+        tag: Option<&str>,
+    ) -> Result<Digest> {
         let manifest = self.oci_manifest(blobs, options.compression)?;
         let digest = Digest::of(&manifest);
         output.file(&layout::blob_path(self.id), &self.config)?;
         output.file(&layout::blob_path(digest), &manifest)?;
         output.file(layout::MARKER, &bytes_of(&json!({"imageLayoutVersion": layout::VERSION})))?;
-        let annotations = json!({layout::REF_NAME: self.name, layout::CONTAINERD_NAME: self.name});
+        let annotations = json!({layout::REF_NAME: tag.unwrap_or(self.name), layout::CONTAINERD_NAME: self.name});
         let entry =
             json!({"mediaType": OCI_MANIFEST, "digest": digest, "size": manifest.len(), "annotations": annotations});
         let index = json!({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]});

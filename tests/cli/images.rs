@@ -107,6 +107,12 @@ fn exporting_listing_and_removing() {
         assert_eq!((&exported["id"], &exported["layers"]), (&json!(id), &json!(1)), "{form}");
         assert_eq!(bench.json(&["import", path, "--name", form])["id"], id, "{form}");
     }
+    let layout = bench.path("tagged");
+    let tagged = format!("{}:1.0", layout.display());
+    bench.ok(&["export", name, &format!("oci:{tagged}")]);
+    let index: Value = serde_json::from_slice(&fs::read(layout.join("index.json")).expect("read")).expect("JSON");
+    assert_eq!(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"], "1.0");
+    assert_eq!(bench.json(&["import", &tagged, "--name", "oci"])["id"], id);
     let taken = format!("oci:{}", bench.path("oci").display());
     bench.fails(&["export", name, &taken], "already_exists");
     bench.fails(&["export", "none", &format!("oci:{}", bench.path("x").display())], "not_found");

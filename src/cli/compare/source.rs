@@ -73,9 +73,10 @@ impl Depot {
         build::commit_image(&self.store, NAME, NAME, None, cancel)?;
         let options = ExportOptions { cancel: Some(cancel), ..ExportOptions::default() };
         let layout = self.ground.path().join("layout");
-        let exported = image::export(&self.store, NAME, &Destination::Oci(layout.clone()), &options, &())?;
+        let exported =
+            image::export(&self.store, NAME, &Destination::Oci { path: layout.clone(), tag: None }, &options, &())?;
         let file = self.ground.path().join("archive.tar");
-        image::export(&self.store, NAME, &Destination::OciArchive(file.clone()), &options, &())?;
+        image::export(&self.store, NAME, &Destination::OciArchive { path: file.clone(), tag: None }, &options, &())?;
         let missing = |what| Error::data_loss(format!("the image that was written has no {what}"));
         let blob = |hex: &str| layout.join("blobs/sha256").join(hex);
         let manifest = exported.manifest.ok_or_else(|| missing("manifest"))?;

@@ -136,7 +136,7 @@ fn what_fails_leaves_nothing() {
         written(&store, "oci-archive", Path::new("/dev/null"), &plain()).expect_err("a device").kind(),
         ErrorKind::InvalidArgument
     );
-    let other = export(&store, "none", &Destination::Oci(out.join("x")), &plain(), &());
+    let other = export(&store, "none", &Destination::Oci { path: out.join("x"), tag: None }, &plain(), &());
     assert_eq!((other.expect_err("no image").kind(), left()), (ErrorKind::NotFound, 1));
 
     // A layer that does not come out as it went in.
@@ -149,8 +149,14 @@ fn what_fails_leaves_nothing() {
 #[test]
 fn destinations() {
     let parse = |text: &str| Destination::parse(text.as_ref());
-    assert_eq!(parse("oci:a:b").expect("a path with a colon"), Destination::Oci("a:b".into()));
-    assert_eq!(parse("oci-archive:/a").expect("a path"), Destination::OciArchive("/a".into()));
+    let tagged = |tag: &str| Some(tag.to_owned());
+    assert_eq!(parse("oci:a:b/c:1").expect("a tag"), Destination::Oci { path: "a".into(), tag: tagged("b/c:1") });
+    let archive = Destination::OciArchive { path: "/a".into(), tag: None };
+    assert_eq!(parse("oci-archive:/a").expect("a path"), archive);
+    assert_eq!(parse("docker-archive:a:b").expect("a path"), Destination::DockerArchive("a:b".into()));
+    for bad in ["oci::b", "oci:a:", "oci-archive:a:-", "oci:a:b c"] {
+        parse(bad).expect_err(bad);
+    }
     for wrong in ["", "oci", "oci:", "a", ":a", "docker:a", "docker-daemon:a"] {
         assert_eq!(parse(wrong).expect_err(wrong).kind(), ErrorKind::InvalidArgument, "{wrong}");
     }

@@ -68,7 +68,7 @@ pub(super) struct Commit {
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata rm -r base   # base and everything that stands on it")]
 pub(super) struct Rm {
-    /// Keys or names
+    /// Keys or names, or beginnings of digests
     #[arg(required = true, value_name = "KEY")]
     keys: Vec<String>,
     /// And all that stands on them
@@ -193,11 +193,13 @@ impl Rm {
     /// Removes what one argument names; answers with what is gone by it.
     fn remove(&self, store: &Store, key: &str, gone: &[String], interrupt: &Interrupt) -> Result<Vec<String>> {
         interrupt.check().map_err(|stopped| stopped.context(format!("{key:?} was not removed")))?;
-        if self.recursive && gone.iter().any(|name| names::can_name(key, name)) {
-            // An earlier argument took it along.
-            return Ok(Vec::new());
-        }
-        store.remove_with(&names::key(store, key)?, if self.recursive { Extent::Descendants } else { Extent::Alone })
+        let took_along = || self.recursive && gone.iter().any(|name| names::can_name(key, name));
+        let name = match names::key(store, key) {
+            // An earlier argument.
+            Err(error) if error.kind() == ErrorKind::NotFound && took_along() => return Ok(Vec::new()),
+            named => named?,
+        };
+        store.remove_with(&name, if self.recursive { Extent::Descendants } else { Extent::Alone })
     }
 
     /// Frees space; answers with nothing where that failed, which is no failure of the removal.
@@ -224,7 +226,8 @@ fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
         }
         interrupt.check().map_err(|stopped| {
             let waiting = counted(freed.waiting, "removed snapshot");
-            stopped.context(format!("the space of {waiting} is not free yet: strata gc goes on"))
+            let take = if freed.waiting == 1 { "takes" } else { "take" };
+            stopped.context(format!("{waiting} still {take} space: strata gc goes on"))
         })?;
         // Somebody else is at it.
         std::thread::sleep(FREE_POLL);

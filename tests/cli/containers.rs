@@ -94,6 +94,10 @@ fn what_build_prints() {
     for line in ["[2/3 0] RUN echo a word; echo $A > /x", "a word", "    A /x", "[3/3] no change, "] {
         assert!(stderr.lines().any(|known| known.starts_with(line)), "{line}: {stderr}");
     }
+    // A layer is called by its snapshot.
+    let top = bench.json(&["images"]).as_array().expect("a list").last().expect("an image")["top"].clone();
+    let layer = format!("[2/3] {}, ", &top.as_str().expect("a snapshot")[..19]);
+    assert!(stderr.lines().any(|line| line.starts_with(&layer)), "{layer}: {stderr}");
     let output = bench.build("one", dockerfile, &options);
     assert!(text(&output.stderr).contains("no change, cached"), "{output:?}");
     let output = bench.build("one", dockerfile, &["-q"]);

@@ -111,7 +111,7 @@ fn freeing_space_stops_inside_a_snapshot() {
     let output = interrupted(&["gc"]);
     let said = super::text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("1 removed snapshots still take space: strata gc goes on"), "{said}");
+    assert!(said.contains("1 removed snapshot still takes space: strata gc goes on"), "{said}");
     assert_eq!(bench.json(&["gc"])["freed"], 1);
     assert!(!tree.exists());
 }

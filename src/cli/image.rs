@@ -55,7 +55,8 @@ pub(super) struct Import {
 pub(super) struct Export {
     /// The image's name, or the beginning of its ID
     image: String,
-    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; TAG is what the layout calls it, instead of its name
+    /// oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE; TAG is what the layout calls it, instead of its
+    /// name
     #[arg(value_name = "DEST", value_parser = OsStringValueParser::new().try_map(|text| Destination::parse(&text)))]
     destination: Destination,
     /// Compress the layers

@@ -19,8 +19,8 @@ use crate::store::{Freed, Store};
 /// List images
 ///
 /// BASE is the nearest image that one was built on. ALONE is what its layers take that no other image has, SHARED what
-/// those take that others have, too. The last column is the snapshot of the topmost layer, which prepare and view take by
-/// the image's name, too.
+/// those take that others have, too. The last column is the snapshot of the topmost layer, which prepare and view take
+/// by the image's name, too.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata images --json | jq -r '.[].top'")]
 pub(super) struct Images {}

@@ -1,7 +1,7 @@
 //! What a word of the command line names: a snapshot by its key, a layer by the beginning of its digest, an image.
 //!
-//! Where a snapshot is changed or removed, only what is called so is meant ([`key`]). Where one is only read or stood on,
-//! an image stands for its topmost layer ([`snapshot`]). What is called exactly so comes before what begins so.
+//! Where a snapshot is changed or removed, only what is called so is meant ([`key`]). Where one is only read or stood
+//! on, an image stands for its topmost layer ([`snapshot`]). What is called exactly so comes before what begins so.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshotter::Snapshotter as _;
@@ -121,11 +121,35 @@ fn found<T>(answer: Result<T>) -> Result<Option<T>> {
 
 /// The error for a `word` that names no snapshot; where it names an image, it says what can be done with that.
 fn unless_image(store: &Store, word: &str, error: Error) -> Error {
-    match image(store, word) {
-        Ok(_) => Error::not_found(format!(
-            "{word:?} is an image, and no snapshot: strata prepare KEY {word} makes one on it, strata history {word} \
-             tells of it, strata rmi {word} removes it"
-        )),
-        Err(_) => error,
+    let begins_an_id = || images(store, word).is_ok_and(|images| !images.is_empty());
+    if store.image(word).is_err() && !begins_an_id() {
+        return error;
+    }
+    Error::not_found(format!(
+        "{word:?} is an image, and no snapshot: strata prepare KEY {word} makes one on it, strata history {word} tells \
+         of it, strata rmi {word} removes it"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_begins_alike_is_asked_for() {
+        let only = |names: &[&str]| only("sha256:a", names.iter().map(|name| (*name).to_owned()).collect());
+        assert_eq!(only(&[]).expect("nothing"), None);
+        assert_eq!(only(&["a"]).expect("one"), Some("a".to_owned()));
+        for (names, shown) in [(&["a", "b"][..], "2 things: a, b:"), (&["a", "b", "c", "d"], "4 things: a, b, c, ...:")]
+        {
+            let error = only(names).expect_err("several");
+            assert!(error.kind() == ErrorKind::InvalidArgument && error.to_string().contains(shown), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_beginning_has_a_digit() {
+        assert!(can_name("sha256:a", "sha256:ab") && can_name("ab", "ab"));
+        assert!(!can_name("sha256:", "sha256:ab") && !can_name("a", "ab") && !can_name("sha256:b", "sha256:ab"));
     }
 }

@@ -44,8 +44,8 @@ pub enum Destination {
 }
 
 impl Destination {
-    /// Reads `FORM:PATH[:TAG]`, as users write it, here and for skopeo: a tag begins behind the path's first colon. A docker
-    /// archive has none, and may have colons in its path.
+    /// Reads `FORM:PATH[:TAG]`, as users write it, here and for skopeo: a tag begins behind the path's first colon. A
+    /// docker archive has none, and may have colons in its path.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown form, an empty path or a tag that no layout can have.

@@ -68,8 +68,8 @@ impl Database {
     /// Checks that `root` holds a store, or nothing but what a fresh file system or an interrupted first start leaves.
     ///
     /// # Errors
-    /// `FailedPrecondition` that names what else it holds; `DataLoss` if that is snapshots without their database; what the
-    /// file system reports.
+    /// `FailedPrecondition` that names what else it holds; `DataLoss` if that is snapshots without their database; what
+    /// the file system reports.
     pub fn check_root(root: &Path) -> Result<()> {
         let database = root.join("strata.db");
         if meta::exists(&database)? {
@@ -106,7 +106,8 @@ fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
     let names: Vec<OsString> = dir.names()?.into_iter().map(|entry| entry.name).collect();
     if has_snapshots(dir, &names)? {
         return Err(Error::data_loss(format!(
-            "{} holds snapshots, but their database strata.db is gone: restore it from a backup, or remove the directory",
+            "{} holds snapshots, but their database strata.db is gone: restore it from a backup, or remove the \
+             directory",
             root.display()
         )));
     }
@@ -122,8 +123,8 @@ fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
     }
 }
 
-/// Whether there is anything that only a store with a database makes: a snapshot's directory, which a number begins, or the
-/// directory for the layers of images. A backend's marks in `s` may be there before.
+/// Whether there is anything that only a store with a database makes: a snapshot's directory, which a number begins, or
+/// the directory for the layers of images. A backend's marks in `s` may be there before.
 fn has_snapshots(dir: &Dir, names: &[OsString]) -> Result<bool> {
     let has = |name: &str| names.iter().any(|known| known == name);
     if !has("s") {

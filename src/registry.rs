@@ -1,7 +1,7 @@
 //! Which strategy a store uses: the only file that names all backends.
 //!
-//! The choice is made once, when the store is made, and written into it. Afterwards the store knows, and another wish is
-//! an error that names both.
+//! The choice is made once, when the store is made, and written into it. Afterwards the store knows, and another wish
+//! is an error that names both.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

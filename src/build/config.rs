@@ -132,8 +132,8 @@ impl Document {
         Ok(document)
     }
 
-    /// Gives the entries from `first` on that have no time the next one's that has, or the base image's; the image is as old
-    /// as the last of them.
+    /// Gives the entries from `first` on that have no time the next one's that has, or the base image's; the image is
+    /// as old as the last of them.
     pub(super) fn date(&mut self, first: usize) {
         let steps = self.history.get_mut(first..).unwrap_or_default();
         let next = steps.iter().find_map(|step| step.created.clone()).or_else(|| self.created.clone());

@@ -1,7 +1,7 @@
 //! The trees that `COPY` and `ADD` take from: the build context, and the roots of stages and images.
 //!
-//! Invariant: of a context, nothing outside it is opened: a source whose path leads out of it, by `..` or through a link,
-//! is an error. In the tree of an image links stay in it, as they would in a container.
+//! Invariant: of a context, nothing outside it is opened: a source whose path leads out of it, by `..` or through a
+//! link, is an error. In the tree of an image links stay in it, as they would in a container.
 //!
 //! # References
 //! Dockerfile reference, "COPY", "`.dockerignore` file"; `openat2(2)`.

@@ -1,16 +1,17 @@
 //! Images from Dockerfiles, and from containers.
 //!
 //! # How a build goes
-//! The Dockerfile is read ([`parse`]) and evaluated ([`plan`]) before anything runs. Then each step that can change files
-//! gets an active snapshot on top of the last layer: `RUN` a container in it, `COPY` a stream of changes. What it changed
-//! against its parent becomes a layer, a committed snapshot named by its ChainID; what changed nothing makes none, and the
-//! image's history says so. The image is named last, in one durable transaction.
+//! The Dockerfile is read ([`parse`]) and evaluated ([`plan`]) before anything runs. Then each step that can change
+//! files gets an active snapshot on top of the last layer: `RUN` a container in it, `COPY` a stream of changes. What it
+//! changed against its parent becomes a layer, a committed snapshot named by its ChainID; what changed nothing makes
+//! none, and the image's history says so. The image is named last, in one durable transaction.
 //!
 //! # Invariants
 //! - A step that failed, or was stopped, leaves nothing; the ones before it stay in the cache, and no image is named.
 //! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of what is
 //!   copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
-//! - A build of which every step is known gives the same image, to its ID: a step is of the time when its layer was made.
+//! - A build of which every step is known gives the same image, to its ID: a step is of the time when its layer was
+//!   made.
 //! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody described,
 //!   so the same instructions on the same files make the same layer on every strategy.
 //!

@@ -1,7 +1,7 @@
 //! `RUN --mount`: what a command sees that is in no layer.
 //!
-//! A cache is a directory of the store that any build may use by its id, until `gc` frees it. Whoever uses one has a shared
-//! lock on it, so that `gc` leaves it alone.
+//! A cache is a directory of the store that any build may use by its id, until `gc` frees it. Whoever uses one has a
+//! shared lock on it, so that `gc` leaves it alone.
 //!
 //! # References
 //! Dockerfile reference, "RUN --mount"; `flock(2)`.

@@ -1,7 +1,7 @@
 //! A Dockerfile as values: what the parser of the `parse-dockerfile` crate found, checked and with positions.
 //!
-//! Nothing is expanded yet: words keep their quotes and variables. What strata does not support is an error here, so before
-//! anything runs.
+//! Nothing is expanded yet: words keep their quotes and variables. What strata does not support is an error here, so
+//! before anything runs.
 //!
 //! # References
 //! Dockerfile reference.
@@ -384,8 +384,8 @@ impl Reader<'_> {
         Ok(Copy { sources: read, target: target.value.clone().into_owned(), from, chown, chmod })
     }
 
-    /// The delimiter of the here-document at `offset`: the name of the file that it becomes. It is in the line before the
-    /// first one.
+    /// The delimiter of the here-document at `offset`: the name of the file that it becomes. It is in the line before
+    /// the first one.
     fn document_name(&self, offset: usize, number: usize, sources: &[parse_dockerfile::Source<'_>]) -> Result<String> {
         let is_document =
             |source: &&parse_dockerfile::Source<'_>| matches!(source, parse_dockerfile::Source::HereDoc(_));

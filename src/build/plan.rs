@@ -1,8 +1,8 @@
 //! What a build will do, known before any of it is done.
 //!
-//! Everything in a Dockerfile but the commands of `RUN` can be evaluated up front: variables come from the arguments, the
-//! Dockerfile and the configs of base images. So every mistake but a failing command is an error before anything runs, and
-//! stages that the target does not need are left out.
+//! Everything in a Dockerfile but the commands of `RUN` can be evaluated up front: variables come from the arguments,
+//! the Dockerfile and the configs of base images. So every mistake but a failing command is an error before anything
+//! runs, and stages that the target does not need are left out.
 //!
 //! # References
 //! Dockerfile reference.

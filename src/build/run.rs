@@ -61,8 +61,8 @@ pub struct Started {
 /// whoever looks at the snapshot, or changes it, next.
 ///
 /// # Errors
-/// `NotFound` if there is no such image, user or volume; `AlreadyExists` if the name is taken; `InvalidArgument` if there
-/// is nothing to run; what the store and the runtime report.
+/// `NotFound` if there is no such image, user or volume; `AlreadyExists` if the name is taken; `InvalidArgument` if
+/// there is nothing to run; what the store and the runtime report.
 pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &mut dyn Control) -> Result<Started> {
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
@@ -136,12 +136,12 @@ fn process(document: &Document, options: &RunOptions) -> Result<Process> {
     Ok(Process { args, env, dir, user, terminal: options.terminal })
 }
 
-/// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if anything
-/// changed. The key is free afterwards. It is durable when the call returns.
+/// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if
+/// anything changed. The key is free afterwards. It is durable when the call returns.
 ///
 /// # Errors
-/// `NotFound`; `InvalidArgument` if the name is none for an image; `FailedPrecondition` if the snapshot is not active, is
-/// mounted or in use, or if no image of the store is the one that it was made from.
+/// `NotFound`; `InvalidArgument` if the name is none for an image; `FailedPrecondition` if the snapshot is not active,
+/// is mounted or in use, or if no image of the store is the one that it was made from.
 pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &AtomicBool) -> Result<Built> {
     check_name(name)?;
     let info = store.stat(key)?;

@@ -1,9 +1,9 @@
 //! Words of a Dockerfile: quotes, escapes, variables.
 //!
 //! Single quotes keep everything; double quotes keep spaces, and in them the escape character works before `"`, `$` and
-//! itself; elsewhere it keeps the next character as it is. `$x` and `${x}` are values, `${x:-word}` and `${x-word}` have
-//! a default, `${x:+word}` and `${x+word}` an alternative, `${x:?word}` and `${x?word}` an error; the colon takes an empty
-//! value for none. Words in braces are expanded in turn. A variable that is not set is empty.
+//! itself; elsewhere it keeps the next character as it is. `$x` and `${x}` are values, `${x:-word}` and `${x-word}`
+//! have a default, `${x:+word}` and `${x+word}` an alternative, `${x:?word}` and `${x?word}` an error; the colon takes
+//! an empty value for none. Words in braces are expanded in turn. A variable that is not set is empty.
 //!
 //! # References
 //! Dockerfile reference, "Environment replacement", "Escape".

@@ -131,8 +131,8 @@ impl Build {
     }
 }
 
-/// What each step does: a line when it begins, what it writes, a line when it is done. On a terminal the step that is under
-/// way stands below, with its time.
+/// What each step does: a line when it begins, what it writes, a line when it is done. On a terminal the step that is
+/// under way stands below, with its time.
 struct Steps {
     bar: Option<ProgressBar>,
     total: Cell<usize>,

@@ -11,12 +11,13 @@ use crate::store::{CheckOptions, Checked, Finding, Remedy, Repaired, Severity};
 
 /// Check the store: its database, what is on disk, its images
 ///
-/// Prints a line for each thing that is not as it should be, and what --repair does about it. Exits with 1 if anything is
-/// damaged; debris and layers that cannot be verified are told and no failure. Others may use the store meanwhile.
+/// Prints a line for each thing that is not as it should be, and what --repair does about it. Exits with 1 if anything
+/// is damaged; debris and layers that cannot be verified are told and no failure. Others may use the store meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata check --deep && echo sound")]
 pub(super) struct Check {
-    /// Read every layer, and compare it with its digest; an imported one is applied once more meanwhile, and its tree compared
+    /// Read every layer, and compare it with its digest; an imported one is applied once more meanwhile, and its tree
+    /// compared
     #[arg(long)]
     deep: bool,
     /// Compute the digests of layers that have none, and keep them for later checks

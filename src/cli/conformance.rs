@@ -30,8 +30,9 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
 
 /// Try whether the strategies are right on this machine
 ///
-/// Every case is tried on every strategy, on fresh file systems in memory which nobody else sees, or in a directory, or on a
-/// snapshotter of containerd. With --durability none it takes a fraction of the time. Nothing of it uses the store of --root, and nothing is left behind. Needs root.
+/// Every case is tried on every strategy, on fresh file systems in memory which nobody else sees, or in a directory, or
+/// on a snapshotter of containerd. With --durability none it takes a fraction of the time. Nothing of it uses the store
+/// of --root, and nothing is left behind. Needs root.
 ///
 /// A case passes, or is skipped with a reason, or deviates as the strategy is known to, or fails. Exits with 1 if one
 /// failed or none was tried. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be there: what

@@ -30,8 +30,8 @@ const ASKED_MAX: u32 = 2;
 /// Run a command in a container
 ///
 /// Over a writable snapshot of the image, by an OCI runtime. Its exit status is that of the command; nothing is printed
-/// besides what that prints. Without --rm the snapshot stays: diff tells what the container changed, commit-image makes it
-/// an image. The third SIGINT or SIGTERM kills.
+/// besides what that prints. Without --rm the snapshot stays: diff tells what the container changed, commit-image makes
+/// it an image. The third SIGINT or SIGTERM kills.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata run --rm -it debian:12 bash")]
 pub(super) struct Run {

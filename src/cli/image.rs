@@ -28,8 +28,8 @@ const SHORT_DIGEST_CHARS: usize = "sha256:".len() + 12;
 /// Bring an image into the store
 ///
 /// SRC is an OCI layout (a directory or an archive) or a docker archive, - standard input; a form before it (oci:,
-/// oci-archive:, docker-archive:) may be said. Each layer becomes a committed snapshot named by its ChainID; layers that the
-/// store has already are not read again. Prints the image's name and ID.
+/// oci-archive:, docker-archive:) may be said. Each layer becomes a committed snapshot named by its ChainID; layers
+/// that the store has already are not read again. Prints the image's name and ID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata import layout:1.0 --name example/app:1.0")]
 pub(super) struct Import {
@@ -48,8 +48,8 @@ pub(super) struct Import {
 
 /// Write an image into a layout
 ///
-/// The image leaves with the config and the layers that it came with, so its ID stays. DEST appears when it is complete.
-/// Layers compressed by zstd are smaller and made faster; readers from before 2020 do not know them.
+/// The image leaves with the config and the layers that it came with, so its ID stays. DEST appears when it is
+/// complete. Layers compressed by zstd are smaller and made faster; readers from before 2020 do not know them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata export alpine oci-archive:alpine.tar --compress zstd")]
 pub(super) struct Export {
@@ -87,7 +87,8 @@ impl Import {
         };
         let progress = progress(session, "unpacking");
         let imported = image::import(&store, &source, &options, progress.as_ref()).inspect_err(|_| {
-            // The layer that it was at takes space still. Who is to stop leaves that to the next rm or gc: it may be large.
+            // The layer that it was at takes space still. Who is to stop leaves that to the next rm or gc: it may be
+            // large.
             let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.flag()));
         })?;
         drop(progress);

@@ -37,8 +37,8 @@ pub(super) struct History {
 
 /// Remove images
 ///
-/// Layers that nothing else uses go with them. An image that a snapshot or another image stands on stays, unless it has a
-/// second name.
+/// Layers that nothing else uses go with them. An image that a snapshot or another image stands on stays, unless it has
+/// a second name.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata rmi alpine")]
 pub(super) struct Rmi {

@@ -1,8 +1,9 @@
 //! Stopping in good order: the first SIGINT or SIGTERM asks, the second one kills.
 //!
-//! The signals are blocked in every thread and waited for in one, so that no code runs inside a signal handler. Work that
-//! does not look up (a copy of a large tree, a read from a pipe that stays silent) is ended when [`GRACE`] is over: as by
-//! a crash, after which the next change of the store clears up. A command that does not watch keeps the default action.
+//! The signals are blocked in every thread and waited for in one, so that no code runs inside a signal handler. Work
+//! that does not look up (a copy of a large tree, a read from a pipe that stays silent) is ended when [`GRACE`] is
+//! over: as by a crash, after which the next change of the store clears up. A command that does not watch keeps the
+//! default action.
 //!
 //! # References
 //! `sigwait(3)`, `signal(7)`.

@@ -45,8 +45,8 @@ pub(super) struct Tree {
 
 /// Tell what a snapshot changed
 ///
-/// One line a path: A added, M modified, D deleted; nothing where nothing changed. Bytes of a path that are no printable
-/// ASCII, spaces, commas and backslashes stand as \xHH.
+/// One line a path: A added, M modified, D deleted; nothing where nothing changed. Bytes of a path that are no
+/// printable ASCII, spaces, commas and backslashes stand as \xHH.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   strata diff work                   # from its parent to work
@@ -57,8 +57,8 @@ pub(super) struct Diff {
     key: String,
     /// The snapshot or image that it is compared with, instead of its parent
     base: Option<String>,
-    /// Explain each difference of two trees, KEY and BASE: directories (if they begin with / or .), snapshots or images. The
-    /// status is 1 if they differ
+    /// Explain each difference of two trees, KEY and BASE: directories (if they begin with / or .), snapshots or
+    /// images. The status is 1 if they differ
     #[arg(long, requires = "base", conflicts_with = "tar")]
     trees: bool,
     /// Write a layer to FILE (- is standard output) and print its DiffID

@@ -9,8 +9,9 @@ use crate::error::{Error, Result};
 /// The limits that a layer of good faith can reach.
 #[derive(Debug, clap::Args)]
 pub(super) struct LayerLimits {
-    /// Let a layer have more, or less: entries=NUMBER (4194304 otherwise), bytes=NUMBER when decompressed (1T), ratio=NUMBER
-    /// of these to compressed ones (250, from the first gigabyte on); K, M, G and T stand for powers of 1024
+    /// Let a layer have more, or less: entries=NUMBER (4194304 otherwise), bytes=NUMBER when decompressed (1T),
+    /// ratio=NUMBER of these to compressed ones (250, from the first gigabyte on); K, M, G and T stand for powers of
+    /// 1024
     #[arg(long = "limit", value_name = "WHAT=NUMBER")]
     given: Vec<Limit>,
 }

@@ -16,8 +16,8 @@ use crate::snapshotter::{self, Labels, Snapshotter};
 
 /// List snapshots
 ///
-/// Those that are the topmost layer of an image stand with its name. A filter is of containerd's form, and of several any may match: kind==active, parent==base, labels.role,
-/// 'name~=^sha256:'.
+/// Those that are the topmost layer of an image stand with its name. A filter is of containerd's form, and of several
+/// any may match: kind==active, parent==base, labels.role, 'name~=^sha256:'.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata ls --tree kind==committed")]
 pub(super) struct Ls {

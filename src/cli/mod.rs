@@ -1,8 +1,8 @@
 //! The command line, and the only module that prints.
 //!
 //! Arguments are lowered in two steps: clap fills plain structs ([`Arguments`] and one for each command), and
-//! [`Session`] turns the global ones into what commands work with: the store, the output, the logs. A command is a struct
-//! of its arguments with a method `run`.
+//! [`Session`] turns the global ones into what commands work with: the store, the output, the logs. A command is a
+//! struct of its arguments with a method `run`.
 //!
 //! # What a caller can rely on
 //! - Standard output carries the answer and nothing else; with `--json` it is exactly one document.
@@ -87,8 +87,8 @@ const EXAMPLE: &str = "Example:
 struct Global {
     #[arg(long, global = true, value_name = "DIR", help = root_help())]
     root: Option<PathBuf>,
-    /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the kernel
-    /// and the file system can, else copy [default: auto]
+    /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the
+    /// kernel and the file system can, else copy [default: auto]
     #[arg(long, global = true, value_name = "NAME", value_parser = choice())]
     backend: Option<Choice>,
     /// How the copy backend copies file contents

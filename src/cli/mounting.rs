@@ -25,8 +25,8 @@ pub(super) struct Mounts {
 
 /// Mount a snapshot
 ///
-/// In the caller's mount namespace, where it stays after the command. Mounts in other mount namespaces are seen by no command:
-/// unmount there before the snapshot is committed or removed.
+/// In the caller's mount namespace, where it stays after the command. Mounts in other mount namespaces are seen by no
+/// command: unmount there before the snapshot is committed or removed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata mount work /mnt")]
 pub(super) struct Mount {

@@ -102,7 +102,8 @@ impl Write for Stream<'_> {
     }
 }
 
-/// Prints each failure to standard error: one line, or one JSON object; with `verbose`, each cause on a line of its own.
+/// Prints each failure to standard error: one line, or one JSON object; with `verbose`, each cause on a line of its
+/// own.
 pub(super) fn report(errors: &[Error], json: bool, verbose: bool) -> ExitCode {
     let mut stderr = io::stderr().lock();
     for error in errors {

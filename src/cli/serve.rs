@@ -23,11 +23,11 @@ const SOCKET: &str = "/run/strata/strata.sock";
 /// Serve the store to containerd, as a snapshotter
 ///
 /// Answers on a unix socket until SIGTERM or SIGINT; makes the store if there is none. The snapshots are those of the
-/// owner: the command line sees its own only, and can be used meanwhile. containerd collects as garbage what it does not
-/// know, so each containerd needs an owner of its own.
+/// owner: the command line sees its own only, and can be used meanwhile. containerd collects as garbage what it does
+/// not know, so each containerd needs an owner of its own.
 ///
-/// The file of --config may say socket, owner, containerd, metrics, root, backend and durability; what the command line says wins. Logs go to
-/// standard error.
+/// The file of --config may say socket, owner, containerd, metrics, root, backend and durability; what the command line
+/// says wins. Logs go to standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata serve --socket /run/strata/strata.sock")]
 pub(super) struct Serve {
@@ -37,11 +37,12 @@ pub(super) struct Serve {
     /// Whose snapshots are served [default: containerd]
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
-    /// The socket of the containerd that is served: its content store is read and written, so that layers follow strata's
-    /// rules
+    /// The socket of the containerd that is served: its content store is read and written, so that layers follow
+    /// strata's rules
     #[arg(long, value_name = "ADDRESS")]
     containerd: Option<PathBuf>,
-    /// Serve figures for Prometheus, at /metrics: on a port of this machine alone (127.0.0.1:9090) or a socket (/run/...)
+    /// Serve figures for Prometheus, at /metrics: on a port of this machine alone (127.0.0.1:9090) or a socket
+    /// (/run/...)
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<Address>,
     /// Settings, as TOML

@@ -33,8 +33,8 @@ impl From<&Difference> for Line {
     }
 }
 
-/// Prints what tells `left` from `right`; each is a directory if it begins with / or ., else a snapshot or an image. The
-/// status is 1 if they differ.
+/// Prints what tells `left` from `right`; each is a directory if it begins with / or ., else a snapshot or an image.
+/// The status is 1 if they differ.
 pub(super) fn compare(session: &Session, left: &str, right: &str) -> Done {
     let (left, right) = (open(session, OsStr::new(left))?, open(session, OsStr::new(right))?);
     let mut differences = Tree::read(&left)?.differences(&Tree::read(&right)?);

@@ -69,8 +69,8 @@ impl Saved {
 /// Finds the image that `reference` names, by a tag or its ID, or the only one.
 ///
 /// # Errors
-/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for what
-/// is damaged or missing; `Cancelled` as soon as `cancel` is true.
+/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
+/// what is damaged or missing; `Cancelled` as soon as `cancel` is true.
 pub(super) fn find(files: &Files, reference: Option<&str>, cancel: Option<&AtomicBool>) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
@@ -130,8 +130,8 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: Option<&AtomicBo
     Ok(Found { name, config, manifest, layers, platform: parsed.platform() })
 }
 
-/// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for a
-/// compressed one, which docker itself never writes, the file is read.
+/// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for
+/// a compressed one, which docker itself never writes, the file is read.
 fn describe(files: &Files, path: &str, diff_id: Digest, cancel: Option<&AtomicBool>) -> Result<Descriptor> {
     let blob = files.blob(path)?;
     let (size, compression) = (blob.size(), blob.compression()?);

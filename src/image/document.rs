@@ -174,8 +174,8 @@ impl Manifest {
     /// Reads the manifest `bytes` of the media type `media_type`.
     ///
     /// # Errors
-    /// `DataLoss` if it is none, or could be taken for an index by other readers; `Unsupported` if it is not an image's,
-    /// or has layers of an unknown type.
+    /// `DataLoss` if it is none, or could be taken for an index by other readers; `Unsupported` if it is not an
+    /// image's, or has layers of an unknown type.
     pub(super) fn parse(bytes: &[u8], media_type: &str, what: &str) -> Result<Self> {
         let manifest: Self = parse(bytes, what)?;
         if manifest.media_type.as_deref().is_some_and(|own| own != media_type) || manifest.manifests.is_some() {

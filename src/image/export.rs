@@ -133,12 +133,12 @@ pub struct Exported {
     pub size_bytes: u64,
 }
 
-/// Writes the image `name` to `destination`: the bytes of its config, and layers with the DiffIDs that it names. Whatever
-/// else its manifest says is kept. The destination appears when all of it is written.
+/// Writes the image `name` to `destination`: the bytes of its config, and layers with the DiffIDs that it names.
+/// Whatever else its manifest says is kept. The destination appears when all of it is written.
 ///
 /// # Errors
-/// `NotFound`; `DataLoss` if a layer does not come out as it went in; `AlreadyExists` for a directory that is not empty;
-/// `Cancelled`; what the file system reports. Then nothing is left at the destination.
+/// `NotFound`; `DataLoss` if a layer does not come out as it went in; `AlreadyExists` for a directory that is not
+/// empty; `Cancelled`; what the file system reports. Then nothing is left at the destination.
 pub fn export(
     store: &Store,
     name: &str,

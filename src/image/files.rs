@@ -1,12 +1,12 @@
 //! The files of a layout, in a directory or in an archive.
 //!
 //! An archive that is a plain file stays where it is: its headers are read once, and members are read at their offsets,
-//! in any order. One that is compressed, or comes through a pipe, is written without compression into an unnamed file in
-//! the store first, because manifests may stand behind the layers that they describe.
+//! in any order. One that is compressed, or comes through a pipe, is written without compression into an unnamed file
+//! in the store first, because manifests may stand behind the layers that they describe.
 //!
-//! Invariant: a path is looked up by its clean, relative form, and one with `..` in it names nothing. Links of an archive
-//! lead to its own members only (old docker archives have such for equal layers). In a directory, which somebody could
-//! only have filled who may write here, links are followed.
+//! Invariant: a path is looked up by its clean, relative form, and one with `..` in it names nothing. Links of an
+//! archive lead to its own members only (old docker archives have such for equal layers). In a directory, which
+//! somebody could only have filled who may write here, links are followed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;

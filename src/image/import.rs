@@ -16,8 +16,8 @@ use crate::id::{Digest, check_key};
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Flush, Held, NewImage, Origin, Store, Terms};
 
-/// How long another process may take to commit the layer that this one has unpacked as well. What it has left to do then
-/// is a walk of the layer at most.
+/// How long another process may take to commit the layer that this one has unpacked as well. What it has left to do
+/// then is a walk of the layer at most.
 const RIVAL_WAIT: Duration = Duration::from_secs(120);
 
 /// How often it is asked.
@@ -71,9 +71,10 @@ impl Losses {
 ///
 /// # Errors
 /// `NotFound` if there is no such source, image or platform; `InvalidArgument` if there are several images and none is
-/// named, or the name is none for an image; `DataLoss` for what is damaged, missing, cut short or has another digest, naming it;
-/// `Unsupported` for media types and compressions that are not known; `ResourceExhausted` for a full disk, or beyond a limit of
-/// `options`; `AlreadyExists` if the name of a layer belongs to another snapshot; `Cancelled`; what the store reports.
+/// named, or the name is none for an image; `DataLoss` for what is damaged, missing, cut short or has another digest,
+/// naming it; `Unsupported` for media types and compressions that are not known; `ResourceExhausted` for a full disk,
+/// or beyond a limit of `options`; `AlreadyExists` if the name of a layer belongs to another snapshot; `Cancelled`;
+/// what the store reports.
 pub fn import(store: &Store, source: &Source, options: &Options<'_>, progress: &dyn Progress) -> Result<Imported> {
     options.name.as_deref().map_or(Ok(()), check_name)?;
     let dir = store.root().join("run");

@@ -112,7 +112,8 @@ pub fn history(store: &Store, name: &str) -> Result<Vec<Made>> {
 /// Removes the image `name`. Layers that nothing else uses are left to [`Store::gc`].
 ///
 /// # Errors
-/// `NotFound`; `FailedPrecondition` that names a snapshot or a child image which needs it; not while it has another name.
+/// `NotFound`; `FailedPrecondition` that names a snapshot or a child image which needs it; not while it has another
+/// name.
 pub fn remove(store: &Store, name: &str) -> Result<()> {
     // So that what nobody uses any more is in nobody's way.
     store.collect()?;

@@ -78,9 +78,9 @@ impl fmt::Display for Place {
 /// How users say which form a layout has; reading needs nobody to say it.
 const FORMS: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
 
-/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists; a form that is said before
-/// it, as a [`Destination`] is, is left out. What is not there in any way is taken for a path, for the error that names
-/// all of it; `-` stands for itself.
+/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists; a form that is said
+/// before it, as a [`Destination`] is, is left out. What is not there in any way is taken for a path, for the error
+/// that names all of it; `-` stands for itself.
 pub fn split_reference(text: &OsStr) -> (PathBuf, Option<String>) {
     let bytes = text.as_bytes();
     let bare = FORMS.iter().find_map(|form| bytes.strip_prefix(form.as_bytes()));
@@ -151,8 +151,8 @@ impl fmt::Display for Layer {
     }
 }
 
-/// Who wants to know how far an import or export is. Each layer is started, or found to be there already; of one that is
-/// started, bytes are read, or written, until it is done. Calls come from one thread at a time.
+/// Who wants to know how far an import or export is. Each layer is started, or found to be there already; of one that
+/// is started, bytes are read, or written, until it is done. Calls come from one thread at a time.
 pub trait Progress: Sync {
     /// The store has the layer already.
     fn present(&self, layer: &Layer) {

@@ -16,8 +16,8 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// A file at `target`, in place of one that is there already. What is there and is no regular file (a pipe, a device)
-    /// is written to as it is.
+    /// A file at `target`, in place of one that is there already. What is there and is no regular file (a pipe, a
+    /// device) is written to as it is.
     ///
     /// # Errors
     /// What the file system reports.

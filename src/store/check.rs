@@ -1,8 +1,8 @@
 //! Checking a store: its database against the disk, against its images, and layers against their digests.
 //!
-//! Findings are values: each says what is wrong with what, whether anything is lost by it, and what [`Store::repair`] would
-//! do about it. Checking changes nothing but, where that is asked for, digests that were not known. Reading layers takes
-//! the space of the largest imported one meanwhile ([`again`]).
+//! Findings are values: each says what is wrong with what, whether anything is lost by it, and what [`Store::repair`]
+//! would do about it. Checking changes nothing but, where that is asked for, digests that were not known. Reading
+//! layers takes the space of the largest imported one meanwhile ([`again`]).
 //!
 //! # Beside others at work
 //! Nobody is kept from the store. What may be missing or left over is looked for on disk before and after the rows are
@@ -37,7 +37,8 @@ pub use repair::Repaired;
 pub struct CheckOptions<'a> {
     /// Whether every layer is read, and compared with its DiffID.
     pub deep: bool,
-    /// Whether a layer without a DiffID gets the one that it has now. Such a layer is read, others only if `deep` says so.
+    /// Whether a layer without a DiffID gets the one that it has now. Such a layer is read, others only if `deep` says
+    /// so.
     pub record: bool,
     /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
     pub cancel: Option<&'a AtomicBool>,
@@ -80,8 +81,8 @@ impl Store {
     /// Checks the store, whoever owns what is in it.
     ///
     /// # Errors
-    /// `DataLoss` for a database that cannot be read; `Cancelled`; `PermissionDenied` if layers are to be read and the caller
-    /// may not mount; what the file system reports of the store itself. What it reports of a layer is a finding.
+    /// `DataLoss` for a database that cannot be read; `Cancelled`; `PermissionDenied` if layers are to be read and the
+    /// caller may not mount; what the file system reports of the store itself. What it reports of a layer is a finding.
     pub fn check(&self, options: &CheckOptions<'_>) -> Result<Checked> {
         let mut checked = Checked::default();
         self.check_database(&mut checked)?;
@@ -157,8 +158,8 @@ impl Store {
         self.remedy_for_damaged(listed)
     }
 
-    /// What can be removed because an import brings it again: a layer that came with an image, and only if all that stands
-    /// on it did.
+    /// What can be removed because an import brings it again: a layer that came with an image, and only if all that
+    /// stands on it did.
     fn remedy_for_damaged(&self, listed: &Listed) -> Result<Remedy> {
         if listed.row.origin != Origin::Image {
             return Ok(Remedy::none("no image brings it again: strata rm removes it"));

@@ -115,7 +115,8 @@ impl Store {
     /// Names an image; an older one of that name loses it. Durable when it returns, as are the snapshots below.
     ///
     /// # Errors
-    /// `InvalidArgument` for a name that is no key or a layer that is not committed; `NotFound` if the topmost layer was removed meanwhile.
+    /// `InvalidArgument` for a name that is no key or a layer that is not committed; `NotFound` if the topmost layer
+    /// was removed meanwhile.
     pub fn set_image(&self, new: &NewImage<'_>) -> Result<()> {
         check_key(new.name)?;
         self.begin()?;
@@ -195,9 +196,9 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Looks for the committed snapshot `name`, for an importer to build on. One that came with an image is this process's
-    /// until it names its own or ends, and no collection takes it meanwhile; where another process has it already, it is
-    /// that one's, and goes with that one's image.
+    /// Looks for the committed snapshot `name`, for an importer to build on. One that came with an image is this
+    /// process's until it names its own or ends, and no collection takes it meanwhile; where another process has it
+    /// already, it is that one's, and goes with that one's image.
     ///
     /// # Errors
     /// `AlreadyExists` if the name belongs to an active snapshot or a view; what the database reports.

@@ -322,8 +322,8 @@ impl Meta {
     }
 }
 
-/// Writes another transaction over one that failed. That may be whole in the log, where only the wait for the disk failed,
-/// and whoever reads the log anew (the next process, if this is the only one) would take it for committed.
+/// Writes another transaction over one that failed. That may be whole in the log, where only the wait for the disk
+/// failed, and whoever reads the log anew (the next process, if this is the only one) would take it for committed.
 fn write_over(connection: &Connection) {
     // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
     let skip =

@@ -18,11 +18,12 @@ pub enum Extent {
 }
 
 impl Store {
-    /// Removes the snapshot `key`, and what `extent` says besides; all or nothing. Answers with the names of what is gone,
-    /// children first.
+    /// Removes the snapshot `key`, and what `extent` says besides; all or nothing. Answers with the names of what is
+    /// gone, children first.
     ///
     /// # Errors
-    /// As [`crate::Snapshotter::remove`], naming what stays and why; `Unavailable` if something new stands on it meanwhile.
+    /// As [`crate::Snapshotter::remove`], naming what stays and why; `Unavailable` if something new stands on it
+    /// meanwhile.
     pub fn remove_with(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
         check_key(key)?;
         self.begin()?;

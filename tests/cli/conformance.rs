@@ -215,7 +215,8 @@ fn cases_are_listed() {
     }
 }
 
-/// A harness shows what there is so far; a run that is ended early has no plan, so that nobody takes it for a whole one.
+/// A harness shows what there is so far; a run that is ended early has no plan, so that nobody takes it for a whole
+/// one.
 #[test]
 fn lines_are_told_as_cases_end() {
     let Some(bench) = Bench::mounting() else { return };

@@ -135,8 +135,8 @@ const QUICK: [(Strategy, FsType); 4] = [
     (Strategy::Reflink, FsType::Xfs),
 ];
 
-/// Those of `strategies` and `fs` (all where none is named), with the floor of each file system. Copies of every byte, where
-/// blocks can be shared, are left out unless they are named or `full` asks for all.
+/// Those of `strategies` and `fs` (all where none is named), with the floor of each file system. Copies of every byte,
+/// where blocks can be shared, are left out unless they are named or `full` asks for all.
 pub(super) fn contenders(strategies: &[Strategy], fs: &[FsType], quick: bool, full: bool) -> Vec<Contender> {
     let named = !strategies.is_empty() || !fs.is_empty();
     let wanted = |strategy: Strategy, kind: FsType| {

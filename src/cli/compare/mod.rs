@@ -35,8 +35,8 @@ use crate::store::Durability;
 const SAMPLES: u64 = 10;
 const SAMPLES_QUICK: u64 = 5;
 
-/// How long a run takes at most where nobody says how many rounds are wanted, until nobody's turn begins any more: what is
-/// under way then, the report and taking everything down are yet to come.
+/// How long a run takes at most where nobody says how many rounds are wanted, until nobody's turn begins any more: what
+/// is under way then, the report and taking everything down are yet to come.
 const TIME: Duration = Duration::from_secs(155);
 const TIME_QUICK: Duration = Duration::from_secs(25);
 
@@ -59,11 +59,12 @@ const BLOCK_BYTES: u64 = 4096;
 
 /// Measure the strategies on this machine
 ///
-/// An image with the shape of a Debian base is unpacked on each strategy, on fresh file systems in memory which nobody else
-/// sees; then workloads are measured on all of them in turn, beside a plain directory, the floor. Nothing of it uses the
-/// store of --root, and nothing is left behind. Without root, overlay and copy are measured on tmpfs. What the machine
-/// cannot do is listed with the reason. It takes less than three minutes, with --quick 30 seconds, unless --samples or
-/// --full asks for more; with --peers up to three minutes more. What there is no time for has fewer samples, or is listed.
+/// An image with the shape of a Debian base is unpacked on each strategy, on fresh file systems in memory which nobody
+/// else sees; then workloads are measured on all of them in turn, beside a plain directory, the floor. Nothing of it
+/// uses the store of --root, and nothing is left behind. Without root, overlay and copy are measured on tmpfs. What the
+/// machine cannot do is listed with the reason. It takes less than three minutes, with --quick 30 seconds, unless
+/// --samples or --full asks for more; with --peers up to three minutes more. What there is no time for has fewer
+/// samples, or is listed.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  strata compare --html figures.html\n  strata compare --workload copy-up --fs xfs --samples 20\n  \
@@ -76,10 +77,10 @@ pub(super) struct Compare {
     /// As much work as people meet, however long it takes: 50 containers, a large file of 1 GiB
     #[arg(long, conflicts_with = "quick")]
     full: bool,
-    /// Only these: unpack, container, diff, commit-nothing, commit-many, start, copy-up, small-files, fsync, chown, rename,
-    /// read, walk, cold, deep; with --peers also import and commands; and, where they are named, graph-driver/exists,
-    /// get-empty, diff-base, diff-small-upper, diff-10k-upper, diff-10k-bottom, diff-apply-100, diff-20-layers and
-    /// read-20-layers: docker's published benchmarks, corrected. A name may end in *
+    /// Only these: unpack, container, diff, commit-nothing, commit-many, start, copy-up, small-files, fsync, chown,
+    /// rename, read, walk, cold, deep; with --peers also import and commands; and, where they are named,
+    /// graph-driver/exists, get-empty, diff-base, diff-small-upper, diff-10k-upper, diff-10k-bottom, diff-apply-100,
+    /// diff-20-layers and read-20-layers: docker's published benchmarks, corrected. A name may end in *
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = selection)]
     workload: Vec<Selection>,
     /// Only these: overlay, btrfs, copy, copy+reflink
@@ -91,8 +92,8 @@ pub(super) struct Compare {
     /// Measure in a directory of a real disk, instead of on file systems in memory
     #[arg(long, value_name = "DIR")]
     on: Option<PathBuf>,
-    /// Also measure other tools that are installed, by their commands, and strata by its own: containerd, podman, umoci, tar,
-    /// cp, mount, btrfs. Needs root
+    /// Also measure other tools that are installed, by their commands, and strata by its own: containerd, podman,
+    /// umoci, tar, cp, mount, btrfs. Needs root
     #[arg(long, conflicts_with = "on")]
     peers: bool,
     /// This image instead of a made-up one: a file or a directory that import reads. Its layers are merged

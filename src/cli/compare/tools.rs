@@ -1,7 +1,7 @@
 //! The tools that strata is compared with, and what they are told.
 //!
-//! Each is measured on the file system on which it is at home. None of them waits for the disk where strata does, except in
-//! its own database; what else it leaves out is said beside its row.
+//! Each is measured on the file system on which it is at home. None of them waits for the disk where strata does,
+//! except in its own database; what else it leaves out is said beside its row.
 
 use crate::compare::Role;
 use crate::compare::peer::{Life, Tool, Tree};

@@ -1,4 +1,5 @@
-//! The report in the Test Anything Protocol, line by line as the cases end: their number is known, and told, at the end.
+//! The report in the Test Anything Protocol, line by line as the cases end: their number is known, and told, at the
+//! end.
 //!
 //! What a strategy is known to do otherwise is `not ok` with the directive by which a harness does not count it.
 //!

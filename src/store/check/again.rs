@@ -136,7 +136,8 @@ impl Made<'_> {
         let candidates = self.on_disk(stack)?;
         let whole = matches!(candidates, Candidates::All);
         compare(&made, &found, candidates, &mut paths)?;
-        // What only the layer makes is in no hint of the other; and one direction alone does not name all links of a file.
+        // What only the layer makes is in no hint of the other; and one direction alone does not name all links of a
+        // file.
         if !whole || !paths.is_empty() {
             compare(&found, &made, self.on_disk(&self.stack)?, &mut paths)?;
         }

@@ -123,9 +123,9 @@ impl Store {
         Ok(self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_none())
     }
 
-    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was made
-    /// from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a strategy
-    /// knows of itself.
+    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was
+    /// made from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a
+    /// strategy knows of itself.
     fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<DiffId> {
         let writer = &mut io::sink();
         let mut blob = BlobWriter::new(Cancelling { writer, cancel }, Compression::None)?;

@@ -87,8 +87,8 @@ pub enum Problem {
         /// That of what is there.
         found: Digest,
     },
-    /// A layer's files have its contents, but it would not make this tree: modes, owners, times, attributes, links, or what is there
-    /// at all.
+    /// A layer's files have its contents, but it would not make this tree: modes, owners, times, attributes, links, or
+    /// what is there at all.
     Tree {
         /// The layer's snapshot.
         snapshot: Subject,

@@ -21,8 +21,8 @@ pub struct Repaired {
 }
 
 impl Store {
-    /// Does what the remedies of `findings` say. Each is looked at again before: what somebody changed since stays as it
-    /// is. A crash leaves some of them done.
+    /// Does what the remedies of `findings` say. Each is looked at again before: what somebody changed since stays as
+    /// it is. A crash leaves some of them done.
     ///
     /// # Errors
     /// What the database or the file system reports; the rest of the findings was left alone then.

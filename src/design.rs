@@ -6,11 +6,11 @@
 //! 1. What was acknowledged survives the death of any process, and with `durability = commit` a power cut. What was not
 //!    is as if it had not been asked for.
 //! 2. What the database calls durable is complete on disk. The disk may hold more than the database names, never less.
-//! 3. An id is given once. What is at `s/<id>` of an id without a row is debris, whoever looks in a write transaction that
-//!    began after it was seen, and may be removed.
+//! 3. An id is given once. What is at `s/<id>` of an id without a row is debris, whoever looks in a write transaction
+//!    that began after it was seen, and may be removed.
 //! 4. A committed snapshot never changes, and neither does its parent. Its chain is there as long as it is.
-//! 5. No file-system work inside a transaction but a few system calls that wait for nothing, so nobody waits for another's
-//!    copy, removal or disk.
+//! 5. No file-system work inside a transaction but a few system calls that wait for nothing, so nobody waits for
+//!    another's copy, removal or disk.
 //! 6. A row that is not `ready`, and one that is held, names a worker; a worker is alive as long as its lock is.
 //! 7. The same edits give the same layer, byte for byte, on every strategy. A fast path only narrows what is compared.
 //! 8. Nothing inside a snapshot is followed: its content is a stranger's.
@@ -72,25 +72,25 @@
 //!
 //! ## The store
 //!
-//! - **Documents lie in the database, not in `blobs/`.** An image, its documents and the snapshot it stands on appear and
-//!   go in one transaction; files beside the database would need an order of writing and a collector that does not
+//! - **Documents lie in the database, not in `blobs/`.** An image, its documents and the snapshot it stands on appear
+//!   and go in one transaction; files beside the database would need an order of writing and a collector that does not
 //!   race with an import. They are small: a few kilobytes each.
 //! - **Rows are reserved relaxed and published durably.** Losing a reservation to a power cut loses nothing that was
 //!   acknowledged, and a wait for the disk is most of the price of a transaction. A durable transaction brings
 //!   all earlier ones to disk with it, for it is one log.
-//! - **What is made by a few system calls is made in the transaction that publishes it** (overlay's empty upper directory,
-//!   a view). A reservation of its own cost more than the directories that it stood for. Nobody sees the directory without
-//!   its row: whoever looks for debris does so in a write transaction, which waits for this one. If it fails, the
-//!   directory goes in another such transaction, for the id is free again.
-//! - **In place or to a fresh id.** overlay and copy commit in place: nothing need move, and the path of a layer stays the
-//!   same. btrfs commits to a fresh id, because the read-only flag on the active subvolume would neither stop those who
-//!   have a file open nor flush anything.
+//! - **What is made by a few system calls is made in the transaction that publishes it** (overlay's empty upper
+//!   directory, a view). A reservation of its own cost more than the directories that it stood for. Nobody sees the
+//!   directory without its row: whoever looks for debris does so in a write transaction, which waits for this one. If
+//!   it fails, the directory goes in another such transaction, for the id is free again.
+//! - **In place or to a fresh id.** overlay and copy commit in place: nothing need move, and the path of a layer stays
+//!   the same. btrfs commits to a fresh id, because the read-only flag on the active subvolume would neither stop those
+//!   who have a file open nor flush anything.
 //! - **The order of recovery**: list the disk; in one transaction end the work of the dead, after a boot drop what was
-//!   not durable with all that stands on it, put what no row names into the trash; make missing directories again; write
-//!   the boot id; remove the lock files of the dead. Each step may be repeated, and the last two are what keeps the
-//!   next process from repeating them, so a crash or failure anywhere is gone on with. Recoveries take turns.
-//! - **The disk is listed before the database is read.** A row comes before its directory or in the same transaction; so a
-//!   directory that was there and has no row afterwards has no living maker. The other way round it may be new.
+//!   not durable with all that stands on it, put what no row names into the trash; make missing directories again;
+//!   write the boot id; remove the lock files of the dead. Each step may be repeated, and the last two are what keeps
+//!   the next process from repeating them, so a crash or failure anywhere is gone on with. Recoveries take turns.
+//! - **The disk is listed before the database is read.** A row comes before its directory or in the same transaction;
+//!   so a directory that was there and has no row afterwards has no living maker. The other way round it may be new.
 //! - **Dead means that its lock can be taken, or that its file is gone.** A process that ends in good order may leave
 //!   rows: the layers of an import that failed, or a call whose failure a full disk kept from being written.
 //!   The names of lock files hold the time, for such rows outlive the file and inode numbers are given again at once.
@@ -98,90 +98,92 @@
 //!   cannot be told then is told before the process's next change.
 //! - **`sync` vouches for (id, kind)**, not for rows: while it waits for the disk a row number may come to mean another
 //!   snapshot, and an active one of the list may be written to and committed in place under the same id.
-//! - **`apply` claims its snapshot as a commit does.** Its writer is a detached mount, which no table shows: without the
-//!   claim a commit beside it would publish a layer that goes on changing.
-//! - **A view of a committed snapshot has no directory.** It cannot be seen to be mounted; its parent can, so what matters
-//!   (that the layers stay) is checked when the parent is removed.
-//! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves. Whoever has no
-//!   more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash. A copy that
-//!   finds the disk full frees what waits, and is tried once more; the lock files for that are there since the store was
-//!   made, for on xfs a full disk may have no room for a new file.
-//! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It is
-//!   written back whenever it has grown to 1,000 pages.
+//! - **`apply` claims its snapshot as a commit does.** Its writer is a detached mount, which no table shows: without
+//!   the claim a commit beside it would publish a layer that goes on changing.
+//! - **A view of a committed snapshot has no directory.** It cannot be seen to be mounted; its parent can, so what
+//!   matters (that the layers stay) is checked when the parent is removed.
+//! - **Removal is a row in the trash.** The space is freed by one drainer at a time; a second one leaves. Whoever has
+//!   no more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash. A copy
+//!   that finds the disk full frees what waits, and is tried once more; the lock files for that are there since the
+//!   store was made, for on xfs a full disk may have no room for a new file.
+//! - **The log is not written back on close**: the last of many short processes would wait for the disk twice more. It
+//!   is written back whenever it has grown to 1,000 pages.
 //!
-//! - **A transaction that failed is written over.** Where only the wait for the disk fails, SQLite says that it failed, but
-//!   all of it is in the log: the next process, which reads the log anew, would find the snapshot of a call that failed,
-//!   and not its directory, which was taken away. So one that skips an id is written in its place, and needs no space.
+//! - **A transaction that failed is written over.** Where only the wait for the disk fails, SQLite says that it failed,
+//!   but all of it is in the log: the next process, which reads the log anew, would find the snapshot of a call that
+//!   failed, and not its directory, which was taken away. So one that skips an id is written in its place, and needs no
+//!   space.
 //! - **`strata.db-shm` is made before SQLite makes it**, with the flag C (write in place). On a full btrfs the kernel
 //!   otherwise kills a process that writes to that mapping: a page which is written anew needs space.
 //!
-//! - **A failed `syncfs` is remembered.** The kernel reports a lost write once for each open file, to whoever asks first,
-//!   who need not be the one who wrote. So after one failure the process vouches for nothing any more.
+//! - **A failed `syncfs` is remembered.** The kernel reports a lost write once for each open file, to whoever asks
+//!   first, who need not be the one who wrote. So after one failure the process vouches for nothing any more.
 //! - **What can be committed can be read**: overlay takes 500 layers, an active snapshot's own included, although the
 //!   kernel would mount that one over 500 lowers.
 //!
-//! - **A check reads the disk before and after the database**, and holds nobody up. What is missing or left over was so on
-//!   both sides of the rows, hence is neither a snapshot that is being made nor one that is being freed.
-//! - **A repair removes only what an import brings again**: a damaged layer that came with an image goes with the layers on
-//!   it and their images, unless anything that somebody made stands on one of them. What is damaged besides is named,
-//!   and left to its owner.
+//! - **A check reads the disk before and after the database**, and holds nobody up. What is missing or left over was so
+//!   on both sides of the rows, hence is neither a snapshot that is being made nor one that is being freed.
+//! - **A repair removes only what an import brings again**: a damaged layer that came with an image goes with the
+//!   layers on it and their images, unless anything that somebody made stands on one of them. What is damaged besides
+//!   is named, and left to its owner.
 //! - **A deep check reads whole trees**, also where a strategy knows what can differ: it is to find what nobody wrote.
 //!   A digest that a check recorded is of our own spelling, so another one means that something changed. A layer which
 //!   came with an image is verified in the spelling that was recorded; that proves the contents of its files, for all
-//!   else stands in the recording. So it is applied once more to its parent, and the trees are compared: what only one of
-//!   the two uppers has, or one of them has otherwise, is found by reading both, however many layers lie below. Where
-//!   there is no space for that, the layer is said to be unverified, not sound.
+//!   else stands in the recording. So it is applied once more to its parent, and the trees are compared: what only one
+//!   of the two uppers has, or one of them has otherwise, is found by reading both, however many layers lie below.
+//!   Where there is no space for that, the layer is said to be unverified, not sound.
 //!
 //! ## Layers
 //!
 //! - **A tree without a parent is compared with an implied root**: an empty directory, 0755 0:0, mtime 0. So an empty
 //!   snapshot that nobody touched changed nothing and makes an empty layer, on every strategy; a root that was
 //!   changed is an entry.
-//! - **A name of 252 to 255 bytes that vanishes** has no whiteout: `.wh.` and the name are longer than a name may be. Its
-//!   directory becomes opaque, and what is left in it is put again.
+//! - **A name of 252 to 255 bytes that vanishes** has no whiteout: `.wh.` and the name are longer than a name may be.
+//!   Its directory becomes opaque, and what is left in it is put again.
 //! - **Extended attributes that are none of a layer's business** are left out by one list: the state of overlayfs
 //!   (`trusted.overlay.*`, `user.overlay.*`), the second names by which xfs lists access control lists
 //!   (`trusted.SGI_ACL_*`), properties of btrfs (`btrfs.*`), `security.selinux`, `system.nfs4_acl`.
 //!
 //! - **A recorded layer has a record of where its content is, not a copy.** What an entry of the same layer takes away
-//!   again (a path that occurs twice) is saved behind, at that moment; to write the layer the recording is read once for
-//!   such contents and a second time for the archive. A layer that does not come out with the DiffID that it had is an
-//!   error, whatever the reason.
+//!   again (a path that occurs twice) is saved behind, at that moment; to write the layer the recording is read once
+//!   for such contents and a second time for the archive. A layer that does not come out with the DiffID that it had is
+//!   an error, whatever the reason.
 //! - **`apply` keeps no recording.** Only an importer knows that nothing else was written into the snapshot; mounts in
-//!   other namespaces cannot be seen. containerd's differ is asked to apply a layer, and another call commits it: there the
-//!   recording counts if the name of the commit is the ChainID that the layer has on its parent, for so its client says that
-//!   the snapshot is this layer and nothing else. If it is not, a deep check finds what is damaged indeed.
-//! - **A gzip blob is a series of members**, one for each mebibyte, compressed by libdeflate on every core. One member of
-//!   joined blocks was tried with zlib-rs: on binaries it came out 2 % longer than `gzip -6` at the speed that is wanted,
-//!   and 1 % at half of it; with libdeflate, whose blocks cannot be joined, 0.3 to 1.6 % shorter at 2.5 times the speed of
-//!   zlib. RFC 1952 makes a series of members one file, and lazily pulled layers (eStargz) have come so for years.
+//!   other namespaces cannot be seen. containerd's differ is asked to apply a layer, and another call commits it: there
+//!   the recording counts if the name of the commit is the ChainID that the layer has on its parent, for so its client
+//!   says that the snapshot is this layer and nothing else. If it is not, a deep check finds what is damaged indeed.
+//! - **A gzip blob is a series of members**, one for each mebibyte, compressed by libdeflate on every core. One member
+//!   of joined blocks was tried with zlib-rs: on binaries it came out 2 % longer than `gzip -6` at the speed that is
+//!   wanted, and 1 % at half of it; with libdeflate, whose blocks cannot be joined, 0.3 to 1.6 % shorter at 2.5 times
+//!   the speed of zlib. RFC 1952 makes a series of members one file, and lazily pulled layers (eStargz) have come so
+//!   for years.
 //! - **What a strategy knows names paths, and nothing else.** The comparison asks for the names of a directory in one
 //!   place, and looks at those that were named; what is a change it decides as it does without a hint. What no hint
 //!   names is not looked at: a device 0:0 that was in the parent already is refused only by a walk of both trees. It
 //!   is in no layer that is written of the difference.
-//! - **Hard links reach out of what is looked at**: a directory that moved brings names of inodes of which others stayed
-//!   where they were. Those are asked for where the hint came from (btrfs keeps them with the inode, the walk of a copy
-//!   notes them); overlayfs has all names of an inode in one upper.
+//! - **Hard links reach out of what is looked at**: a directory that moved brings names of inodes of which others
+//!   stayed where they were. Those are asked for where the hint came from (btrfs keeps them with the inode, the walk of
+//!   a copy notes them); overlayfs has all names of an inode in one upper.
 //! - **A hint is valid or is none.** The strategy says whether what it knows is about this parent and this boot, and
 //!   answers with it or with [`crate::changeset::Candidates::All`]; nothing is found out half-way through a comparison.
 //! - **A view changed nothing against its parent**, and neither of them is read to say so.
-//! - **An import is a pipeline of four threads**: read and digest the blob, decompress, digest the plain stream, and the
-//!   caller's, which parses and writes. On two cores the first three take about as long together as the last; more
+//! - **An import is a pipeline of four threads**: read and digest the blob, decompress, digest the plain stream, and
+//!   the caller's, which parses and writes. On two cores the first three take about as long together as the last; more
 //!   would need parallel inflation, of which two threads are no faster than zlib-rs on one. Layers are still applied in
 //!   order, because one can need what lies below it.
-//! - **A damaged blob is read to its end**, so that the error can say that it is damaged; one beyond a limit is not, nor
-//!   is it decompressed further when its caller has failed.
-//! - **What is remembered of a layer is bounded by the lower tree, not by the layer**: in a directory that holds nothing
-//!   of the lower tree every entry is the layer's. Directories beyond 8 MiB of them get their attributes before the
-//!   end; later entries then find them as they find those of the lower tree, and give them back their times.
+//! - **A damaged blob is read to its end**, so that the error can say that it is damaged; one beyond a limit is not,
+//!   nor is it decompressed further when its caller has failed.
+//! - **What is remembered of a layer is bounded by the lower tree, not by the layer**: in a directory that holds
+//!   nothing of the lower tree every entry is the layer's. Directories beyond 8 MiB of them get their attributes before
+//!   the end; later entries then find them as they find those of the lower tree, and give them back their times.
 //! - **Writeback starts with a `syncfs` beside the work**, every 128 MiB: `sync_file_range` would take a call for every
 //!   file, and means nothing on btrfs. It makes nothing durable; the sync at the end does, by another descriptor, which
 //!   is told of every error that the first one met.
 //! - **Removals apply first, wherever they stand, to the targets of hard links too.** The specification says so of
-//!   whiteouts alone. A link that was made to a lower file is taken back when the file's whiteout follows, and waits for an
-//!   entry of the layer by that name; otherwise the same entries in another order would be another tree.
-//! - **What two readers of tar would read as two things is refused**, not read in one way: two names for an entry, a NUL
-//!   inside a GNU long name, a header behind a single zero block. A scanner and a runtime must see one image.
+//!   whiteouts alone. A link that was made to a lower file is taken back when the file's whiteout follows, and waits
+//!   for an entry of the layer by that name; otherwise the same entries in another order would be another tree.
+//! - **What two readers of tar would read as two things is refused**, not read in one way: two names for an entry, a
+//!   NUL inside a GNU long name, a header behind a single zero block. A scanner and a runtime must see one image.
 //! - **Work has no limit of its own**: it is in proportion to the layer by construction (`changeset::apply`), which is
 //!   tested by counting. A limit would have to guess how large a directory may be.
 //! - **The command line sets three limits** (entries, bytes, ratio): those that a layer of good faith can reach. Nobody
@@ -191,22 +193,24 @@
 //!
 //! `conformance::layers` has an example for each rule of the checklist of layer semantics, except for these.
 //!
-//! - **32** (a link where the file system has no room for more names): the limit is the file system's, 65,000 on ext4 and
-//!   none on xfs, so there is no one answer. Apply reports it and never copies instead; its own tests reach the limit.
+//! - **32** (a link where the file system has no room for more names): the limit is the file system's, 65,000 on ext4
+//!   and none on xfs, so there is no one answer. Apply reports it and never copies instead; its own tests reach the
+//!   limit.
 //! - **56** (a file that vanishes or changes while a layer is written): no sequence of calls can show it. A committed
 //!   snapshot does not change, and what is seen to change in an active one is an error (`changeset::diff`'s tests).
-//! - **57** (a file that grows while it is written): the same; the encoder takes exactly the size that its header says, and
-//!   anything else is an error.
-//! - **58** (`/etc/hosts`, `/dev` and other places where a runtime mounts): a snapshot knows no runtime. Who runs containers
-//!   mounts over what is there and takes the mounts away again.
+//! - **57** (a file that grows while it is written): the same; the encoder takes exactly the size that its header says,
+//!   and anything else is an error.
+//! - **58** (`/etc/hosts`, `/dev` and other places where a runtime mounts): a snapshot knows no runtime. Who runs
+//!   containers mounts over what is there and takes the mounts away again.
 //!
 //! ## Images
 //!
 //! - **An image leaves with the manifest that it came with** if its blobs come out as they were; compressed anew they
-//!   have other digests, and so has the manifest then. Config, DiffIDs and image ID are the same in any case. What strata does
-//!   not know in a manifest is kept, but for annotations that are about the bytes of one blob.
-//! - **The whole name of an image is its `ref.name`**, and containerd's name as well: that is what its client takes. In a
-//!   docker archive it is a tag if docker could have it, with `:latest` where there is none; else the archive has no tag.
+//!   have other digests, and so has the manifest then. Config, DiffIDs and image ID are the same in any case. What
+//!   strata does not know in a manifest is kept, but for annotations that are about the bytes of one blob.
+//! - **The whole name of an image is its `ref.name`**, and containerd's name as well: that is what its client takes. In
+//!   a docker archive it is a tag if docker could have it, with `:latest` where there is none; else the archive has no
+//!   tag.
 //! - **An export appears by one rename.** A directory must be new or empty: what is in it would not be this image.
 //! - **`rmi` refuses for what was built on an image**, containers and images, and not for its second name. Whoever
 //!   prepares a container at that very moment keeps the layers; only the name is gone.
@@ -220,87 +224,91 @@
 //!   attributes of the empty directory, is given again by recovery.
 //! - **copy's workers stand back** (a nice value of 10): a copy keeps all cores busy for seconds, and a `prepare` that
 //!   has a millisecond to do should not wait for it.
-//! - **copy keeps a manifest of inode numbers and ctimes** rather than trusting ctimes alone: two directories that change
-//!   places leave old ctimes on all that is in them.
-//!   A copy from which device nodes had to be left out has none: it differs from its parent where nothing was done to it.
-//! - **copy keeps the usage of a snapshot for a minute**: it takes a walk of all of it, and there are daemons which ask for
-//!   every snapshot all the time. A commit counts anew.
+//! - **copy keeps a manifest of inode numbers and ctimes** rather than trusting ctimes alone: two directories that
+//!   change places leave old ctimes on all that is in them. A copy from which device nodes had to be left out has none:
+//!   it differs from its parent where nothing was done to it.
+//! - **copy keeps the usage of a snapshot for a minute**: it takes a walk of all of it, and there are daemons which ask
+//!   for every snapshot all the time. A commit counts anew.
 //! - **btrfs looks at an active snapshot one caller after the other**, at a read-only copy of it. The changes are found
 //!   before the first of them is handed out, and the copy is gone by then: nobody waits for a slow reader.
 //! - **A commit walks once**: the walk that counts also notes what to bring to disk, as long as that is little.
-//! - **A directory that is moved on overlay over xfs can get a new mtime**: where a lower has the new name, overlayfs exchanges
-//!   the directory with the whiteout, and xfs counts the exchange as a change of both. It is the file system's answer, and
-//!   part of the layer; the random scripts set such a time again.
-//! - **btrfs destroys a large subvolume in a directory of its own**: the kernel holds the directory around it for as long as it
-//!   evicts what it has cached, half a second for 60,000 files. The rename costs the next fsync a commit of the file system,
-//!   so that a small one is destroyed where it is.
-//! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and the
-//!   error names the path.
+//! - **A directory that is moved on overlay over xfs can get a new mtime**: where a lower has the new name, overlayfs
+//!   exchanges the directory with the whiteout, and xfs counts the exchange as a change of both. It is the file
+//!   system's answer, and part of the layer; the random scripts set such a time again.
+//! - **btrfs destroys a large subvolume in a directory of its own**: the kernel holds the directory around it for as
+//!   long as it evicts what it has cached, half a second for 60,000 files. The rename costs the next fsync a commit of
+//!   the file system, so that a small one is destroyed where it is.
+//! - **Device numbers**: xfs keeps 9 bits of a major number and 18 of a minor one. `mknod` of another fails there, and
+//!   the error names the path.
 //!
 //! ## containerd
 //!
-//! - **The protocols are written anew** (`src/containerd/proto/*.proto`: containerd's names and numbers, and only what is
-//!   spoken), and the Rust made of them is committed. So nobody who builds strata needs a compiler of protocol buffers.
-//! - **A snapshot is found by its mounts, and nothing is kept of what was handed out.** The differ gets mounts and no key.
-//!   Mounts follow from what a snapshot stands on, for ever; so they are made again and compared, the newest snapshot
-//!   first, which mostly is the one. A digest in the row would be a second truth, and one more thing to migrate.
-//! - **Where a call says no namespace, the snapshot's key does.** containerd passes its namespace on to a differ; Debian's
-//!   builds of 1.6 and 1.7 do not. Keys behind containerd are `namespace/number/name`.
+//! - **The protocols are written anew** (`src/containerd/proto/*.proto`: containerd's names and numbers, and only what
+//!   is spoken), and the Rust made of them is committed. So nobody who builds strata needs a compiler of protocol
+//!   buffers.
+//! - **A snapshot is found by its mounts, and nothing is kept of what was handed out.** The differ gets mounts and no
+//!   key. Mounts follow from what a snapshot stands on, for ever; so they are made again and compared, the newest
+//!   snapshot first, which mostly is the one. A digest in the row would be a second truth, and one more thing to
+//!   migrate.
+//! - **Where a call says no namespace, the snapshot's key does.** containerd passes its namespace on to a differ;
+//!   Debian's builds of 1.6 and 1.7 do not. Keys behind containerd are `namespace/number/name`.
 //! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of
 //!   it.
 //! - **The caller's deadline is kept in front of all services**, a millisecond early: tonic keeps it too, but answers
-//!   `Cancelled`, where gRPC has `DeadlineExceeded`. There, too, is the line in the log for what no service gets to see.
+//!   `Cancelled`, where gRPC has `DeadlineExceeded`. There, too, is the line in the log for what no service gets to
+//!   see.
 //! - **A call that was begun runs to its end**, and one that waits for a thread goes with its caller. The exception are
 //!   layers: an unpack that nobody waits for any more stops, since its snapshot is thrown away in any case.
-//! - **Who frees space stands back** (a nice value of 10), and waits a moment for more: it runs beside the calls that come
-//!   after a removal, and an image goes layer by layer.
+//! - **Who frees space stands back** (a nice value of 10), and waits a moment for more: it runs beside the calls that
+//!   come after a removal, and an image goes layer by layer.
 //! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own
 //!   database, in which nobody should wait for a disk.
 //! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command
 //!   line's.
-//! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on the
-//!   socket's directory, which two stores cannot share.
+//! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on
+//!   the socket's directory, which two stores cannot share.
 //!
 //! ## Building and running
 //!
 //! - **A step is a layer if `changes` says something.** What a command did on the way does not count, only what is
-//!   different afterwards, so the same step is a layer on every strategy or on none. That nothing changed cannot be known
-//!   without running the command (which is why others make empty layers), so the cache remembers it.
+//!   different afterwards, so the same step is a layer on every strategy or on none. That nothing changed cannot be
+//!   known without running the command (which is why others make empty layers), so the cache remembers it.
 //! - **The cache is a table**, from the digest of what decides a step to the snapshot after it: an entry goes with its
-//!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files are
-//!   copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage whose
-//!   result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
-//! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of that of
-//!   the step before it, so that a build which finds all done gives the image that is there, to its ID. (BuildKit does
-//!   the same.) The time is that of the snapshot: the cache keeps none of its own.
-//! - **A container cannot outlive strata.** The runtime is the first process of a process namespace and is killed with the
-//!   thread that started it, so a kill of strata ends everything, and a snapshot that recovery gives back has no writer.
-//!   No process watches over a container, and no file describes one.
-//! - **A container's mounts are in a fresh mount namespace** below a tmpfs, with the bundle and the runtime's state: a crash
-//!   leaves nothing to clear up, and two containers of one process never meet. No mount table shows them to others; so the
-//!   snapshot is claimed while it is written to, and nobody commits or removes it.
-//! - **Mount points are made by strata, not by the runtime**, which would not say what it made. Where the snapshot is to be
-//!   kept, they are noted first, durably, in a label of it: after a crash recovery takes away those that are still as they
-//!   were made. Whoever reads a snapshot that somebody works on recovers first, too.
-//! - **A container of a build, and one of `run --rm`, waits for no disk**: its overlay is volatile, so `fsync` in it and its
-//!   unmount cost nothing. What a build keeps is brought to disk as a whole, by the one sync before the image has a name;
-//!   what a crash leaves is discarded in any case.
+//!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files
+//!   are copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage
+//!   whose result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
+//! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of
+//!   that of the step before it, so that a build which finds all done gives the image that is there, to its ID.
+//!   (BuildKit does the same.) The time is that of the snapshot: the cache keeps none of its own.
+//! - **A container cannot outlive strata.** The runtime is the first process of a process namespace and is killed with
+//!   the thread that started it, so a kill of strata ends everything, and a snapshot that recovery gives back has no
+//!   writer. No process watches over a container, and no file describes one.
+//! - **A container's mounts are in a fresh mount namespace** below a tmpfs, with the bundle and the runtime's state: a
+//!   crash leaves nothing to clear up, and two containers of one process never meet. No mount table shows them to
+//!   others; so the snapshot is claimed while it is written to, and nobody commits or removes it.
+//! - **Mount points are made by strata, not by the runtime**, which would not say what it made. Where the snapshot is
+//!   to be kept, they are noted first, durably, in a label of it: after a crash recovery takes away those that are
+//!   still as they were made. Whoever reads a snapshot that somebody works on recovers first, too.
+//! - **A container of a build, and one of `run --rm`, waits for no disk**: its overlay is volatile, so `fsync` in it
+//!   and its unmount cost nothing. What a build keeps is brought to disk as a whole, by the one sync before the image
+//!   has a name; what a crash leaves is discarded in any case.
 //! - **Control groups**: none are asked for. crun can be told to make none, runc goes on where it may not make any. The
 //!   runtime sees version 2 alone, because some refuse a machine that has both.
-//! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target, the file
-//!   of a here-document. The time of the build would make another layer each time, and on each strategy.
+//! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target,
+//!   the file of a here-document. The time of the build would make another layer each time, and on each strategy.
 //! - **Times are clamped in the tree, not in the stream**: a layer that is written later is the one whose digest was
 //!   recorded.
 //! - **An image of a build is the documents alone**; its manifest names each layer by the stream that was digested.
-//! - **Here-documents of `RUN` are taken out before the Dockerfile is parsed**: the parser knows them only where nothing else
-//!   stands on the line. They become comments of the same length, so positions stay right.
+//! - **Here-documents of `RUN` are taken out before the Dockerfile is parsed**: the parser knows them only where
+//!   nothing else stands on the line. They become comments of the same length, so positions stay right.
 //!
 //! ## Conformance
 //!
 //! - **The suite is part of the program**: the question whether a strategy is right is asked on machines where nobody
 //!   builds anything. So it has a generator and a shrinker of its own, and `proptest` stays a tool of the tests.
-//! - **A script is shrunk as operations, not as the numbers that it was made of**: what is printed is what is tried again,
-//!   and people can change it. An edit that the model does not allow is left out, so any part of a script is one.
+//! - **A script is shrunk as operations, not as the numbers that it was made of**: what is printed is what is tried
+//!   again, and people can change it. An edit that the model does not allow is left out, so any part of a script is
+//!   one.
 //! - **Known deviations follow from the mount**, not from the name of a strategy: they are the kernel's, and anybody's
 //!   snapshotter that hands out an overlay has them. Each names what its failure says, so that it hides no other.
 //! - **Every case about content ends with a commit and a view**: what a program saw is what the next layer must show.

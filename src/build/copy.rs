@@ -1,8 +1,9 @@
 //! `COPY` and `ADD`: from trees to changes, and to a digest of what is copied.
 //!
 //! # Decisions
-//! - Files keep their times. Directories that nobody described (missing parents of the target) are those of a layer that
-//!   does not describe them: 0755 0:0, mtime 0. So the same sources make the same layer, whenever and by whatever strategy.
+//! - Files keep their times. Directories that nobody described (missing parents of the target) are those of a layer
+//!   that does not describe them: 0755 0:0, mtime 0. So the same sources make the same layer, whenever and by whatever
+//!   strategy.
 //! - What comes from a context belongs to root and has no extended attributes, whoever checked it out on what file
 //!   system.
 //! - A directory that the target has as a link to one is followed, so that `COPY root/ /` works where `/bin` is a link.

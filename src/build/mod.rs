@@ -8,12 +8,12 @@
 //!
 //! # Invariants
 //! - A step that failed, or was stopped, leaves nothing; the ones before it stay in the cache, and no image is named.
-//! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of what is
-//!   copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
+//! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of
+//!   what is copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
 //! - A build of which every step is known gives the same image, to its ID: a step is of the time when its layer was
 //!   made.
-//! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody described,
-//!   so the same instructions on the same files make the same layer on every strategy.
+//! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody
+//!   described, so the same instructions on the same files make the same layer on every strategy.
 //!
 //! # References
 //! Dockerfile reference; OCI image specification, `config.md` ("history", "empty_layer"); `SOURCE_DATE_EPOCH` (the

@@ -8,8 +8,9 @@
 //! - Standard output carries the answer and nothing else; with `--json` it is exactly one document.
 //! - A command that succeeds writes nothing to standard error off a terminal, unless `-v` or `STRATA_LOG` asks for it;
 //!   but `build` tells there what it does and what its commands write, unless `-q` or `--json` asks it not to.
-//! - The exit status is 0 (done), 1 (failed) or 2 (usage); that of `run` is its container's, if that could be started. A failure is one line on standard error, with `--json` one
-//!   object. A reader that closes standard output early has seen enough: that is success.
+//! - The exit status is 0 (done), 1 (failed) or 2 (usage); that of `run` is its container's, if that could be started.
+//!   A failure is one line on standard error, with `--json` one object. A reader that closes standard output early has
+//!   seen enough: that is success.
 
 mod build;
 mod check;

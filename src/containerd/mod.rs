@@ -11,12 +11,12 @@
 //! Beside it, on the same socket, stands the service of containerd's differs: layers by strata's own rules.
 //!
 //! # Invariants
-//! - The core stays synchronous: this module alone knows tokio and tonic. Every call runs on a thread that may block, and
-//!   there is a bound to those.
-//! - A call of snapshots that was begun runs to its end, whatever becomes of its caller: what is half done would only have
-//!   to be cleared up. One that still waits for a thread goes with its caller, and so does the work on a layer.
-//! - Nothing of a request is trusted: keys are checked by the store, labels here, and only the user who runs the daemon,
-//!   and root, may connect.
+//! - The core stays synchronous: this module alone knows tokio and tonic. Every call runs on a thread that may block,
+//!   and there is a bound to those.
+//! - A call of snapshots that was begun runs to its end, whatever becomes of its caller: what is half done would only
+//!   have to be cleared up. One that still waits for a thread goes with its caller, and so does the work on a layer.
+//! - Nothing of a request is trusted: keys are checked by the store, labels here, and only the user who runs the
+//!   daemon, and root, may connect.
 //!
 //! # References
 //! containerd, `docs/PLUGINS.md` (proxy plugins), `api/services/snapshots/v1/snapshots.proto`,

@@ -1,8 +1,8 @@
 //! Making active snapshots and views, in one of three ways:
 //!
 //! - *Bare*: a view of something has nothing of its own on disk. It is a row, made in one transaction.
-//! - *In the transaction*: where the backend makes it by a few system calls, and no parent has to be brought to disk first,
-//!   row and directory are made in one transaction, and what fails is undone.
+//! - *In the transaction*: where the backend makes it by a few system calls, and no parent has to be brought to disk
+//!   first, row and directory are made in one transaction, and what fails is undone.
 //! - *Reserved*: a row holds the key, the directory is made outside any transaction, and a second one publishes it.
 
 use std::cell::Cell;

@@ -19,8 +19,8 @@
 //!
 //! # Decisions
 //! Numbers are those of the checklist of layer semantics, as the tests are named.
-//! * 4, 5, 7: a path that the layer has both as an entry and as a removal is the entry, fresh: of a directory nothing of
-//!   the lower tree is left, its attributes included.
+//! * 4, 5, 7: a path that the layer has both as an entry and as a removal is the entry, fresh: of a directory nothing
+//!   of the lower tree is left, its attributes included.
 //! * 6: a removal below something that does not exist removes nothing, and makes no parents.
 //! * 8: `Opaque` makes its directory where there is none, replaces what is no directory, and follows a link to one.
 //! * 18: missing parents are 0755, owner 0:0, mtime 0; existing ones keep their attributes and get their mtime back.
@@ -28,12 +28,12 @@
 //! * 20: a path through more than 40 links is an error.
 //! * 21: a directory replaces a link.
 //! * 27: the later entry wins.
-//! * 30: a link to an entry that is not there yet, or to a lower directory, is made at the end. A link to an entry of the lower tree is taken back
-//!   when a removal of its target follows, and waits for an entry of the layer to link to: without one it is an error,
-//!   as it is where the removal comes first.
+//! * 30: a link to an entry that is not there yet, or to a lower directory, is made at the end. A link to an entry of
+//!   the lower tree is taken back when a removal of its target follows, and waits for an entry of the layer to link to:
+//!   without one it is an error, as it is where the removal comes first.
 //! * 32: at the file system's limit of names a link is an error, never a copy: `apply(changes(x)) == x`.
-//! * 36: `user.*` attributes of links and special files, and the attributes that do not travel, are dropped and counted;
-//!   39: those of overlayfs are an error, and so is any other that cannot be set.
+//! * 36: `user.*` attributes of links and special files, and the attributes that do not travel, are dropped and
+//!   counted; 39: those of overlayfs are an error, and so is any other that cannot be set.
 //! * 42: a time beyond the file system's range becomes the nearest it has, and is counted.
 //!
 //! # References

@@ -5,7 +5,8 @@
 //! not newer than the transaction that made it is what it was there, under the same inode number.
 //!
 //! - Of a directory that changed, the names in both trees are compared: one that is gone, is new or stands for another
-//!   inode is looked at, with all below it, for the inode may be a directory that came from elsewhere with what is in it.
+//!   inode is looked at, with all below it, for the inode may be a directory that came from elsewhere with what is in
+//!   it.
 //! - Any other inode that changed is looked at under each of its names, of which it keeps a list.
 //! - An inode that was made since needs nothing: the directories in which its names are changed, too.
 //!

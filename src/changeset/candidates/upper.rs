@@ -1,13 +1,14 @@
 //! What changed by an overlayfs upper: it holds whatever was written, and a mark for whatever was removed.
 //!
-//! - A name in it is looked at, whatever it is: a whiteout hides a name of the lowers, anything else replaces one. (That a
-//!   name was merely copied up shows in the comparison.)
+//! - A name in it is looked at, whatever it is: a whiteout hides a name of the lowers, anything else replaces one.
+//!   (That a name was merely copied up shows in the comparison.)
 //! - Below a directory that is merged with those of the lowers, only names of the upper can differ. An opaque one hides
 //!   the lowers: there, everything is looked at.
 //! - Whiteouts share inodes, so link counts say nothing here. The names of one inode of the upper are all in the upper,
 //!   for copying up breaks hard links (`index=off`): a walk of it comes by all of them.
-//! - A whiteout of a name that no layer can spell makes its directory opaque in the layer: what it keeps of the lowers is
-//!   emitted, too, and with an inode of a lower all its names, wherever they are. Only a walk of everything finds those.
+//! - A whiteout of a name that no layer can spell makes its directory opaque in the layer: what it keeps of the lowers
+//!   is emitted, too, and with an inode of a lower all its names, wherever they are. Only a walk of everything finds
+//!   those.
 //!
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`: whiteouts and opaque directories.

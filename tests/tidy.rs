@@ -16,6 +16,9 @@ const TEST_LINES_MAX: usize = 100;
 /// Longer ones have more than one subject.
 const FILE_LINES_MAX: usize = 700;
 
+/// What `rustfmt.toml` says of code, of comments: it wraps none.
+const COMMENT_COLUMNS_MAX: usize = 120;
+
 /// How far above `unsafe` its reason may stand: a statement that was wrapped.
 const SAFETY_LINES_MAX: usize = 6;
 
@@ -213,7 +216,7 @@ fn check(source: &Source) -> Vec<Offence> {
     }
     for line in 0..source.code.len() {
         imports(source, line).into_iter().for_each(|what| note(line, what));
-        let rules = [long_function, hidden_danger, leftover, ignored, library_only];
+        let rules = [long_function, hidden_danger, leftover, wide_comment, ignored, library_only];
         rules.iter().filter_map(|rule| rule(source, line)).for_each(|what| note(line, what));
     }
     offences
@@ -297,6 +300,14 @@ fn leftover(source: &Source, line: usize) -> Option<String> {
     let stub =
         ["todo", "unimplemented"].into_iter().find(|stub| words_before(&source.code[line], "!(").any(|w| w == *stub));
     mark.or(stub).map(|left| format!("{left} was left"))
+}
+
+/// But for rows of tables, which cannot be wrapped.
+fn wide_comment(source: &Source, line: usize) -> Option<String> {
+    let text = source.lines[line].trim_start();
+    let is_prose = text.starts_with("//") && !text.contains(" | ");
+    let columns = source.lines[line].chars().count();
+    (is_prose && columns > COMMENT_COLUMNS_MAX).then(|| format!("a comment of {columns} columns"))
 }
 
 fn ignored(source: &Source, line: usize) -> Option<String> {
@@ -388,7 +399,8 @@ fn found(path: &str, text: &str) -> Vec<(usize, String)> {
 fn planted_offences_are_found() {
     let function = |lines: usize| format!("fn long() {{\n{}}}\n", "    step();\n".repeat(lines));
     let (long, longer) = (function(FUNCTION_LINES_MAX), function(TEST_LINES_MAX));
-    let planted: [(&str, &str, &str); 24] = [
+    let wide = format!("/// {}\n", "a".repeat(COMMENT_COLUMNS_MAX));
+    let planted: [(&str, &str, &str); 25] = [
         ("src/tree/walk.rs", "use crate::changeset::Sink;\n", "tree imports changeset"),
         ("src/tree/walk.rs", "use crate::mount::Mount;\n", "tree imports mount"),
         ("src/tree/walk.rs", "use crate::{Error, Snapshotter};\n", "tree imports snapshotter"),
@@ -402,6 +414,7 @@ fn planted_offences_are_found() {
         ("src/store/a.rs", &long, "the function long has 72 lines"),
         ("tests/backends/a.rs", &longer, "the function long has 102 lines"),
         ("src/store/a.rs", &"\n".repeat(FILE_LINES_MAX + 1), "the file has 701 lines"),
+        ("tests/a.rs", &wide, "a comment of 124 columns"),
         ("src/tree/a.rs", "// SAFETY: none.\nunsafe { a() }\n", "unsafe code outside"),
         ("tests/a.rs", "unsafe { a() }\n", "unsafe code outside"),
         ("src/sys/a.rs", "let b = unsafe { a() };\n", "unsafe code without"),

@@ -290,15 +290,10 @@ fn explain(error: &clap::Error, json: bool) -> ExitCode {
 
 /// What clap says of a mistake, without the usage, as one line.
 fn one_line(message: &str) -> String {
-    let message = message.strip_prefix("error: ").unwrap_or(message);
-    let is_general = |line: &&str| line.starts_with("Usage: ") || line.starts_with("For more information");
-    let mut usage = false;
-    let lines = message.lines().map(str::trim_end).filter(|line| {
-        // A usage goes on until an empty line.
-        usage = (usage || is_general(line)) && !line.is_empty();
-        !usage
-    });
-    lines.flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
+    let is_general = |part: &&str| part.starts_with("Usage: ") || part.starts_with("For more information");
+    let parts = message.strip_prefix("error: ").unwrap_or(message).split("\n\n").filter(|part| !is_general(part));
+    let words = |part: &str| part.split_whitespace().collect::<Vec<_>>().join(" ");
+    parts.map(words).collect::<Vec<_>>().join("; ")
 }
 
 fn stderr_is_terminal() -> bool {
@@ -324,7 +319,7 @@ mod tests {
         assert_eq!(told("strata umount"), format!("{missing} <DIR>"));
         assert_eq!(told("strata label"), format!("{missing} <KEY> <K=V>..."));
         let similar = told("strata ls --tre");
-        assert_eq!(similar, "unexpected argument '--tre' found tip: a similar argument exists: '--tree'");
+        assert_eq!(similar, "unexpected argument '--tre' found; tip: a similar argument exists: '--tree'");
     }
 
     #[test]

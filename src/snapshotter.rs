@@ -43,6 +43,17 @@ pub enum Kind {
     Committed = 3,
 }
 
+impl Kind {
+    /// What it is, as a sentence says that.
+    pub(crate) fn phrase(self) -> &'static str {
+        match self {
+            Self::View => "a view",
+            Self::Active => "active",
+            Self::Committed => "committed",
+        }
+    }
+}
+
 impl fmt::Display for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

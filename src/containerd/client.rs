@@ -204,6 +204,7 @@ impl Snapshotter for Client {
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
         let kind = self.stat(key)?.kind;
         if kind != Kind::Active {
+            let kind = kind.phrase();
             return Err(Error::precondition(format!("cannot apply to {key:?}: it is {kind}, not active")));
         }
         let mounted = mount::detached(&self.mounts(key)?)?;

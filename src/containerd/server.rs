@@ -164,7 +164,7 @@ fn check_parent(on: &dyn Snapshotter, name: &str, key: &str, parent: &str) -> Re
         other => return other.and_then(|_| Err(Error::already_exists(format!("the name {name:?} is in use")))),
     }
     if active.kind != Kind::Active {
-        return Err(Error::precondition(format!("cannot commit {key:?}: it is {}, not active", active.kind)));
+        return Err(Error::precondition(format!("cannot commit {key:?}: it is {}, not active", active.kind.phrase())));
     }
     Err(Error::invalid(format!(
         "cannot commit {key:?} onto {parent:?}, for it was prepared on {:?}: strata does not move a snapshot to another \

@@ -37,7 +37,7 @@ impl Store {
         let (row, stack) = self.meta.transact(Level::Relaxed, |tx| {
             let row = rows::visible(tx, &self.owner, key)?;
             if row.kind != Kind::Active {
-                let kind = row.kind;
+                let kind = row.kind.phrase();
                 return Err(Error::precondition(format!("{cannot}: it is {kind}, not active")).into());
             }
             if row.state != State::Ready {

@@ -81,7 +81,7 @@ impl Store {
             return Err(Error::already_exists(format!("the name {name:?} is in use")).into());
         }
         if active.kind != Kind::Active {
-            let kind = active.kind;
+            let kind = active.kind.phrase();
             return Err(Error::precondition(format!("cannot commit {key:?}: it is {kind}, not active")).into());
         }
         if active.state != State::Ready {

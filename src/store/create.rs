@@ -159,7 +159,7 @@ impl Store {
             .filter(|row| matches!(row.state, State::Ready | State::Claimed))
             .ok_or_else(missing)?;
         if row.kind != Kind::Committed {
-            let kind = row.kind;
+            let kind = row.kind.phrase();
             return Err(Error::invalid(format!("the parent {name:?} is not committed, it is {kind}")).into());
         }
         Ok(row)

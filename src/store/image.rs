@@ -127,7 +127,7 @@ impl Store {
                 Some(name) => {
                     let row = rows::visible(tx, self.owner(), name)?;
                     if row.kind != Kind::Committed {
-                        let kind = row.kind;
+                        let kind = row.kind.phrase();
                         return Err(Error::invalid(format!("the layer {name:?} is not committed, it is {kind}")).into());
                     }
                     rows::release(tx, row.row)?;
@@ -207,7 +207,10 @@ impl Store {
         let held = |row: &Row| match (row.state, row.kind) {
             (State::Creating | State::Reserved, _) => Ok(Held::InWork),
             (_, Kind::Committed) => Ok(Held::Committed),
-            (_, kind) => Err(Error::already_exists(format!("{name:?} is the name of a snapshot that is {kind}"))),
+            (_, kind) => {
+                let kind = kind.phrase();
+                Err(Error::already_exists(format!("{name:?} is the name of a snapshot that is {kind}")))
+            }
         };
         let Some(row) = self.meta.view(look)? else { return Ok(Held::Missing) };
         if held(&row)? != Held::Committed || row.origin != Origin::Image {

@@ -67,7 +67,8 @@ impl Header {
     /// `DataLoss` if the checksum is wrong.
     pub(super) fn parse(block: &Block) -> Result<Self> {
         let (unsigned, signed) = checksums(block);
-        let stored = number(&block[CHECKSUM], "checksum")?;
+        let stored = number(&block[CHECKSUM], "checksum")
+            .map_err(|error| error.context("the header is damaged, or this is no tar archive"))?;
         if stored != unsigned && stored != signed {
             return Err(Error::data_loss(format!(
                 "the header's checksum is {unsigned:o}, it says {stored:o}: damaged, or no tar archive"

@@ -205,8 +205,8 @@ impl<'a> Place<'a> {
         self.containerd.ok(&["leases", "delete", "--sync", "collect"]);
         for name in STORES {
             let mut gc = self.bench.strata(&["--quiet", "gc"]);
-            let ended = gc.env("STRATA_ROOT", self.bench.path(&format!("root-{name}"))).status();
-            assert!(ended.expect("start strata").success(), "gc of {name}");
+            let ended = gc.env("STRATA_ROOT", self.bench.path(&format!("root-{name}"))).output();
+            harness::text(&ended.expect("start strata")).expect("gc");
         }
     }
 
@@ -252,7 +252,8 @@ fn imports_by_the_differ(table: &mut Table) {
                 imports.unpack(&containerd, column, "strata", archive);
             }
         }
-        let which = archive.map_or("made up".into(), |archive| archive.display().to_string());
+        let name = archive.and_then(Path::file_name);
+        let which = name.map_or_else(|| "made up".to_owned(), |name| name.display().to_string());
         let what = format!("overlay: ctr images import, 1.7 and strata's differ, {which}");
         imports.rows(table, &what);
     }
@@ -375,8 +376,10 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
         Some(of) if of.samples == 1 => three_digits(of.median_ns),
         Some(of) => format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns)),
     };
-    let ratio = |of: Option<&Statistics>| {
-        of.map_or_else(String::new, |of| format!("{:.2}", of.median_ns as f64 / taken[0].median_ns as f64))
+    let ratio = |of: Option<&Statistics>| match of.map(|of| of.median_ns as f64 / taken[0].median_ns as f64) {
+        None => String::new(),
+        Some(small) if small < 0.1 => format!("{small:.4}"),
+        Some(ratio) => format!("{ratio:.2}"),
     };
     let cells = [
         what.to_owned(),

@@ -113,8 +113,8 @@ fn main() {
     }
     describe();
     println!(
-        "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (of theirs), interleaved; loops one \
-         after the other"
+        "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (of theirs), interleaved; loops \
+         one after the other"
     );
     notes.iter().for_each(|note| println!("{note}"));
 }

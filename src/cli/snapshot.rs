@@ -144,8 +144,10 @@ fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels)
 
 /// The snapshot that `word` names as a parent; of none the store has an error of its own.
 fn parent_of(store: &Store, word: &str) -> Result<String> {
+    if word.is_empty() {
+        return Ok(String::new());
+    }
     match names::snapshot(store, word) {
-        _ if word.is_empty() => Ok(String::new()),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(word.to_owned()),
         named => named,
     }

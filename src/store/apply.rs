@@ -52,10 +52,7 @@ impl Store {
     fn apply_to(&self, claim: &Claim<'_>, record: bool, produce: &mut Produce<'_>) -> Result<Applied> {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
         // What an earlier layer left here is not all that is in the snapshot now.
-        if row.diff_id.is_some() {
-            self.note_layer(row, None)?;
-        }
-        streams::remove(&self.root, row.id)?;
+        self.forget_layer(row)?;
         let mut applier =
             if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
         let diff_id = produce(&mut applier)?;
@@ -72,6 +69,15 @@ impl Store {
             self.note_layer(row, diff_id)?;
         }
         Ok(applied)
+    }
+
+    /// Forgets what was applied to an active snapshot that this process has claimed, and how it is spelled: the digest
+    /// first, for without the stream it would promise what cannot be written again.
+    pub(super) fn forget_layer(&self, row: &Row) -> Result<()> {
+        if row.diff_id.is_some() {
+            self.note_layer(row, None)?;
+        }
+        streams::remove(&self.root, row.id)
     }
 
     /// Notes what was applied to an active snapshot: a power cut may take the note, and then nothing is known.

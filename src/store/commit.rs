@@ -62,15 +62,7 @@ impl Store {
         check_key(name)?;
         check_key(key)?;
         let worker = self.begin()?;
-        let reserved = self.meta.transact(Level::Relaxed, |tx| {
-            let reserved = self.reserve_name(tx, name, key, &worker)?;
-            if terms.diff_id.or(reserved.layer).is_none() && reserved.active.diff_id.is_some() {
-                // Its stream goes before anything is published: a commit that fails must not leave one without the
-                // other.
-                rows::set_diff_id(tx, reserved.active.row, None)?;
-            }
-            Ok::<_, Failed>(reserved)
-        })?;
+        let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
         self.seal(name, &reserved, labels, terms, &worker)
             .inspect_err(|_| self.let_go(&[reserved.row, reserved.active.row]))
     }
@@ -129,7 +121,7 @@ impl Store {
             Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
             Some(_) => {}
             // Something else was written into it than a layer.
-            None => streams::remove(&self.root, active.id)?,
+            None => self.forget_layer(active)?,
         }
         if self.waits(terms.flush) {
             if reserved.sand || !capabilities.seal_is_durable {

@@ -114,14 +114,20 @@ fn fill(path: &Path) {
     file.set_len(size - ROOM_BYTES).and_then(|()| file.sync_all()).expect("make some room");
 }
 
-fn full_disk(setting: Setting) {
-    let size_bytes = if setting.fs == FsType::Ext4 { SMALL_BYTES } else { LEAST_BYTES };
-    let Some(scratch) = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, size_bytes)) else { return };
+/// A store that has `base`, of 1 MiB, on a disk of that size.
+fn on_a_disk_of(size_bytes: u64, setting: Setting) -> Option<(Bench, Store)> {
+    let scratch = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, size_bytes))?;
     let bench = Bench { setting, scratch };
     let store = bench.store("store");
     store.prepare("making", "", NONE).expect("prepare");
     write(&store, "making", "file", &vec![3; 1 << 20]);
     store.commit("base", "making", NONE).expect("commit");
+    Some((bench, store))
+}
+
+fn full_disk(setting: Setting) {
+    let size_bytes = if setting.fs == FsType::Ext4 { SMALL_BYTES } else { LEAST_BYTES };
+    let Some((bench, store)) = on_a_disk_of(size_bytes, setting) else { return };
     store.prepare("ready", "base", NONE).expect("prepare");
     let filler = bench.root("filler");
     fill(&filler);
@@ -165,12 +171,7 @@ fn full_disk(setting: Setting) {
 #[test]
 fn what_was_removed_makes_room() {
     for setting in MATRIX.into_iter().filter(|setting| setting.strategy == Choice::Copy) {
-        let Some(scratch) = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, LEAST_BYTES)) else { return };
-        let bench = Bench { setting, scratch };
-        let store = bench.store("store");
-        store.prepare("making", "", NONE).expect("prepare");
-        write(&store, "making", "file", &vec![3; 1 << 20]);
-        store.commit("base", "making", NONE).expect("commit");
+        let Some((bench, store)) = on_a_disk_of(LEAST_BYTES, setting) else { return };
         store.prepare("old", "base", NONE).expect("prepare");
         // More than what xfs keeps back for itself.
         write(&store, "old", "own", &vec![4; 48 << 20]);

@@ -2,22 +2,27 @@
 //! bench-containerd`, as root, prints one table.
 //!
 //! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in
-//! every round. Beside them stand strata without durability, which is what containerd's own have, and strata called
-//! directly. File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
+//! every round. Beside them stand strata without durability, which is what containerd's own have, strata called
+//! directly, and a proxy plugin that does nothing ([`floor`]): no snapshotter behind containerd can take less. File
+//! systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
-//! `STRATA_SAMPLES` says how many rounds (500 if it does not): a 25th of them on btrfs and a hundredth on copy,
-//! where containerd's own walk or copy 60,000 files for each call. All of it takes half an hour.
+//! `STRATA_SAMPLES` says how many rounds (500 if it does not). Of containerd's own it is a 25th of them on btrfs, and
+//! on copy a hundredth of all, where 60,000 files are walked or copied for each call. All of it takes half an hour.
 //! `STRATA_IMAGE` names an OCI archive that is imported, too. `cargo bench --bench containerd -- overlay` measures one
 //! strategy alone, `differ` the imports behind 1.7.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
+mod floor;
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/containerd/harness.rs"]
 mod harness;
 #[allow(dead_code, reason = "the tests use the rest")]
 #[path = "../../tests/containerd/image.rs"]
 mod image;
+#[allow(unused_imports, reason = "the daemon uses the rest")]
+#[path = "../../src/containerd/proto/mod.rs"]
+mod proto;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
@@ -53,6 +58,9 @@ const CHANGES: usize = 10;
 /// Loops at the same time.
 const LOOPS: usize = 8;
 
+/// How often they are measured, and the median counts.
+const LOOP_ROUNDS: usize = 3;
+
 /// Imports of the image.
 const IMPORTS: usize = 3;
 
@@ -66,19 +74,24 @@ struct Pair {
     theirs: &'static str,
     /// Rounds for each that was asked for: 1 / this.
     slower: usize,
+    /// How often all but theirs do the same in one round.
+    repeats: usize,
 }
 
 const PAIRS: [Pair; 3] = [
-    Pair { strategy: Choice::Overlay, fs: FsType::Ext4, theirs: "overlayfs", slower: 1 },
-    Pair { strategy: Choice::Btrfs, fs: FsType::Btrfs, theirs: "btrfs", slower: 25 },
-    Pair { strategy: Choice::Copy, fs: FsType::Ext4, theirs: "native", slower: 100 },
+    Pair { strategy: Choice::Overlay, fs: FsType::Ext4, theirs: "overlayfs", slower: 1, repeats: 1 },
+    Pair { strategy: Choice::Btrfs, fs: FsType::Btrfs, theirs: "btrfs", slower: 25, repeats: 25 },
+    Pair { strategy: Choice::Copy, fs: FsType::Ext4, theirs: "native", slower: 100, repeats: 1 },
 ];
 
 /// The stores of strata's that are measured.
 const STORES: [&str; 3] = ["store", "loose", "direct"];
 
 /// Who is measured, in the order of the columns.
-const SUBJECTS: [&str; 4] = ["theirs", "ours", "not durable", "direct"];
+const SUBJECTS: [&str; 5] = ["theirs", "ours", "not durable", "direct", "floor"];
+
+/// The place of strata called directly among them.
+const DIRECT: usize = 3;
 
 /// What is timed, in the order of the rows.
 const STEPS: [&str; 5] = ["Prepare", "Remove", "Usage", "Commit", "Remove committed"];
@@ -97,6 +110,8 @@ fn main() {
         "NOT DURABLE",
         "RATIO",
         "DIRECT",
+        "FLOOR",
+        "RATIO",
     ]);
     let mut notes = Vec::new();
     for pair in &PAIRS {
@@ -113,8 +128,8 @@ fn main() {
     }
     describe();
     println!(
-        "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (of theirs), interleaved; loops \
-         one after the other"
+        "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (theirs, others), interleaved; \
+         loops one after the other; floor: a plugin that does nothing"
     );
     notes.iter().for_each(|note| println!("{note}"));
 }
@@ -144,15 +159,19 @@ impl<'a> Place<'a> {
             let socket = if name == "store" { bench.socket() } else { bench.path(name).join("socket") };
             bench.daemon_of(&bench.path(&format!("root-{name}")), &socket, &["--durability", durability, "-q"])
         });
-        let loose = bench.path("loose/socket");
-        let more = format!("[proxy_plugins.loose]\n  type = \"snapshot\"\n  address = {loose:?}\n");
-        let containerd = Containerd::start_with(&bench, version, &more);
+        let floor = bench.path("floor.sock");
+        floor::serve(&floor, &bench.path("floor"));
+        let plugins = [("loose", bench.path("loose/socket")), ("floor", floor)];
+        let more = plugins
+            .map(|(name, address)| format!("[proxy_plugins.{name}]\n  type = \"snapshot\"\n  address = {address:?}\n"));
+        let containerd = Containerd::start_with(&bench, version, &more.concat());
         let behind = |name: &str| Plugin { name: name.to_owned(), namespace: "default".to_owned() };
         let clients = [
             Client::connect(&containerd.socket, behind(pair.theirs)),
             Client::connect(&containerd.socket, behind("strata")),
             Client::connect(&containerd.socket, behind("loose")),
             Client::connect(&bench.path("direct/socket"), Plugin::default()),
+            Client::connect(&containerd.socket, behind("floor")),
         ];
         let clients = clients.map(|client| client.expect("connect")).into();
         let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, 1);
@@ -165,9 +184,10 @@ impl<'a> Place<'a> {
         let idle = memory(&self.daemons[2], "VmRSS");
         let mut timers: Vec<Timer> = SUBJECTS.iter().map(|_| Timer::default()).collect();
         for round in 0..=rounds {
-            for (client, timer) in self.clients.iter().zip(&mut timers) {
+            for (subject, (client, timer)) in self.clients.iter().zip(&mut timers).enumerate() {
                 let mut taken = Timer::default();
-                cycle(client, &round.to_string(), &mut taken);
+                let repeats = if subject == 0 { 1 } else { self.pair.repeats };
+                (0..repeats).for_each(|repeat| cycle(client, &format!("{round}-{repeat}"), &mut taken));
                 // The first warms the caches.
                 if round > 0 {
                     timer.extend(taken);
@@ -179,13 +199,15 @@ impl<'a> Place<'a> {
             let of = |timer: &Timer| Statistics::of(timer.samples(step)).expect("samples");
             row(table, &format!("{}: {step}", self.pair.strategy), timers.iter().map(of).collect());
         }
-        let measure = |client| {
-            let taken = loops(client, (rounds / 10).max(1));
-            self.collect();
-            taken
-        };
-        let loops: Vec<_> = self.clients.iter().map(measure).collect();
-        row(table, &format!("{}: {LOOPS} loops, each", self.pair.strategy), loops);
+        let mut each = vec![Vec::new(); SUBJECTS.len()];
+        for _ in 0..LOOP_ROUNDS {
+            for (client, each) in self.clients.iter().zip(&mut each) {
+                each.push(loops(client, (rounds / 10).max(1)));
+                self.collect();
+            }
+        }
+        let each = each.into_iter().filter_map(Statistics::of).collect();
+        row(table, &format!("{}: {LOOPS} loops, each", self.pair.strategy), each);
         if self.pair.strategy == Choice::Overlay {
             self.imports(table);
             let (after, busy) = (memory(&self.daemons[2], "VmRSS"), memory(&self.daemons[0], "VmHWM"));
@@ -213,7 +235,7 @@ impl<'a> Place<'a> {
     /// The whole image by `ctr`, as users do.
     fn imports(&self, table: &mut Table) {
         let archive = self.bench.path("large.tar");
-        write_archive(&self.clients[3], &archive);
+        write_archive(&self.clients[DIRECT], &archive);
         let mut imports = Imports::default();
         for _ in 0..IMPORTS {
             imports.read(&self.containerd, &archive);
@@ -337,13 +359,13 @@ fn write(client: &Client, key: &str) {
     let mounts = client.mounts(key).expect("mounts");
     let tree = Dir::from_fd(mount::detached(&mounts).expect("mount"), key);
     for number in 0..CHANGES {
-        let mut file = tree.create_file(format!("change{number}")).expect("create");
+        let mut file = tree.create_file(format!("change {number} of {key}")).expect("create");
         file.write_all(&[number as u8; 100]).expect("write");
     }
 }
 
 /// The time of one Prepare, Commit and Remove while as many others do the same.
-fn loops(client: &Client, rounds: usize) -> Statistics {
+fn loops(client: &Client, rounds: usize) -> Duration {
     let began = Instant::now();
     std::thread::scope(|scope| {
         for number in 0..LOOPS {
@@ -357,8 +379,7 @@ fn loops(client: &Client, rounds: usize) -> Statistics {
             });
         }
     });
-    let each = began.elapsed() / u32::try_from(LOOPS * rounds).expect("few");
-    Statistics::of(vec![each]).expect("one sample")
+    began.elapsed() / u32::try_from(LOOPS * rounds).expect("few")
 }
 
 /// A line of `/proc/PID/status`.
@@ -373,7 +394,6 @@ fn memory(daemon: &Process, what: &str) -> String {
 fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
     let both = |of: Option<&Statistics>| match of {
         None => String::new(),
-        Some(of) if of.samples == 1 => three_digits(of.median_ns),
         Some(of) => format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns)),
     };
     let ratio = |of: Option<&Statistics>| match of.map(|of| of.median_ns as f64 / taken[0].median_ns as f64) {
@@ -381,15 +401,20 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
         Some(small) if small < 0.1 => format!("{small:.4}"),
         Some(ratio) => format!("{ratio:.2}"),
     };
+    let mut counts = taken.iter().map(|of| of.samples.to_string()).collect::<Vec<_>>();
+    counts.dedup();
+    let counts = counts.join(", ");
     let cells = [
         what.to_owned(),
-        taken[0].samples.to_string(),
+        counts,
         both(taken.first()),
         both(taken.get(1)),
         ratio(taken.get(1)),
         both(taken.get(2)),
         ratio(taken.get(2)),
-        both(taken.get(3)),
+        both(taken.get(DIRECT)),
+        both(taken.get(4)),
+        ratio(taken.get(4)),
     ];
     // Whoever stops it early has seen what is known by then.
     eprintln!("{}", cells.join("  "));

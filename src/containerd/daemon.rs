@@ -96,7 +96,7 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
 
 fn runtime() -> Result<Runtime> {
     let threads = CALLS_MAX + OTHER_THREADS;
-    let runtime = Builder::new_multi_thread().worker_threads(2).max_blocking_threads(threads).enable_all().build();
+    let runtime = Builder::new_current_thread().max_blocking_threads(threads).enable_all().build();
     runtime.at("start the threads of", "the daemon")
 }
 

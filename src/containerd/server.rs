@@ -155,10 +155,13 @@ impl Snapshots for Service {
 /// Refuses a commit onto another parent than the one that `key` stands on, after what comes first in the order of
 /// checks: it is `key` that changed something, and what it changed was relative to its parent.
 fn check_parent(on: &dyn Snapshotter, name: &str, key: &str, parent: &str) -> Result<()> {
-    let active = match on.stat(key) {
-        Ok(info) if !parent.is_empty() && info.parent != parent => info,
-        other => return other.map(drop),
-    };
+    if parent.is_empty() {
+        return Ok(());
+    }
+    let active = on.stat(key)?;
+    if active.parent == parent {
+        return Ok(());
+    }
     match on.stat(name) {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         other => return other.and_then(|_| Err(Error::already_exists(format!("the name {name:?} is in use")))),

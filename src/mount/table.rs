@@ -7,6 +7,8 @@
 //! # References
 //! `proc_pid_mountinfo(5)`; kernel: `fs/proc_namespace.c`, `ovl_show_options` (how overlayfs shows its directories).
 
+mod text;
+
 use std::ffi::OsString;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStringExt;
@@ -16,8 +18,6 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Result};
-
-const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
 /// What the kernel puts behind the root of a mount whose directory was removed.
 const DELETED: &[u8] = b"//deleted";
@@ -50,7 +50,7 @@ struct Entry<'a> {
 /// What the system calls report.
 pub fn users_of(dir: &Path) -> Result<Vec<PathBuf>> {
     let Some(used) = Used::find(dir)? else { return Ok(Vec::new()) };
-    let table = std::fs::read(MOUNTINFO).at("read", MOUNTINFO)?;
+    let table = text::read()?;
     let entries: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(parse).collect();
     // The path of `dir` within its file system. A detached mount is in no table.
     let below = entries.iter().find(|entry| entry.id == used.mount_id).and_then(|holder| {
@@ -77,7 +77,7 @@ pub fn users_of(dir: &Path) -> Result<Vec<PathBuf>> {
 /// What the system calls report.
 pub fn options_of(dir: &Path) -> Result<Option<String>> {
     let Some(used) = Used::find(dir)? else { return Ok(None) };
-    let table = std::fs::read(MOUNTINFO).at("read", MOUNTINFO)?;
+    let table = text::read()?;
     let mut entries = table.split(|byte| *byte == b'\n').filter_map(parse);
     let holder = entries.find(|entry| entry.id == used.mount_id);
     Ok(holder.map(|entry| String::from_utf8_lossy(entry.options).into_owned()))

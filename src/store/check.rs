@@ -101,10 +101,7 @@ impl Store {
 
     /// Whether SQLite finds its own file sound, and every reference in it leads somewhere.
     fn check_database(&self, checked: &mut Checked) -> Result<()> {
-        let reports: Vec<String> = self.meta.read(|connection| {
-            let mut statement = connection.prepare("PRAGMA integrity_check")?;
-            statement.query_map([], |row| row.get(0))?.collect()
-        })?;
+        let reports = self.meta.integrity()?;
         let strays: Vec<(String, Option<i64>, String)> = self.meta.read(|connection| {
             let mut statement = connection.prepare("PRAGMA foreign_key_check")?;
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()

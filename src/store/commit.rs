@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
-use super::rows::{self, New, Origin, Published, Row, State};
+use super::rows::{self, Ancestry, New, Origin, Published, Row, State};
 use super::{Flush, Store, streams};
 use crate::backend::Survey;
 use crate::error::{Error, Result};
@@ -28,17 +28,23 @@ impl Terms {
     pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
 }
 
-/// A row that holds a name while an active snapshot is sealed.
+/// An active snapshot that is being sealed: nobody else may work on it.
 #[derive(Debug)]
-struct ReservedName {
-    row: i64,
-    id: Id,
+struct Claimed {
     active: Row,
-    parents: Vec<Id>,
-    /// Whether a parent may still be lost with the power.
-    sand: bool,
+    below: Ancestry,
+    /// The row that holds the name, and the id of what will be there; `None` where the snapshot is sealed in place.
+    /// Then nothing is to be cleared up after a crash, and of two commits to one name the first to publish has it.
+    fresh: Option<(i64, Id)>,
     /// The layer that was applied, if the name says that there is nothing else in the snapshot.
     layer: Option<DiffId>,
+}
+
+impl Claimed {
+    /// What a commit that fails lets go.
+    fn rows(&self) -> Vec<i64> {
+        self.fresh.iter().map(|(row, _)| *row).chain([self.active.row]).collect()
+    }
 }
 
 /// The layer that was applied to an active snapshot, if `name` is what a snapshot of it is called on top of `parent`:
@@ -62,16 +68,13 @@ impl Store {
         check_key(name)?;
         check_key(key)?;
         let worker = self.begin()?;
-        let reserved = self.meta.transact(Level::Relaxed, |tx| self.reserve_name(tx, name, key, &worker))?;
-        self.seal(name, &reserved, labels, terms, &worker)
-            .inspect_err(|_| self.let_go(&[reserved.row, reserved.active.row]))
+        let claimed = self.meta.transact(Level::Relaxed, |tx| self.claim_for(tx, name, key, &worker))?;
+        self.seal(name, &claimed, labels, terms, &worker).inspect_err(|_| self.let_go(&claimed.rows()))
     }
 
-    fn reserve_name(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<ReservedName, Failed> {
+    fn claim_for(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<Claimed, Failed> {
         let active = rows::visible(tx, &self.owner, key)?;
-        if rows::holder(tx, &self.owner, name)?.is_some() {
-            return Err(Error::already_exists(format!("the name {name:?} is in use")).into());
-        }
+        self.check_free(tx, name)?;
         if active.kind != Kind::Active {
             let kind = active.kind.phrase();
             return Err(Error::precondition(format!("cannot commit {key:?}: it is {kind}, not active")).into());
@@ -79,22 +82,12 @@ impl Store {
         if active.state != State::Ready {
             return Err(Error::precondition(format!("cannot commit {key:?}: another call works on it")).into());
         }
-        let id = rows::next_id(tx)?;
-        let new = New {
-            id,
-            owner: &self.owner,
-            name,
-            kind: Kind::Committed,
-            state: State::Reserved,
-            parent: active.parent,
-            worker: Some(worker),
-            durable: false,
-            origin: Origin::Named,
+        let fresh = match self.backend.capabilities().seals_to_fresh_id {
+            true => Some(self.reserve_name(tx, name, active.parent, worker)?),
+            false => None,
         };
-        let row = rows::insert(tx, &new)?;
         rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
-        let parents = rows::chain(tx, active.parent)?;
-        let sand = rows::stands_on_sand(tx, active.parent)?;
+        let below = rows::ancestry(tx, active.parent)?;
         let layer = match active.diff_id {
             None => None,
             Some(applied) => {
@@ -102,21 +95,39 @@ impl Store {
                 layer_by_name(applied, name, parent.as_ref().map(|row| row.name.as_str()))
             }
         };
-        Ok(ReservedName { row, id, active, parents, sand, layer })
+        Ok(Claimed { active, below, fresh, layer })
     }
 
-    fn seal(&self, name: &str, reserved: &ReservedName, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
-        let ReservedName { active, parents, .. } = reserved;
-        let capabilities = self.backend.capabilities();
+    fn check_free(&self, tx: &Transaction<'_>, name: &str) -> Result<(), Failed> {
+        match rows::holder(tx, &self.owner, name)? {
+            None => Ok(()),
+            Some(_) => Err(Error::already_exists(format!("the name {name:?} is in use")).into()),
+        }
+    }
+
+    /// Adds a row that holds `name` for what will be made at its id.
+    fn reserve_name(
+        &self,
+        tx: &Transaction<'_>,
+        name: &str,
+        parent: Option<i64>,
+        worker: &str,
+    ) -> Result<(i64, Id), Failed> {
+        let (id, owner, worker) = (rows::next_id(tx)?, self.owner.as_str(), Some(worker));
+        let (kind, state, durable, origin) = (Kind::Committed, State::Reserved, false, Origin::Named);
+        let row = rows::insert(tx, &New { id, owner, name, kind, state, parent, worker, durable, origin })?;
+        Ok((row, id))
+    }
+
+    fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
+        let Claimed { active, below: Ancestry { ids: parents, sand }, fresh, layer } = claimed;
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
-        let sealed = if capabilities.seals_to_fresh_id {
-            self.make_at_free_id(reserved.row, reserved.id, |id| self.backend.seal(active.id, id))?
-        } else {
-            self.backend.seal(active.id, active.id)?;
-            active.id
+        let sealed = match *fresh {
+            Some((row, id)) => self.make_at_free_id(row, id, |id| self.backend.seal(active.id, id))?,
+            None => self.backend.seal(active.id, active.id).map(|()| active.id)?,
         };
         let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
-        let diff_id = terms.diff_id.or(reserved.layer);
+        let diff_id = terms.diff_id.or(*layer);
         match diff_id {
             Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
             Some(_) => {}
@@ -124,9 +135,9 @@ impl Store {
             None => self.forget_layer(active)?,
         }
         if self.waits(terms.flush) {
-            if reserved.sand || !capabilities.seal_is_durable {
+            if *sand || !self.backend.capabilities().seal_is_durable {
                 // Where a parent is to be brought to disk, too, all of the file system is.
-                self.bring_to_disk(sealed, inodes.filter(|_| !reserved.sand))?;
+                self.bring_to_disk(sealed, inodes.filter(|_| !sand))?;
             }
             streams::sync(&self.root, sealed)?;
         }
@@ -134,20 +145,25 @@ impl Store {
         self.owes_sync.fetch_or(!durable, Ordering::SeqCst);
         let held_by = (terms.origin == Origin::Image).then_some(worker);
         let published = Published { name, usage, durable, origin: terms.origin, diff_id, held_by };
-        self.meta.transact(self.level(terms.flush), |tx| {
-            let row = if capabilities.seals_to_fresh_id {
-                rows::discard(tx, active.row)?;
-                reserved.row
-            } else {
-                rows::delete(tx, reserved.row)?;
-                active.row
-            };
-            rows::publish(tx, row, &published)?;
-            if durable {
-                rows::ancestors_durable(tx, row)?;
-            }
-            rows::set_labels(tx, row, labels)
-        })
+        self.meta.transact(self.level(terms.flush), |tx| self.publish(tx, claimed, &published, labels))
+    }
+
+    fn publish(
+        &self,
+        tx: &Transaction<'_>,
+        claimed: &Claimed,
+        published: &Published<'_>,
+        labels: &Labels,
+    ) -> Result<(), Failed> {
+        let row = match claimed.fresh {
+            Some((row, _)) => rows::discard(tx, claimed.active.row).map(|()| row)?,
+            None => self.check_free(tx, published.name).map(|()| claimed.active.row)?,
+        };
+        rows::publish(tx, row, published)?;
+        if published.durable && claimed.below.sand {
+            rows::ancestors_durable(tx, row)?;
+        }
+        rows::set_labels(tx, row, labels)
     }
 }
 

@@ -12,7 +12,7 @@ use rusqlite::Transaction;
 use rustix::io::Errno;
 
 use super::meta::{Failed, Level};
-use super::rows::{self, New, Origin, Row, State};
+use super::rows::{self, Ancestry, New, Origin, Row, State};
 use super::{Flush, Store};
 use crate::backend::FSYNC_INODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
@@ -130,8 +130,7 @@ impl Store {
             return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
         }
         let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
-        let parents = rows::chain(tx, parent)?;
-        let sand = rows::stands_on_sand(tx, parent)?;
+        let Ancestry { ids: parents, sand } = rows::ancestry(tx, parent)?;
         self.check_height(kind, &parents)?;
         Ok(Site { id: rows::next_id(tx)?, parent, parents, sand, bare: is_bare(kind, parent.is_some()) })
     }
@@ -150,7 +149,7 @@ impl Store {
         let new =
             New { id: site.id, owner: &self.owner, name, kind, state, parent: site.parent, worker, durable, origin };
         let row = rows::insert(tx, &new)?;
-        rows::set_labels(tx, row, labels).map(|()| row)
+        rows::add_labels(tx, row, labels).map(|()| row)
     }
 
     fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {
@@ -188,7 +187,7 @@ impl Store {
     ) -> Result<Vec<Mount>, Failed> {
         let durable = wanted.flush == Flush::Now;
         let row = self.insert(tx, wanted, site, State::Ready, held_by, durable)?;
-        if durable {
+        if durable && site.sand {
             rows::ancestors_durable(tx, row)?;
         }
         let create = |id| {
@@ -234,7 +233,9 @@ impl Store {
             rows::set_state(tx, row, State::Ready, held_by)?;
             if wanted.flush == Flush::Now {
                 rows::set_durable(tx, row)?;
-                rows::ancestors_durable(tx, row)?;
+                if *sand {
+                    rows::ancestors_durable(tx, row)?;
+                }
             }
             Ok::<_, Failed>(mounts)
         })

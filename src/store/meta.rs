@@ -47,12 +47,12 @@ pub const FORMAT: usize = MIGRATIONS.len();
 /// Version 1.
 ///
 /// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 claimed
-/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit under way will
-/// give); `worker` is the lock file of the process that has it in work; `durable` is 0 while its content may be lost
-/// with the power; `origin` is 1 where an image needed it, so that `gc` may free it, 0 where a user or a client named
-/// it; a ready row with a `worker` is held by an import that has not named its image yet. Times are nanoseconds since
-/// 1970. `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot. `trash`: ids
-/// whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
+/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit to a fresh
+/// id will give); `worker` is the lock file of the process that has it in work; `durable` is 0 while its content may be
+/// lost with the power; `origin` is 1 where an image needed it, so that `gc` may free it, 0 where a user or a client
+/// named it; a ready row with a `worker` is held by an import that has not named its image yet. Times are nanoseconds
+/// since 1970. `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot.
+/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
 const SCHEMA: &str = "
 CREATE TABLE snapshot (
     row INTEGER PRIMARY KEY,
@@ -120,10 +120,34 @@ pub(super) enum Level {
     Relaxed,
 }
 
+/// A connection, and what it was told last.
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    level: Option<Level>,
+}
+
+impl Open {
+    /// Has the transactions from here on wait for the disk as `level` says.
+    fn set_level(&mut self, level: Level) -> rusqlite::Result<()> {
+        if self.level == Some(level) {
+            return Ok(());
+        }
+        let synchronous = match level {
+            Level::Durable => "FULL",
+            Level::Relaxed => "NORMAL",
+        };
+        self.level = None;
+        self.connection.pragma_update(None, "synchronous", synchronous)?;
+        self.level = Some(level);
+        Ok(())
+    }
+}
+
 /// The open database.
 #[derive(Debug)]
 pub(super) struct Meta {
-    connection: Mutex<Connection>,
+    open: Mutex<Open>,
     path: PathBuf,
     /// How to get to the newest format that this handle knows.
     steps: &'static [&'static str],
@@ -176,6 +200,13 @@ fn use_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
+/// Has SQLite check that values are among those that the tables allow. What strata writes is of types that have no
+/// others, and SQLite makes a table in memory for each list of values that a statement is to check: half of what a
+/// change would cost.
+fn check_values(connection: &Connection, check: bool) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "ignore_check_constraints", !check)
+}
+
 impl Meta {
     /// Opens the database, and makes it if `create` says so.
     ///
@@ -200,7 +231,8 @@ impl Meta {
         reserve_shared_memory(path)?;
         let connection = Connection::open_with_flags(path, flags).map_err(at)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
-        let meta = Self { connection: Mutex::new(connection), path: path.to_owned(), steps };
+        let open = Mutex::new(Open { connection, level: None });
+        let meta = Self { open, path: path.to_owned(), steps };
         meta.recognise()?;
         meta.configure().map_err(at)?;
         meta.migrate(others_at_work)?;
@@ -208,10 +240,11 @@ impl Meta {
     }
 
     fn configure(&self) -> rusqlite::Result<()> {
-        let connection = self.lock();
+        let Open { connection, .. } = &*self.lock();
         connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
-        use_log(&connection)?;
+        use_log(connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        check_values(connection, false)?;
         // The last process to leave would otherwise write the whole log back, with two more waits for the disk.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
         Ok(())
@@ -264,9 +297,9 @@ impl Meta {
         )))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Connection> {
+    fn lock(&self) -> MutexGuard<'_, Open> {
         // A panic in another thread rolled its transaction back: the connection is sound.
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Runs `query` outside any write transaction.
@@ -274,7 +307,22 @@ impl Meta {
     /// # Errors
     /// `Unavailable`, `DataLoss`, `ResourceExhausted`, `Io` as SQLite reports them.
     pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        query(&self.lock()).map_err(|error| failure(error, &self.path))
+        query(&self.lock().connection).map_err(|error| failure(error, &self.path))
+    }
+
+    /// What SQLite finds wrong with its own file, values that no table allows included; `ok` alone if that is nothing.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(super) fn integrity(&self) -> Result<Vec<String>> {
+        self.read(|connection| {
+            check_values(connection, true)?;
+            let reports = connection
+                .prepare("PRAGMA integrity_check")
+                .and_then(|mut statement| statement.query_map([], |row| row.get(0))?.collect());
+            check_values(connection, false)?;
+            reports
+        })
     }
 
     /// Runs `work` in a read transaction: all its queries see one state.
@@ -282,8 +330,8 @@ impl Meta {
     /// # Errors
     /// As [`Self::read`], and what `work` returns.
     pub(super) fn view<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>) -> Result<T> {
-        let mut connection = self.lock();
-        let transaction = connection.transaction().map_err(|error| failure(error, &self.path))?;
+        let mut open = self.lock();
+        let transaction = open.connection.transaction().map_err(|error| failure(error, &self.path))?;
         work(&transaction).map_err(|failed| failed.at(&self.path))
     }
 
@@ -305,18 +353,14 @@ impl Meta {
         level: Level,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>,
     ) -> Result<T, Failed> {
-        let mut connection = self.lock();
-        let pragma = match level {
-            Level::Durable => "PRAGMA synchronous = FULL",
-            Level::Relaxed => "PRAGMA synchronous = NORMAL",
-        };
-        connection.execute_batch(pragma)?;
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let mut open = self.lock();
+        open.set_level(level)?;
+        let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.check_format(version_of(&transaction)?)?;
         let answer = work(&transaction)?;
         let committed = transaction.commit();
         if committed.is_err() {
-            write_over(&connection);
+            write_over(&mut open);
         }
         committed.map(|()| answer).map_err(Failed::from)
     }
@@ -324,11 +368,12 @@ impl Meta {
 
 /// Writes another transaction over one that failed. That may be whole in the log, where only the wait for the disk
 /// failed, and whoever reads the log anew (the next process, if this is the only one) would take it for committed.
-fn write_over(connection: &Connection) {
+fn write_over(open: &mut Open) {
     // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
-    let skip =
-        "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
-    let done = connection.execute_batch(skip).and_then(|()| connection.execute_batch("COMMIT"));
+    let skip = "BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
+    let relaxed = open.set_level(Level::Relaxed);
+    let connection = &open.connection;
+    let done = relaxed.and_then(|()| connection.execute_batch(skip)).and_then(|()| connection.execute_batch("COMMIT"));
     if let Err(error) = done {
         tracing::warn!(%error, "a transaction that failed may be found done by the next process");
         if !connection.is_autocommit() {

@@ -10,11 +10,11 @@
 //! ```
 //!
 //! # How a change is made
-//! Reserve (a relaxed transaction: a row *creating* or *committing*), work on the file system outside any transaction,
-//! bring the data to disk, publish (a durable transaction). So a long copy keeps nobody from the database, and what the
-//! database calls durable is complete on disk. Where the work is a few system calls, all is one transaction. A failure
-//! takes the reservation back; a crash leaves that to recovery (`recover.rs`). Ids only grow, and what no row names may
-//! be removed.
+//! Reserve (a relaxed transaction: a row *creating*, or one that is *claimed*), work on the file system outside any
+//! transaction, bring the data to disk, publish (a durable transaction). So a long copy keeps nobody from the database,
+//! and what the database calls durable is complete on disk. Where the work is a few system calls, all is one
+//! transaction. A failure takes the reservation back; a crash leaves that to recovery (`recover.rs`). Ids only grow,
+//! and what no row names may be removed.
 //!
 //! # Owners
 //! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only:

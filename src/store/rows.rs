@@ -188,17 +188,37 @@ pub(super) fn mountable(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Row>> {
     rows.into_iter().collect()
 }
 
+/// What a snapshot stands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ancestry {
+    /// Nearest first.
+    pub ids: Vec<Id>,
+    /// Whether one of them may still be lost with the power.
+    pub sand: bool,
+}
+
+/// `row` and all below it, down to the base. Row by row: a recursive query makes tables of its own, which takes longer
+/// than all that a commit does in the database otherwise.
+pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestry> {
+    let mut statement = tx.prepare_cached("SELECT id, parent, durable FROM snapshot WHERE row = ?1")?;
+    let (mut found, mut next) = (Ancestry::default(), row);
+    while let Some(row) = next {
+        let below = statement.query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+        let (id, parent, durable): (_, Option<i64>, bool) = below.ok_or_else(|| damaged("parent"))?;
+        found.ids.push(id_of(id)?);
+        found.sand |= !durable;
+        // What stands on something is younger: a chain that says otherwise might never end.
+        if parent.is_some_and(|parent| parent >= row) {
+            return Err(damaged("parent").into());
+        }
+        next = parent;
+    }
+    Ok(found)
+}
+
 /// The ids from `row` down to the base, nearest first.
 pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
-    let mut statement = tx.prepare_cached(
-        "WITH RECURSIVE chain (row, id, parent, depth) AS (
-             SELECT row, id, parent, 0 FROM snapshot WHERE row = ?1
-             UNION ALL
-             SELECT s.row, s.id, s.parent, depth + 1 FROM snapshot s JOIN chain ON s.row = chain.parent
-         ) SELECT id FROM chain ORDER BY depth",
-    )?;
-    let ids: Vec<i64> = statement.query_map([row], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
-    ids.into_iter().map(id_of).collect()
+    ancestry(tx, row).map(|ancestry| ancestry.ids)
 }
 
 /// Whether anything stands on `row`, snapshots in the making included.
@@ -220,10 +240,11 @@ pub(super) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row
 
 /// The next id; none is given twice.
 pub(super) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
-    let mut statement =
-        tx.prepare_cached("UPDATE setting SET value = value + 1 WHERE name = 'next_id' RETURNING value - 1")?;
+    let mut statement = tx.prepare_cached("SELECT value FROM setting WHERE name = 'next_id'")?;
     let number = statement.query_row([], |row| row.get::<_, i64>(0)).optional()?;
-    id_of(number.ok_or_else(|| damaged("next_id"))?)
+    let id = id_of(number.ok_or_else(|| damaged("next_id"))?)?;
+    tx.prepare_cached("UPDATE setting SET value = value + 1 WHERE name = 'next_id'")?.execute([])?;
+    Ok(id)
 }
 
 /// Makes `id`, and all below, never given again.
@@ -316,18 +337,6 @@ pub(super) fn ancestors_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     Ok(())
 }
 
-/// Whether an ancestor of `row` may still be lost with the power.
-pub(super) fn stands_on_sand(tx: &Transaction<'_>, parent: Option<i64>) -> Answer<bool> {
-    Ok(tx
-        .prepare_cached(
-            "WITH RECURSIVE chain (row, parent, durable) AS (
-             SELECT row, parent, durable FROM snapshot WHERE row = ?1
-             UNION ALL SELECT s.row, s.parent, s.durable FROM snapshot s JOIN chain ON s.row = chain.parent
-         ) SELECT 1 FROM chain WHERE durable = 0 LIMIT 1",
-        )?
-        .exists([parent])?)
-}
-
 /// Removes a row and leaves its space to whoever drains the trash.
 pub(super) fn discard(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("INSERT OR IGNORE INTO trash SELECT id FROM snapshot WHERE row = ?1")?.execute([row])?;
@@ -362,6 +371,11 @@ pub(super) fn forget(tx: &Transaction<'_>, id: Id) -> Answer<()> {
 /// Replaces all labels of a row.
 pub(super) fn set_labels(tx: &Transaction<'_>, row: i64, labels: &Labels) -> Answer<()> {
     tx.prepare_cached("DELETE FROM label WHERE snapshot = ?1")?.execute([row])?;
+    add_labels(tx, row, labels)
+}
+
+/// Gives a row more labels.
+pub(super) fn add_labels(tx: &Transaction<'_>, row: i64, labels: &Labels) -> Answer<()> {
     labels.iter().try_for_each(|(name, value)| set_label(tx, row, name, value))
 }
 

@@ -31,3 +31,13 @@ pub(crate) fn chmod_fd(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
         unsafe { libc::syscall(libc::SYS_fchmodat2, fd.as_raw_fd(), c"".as_ptr(), mode, libc::AT_EMPTY_PATH) };
     check(returned).map(drop)
 }
+
+/// Has the kernel begin to write what was written to a file, and waits for nothing. It makes nothing durable.
+///
+/// # References
+/// `sync_file_range(2)`.
+pub(crate) fn begin_to_write(file: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: plain values, and the descriptor is borrowed for the whole call.
+    let returned = unsafe { libc::sync_file_range(file.as_raw_fd(), 0, 0, libc::SYNC_FILE_RANGE_WRITE) };
+    check(returned.into()).map(drop)
+}

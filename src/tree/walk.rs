@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::vec;
 
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 
 use super::{Device, Dir, FileType, Name, Stat};
 use crate::error::{Context, Result};
+use crate::sys;
 
 /// The most directories that one walk keeps open: more than trees are deep in practice, and little beside the 1,024
 /// descriptors that a process may have by default.
@@ -362,22 +364,39 @@ impl Inodes {
     }
 }
 
-/// The files of a directory come one after the other: it is opened once for them.
+/// The files before the directories, and their writing begun before any is waited for: so the file system has blocks
+/// for all of them when the first wait has it write its journal, and need not write that for each (on ext4 and xfs,
+/// ten files took 2.5 times as long).
 fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> Result<()> {
+    let of_type = |wanted| paths.iter().filter(move |(_, file_type)| *file_type == wanted).map(|(path, _)| path);
+    for_each(root, of_type(FileType::File), |dir, name| {
+        let file = dir.open_file(name)?;
+        sys::begin_to_write(file.as_fd()).at("sync_file_range", dir.place(name))
+    })?;
+    for_each(root, of_type(FileType::File), |dir, name| {
+        rustix::fs::fsync(dir.open_file(name)?).at("fsync", dir.place(name))
+    })?;
+    for_each(root, of_type(FileType::Dir), |dir, name| {
+        let synced = if name.is_empty() { rustix::fs::fsync(dir) } else { rustix::fs::fsync(dir.open_dir(name)?) };
+        synced.at("fsync", dir.place(name))
+    })
+}
+
+/// Calls `visit` with the directory and the name of each of `paths`, which come one after the other in a directory: it
+/// is opened once for them.
+fn for_each<'a>(
+    root: &Dir,
+    paths: impl Iterator<Item = &'a PathBuf>,
+    visit: impl Fn(&Dir, &OsStr) -> Result<()>,
+) -> Result<()> {
     let mut above: Option<(&Path, Dir)> = None;
-    for (path, file_type) in paths {
+    for path in paths {
         let (holder, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());
         let dir = match &mut above {
             Some((at, dir)) if *at == holder => dir,
             other => &other.insert((holder, root.open_beneath(holder)?)).1,
         };
-        let done = match file_type {
-            FileType::File => rustix::fs::fsync(dir.open_file(name)?),
-            FileType::Dir if name.is_empty() => rustix::fs::fsync(dir),
-            FileType::Dir => rustix::fs::fsync(dir.open_dir(name)?),
-            _ => continue,
-        };
-        done.at("fsync", dir.place(name))?;
+        visit(dir, name)?;
     }
     Ok(())
 }

@@ -54,7 +54,7 @@ fn a_migration_happens_whole_or_not_at_all() {
 fn whoever_waits_too_long_is_told() {
     let place = Place::new();
     let (holder, meta) = (place.open(&OLD, None).expect("open"), place.open(&OLD, None).expect("open"));
-    meta.lock().busy_timeout(Duration::from_millis(20)).expect("set");
+    meta.lock().connection.busy_timeout(Duration::from_millis(20)).expect("set");
     let insert = |tx: &Transaction<'_>| tx.execute("INSERT INTO colour VALUES ('blue')", []);
     let inner = holder.transact(Level::Relaxed, |_| {
         assert_eq!(count(&meta, "SELECT count(*) FROM colour"), 0, "readers need not wait");

@@ -76,7 +76,7 @@ fn what_is_left_over_is_collected() {
     store.prepare("gone", "", NONE).expect("prepare");
     store.remove("gone").expect("remove");
     place.execute("UPDATE snapshot SET worker = '1-1', state = 2 WHERE name = 'user'");
-    assert_eq!(said(&store), ["debris 77: collect", "waiting 7: collect", "abandoned user: collect"]);
+    assert_eq!(said(&store), ["debris 77: collect", "waiting 4: collect", "abandoned user: collect"]);
     assert_eq!(store.check(&CheckOptions::default()).expect("check").damaged(), 0);
     assert_eq!(repair(&store).freed, 2);
     assert_eq!(said(&store), Vec::<String>::new());

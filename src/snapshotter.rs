@@ -132,8 +132,8 @@ pub trait Snapshotter: Send + Sync {
     /// all.
     ///
     /// # Errors
-    /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call under way; `NotFound` if there is no
-    /// such parent; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of parents is
+    /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call that makes one; `NotFound` if there is
+    /// no such parent; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of parents is
     /// longer than the strategy can mount.
     fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>>;
 
@@ -153,7 +153,7 @@ pub trait Snapshotter: Send + Sync {
     /// # Errors
     /// In this order: `NotFound` if there is no such key; `AlreadyExists` if the name is in use, also by the key
     /// itself; `FailedPrecondition` if the key is not active, or is mounted (the message names where), or holds what
-    /// the strategy cannot keep.
+    /// the strategy cannot keep; `AlreadyExists` if another call took the name meanwhile.
     fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()>;
 
     /// Removes the snapshot `key`. It is gone, and its key free, when the call returns; its space is freed later.

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Mutex;
+use std::thread::JoinHandle;
 
+use tokio::sync::oneshot;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
@@ -21,20 +23,39 @@ use crate::proto::containerd::services::snapshots::v1::{
 };
 use crate::proto::containerd::types::Mount;
 
-/// Answers at `socket`, on a thread of its own, until the process ends; every mount shows `dir`.
-pub fn serve(socket: &Path, dir: &Path) {
+/// A plugin at work. Dropping it ends it, and lets go of its socket: that would keep the file system which it lies on.
+pub struct Serving {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(ended.is_none_or(|ended| ended.is_ok()) || std::thread::panicking(), "the floor panicked");
+    }
+}
+
+/// Answers at `socket`, on a thread of its own; every mount shows `dir`.
+pub fn serve(socket: &Path, dir: &Path) -> Serving {
     std::fs::create_dir_all(dir).expect("mkdir");
     let listener = std::os::unix::net::UnixListener::bind(socket).expect("bind");
     listener.set_nonblocking(true).expect("a socket that does not block");
     let floor = Floor { dir: dir.to_owned(), infos: Mutex::default() };
-    std::thread::spawn(move || {
+    let (stop, stopped) = oneshot::channel::<()>();
+    let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         runtime.block_on(async move {
             let incoming = UnixListenerStream::new(tokio::net::UnixListener::from_std(listener).expect("a listener"));
             let server = tonic::transport::Server::builder().add_service(SnapshotsServer::new(floor));
-            server.serve_with_incoming(incoming).await.expect("serve");
+            tokio::select! {
+                served = server.serve_with_incoming(incoming) => served.expect("serve"),
+                _ = stopped => {}
+            }
         });
     });
+    Serving { stop: Some(stop), thread: Some(thread) }
 }
 
 /// What containerd asks for again: it keeps a name and a parent of every snapshot, and so must this.

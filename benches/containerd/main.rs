@@ -3,7 +3,7 @@
 //!
 //! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in
 //! every round. Beside them stand strata without durability, which is what containerd's own have, strata called
-//! directly, and a proxy plugin that does nothing ([`floor`]): no snapshotter behind containerd can take less. File
+//! directly, and a proxy plugin that does nothing ([`floor`]): no other can take less. File
 //! systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
 //! `STRATA_SAMPLES` says how many rounds (500 if it does not). Of containerd's own it is a 25th of them on btrfs, and
@@ -90,8 +90,10 @@ const STORES: [&str; 3] = ["store", "loose", "direct"];
 /// Who is measured, in the order of the columns.
 const SUBJECTS: [&str; 5] = ["theirs", "ours", "not durable", "direct", "floor"];
 
-/// The place of strata called directly among them.
+/// The places of some of them.
+const THEIRS: usize = 0;
 const DIRECT: usize = 3;
+const FLOOR: usize = 4;
 
 /// What is timed, in the order of the rows.
 const STEPS: [&str; 5] = ["Prepare", "Remove", "Usage", "Commit", "Remove committed"];
@@ -129,7 +131,8 @@ fn main() {
     describe();
     println!(
         "{table}\n\nmedian / 99th percentile, parent of {PARENT_FILES} files; N rounds (theirs, others), interleaved; \
-         loops one after the other; floor: a plugin that does nothing"
+         loops one after the other, of {LOOP_ROUNDS} the median and the longest; floor: a proxy plugin that does nothing, in the \
+         process that measures"
     );
     notes.iter().for_each(|note| println!("{note}"));
 }
@@ -147,6 +150,7 @@ struct Place<'a> {
     bench: Bench,
     containerd: Containerd,
     daemons: [Process; 3],
+    _floor: floor::Serving,
     clients: Vec<Client>,
     image: Image,
 }
@@ -160,7 +164,7 @@ impl<'a> Place<'a> {
             bench.daemon_of(&bench.path(&format!("root-{name}")), &socket, &["--durability", durability, "-q"])
         });
         let floor = bench.path("floor.sock");
-        floor::serve(&floor, &bench.path("floor"));
+        let serving = floor::serve(&floor, &bench.path("floor"));
         let plugins = [("loose", bench.path("loose/socket")), ("floor", floor)];
         let more = plugins
             .map(|(name, address)| format!("[proxy_plugins.{name}]\n  type = \"snapshot\"\n  address = {address:?}\n"));
@@ -175,7 +179,7 @@ impl<'a> Place<'a> {
         ];
         let clients = clients.map(|client| client.expect("connect")).into();
         let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, 1);
-        let place = Self { pair, bench, containerd, daemons, clients, image };
+        let place = Self { pair, bench, containerd, daemons, _floor: serving, clients, image };
         place.clients.iter().for_each(|client| unpack(client, &place.image));
         Some(place)
     }
@@ -186,7 +190,7 @@ impl<'a> Place<'a> {
         for round in 0..=rounds {
             for (subject, (client, timer)) in self.clients.iter().zip(&mut timers).enumerate() {
                 let mut taken = Timer::default();
-                let repeats = if subject == 0 { 1 } else { self.pair.repeats };
+                let repeats = if subject == THEIRS { 1 } else { self.pair.repeats };
                 (0..repeats).for_each(|repeat| cycle(client, &format!("{round}-{repeat}"), &mut taken));
                 // The first warms the caches.
                 if round > 0 {
@@ -396,7 +400,7 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
         None => String::new(),
         Some(of) => format!("{} / {}", three_digits(of.median_ns), three_digits(of.percentile_99_ns)),
     };
-    let ratio = |of: Option<&Statistics>| match of.map(|of| of.median_ns as f64 / taken[0].median_ns as f64) {
+    let ratio = |of: Option<&Statistics>| match of.map(|of| of.median_ns as f64 / taken[THEIRS].median_ns as f64) {
         None => String::new(),
         Some(small) if small < 0.1 => format!("{small:.4}"),
         Some(ratio) => format!("{ratio:.2}"),
@@ -407,14 +411,14 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
     let cells = [
         what.to_owned(),
         counts,
-        both(taken.first()),
+        both(taken.get(THEIRS)),
         both(taken.get(1)),
         ratio(taken.get(1)),
         both(taken.get(2)),
         ratio(taken.get(2)),
         both(taken.get(DIRECT)),
-        both(taken.get(4)),
-        ratio(taken.get(4)),
+        both(taken.get(FLOOR)),
+        ratio(taken.get(FLOOR)),
     ];
     // Whoever stops it early has seen what is known by then.
     eprintln!("{}", cells.join("  "));

@@ -152,7 +152,7 @@ mod tests {
     use super::*;
 
     fn runtime() -> Runtime {
-        Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime")
+        Builder::new_current_thread().enable_all().build().expect("a runtime")
     }
 
     /// Lets other tasks run until `done`.

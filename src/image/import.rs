@@ -16,8 +16,8 @@ use crate::id::{Digest, check_key};
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Flush, Held, NewImage, Origin, Store, Terms};
 
-/// How long another process may take to commit the layer that this one has unpacked as well. What it has left to do
-/// then is a walk of the layer at most.
+/// How long another process may take to commit the layer that this one has unpacked as well, to a fresh id. What it has
+/// left to do then is a walk of the layer at most.
 const RIVAL_WAIT: Duration = Duration::from_secs(120);
 
 /// How often it is asked.

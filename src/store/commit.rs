@@ -1,4 +1,4 @@
-//! Committing: reserve the name, seal, bring to disk, publish.
+//! Committing: claim the snapshot (and reserve the name for one to a fresh id), seal, bring to disk, publish.
 
 use std::sync::atomic::Ordering;
 

@@ -60,7 +60,7 @@ fn image_of(row: &SqlRow<'_>) -> rusqlite::Result<Result<Image, Failed>> {
 pub enum Held {
     /// Nothing has the name.
     Missing,
-    /// A call under way will give the name, or fail.
+    /// A call under way will give the name, or fail. (A commit in place is not seen before it is done.)
     InWork,
     /// A committed snapshot.
     Committed,

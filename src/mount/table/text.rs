@@ -20,6 +20,7 @@ use std::io::Read as _;
 use std::rc::Rc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::retry_on_intr;
 
 use crate::error::{Context, Result};
 
@@ -54,8 +55,8 @@ impl Seen {
 
     fn has_changed(&self) -> Result<bool> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
-        let changed = poll(&mut [PollFd::new(&self.file, PollFlags::PRI)], Some(&at_once)).at("poll", MOUNTINFO)?;
-        Ok(changed > 0)
+        let ask = || poll(&mut [PollFd::new(&self.file, PollFlags::PRI)], Some(&at_once));
+        Ok(retry_on_intr(ask).at("poll", MOUNTINFO)? > 0)
     }
 }
 

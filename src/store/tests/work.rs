@@ -158,7 +158,7 @@ fn calls_in_the_middle_of_a_commit() {
     }
 }
 
-/// Nothing holds a name for a commit in place; what it began with is as before.
+/// Nothing holds a name for a commit in place. What comes too late can be given another.
 #[test]
 fn of_two_commits_to_a_name_the_first_has_it() {
     let place = Place::new();

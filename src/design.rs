@@ -86,8 +86,9 @@
 //!   the same. btrfs commits to a fresh id, because the read-only flag on the active subvolume would neither stop those
 //!   who have a file open nor flush anything.
 //! - **A commit in place reserves no name**, only its snapshot: of two that want one name, a commit or a prepare, the
-//!   first to publish has it, and the other is told so late, as by containerd's own. A row for the name, made and deleted again, was most of what
-//!   such a commit did in the database. To a fresh id there must be a row, which says whose that is.
+//!   first to publish has it, and the other is told so late, as by containerd's own. A row for the name, made and
+//!   deleted again, was most of what such a commit did in the database. To a fresh id there must be a row, which says
+//!   whose that is.
 //! - **The order of recovery**: list the disk; in one transaction end the work of the dead, after a boot drop what was
 //!   not durable with all that stands on it, put what no row names into the trash; make missing directories again;
 //!   write the boot id; remove the lock files of the dead. Each step may be repeated, and the last two are what keeps
@@ -109,9 +110,9 @@
 //!   no more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash. A copy
 //!   that finds the disk full frees what waits, and is tried once more; the lock files for that are there since the
 //!   store was made, for on xfs a full disk may have no room for a new file.
-//! - **The log is waited for by `fdatasync`** (`.cargo/config.toml`: SQLite must be told that there is one). Once it has
-//!   its full length it is written in place, and the file system has no journal to write for it. What that had brought
-//!   along before, the directories of an empty snapshot, recovery makes again.
+//! - **The log is waited for by `fdatasync`** (`.cargo/config.toml`: SQLite must be told that there is one). Once it
+//!   has its full length it is written in place, and the file system has no journal to write for it. What that had
+//!   brought along before, the directories of an empty snapshot, recovery makes again.
 //! - **A prepare and a commit keep clear of statements for which SQLite makes tables in memory**: recursive queries,
 //!   `RETURNING`, lists of values in a `CHECK`. Those took most of the time of a transaction, in page faults. Nor is
 //!   SQLite told how to wait for the disk where it was told so last.

@@ -132,9 +132,9 @@ pub trait Snapshotter: Send + Sync {
     /// all.
     ///
     /// # Errors
-    /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call that makes one; `NotFound` if there is
-    /// no such parent; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of parents is
-    /// longer than the strategy can mount.
+    /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call that makes one; `NotFound` if there
+    /// is no such parent; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of
+    /// parents is longer than the strategy can mount.
     fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>>;
 
     /// Makes the view `key` of the committed snapshot `parent`, or of nothing, and answers with its mounts: all of them

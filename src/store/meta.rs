@@ -201,8 +201,7 @@ fn use_log(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// Has SQLite check that values are among those that the tables allow. What strata writes is of types that have no
-/// others, and SQLite makes a table in memory for each list of values that a statement is to check: half of what a
-/// change would cost.
+/// others, and SQLite makes a table in memory for each list of values that a statement is to check.
 fn check_values(connection: &Connection, check: bool) -> rusqlite::Result<()> {
     connection.pragma_update(None, "ignore_check_constraints", !check)
 }

@@ -264,8 +264,10 @@
 //!   key. Mounts follow from what a snapshot stands on, for ever; so they are made again and compared, the newest
 //!   snapshot first, which mostly is the one. A digest in the row would be a second truth, and one more thing to
 //!   migrate.
-//! - **Where a call says no namespace, the snapshot's key does.** containerd passes its namespace on to a differ;
-//!   Debian's builds of 1.6 and 1.7 do not. Keys behind containerd are `namespace/number/name`.
+//! - **Where a call says no namespace, the snapshot's key does.** Behind containerd it is `namespace/number/name`.
+//!   containerd passes on to a differ neither the namespace nor the lease of a call (its issue 12328; so it is with
+//!   1.7.24): a layer made for `nerdctl commit` could be collected before the image names it. The differ therefore
+//!   holds such a layer by a lease of its own for an hour, and containerd removes that.
 //! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of
 //!   it.
 //! - **The caller's deadline is kept in front of all services**, a millisecond early: tonic keeps it too, but answers

@@ -1,13 +1,17 @@
 //! Blobs in containerd's content store, read and written by the synchronous core.
 //!
-//! containerd gives a call to its plugins the namespace and the lease that it has itself; they are passed on, so that
-//! what is read is the caller's, and what is written is not collected before the caller has a use for it. Some builds
-//! of it (those of Debian) do not; then the namespace is the one that containerd's metadata put in front of the
-//! snapshot's key, and what is written has no lease.
+//! A call that comes with a namespace and a lease is answered in them, so that what is read is the caller's, and what
+//! is written is not collected before the caller has a use for it. containerd passes neither on to a differ (1.7.24).
+//! Then the namespace is the one that containerd's metadata put in front of the snapshot's key, and what is written is
+//! held by a lease of strata's own, which expires.
+//!
+//! # References
+//! containerd, `docs/garbage-collection.md`; containerd issue 12328.
 
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -24,6 +28,8 @@ use super::proto::content::{
     AbortRequest, Info, ReadContentRequest, ReadContentResponse, UpdateRequest, WriteAction, WriteContentRequest,
     WriteContentResponse,
 };
+use super::proto::leases::CreateRequest;
+use super::proto::leases::leases_client::LeasesClient;
 use super::proto::types::Descriptor;
 use crate::error::{Error, Result};
 use crate::id::Digest;
@@ -31,8 +37,11 @@ use crate::id::Digest;
 /// The header that says in whose name a call is made.
 const NAMESPACE: &str = "containerd-namespace";
 
-/// The headers that are passed on.
-const HEADERS: [&str; 2] = [NAMESPACE, "containerd-lease"];
+/// The header that says what keeps the results from being collected.
+const LEASE: &str = "containerd-lease";
+
+/// How long a lease of strata's own holds a blob, from before it is written until somebody refers to it.
+const HELD: Duration = Duration::from_secs(3600);
 
 /// How much is sent at a time: far below what a message may hold, far above what one costs.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -46,9 +55,16 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// The label that says what a compressed layer is when decompressed: containerd looks it up instead of reading.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
+/// The label that says when a lease ends.
+const EXPIRES: &str = "containerd.io/gc.expire";
+
+/// The label of a lease that holds what it names, and nothing else.
+const FLAT: &str = "containerd.io/gc.flat";
+
 /// containerd's content store, as one call may use it. Its methods wait: they run on threads that may block.
 #[derive(Clone, Debug)]
 pub(super) struct Content {
+    channel: Channel,
     stub: ContentClient<Channel>,
     headers: MetadataMap,
     handle: Handle,
@@ -66,13 +82,13 @@ impl Content {
     /// For a call that came with `headers`. Call it within a runtime.
     pub fn new(channel: &Channel, headers: &MetadataMap) -> Self {
         let mut own = MetadataMap::new();
-        for name in HEADERS {
+        for name in [NAMESPACE, LEASE] {
             if let Some(value) = headers.get(name) {
                 own.insert(name, value.clone());
             }
         }
         let stub = ContentClient::new(channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
-        Self { stub, headers: own, handle: Handle::current() }
+        Self { channel: channel.clone(), stub, headers: own, handle: Handle::current() }
     }
 
     /// As the owner of the snapshot `key` sees it, where the call did not say: keys are `namespace/number/name`.
@@ -85,6 +101,26 @@ impl Content {
             let unknown = || Error::invalid(format!("neither the call nor the key {key:?} says in which namespace"));
             self.headers.insert(NAMESPACE, namespace.ok_or_else(unknown)?);
         }
+        Ok(self)
+    }
+
+    /// Holds what is written from now on, for an hour, by a lease of the name `id`, if the call has no lease itself:
+    /// the garbage collector may run before the caller refers to the blob. containerd removes a lease that has expired.
+    ///
+    /// # Errors
+    /// `Unavailable` if containerd does not answer; `AlreadyExists` if there is a lease of that name.
+    pub fn held(mut self, id: &str) -> Result<Self> {
+        if self.headers.get(LEASE).is_some() {
+            return Ok(self);
+        }
+        let name = id.parse().map_err(|_| Error::invalid(format!("{id:?} cannot name a lease")))?;
+        // Flat: the blob alone is held, and nothing that its labels refer to.
+        let labels = [(EXPIRES, (jiff::Timestamp::now() + HELD).to_string()), (FLAT, "true".to_owned())];
+        let labels = labels.map(|(label, value)| (label.to_owned(), value)).into();
+        let request = self.request(CreateRequest { id: id.to_owned(), labels });
+        let created = self.handle.block_on(LeasesClient::new(self.channel.clone()).create(request));
+        created.map_err(|status| convert::error(&status).context(format!("cannot create the lease {id}")))?;
+        self.headers.insert(LEASE, name);
         Ok(self)
     }
 

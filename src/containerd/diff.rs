@@ -149,11 +149,12 @@ fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) 
     let media_type = if media_type.is_empty() { DEFAULT } else { &media_type };
     let compression = Compression::of_media_type(media_type)?;
     let (base, shown) = (shown_by(find(store, &left)?), find(store, &right)?);
-    let content = content.seen_by(&shown.name)?;
+    let own = fresh_name();
+    let content = content.seen_by(&shown.name)?.held(&own)?;
     // Who looks at an empty view looks at nothing else.
     let key = if shown.parent.is_empty() { shown.name } else { shown_by(shown) };
     if reference.is_empty() {
-        reference = fresh_reference();
+        reference = own;
     }
     let options = LayerOptions {
         base: Some(&base),
@@ -172,7 +173,8 @@ fn shown_by(info: Info) -> String {
     if info.kind == Kind::View { info.parent } else { info.name }
 }
 
-fn fresh_reference() -> String {
+/// For a lease, and for a write whose caller gave it no name.
+fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
     format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))

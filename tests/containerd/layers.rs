@@ -12,13 +12,14 @@ use strata::changeset::blob::{Compression, Decompress, Expansion};
 use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::id::Digest;
-use strata::mount;
+use strata::mount::{self, Mount};
 use strata::registry::Choice;
 use strata::snapshotter::Kind;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, Timestamp, text};
 
 use super::image::{Image, Layer};
+use super::wire::{DIFF, Wire, field, fields};
 use super::{Bench, Containerd, SETTINGS, Version, everyday};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
@@ -302,6 +303,42 @@ fn are_made_alike_on_every_strategy() {
         made.push(plain);
     }
     assert!(made.iter().all(|layer| *layer == made[0]), "the strategies make different layers");
+}
+
+/// Mounts, as a request says them in its field `number`.
+fn said(number: u8, mounts: &[Mount]) -> Vec<u8> {
+    let one = |mount: &Mount| {
+        let options: Vec<u8> = mount.options().iter().flat_map(|option| field(4, option)).collect();
+        field(number, [fields([(1, mount.fstype()), (2, &mount.source())]), options].concat())
+    };
+    mounts.iter().flat_map(one).collect()
+}
+
+/// containerd keeps what a call's lease holds, and does not tell strata's differ of the lease.
+#[test]
+fn are_held_until_somebody_refers_to_them() {
+    let Some(version) = Version::unpacked() else { return };
+    let Some(bench) = Bench::new(SETTINGS[0]) else { return };
+    let _daemon = bench.daemon();
+    let containerd = Containerd::start(&bench, &version);
+    let plugin = Plugin { name: "strata".to_owned(), namespace: "default".to_owned() };
+    let client = Client::connect(&containerd.socket, plugin).expect("connect");
+    let kept = [(GC_ROOT.to_owned(), "test".to_owned())].into();
+    let [left, right] =
+        [client.view("below", "", &kept), client.prepare("work", "", &kept)].map(|mounts| mounts.expect("mounts"));
+    containerd.ok(&["leases", "create", "--id", "caller"]);
+    let headers = [("containerd-namespace", "default"), ("containerd-lease", "caller")];
+    let wire = Wire::connect(&containerd.socket);
+    let request = [said(1, &left), said(2, &right)].concat();
+    wire.end(wire.begin(&format!("{DIFF}/Diff"), &request, &headers)).expect("diff");
+    let blobs = containerd.ok(&["content", "ls", "-q"]);
+    assert_eq!(blobs.lines().count(), 1, "{blobs}");
+    // It is collected with this, if nothing holds the blob.
+    containerd.ok(&["leases", "create", "--id", "other"]);
+    containerd.ok(&["leases", "delete", "--sync", "other"]);
+    assert_eq!(containerd.ok(&["content", "ls", "-q"]), blobs);
+    let leases = containerd.ok(&["leases", "ls"]);
+    assert!(leases.contains("strata-diff-") && leases.contains("containerd.io/gc.expire="), "{leases}");
 }
 
 /// The paths of a layer, without that of the root.

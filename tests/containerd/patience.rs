@@ -60,7 +60,7 @@ fn a_deadline_ends_the_wait_and_not_the_work() {
     let drain = removed(&bench);
     let turn = bench.hold("recover");
     let wire = Wire::connect(&bench.socket());
-    let answer = wire.end(wire.begin(&cleanup(), &[], Some("100m")));
+    let answer = wire.end(wire.begin(&cleanup(), &[], &[("grpc-timeout", "100m")]));
     // tonic's client watches the deadline too, and says so in its way.
     assert!(matches!(answer, Err(Code::DeadlineExceeded | Code::Cancelled)), "{answer:?}");
     let line = |log: &str| log.lines().filter(|line| line.contains("Cleanup")).map(str::to_owned).collect::<Vec<_>>();
@@ -85,7 +85,7 @@ fn who_has_time_gets_an_answer() {
     let Some(bench) = bench() else { return };
     let _daemon = bench.daemon();
     let wire = Wire::connect(&bench.socket());
-    assert_eq!(wire.end(wire.begin(&cleanup(), &[], Some("1H"))), Ok(Vec::new()));
+    assert_eq!(wire.end(wire.begin(&cleanup(), &[], &[("grpc-timeout", "1H")])), Ok(Vec::new()));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_client_that_goes_away_leaves_nothing_undone() {
     let drain = removed(&bench);
     let turn = bench.hold("recover");
     let wire = Wire::connect(&bench.socket());
-    let _pending = wire.begin(&cleanup(), &[], None);
+    let _pending = wire.begin(&cleanup(), &[], &[]);
     let under_way = || figure(&figures(&metrics), "strata_calls_in_flight{call=\"Cleanup\"}");
     until("the call is under way", || under_way() == Some(1));
     drop(wire);
@@ -119,7 +119,7 @@ fn a_call_under_way_is_waited_for() {
     let (daemon, metrics) = daemon(&bench);
     let turn = bench.hold("recover");
     let wire = Wire::connect(&bench.socket());
-    let pending = wire.begin(&cleanup(), &[], None);
+    let pending = wire.begin(&cleanup(), &[], &[]);
     let under_way = || figure(&figures(&metrics), "strata_calls_in_flight{call=\"Cleanup\"}");
     until("the call is under way", || under_way() == Some(1));
     daemon.terminate();
@@ -138,7 +138,7 @@ fn the_second_signal_ends_it() {
     let (daemon, metrics) = daemon(&bench);
     let turn = bench.hold("recover");
     let wire = Wire::connect(&bench.socket());
-    let pending = wire.begin(&cleanup(), &[], None);
+    let pending = wire.begin(&cleanup(), &[], &[]);
     let under_way = || figure(&figures(&metrics), "strata_calls_in_flight{call=\"Cleanup\"}");
     until("the call is under way", || under_way() == Some(1));
     daemon.terminate();

@@ -33,12 +33,12 @@ impl Wire {
         Self { runtime, channel }
     }
 
-    /// Begins a call of `service/method`, which has `deadline` as its header says it.
-    pub(crate) fn begin(&self, call: &str, message: &[u8], deadline: Option<&str>) -> Pending {
+    /// Begins a call of `service/method` with `headers`.
+    pub(crate) fn begin(&self, call: &str, message: &[u8], headers: &[(&'static str, &str)]) -> Pending {
         let path = format!("/{call}").parse().expect("a path");
         let mut request = Request::new(message.to_vec());
-        if let Some(deadline) = deadline {
-            request.metadata_mut().insert("grpc-timeout", deadline.parse().expect("a header"));
+        for (name, value) in headers {
+            request.metadata_mut().insert(*name, value.parse().expect("a header"));
         }
         let mut grpc = Grpc::new(self.channel.clone());
         self.runtime.spawn(async move {
@@ -54,7 +54,7 @@ impl Wire {
     }
 
     pub(crate) fn call(&self, call: &str, message: &[u8]) -> Result<Vec<u8>, Code> {
-        self.end(self.begin(call, message, None))
+        self.end(self.begin(call, message, &[]))
     }
 
     /// A call of the service of snapshotters.

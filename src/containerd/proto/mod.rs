@@ -2,7 +2,7 @@
 //! files in this directory by `make proto`.
 //!
 //! # References
-//! containerd, `api/services/{snapshots,diff,content,introspection,version}/v1` and `api/types`.
+//! containerd, `api/services/{snapshots,diff,content,introspection,leases,version}/v1` and `api/types`.
 #![allow(
     missing_docs,
     missing_debug_implementations,
@@ -38,6 +38,11 @@ pub(super) mod containerd {
                 include!("generated/containerd.services.introspection.v1.rs");
             }
         }
+        pub mod leases {
+            pub mod v1 {
+                include!("generated/containerd.services.leases.v1.rs");
+            }
+        }
         pub mod version {
             pub mod v1 {
                 include!("generated/containerd.services.version.v1.rs");
@@ -47,5 +52,5 @@ pub(super) mod containerd {
 }
 
 pub(super) use containerd::services::{content::v1 as content, diff::v1 as diff, introspection::v1 as introspection};
-pub(super) use containerd::services::{snapshots::v1 as snapshots, version::v1 as version};
+pub(super) use containerd::services::{leases::v1 as leases, snapshots::v1 as snapshots, version::v1 as version};
 pub(super) use containerd::types;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 /// What strata serves and uses.
-const SERVED: [&str; 3] = ["types.proto", "snapshots.proto", "diff.proto"];
+const SERVED: &[&str] = &["types.proto", "snapshots.proto", "diff.proto"];
 
 /// What it uses only.
-const USED: [&str; 3] = ["content.proto", "introspection.proto", "version.proto"];
+const USED: &[&str] = &["content.proto", "introspection.proto", "leases.proto", "version.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = std::env::args_os().nth(1).ok_or("usage: strata-protobuf DIR")?;

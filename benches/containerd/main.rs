@@ -2,9 +2,9 @@
 //! bench-containerd`, as root, prints one table.
 //!
 //! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in
-//! every round. Beside them stand strata without durability, which is what containerd's own have, strata called
-//! directly, and a proxy plugin that does nothing ([`floor`]): no other can take less. File
-//! systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
+//! every round, and in the next one the other way round. Beside them stand strata without durability, which is what
+//! containerd's own have, strata called directly, and a proxy plugin that does nothing ([`floor`]): no other can take
+//! less. File systems are made in memory, so a sync costs what the kernel spends and not what a disk does.
 //!
 //! `STRATA_SAMPLES` says how many rounds (500 if it does not). Of containerd's own it is a 25th of them on btrfs, and
 //! on copy a hundredth of all, where 60,000 files are walked or copied for each call. All of it takes 35 minutes.
@@ -59,7 +59,7 @@ const CHANGES: usize = 10;
 const LOOPS: usize = 8;
 
 /// How often they are measured, and the median counts.
-const LOOP_ROUNDS: usize = 3;
+const LOOP_ROUNDS: usize = 4;
 
 /// Imports of the image.
 const IMPORTS: usize = 3;
@@ -137,6 +137,12 @@ fn main() {
     notes.iter().for_each(|note| println!("{note}"));
 }
 
+/// The order of the subjects, there and back: what one leaves to be done falls to the next.
+fn in_turn(round: usize) -> impl Iterator<Item = usize> {
+    let last = SUBJECTS.len() - 1;
+    (0..=last).map(move |place| if round.is_multiple_of(2) { place } else { last - place })
+}
+
 /// What it was measured on.
 fn describe() {
     let Machine { strata, kernel, cores, cpu, .. } = Machine::here();
@@ -188,13 +194,13 @@ impl<'a> Place<'a> {
         let idle = memory(&self.daemons[2], "VmRSS");
         let mut timers: Vec<Timer> = SUBJECTS.iter().map(|_| Timer::default()).collect();
         for round in 0..=rounds {
-            for (subject, (client, timer)) in self.clients.iter().zip(&mut timers).enumerate() {
-                let mut taken = Timer::default();
+            for subject in in_turn(round) {
+                let (client, mut taken) = (&self.clients[subject], Timer::default());
                 let repeats = if subject == THEIRS { 1 } else { self.pair.repeats };
                 (0..repeats).for_each(|repeat| cycle(client, &format!("{round}-{repeat}"), &mut taken));
                 // The first warms the caches.
                 if round > 0 {
-                    timer.extend(taken);
+                    timers[subject].extend(taken);
                 }
             }
             self.collect();
@@ -204,9 +210,9 @@ impl<'a> Place<'a> {
             row(table, &format!("{}: {step}", self.pair.strategy), timers.iter().map(of).collect());
         }
         let mut each = vec![Vec::new(); SUBJECTS.len()];
-        for _ in 0..LOOP_ROUNDS {
-            for (client, each) in self.clients.iter().zip(&mut each) {
-                each.push(loops(client, (rounds / 10).max(1)));
+        for round in 0..LOOP_ROUNDS {
+            for subject in in_turn(round) {
+                each[subject].push(loops(&self.clients[subject], (rounds / 10).max(1)));
                 self.collect();
             }
         }

@@ -246,6 +246,8 @@ impl Meta {
         check_values(connection, false)?;
         // The last process to leave would otherwise write the whole log back, with two more waits for the disk.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+        // A statement stays compiled whatever values it gets: plans that look at them are made anew for each.
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(())
     }
 

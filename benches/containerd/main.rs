@@ -26,6 +26,7 @@ mod proto;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
+use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -196,6 +197,7 @@ impl<'a> Place<'a> {
         for round in 0..=rounds {
             for subject in in_turn(round) {
                 let (client, mut taken) = (&self.clients[subject], Timer::default());
+                self.settle();
                 let repeats = if subject == THEIRS { 1 } else { self.pair.repeats };
                 (0..repeats).for_each(|repeat| cycle(client, &format!("{round}-{repeat}"), &mut taken));
                 // The first warms the caches.
@@ -212,6 +214,7 @@ impl<'a> Place<'a> {
         let mut each = vec![Vec::new(); SUBJECTS.len()];
         for round in 0..LOOP_ROUNDS {
             for subject in in_turn(round) {
+                self.settle();
                 each[subject].push(loops(&self.clients[subject], (rounds / 10).max(1)));
                 self.collect();
             }
@@ -225,6 +228,12 @@ impl<'a> Place<'a> {
                 "resident memory of the daemon: {idle} idle, {after} after these calls, at most {busy} with imports"
             ));
         }
+    }
+
+    /// Brings to disk what others left there: who waits for the disk would wait for that, too.
+    fn settle(&self) {
+        let dir = File::open(self.bench.path("")).expect("open");
+        rustix::fs::syncfs(dir).expect("sync");
     }
 
     /// Frees what was removed where that takes long: containerd only notes a removal, and its file system has no room

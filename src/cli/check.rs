@@ -79,6 +79,9 @@ impl Check {
         };
         let mut text = table(headings, checked.findings.iter().map(row).collect());
         text.push_str(&summary(checked));
+        if !with_remedy && checked.findings.iter().any(|finding| finding.problem.severity() == Severity::Debris) {
+            text.push_str("strata check --repair clears up what is left over\n");
+        }
         if let Some(Repaired { images, snapshots, made_again, freed }) = repaired {
             text.push_str(&format!(
                 "removed {} and {}, made {made_again} again, freed the space of {}\n",

@@ -148,9 +148,11 @@ impl Serve {
         check_privilege()?;
         let store = registry::open(&config)?;
         let (backend, durability) = (store.backend().capabilities().name, store.durability().as_str());
-        let (root, owner) = (config.root.display(), &config.owner);
-        tracing::info!(%root, backend, durability, owner, socket = %options.socket.display(), "serving");
-        containerd::serve(store, &options, tell_ready)?;
+        let (root, owner, socket) = (config.root.display(), &config.owner, options.socket.display());
+        containerd::serve(store, &options, || {
+            tracing::info!(%root, backend, durability, owner, %socket, "serving");
+            tell_ready()
+        })?;
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ fn checking_and_repairing() {
     let Some(bench) = Bench::with_snapshots() else { return };
     assert_eq!(bench.ok(&["check"]), "3 snapshots, 0 images: all is well\n");
     fs::create_dir(bench.path("store/s/99")).expect("mkdir");
+    assert!(bench.ok(&["check"]).ends_with("1 left over\nstrata check --repair clears up what is left over\n"));
     let told = bench.ok(&["check", "--dry-run"]);
     assert!(told.contains("debris") && told.contains("s/99 is nobody's") && told.contains("clear up"), "{told}");
     assert!(bench.path("store/s/99").exists(), "it was only to say what it would do");

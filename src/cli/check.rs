@@ -79,7 +79,9 @@ impl Check {
         };
         let mut text = table(headings, checked.findings.iter().map(row).collect());
         text.push_str(&summary(checked));
-        if !with_remedy && checked.findings.iter().any(|finding| finding.problem.severity() == Severity::Debris) {
+        let is_debris = |finding: &Finding| finding.problem.severity() == Severity::Debris;
+        // Of damage the error says what to do.
+        if !with_remedy && checked.damaged() == 0 && checked.findings.iter().any(is_debris) {
             text.push_str("strata check --repair clears up what is left over\n");
         }
         if let Some(Repaired { images, snapshots, made_again, freed }) = repaired {

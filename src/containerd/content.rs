@@ -1,9 +1,9 @@
 //! Blobs in containerd's content store, read and written by the synchronous core.
 //!
 //! A call that comes with a namespace and a lease is answered in them, so that what is read is the caller's, and what
-//! is written is not collected before the caller has a use for it. containerd passes neither on to a differ (1.7.24).
-//! Then the namespace is the one that containerd's metadata put in front of the snapshot's key, and what is written is
-//! held by a lease of strata's own, which expires.
+//! is written is not collected before the caller has a use for it. Debian's containerd 1.7.24 passes neither on to a
+//! differ. Then the namespace is the one that containerd's metadata put in front of the snapshot's key, and what is
+//! written is held by a lease of strata's own, which expires.
 //!
 //! # References
 //! containerd, `docs/garbage-collection.md`; containerd issue 12328.
@@ -11,7 +11,8 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -28,8 +29,8 @@ use super::proto::content::{
     AbortRequest, Info, ReadContentRequest, ReadContentResponse, UpdateRequest, WriteAction, WriteContentRequest,
     WriteContentResponse,
 };
-use super::proto::leases::CreateRequest;
 use super::proto::leases::leases_client::LeasesClient;
+use super::proto::leases::{AddResourceRequest, CreateRequest, Resource};
 use super::proto::types::Descriptor;
 use crate::error::{Error, Result};
 use crate::id::Digest;
@@ -40,7 +41,7 @@ const NAMESPACE: &str = "containerd-namespace";
 /// The header that says what keeps the results from being collected.
 const LEASE: &str = "containerd-lease";
 
-/// How long a lease of strata's own holds a blob, from before it is written until somebody refers to it.
+/// How long a lease of strata's own holds a blob until somebody refers to it.
 const HELD: Duration = Duration::from_secs(3600);
 
 /// How much is sent at a time: far below what a message may hold, far above what one costs.
@@ -104,26 +105,6 @@ impl Content {
         Ok(self)
     }
 
-    /// Holds what is written from now on, for an hour, by a lease of the name `id`, if the call has no lease itself:
-    /// the garbage collector may run before the caller refers to the blob. containerd removes a lease that has expired.
-    ///
-    /// # Errors
-    /// `Unavailable` if containerd does not answer; `AlreadyExists` if there is a lease of that name.
-    pub fn held(mut self, id: &str) -> Result<Self> {
-        if self.headers.get(LEASE).is_some() {
-            return Ok(self);
-        }
-        let name = id.parse().map_err(|_| Error::invalid(format!("{id:?} cannot name a lease")))?;
-        // Flat: the blob alone is held, and nothing that its labels refer to.
-        let labels = [(EXPIRES, (jiff::Timestamp::now() + HELD).to_string()), (FLAT, "true".to_owned())];
-        let labels = labels.map(|(label, value)| (label.to_owned(), value)).into();
-        let request = self.request(CreateRequest { id: id.to_owned(), labels });
-        let created = self.handle.block_on(LeasesClient::new(self.channel.clone()).create(request));
-        created.map_err(|status| convert::error(&status).context(format!("cannot create the lease {id}")))?;
-        self.headers.insert(LEASE, name);
-        Ok(self)
-    }
-
     fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         *request.metadata_mut() = self.headers.clone();
@@ -182,12 +163,35 @@ impl Content {
     ) -> Result<Descriptor> {
         labels.insert(UNCOMPRESSED.to_owned(), uncompressed.to_string());
         let (digest, size) = (digest.to_string(), writer.bytes());
+        // Before it is there: nothing collects it in between. One that was there gets no lease by being written again.
+        self.hold(&digest)?;
         match writer.commit(&digest, labels.clone()) {
             Err(status) if status.code() == Code::AlreadyExists => self.label(&digest, size, labels)?,
             Err(status) => return Err(failure(&status, "commit", &digest)),
             Ok(()) => {}
         }
         Ok(Descriptor { media_type: media_type.to_owned(), digest, size, annotations: HashMap::new() })
+    }
+
+    /// Keeps the blob `digest`, which need not be there yet, from being collected: by the lease of the call, or by one
+    /// of strata's own. containerd removes that when it has expired.
+    fn hold(&self, digest: &str) -> Result<()> {
+        let mut leases = LeasesClient::new(self.channel.clone());
+        let failed = |status| failure(&status, "hold", digest);
+        let id = match self.headers.get(LEASE).and_then(|lease| lease.to_str().ok()) {
+            Some(lease) => lease.to_owned(),
+            None => {
+                // Flat: the blob alone is held, and nothing that its labels refer to.
+                let labels = [(EXPIRES, (jiff::Timestamp::now() + HELD).to_string()), (FLAT, "true".to_owned())];
+                let labels = labels.map(|(label, value)| (label.to_owned(), value)).into();
+                let request = self.request(CreateRequest { id: fresh_name(), labels });
+                let created = self.handle.block_on(leases.create(request)).map_err(failed)?;
+                created.into_inner().lease.unwrap_or_default().id
+            }
+        };
+        let resource = Some(Resource { id: digest.to_owned(), r#type: "content".to_owned() });
+        let request = self.request(AddResourceRequest { id, resource });
+        self.handle.block_on(leases.add_resource(request)).map(drop).map_err(failed)
     }
 
     /// Gives a blob that was there already the labels that it would have got.
@@ -201,6 +205,13 @@ impl Content {
         let updated = self.handle.block_on(stub.update(request));
         updated.map(drop).map_err(|status| failure(&status, "label", digest))
     }
+}
+
+/// A name that nobody else gives to anything in containerd.
+pub(super) fn fresh_name() -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn failure(status: &Status, doing: &str, what: &str) -> Error {

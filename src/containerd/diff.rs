@@ -13,8 +13,6 @@
 use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
@@ -149,12 +147,11 @@ fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) 
     let media_type = if media_type.is_empty() { DEFAULT } else { &media_type };
     let compression = Compression::of_media_type(media_type)?;
     let (base, shown) = (shown_by(find(store, &left)?), find(store, &right)?);
-    let own = fresh_name();
-    let content = content.seen_by(&shown.name)?.held(&own)?;
+    let content = content.seen_by(&shown.name)?;
     // Who looks at an empty view looks at nothing else.
     let key = if shown.parent.is_empty() { shown.name } else { shown_by(shown) };
     if reference.is_empty() {
-        reference = own;
+        reference = content::fresh_name();
     }
     let options = LayerOptions {
         base: Some(&base),
@@ -171,13 +168,6 @@ fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) 
 /// A view shows its parent, which says more: whether it is the other one's, for one.
 fn shown_by(info: Info) -> String {
     if info.kind == Kind::View { info.parent } else { info.name }
-}
-
-/// For a lease, and for a write whose caller gave it no name.
-fn fresh_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// The plain bytes of a layer, as long as somebody waits for the answer.

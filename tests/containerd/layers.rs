@@ -327,18 +327,44 @@ fn are_held_until_somebody_refers_to_them() {
     let [left, right] =
         [client.view("below", "", &kept), client.prepare("work", "", &kept)].map(|mounts| mounts.expect("mounts"));
     containerd.ok(&["leases", "create", "--id", "caller"]);
-    let headers = [("containerd-namespace", "default"), ("containerd-lease", "caller")];
     let wire = Wire::connect(&containerd.socket);
     let request = [said(1, &left), said(2, &right)].concat();
-    wire.end(wire.begin(&format!("{DIFF}/Diff"), &request, &headers)).expect("diff");
-    let blobs = containerd.ok(&["content", "ls", "-q"]);
-    assert_eq!(blobs.lines().count(), 1, "{blobs}");
-    // It is collected with this, if nothing holds the blob.
-    containerd.ok(&["leases", "create", "--id", "other"]);
-    containerd.ok(&["leases", "delete", "--sync", "other"]);
-    assert_eq!(containerd.ok(&["content", "ls", "-q"]), blobs);
-    let leases = containerd.ok(&["leases", "ls"]);
-    assert!(leases.contains("strata-diff-") && leases.contains("containerd.io/gc.expire="), "{leases}");
+    let diff = || {
+        let headers = [("containerd-namespace", "default"), ("containerd-lease", "caller")];
+        wire.end(wire.begin(&format!("{DIFF}/Diff"), &request, &headers)).expect("diff");
+    };
+    let collect = || {
+        containerd.ok(&["leases", "create", "--id", "other"]);
+        containerd.ok(&["leases", "delete", "--sync", "other"]);
+    };
+    let blobs = || containerd.ok(&["content", "ls", "-q"]);
+    let own = || {
+        let leases = containerd.ok(&["leases", "ls"]);
+        leases.lines().filter(|line| line.contains("strata-diff-")).map(str::to_owned).collect::<Vec<_>>()
+    };
+    diff();
+    let made = blobs();
+    assert_eq!(made.lines().count(), 1, "{made}");
+    collect();
+    assert_eq!(blobs(), made);
+    let leases = own();
+    let expires = leases[0].split_once("containerd.io/gc.expire=").expect("it expires").1;
+    let expires: jiff::Timestamp = expires.split([',', ' ']).next().and_then(|time| time.parse().ok()).expect(expires);
+    assert!(expires > jiff::Timestamp::now(), "{leases:?}");
+    // The same again, of which the blob is there.
+    containerd.ok(&["content", "label", made.trim(), "containerd.io/gc.root=test"]);
+    let forget = || {
+        let names: Vec<String> =
+            own().iter().map(|line| line.split_whitespace().next().expect("a name").into()).collect();
+        names.iter().for_each(|name| drop(containerd.ok(&["leases", "delete", "--sync", name])));
+    };
+    forget();
+    diff();
+    containerd.ok(&["content", "label", made.trim(), "containerd.io/gc.root="]);
+    collect();
+    assert_eq!(blobs(), made);
+    forget();
+    assert_eq!(blobs(), "", "nothing else held it");
 }
 
 /// The paths of a layer, without that of the root.

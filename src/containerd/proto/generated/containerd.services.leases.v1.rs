@@ -24,6 +24,20 @@ pub struct CreateResponse {
     #[prost(message, optional, tag = "1")]
     pub lease: ::core::option::Option<Lease>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Resource {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub r#type: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddResourceRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub resource: ::core::option::Option<Resource>,
+}
 /// Generated client implementations.
 pub mod leases_client {
     #![allow(
@@ -125,6 +139,32 @@ pub mod leases_client {
             req.extensions_mut()
                 .insert(
                     GrpcMethod::new("containerd.services.leases.v1.Leases", "Create"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        pub async fn add_resource(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AddResourceRequest>,
+        ) -> std::result::Result<tonic::Response<()>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/containerd.services.leases.v1.Leases/AddResource",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "containerd.services.leases.v1.Leases",
+                        "AddResource",
+                    ),
                 );
             self.inner.unary(req, path, codec).await
         }

@@ -197,14 +197,18 @@ pub(super) struct Ancestry {
     pub sand: bool,
 }
 
-/// `row` and all below it, down to the base. Row by row: a recursive query makes tables of its own, which takes longer
-/// than all that a commit does in the database otherwise.
+/// `row` and all below it, down to the base; nothing if `row` is not there any more. Row by row: a recursive query
+/// makes tables of its own, which takes longer than all that a commit does in the database otherwise.
 pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestry> {
     let mut statement = tx.prepare_cached("SELECT id, parent, durable FROM snapshot WHERE row = ?1")?;
     let (mut found, mut next) = (Ancestry::default(), row);
     while let Some(row) = next {
         let below = statement.query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-        let (id, parent, durable): (_, Option<i64>, bool) = below.ok_or_else(|| damaged("parent"))?;
+        let (id, parent, durable): (_, Option<i64>, bool) = match below {
+            Some(below) => below,
+            None if found.ids.is_empty() => break,
+            None => return Err(damaged("parent").into()),
+        };
         found.ids.push(id_of(id)?);
         found.sand |= !durable;
         // What stands on something is younger: a chain that says otherwise might never end.
@@ -216,7 +220,7 @@ pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestr
     Ok(found)
 }
 
-/// The ids from `row` down to the base, nearest first.
+/// The ids from `row` down to the base, nearest first; none if `row` is not there any more.
 pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
     ancestry(tx, row).map(|ancestry| ancestry.ids)
 }

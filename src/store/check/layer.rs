@@ -39,7 +39,8 @@ impl Store {
                 continue;
             }
             let stack = self.meta.view(|tx| rows::chain(tx, Some(listed.row.row)))?;
-            if stack.is_empty() || !stack.iter().all(|id| ground.present.contains(id)) {
+            // The number of a row is given again.
+            if stack.first() != Some(&listed.row.id) || !stack.iter().all(|id| ground.present.contains(id)) {
                 // Removed meanwhile, or its loss was told.
                 continue;
             }

@@ -122,6 +122,31 @@ fn a_check_beside_a_prepare_takes_nothing_for_debris() {
     assert_eq!(checked.join().expect("the check"), []);
 }
 
+/// What is listed may be gone when it is its turn, and its number another's.
+#[test]
+fn a_check_beside_a_removal_finds_nothing_wrong() {
+    let place = Place::new();
+    let (other, listed) = (place.store(), Mutex::new(0));
+    for name in ["stays", "goes", "gone"] {
+        committed(&other, name, "", Flush::Later);
+    }
+    let store = place.brief(During::new(move |method, _| {
+        if method == "inventory" {
+            let mut count = listed.lock().expect("lock");
+            *count += 1;
+            // The second one comes after the rows.
+            if *count == 2 {
+                ["gone", "goes"].into_iter().for_each(|name| other.remove(name).expect("remove"));
+                committed(&other, "new", "", Flush::Later);
+            }
+        }
+        Ok(())
+    }));
+    let options = CheckOptions { deep: true, record: true, ..CheckOptions::default() };
+    let checked = store.check(&options).expect("check");
+    assert_eq!((checked.recorded, checked.damaged()), (1, 0), "{:?}", checked.findings);
+}
+
 #[test]
 fn calls_in_the_middle_of_a_commit() {
     for moving in [false, true] {

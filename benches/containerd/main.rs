@@ -8,7 +8,7 @@
 //! turn what the others left is brought to disk.
 //!
 //! `STRATA_SAMPLES` says how many rounds (500 if it does not). Of containerd's own it is a 25th of them on btrfs, and
-//! on copy a hundredth of all, where 60,000 files are walked or copied for each call. All of it takes 35 minutes.
+//! on copy a hundredth of all, where 60,000 files are walked or copied for each call. All of it takes 40 minutes.
 //! `STRATA_IMAGE` names an OCI archive that is imported, too. `cargo bench --bench containerd -- overlay` measures one
 //! strategy alone, `differ` the imports behind 1.7.
 

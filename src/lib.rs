@@ -1,9 +1,10 @@
 //! Snapshots for container images: stacks of read-only layers with a writable top, by overlayfs, btrfs or copying.
 //!
 //! [`Snapshotter`] is the contract, in containerd's words. [`store::Store`] implements it once over any
-//! [`backend::Backend`]; [`registry::open`] puts the two together. [`changeset`] says what a change is.
+//! [`backend::Backend`]; [`backends::open`] puts the two together. [`changeset`] says what a change is.
 
 pub mod backend;
+pub mod backends;
 pub mod build;
 pub mod changeset;
 pub mod cli;
@@ -18,7 +19,6 @@ pub mod error;
 pub mod id;
 pub mod image;
 pub mod mount;
-pub mod registry;
 pub mod snapshotter;
 pub mod store;
 mod sys;

@@ -14,14 +14,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::json;
+use strata::backends::{self, Config, OVERLAY};
 use strata::changeset::blob::Compression;
 use strata::id::Digest;
 use strata::image::{Destination, ExportOptions, Imported, Options, Place, Source, export, import};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::{self, Choice, Config};
 use strata::snapshotter::Snapshotter as _;
-use strata::store::{Durability, LOCAL, LayerOptions, Store};
-use strata::tree::copy::CloneMode;
+use strata::store::{Durability, LayerOptions, Store};
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
 
@@ -117,8 +116,8 @@ impl Bench {
 }
 
 fn open(root: PathBuf) -> strata::Result<Store> {
-    let (clone, durability) = (CloneMode::Auto, Durability::None);
-    registry::open(&Config { root, backend: Choice::Overlay, clone, durability, owner: LOCAL.into() })
+    let durability = Durability::None;
+    backends::open(&Config { backend: Some(OVERLAY), durability, ..Config::new(root) })
 }
 
 /// Changes the tree `root` a little, and answers with all of it.

@@ -10,13 +10,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use strata::backend::{Strategy, StrategyOptions};
+use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use strata::changeset::blob::Compression;
 use strata::id::Digest;
 use strata::image::{Imported, Losses, Options, Place, Source, import};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::{self, Choice, Config};
 use strata::snapshotter::{Kind, Labels, Snapshotter};
-use strata::store::{Durability, LOCAL, LayerOptions, Store};
+use strata::store::{Durability, LayerOptions, Store};
 use strata::tree::copy::CloneMode;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
@@ -28,12 +29,12 @@ const TAGS: [&str; 4] = ["layer1", "layer2", "layer3", "layer4"];
 const COPIES_BYTES: u64 = 3 << 30;
 
 /// Every strategy on the file systems that it is used on.
-const MATRIX: [(Choice, FsType, CloneMode); 5] = [
-    (Choice::Overlay, FsType::Ext4, CloneMode::Auto),
-    (Choice::Copy, FsType::Ext4, CloneMode::Bytes),
-    (Choice::Overlay, FsType::Xfs, CloneMode::Auto),
-    (Choice::Copy, FsType::Xfs, CloneMode::Reflink),
-    (Choice::Btrfs, FsType::Btrfs, CloneMode::Auto),
+const MATRIX: [(Strategy, FsType, CloneMode); 5] = [
+    (OVERLAY, FsType::Ext4, CloneMode::Auto),
+    (COPY, FsType::Ext4, CloneMode::Bytes),
+    (OVERLAY, FsType::Xfs, CloneMode::Auto),
+    (COPY, FsType::Xfs, CloneMode::Reflink),
+    (BTRFS, FsType::Btrfs, CloneMode::Auto),
 ];
 
 /// The directory with the image, or `None` where it cannot be made.
@@ -51,10 +52,11 @@ fn real_image() -> Option<PathBuf> {
     Some(PathBuf::from(path.trim_end()))
 }
 
-fn store(scratch: &Scratch, backend: Choice, clone: CloneMode) -> Option<Store> {
+fn store(scratch: &Scratch, backend: Strategy, clone: CloneMode) -> Option<Store> {
     let root = scratch.path().join("store");
-    let config = Config { root, backend, clone, durability: Durability::None, owner: LOCAL.into() };
-    support::gate(backend.as_str(), registry::open(&config))
+    let options = StrategyOptions::from(clone);
+    let config = Config { backend: Some(backend), options, durability: Durability::None, ..Config::new(root) };
+    support::gate(backend.name, backends::open(&config))
 }
 
 fn import_from(store: &Store, layout: PathBuf, tag: Option<&str>, name: &str) -> Imported {
@@ -144,7 +146,7 @@ fn every_form_of_it_is_the_same_image() {
     let forms = [("oci", Some("layer4")), ("oci-zstd", None), ("oci-archive.tar", None), ("docker-archive.tar", None)];
     for (form, tag) in forms {
         let Some(scratch) = support::scratch(FsType::Ext4) else { return };
-        let Some(store) = store(&scratch, Choice::Overlay, CloneMode::Auto) else { return };
+        let Some(store) = store(&scratch, OVERLAY, CloneMode::Auto) else { return };
         let imported = import_from(&store, image.join(form), tag, "app:1");
         assert_eq!((imported.layers, imported.unpacked), (4, 4), "{form}");
         let tree = text::digest(&read(&store, imported.top.as_deref().expect("it has layers")));

@@ -4,12 +4,13 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use criterion::Criterion;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::changeset::{Candidates, Change, diff};
 use strata::compare::image::Image;
 use strata::compare::measure::{Statistics, Timer, three_digits};
 use strata::compare::workload;
 use strata::mount::Mounted;
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
 use strata::tree::Dir;
@@ -44,21 +45,21 @@ const LAYER: &str = "layer";
 const IMAGE: &str = "image";
 
 pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
-    limit(place, Choice::Overlay, OVERLAY_TIME_MAX, table)
+    limit(place, OVERLAY, OVERLAY_TIME_MAX, table)
 }
 
 pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
-    limit(place, Choice::Btrfs, BTRFS_TIME_MAX, table)
+    limit(place, BTRFS, BTRFS_TIME_MAX, table)
 }
 
 pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
-    let timer = measure(place, Choice::Copy)?;
+    let timer = measure(place, COPY)?;
     let (narrowed, generic) = (timer.samples("narrowed"), timer.samples("generic"));
-    table.ratio(&operation(place, Choice::Copy), &narrowed, "walk of both", &generic, COPY_TIMES_GENERIC_MAX);
+    table.ratio(&operation(place, COPY), &narrowed, "walk of both", &generic, COPY_TIMES_GENERIC_MAX);
     Ok(())
 }
 
-fn limit(place: &Place, choice: Choice, most: Duration, table: &mut Table) -> Result<()> {
+fn limit(place: &Place, choice: Strategy, most: Duration, table: &mut Table) -> Result<()> {
     let timer = measure(place, choice)?;
     let generic = Statistics::of(timer.samples("generic"));
     let beside = generic.map_or_else(String::new, |time| format!("walk of both: {}", three_digits(time.median_ns)));
@@ -66,12 +67,12 @@ fn limit(place: &Place, choice: Choice, most: Duration, table: &mut Table) -> Re
     Ok(())
 }
 
-fn operation(place: &Place, choice: Choice) -> String {
+fn operation(place: &Place, choice: Strategy) -> String {
     format!("{choice} diff of {CHANGES} changes in {FILES} files, {}", place.fs)
 }
 
 /// Both ways in turn.
-fn measure(place: &Place, choice: Choice) -> Result<Timer> {
+fn measure(place: &Place, choice: Strategy) -> Result<Timer> {
     let store = furnish(place, choice, CloneMode::Auto, FILES)?;
     let mut timer = Timer::default();
     for round in 0..=ROUNDS {
@@ -85,9 +86,9 @@ fn measure(place: &Place, choice: Choice) -> Result<Timer> {
 }
 
 /// A store with an image and a layer on it.
-fn furnish(place: &Place, choice: Choice, clone: CloneMode, files: u64) -> Result<Store> {
+fn furnish(place: &Place, choice: Strategy, clone: CloneMode, files: u64) -> Result<Store> {
     let image = Image::new(files, FILE_BYTES_MAX, SEED);
-    let store = place.store(choice.as_str(), choice, clone)?;
+    let store = place.store(choice.name, choice, clone)?;
     place.subject(&store, &image)?;
     let mounted = Mounted::new(&store.prepare("key", IMAGE, &Labels::new())?, place.dir("mount"))?;
     workload::write(&Dir::open(mounted.path())?, &image, 0)?;
@@ -123,7 +124,7 @@ fn count(produce: impl FnOnce(&mut dyn strata::changeset::Sink) -> Result<()>) -
 
 /// Both ways on each strategy, on small trees.
 pub fn criteria(criterion: &mut Criterion) {
-    let all = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Ext4)];
+    let all = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Ext4)];
     for (choice, fs) in all {
         if let Err(why) = strategy(criterion, choice, fs) {
             eprintln!("{choice} is not measured: {}", why.chain());
@@ -131,7 +132,7 @@ pub fn criteria(criterion: &mut Criterion) {
     }
 }
 
-fn strategy(criterion: &mut Criterion, choice: Choice, fs: FsType) -> Result<()> {
+fn strategy(criterion: &mut Criterion, choice: Strategy, fs: FsType) -> Result<()> {
     let place = Place::new(fs)?;
     let store = furnish(&place, choice, CloneMode::Auto, SMALL_FILES)?;
     let mut group = criterion.benchmark_group(format!("diff/{choice}"));

@@ -8,9 +8,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use strata::backends::OVERLAY;
 use strata::changeset::blob::Compression;
 use strata::mount::Mount;
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::{LayerOptions, Store};
 use strata::tree::copy::CloneMode;
@@ -36,7 +36,7 @@ const ZSTD: &str = "tar -c | zstd -3 -T2";
 const LAYER: &str = "layer";
 
 pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
-    let store = place.store("write", Choice::Overlay, CloneMode::Auto)?;
+    let store = place.store("write", OVERLAY, CloneMode::Auto)?;
     let tree = fill(&store, &real_usr()?)?;
     let out = place.dir("out").join("layer");
     let ways: [&dyn Fn() -> Result<u64>; 5] = [

@@ -34,6 +34,8 @@ use std::time::{Duration, Instant};
 
 use comfy_table::{Table, presets};
 use strata::Snapshotter;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::changeset::tar::{Encoder, MtimePrecision};
 use strata::compare::image::Image;
 use strata::compare::machine::Machine;
@@ -42,7 +44,6 @@ use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::mount;
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::tree::{Dir, Meta};
 
@@ -71,7 +72,7 @@ const SCRATCH_BYTES: u64 = 16 << 30;
 
 /// A strategy, where it is measured, and containerd's own of its kind.
 struct Pair {
-    strategy: Choice,
+    strategy: Strategy,
     fs: FsType,
     theirs: &'static str,
     /// Rounds for each that was asked for: 1 / this.
@@ -81,9 +82,9 @@ struct Pair {
 }
 
 const PAIRS: [Pair; 3] = [
-    Pair { strategy: Choice::Overlay, fs: FsType::Ext4, theirs: "overlayfs", slower: 1, repeats: 1 },
-    Pair { strategy: Choice::Btrfs, fs: FsType::Btrfs, theirs: "btrfs", slower: 25, repeats: 25 },
-    Pair { strategy: Choice::Copy, fs: FsType::Ext4, theirs: "native", slower: 100, repeats: 1 },
+    Pair { strategy: OVERLAY, fs: FsType::Ext4, theirs: "overlayfs", slower: 1, repeats: 1 },
+    Pair { strategy: BTRFS, fs: FsType::Btrfs, theirs: "btrfs", slower: 25, repeats: 25 },
+    Pair { strategy: COPY, fs: FsType::Ext4, theirs: "native", slower: 100, repeats: 1 },
 ];
 
 /// The stores of strata's that are measured.
@@ -119,7 +120,7 @@ fn main() {
     ]);
     let mut notes = Vec::new();
     for pair in &PAIRS {
-        if wanted.as_ref().is_some_and(|wanted| *wanted != pair.strategy.as_str()) {
+        if wanted.as_ref().is_some_and(|wanted| *wanted != pair.strategy.name) {
             continue;
         }
         eprintln!("{} on {} against {}", pair.strategy, pair.fs, pair.theirs);
@@ -222,7 +223,7 @@ impl<'a> Place<'a> {
         }
         let each = each.into_iter().filter_map(Statistics::of).collect();
         row(table, &format!("{}: {LOOPS} loops, each", self.pair.strategy), each);
-        if self.pair.strategy == Choice::Overlay {
+        if self.pair.strategy == OVERLAY {
             self.imports(table);
             let (after, busy) = (memory(&self.daemons[2], "VmRSS"), memory(&self.daemons[0], "VmHWM"));
             notes.push(format!(
@@ -278,7 +279,7 @@ fn imports_by_the_differ(table: &mut Table) {
         let mut imports = Imports::default();
         for (column, durability) in [(1, "commit"), (2, "none")] {
             let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SCRATCH_BYTES)) else { return };
-            let bench = Bench::on(scratch, Choice::Overlay);
+            let bench = Bench::on(scratch, OVERLAY);
             let _daemon = bench.daemon_of(&bench.path("store"), &bench.socket(), &["--durability", durability, "-q"]);
             let containerd = Containerd::start(&bench, &version);
             let own = bench.path("large.tar");

@@ -3,12 +3,13 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, OVERLAY};
 use strata::compare::image::Image;
 use strata::compare::measure::{Statistics, Timer};
 use strata::compare::workload;
 use strata::compare::workload::CONTAINER;
 use strata::mount::Mounted;
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
 use strata::tree::Dir;
@@ -37,12 +38,12 @@ pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
     let raw = |name: &str, source| {
         raw::Overlay::new(place.dir(&format!("raw-{name}")), place.dir(&format!("mount-{name}")), source)
     };
-    strategy(place, Choice::Overlay, "system calls + transaction", table, raw, raw::Overlay::round)
+    strategy(place, OVERLAY, "system calls + transaction", table, raw, raw::Overlay::round)
 }
 
 pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
     let raw = |name: &str, source| raw::Btrfs::new(place.dir(&format!("raw-{name}")), source);
-    strategy(place, Choice::Btrfs, "ioctl + transaction", table, raw, raw::Btrfs::round)?;
+    strategy(place, BTRFS, "ioctl + transaction", table, raw, raw::Btrfs::round)?;
     usage(place, table)
 }
 
@@ -75,7 +76,7 @@ struct Stores {
 impl Stores {
     const NAMES: [&str; 2] = ["large", "small"];
 
-    fn new(place: &Place, choice: Choice) -> Result<Self> {
+    fn new(place: &Place, choice: Strategy) -> Result<Self> {
         let [large, small] = Self::NAMES.map(|name| place.store(name, choice, CloneMode::Auto));
         let images = [PARENT_FILES, SMALL_PARENT_FILES].map(|files| Image::new(files, FILE_BYTES_MAX, SEED));
         Ok(Self { stores: [large?, small?], images })
@@ -85,7 +86,7 @@ impl Stores {
 /// The steps over both parents and raw, in turn.
 fn strategy<R>(
     place: &Place,
-    choice: Choice,
+    choice: Strategy,
     against: &str,
     table: &mut Table,
     make_raw: impl Fn(&str, PathBuf) -> raw::Result<R>,
@@ -115,7 +116,7 @@ fn strategy<R>(
 
 /// The usage of an active snapshot in which ten files were just written.
 fn usage(place: &Place, table: &mut Table) -> Result<()> {
-    let Stores { stores, images } = Stores::new(place, Choice::Btrfs)?;
+    let Stores { stores, images } = Stores::new(place, BTRFS)?;
     let target = place.dir("mount-usage");
     let mut times = Times::default();
     for round in 0..ROUNDS {

@@ -3,9 +3,9 @@
 use std::path::Path;
 use std::process::Command;
 
+use strata::backends::COPY;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -21,7 +21,7 @@ const ROUNDS: u64 = 5;
 
 pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
     let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, SEED);
-    let store = place.store("copy-large", Choice::Copy, CloneMode::Auto)?;
+    let store = place.store("copy-large", COPY, CloneMode::Auto)?;
     place.subject(&store, &image)?;
     let parent = source(&store, "image")?;
     let (reflink, most) = match place.fs {

@@ -3,8 +3,8 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use strata::backends::OVERLAY;
 use strata::compare::measure::{Statistics, three_digits};
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -22,7 +22,7 @@ const ROUNDS: u64 = 100;
 const TIME_MAX: Duration = Duration::from_millis(5);
 
 pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
-    let store = place.store("info", Choice::Overlay, CloneMode::Auto)?;
+    let store = place.store("info", OVERLAY, CloneMode::Auto)?;
     for number in 0..SNAPSHOTS {
         store.prepare(&format!("key{number}"), "", &Labels::new())?;
     }

@@ -5,9 +5,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::Mode;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::compare::image::Image;
 use strata::compare::measure::Statistics;
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
 use strata::tree::copy::CloneMode;
@@ -36,15 +37,15 @@ const TIMES_IDLE_MAX: f64 = 1.5;
 const TIMES_RAW_MAX: f64 = 2.0;
 
 pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
-    rows(place, Choice::Overlay, &[Load::Commit, Load::Remove], table)
+    rows(place, OVERLAY, &[Load::Commit, Load::Remove], table)
 }
 
 pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
-    rows(place, Choice::Copy, &[Load::Copy, Load::Commit, Load::Remove], table)
+    rows(place, COPY, &[Load::Copy, Load::Commit, Load::Remove], table)
 }
 
 pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
-    rows(place, Choice::Btrfs, &[Load::Commit, Load::Remove], table)
+    rows(place, BTRFS, &[Load::Commit, Load::Remove], table)
 }
 
 /// Something large.
@@ -102,7 +103,7 @@ struct Samples {
     raw: Vec<Duration>,
 }
 
-fn rows(place: &Place, choice: Choice, loads: &[Load], table: &mut Table) -> Result<()> {
+fn rows(place: &Place, choice: Strategy, loads: &[Load], table: &mut Table) -> Result<()> {
     let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, SEED);
     let store = place.store(&format!("{choice}-load"), choice, CloneMode::Auto)?;
     place.subject(&store, &image)?;

@@ -15,11 +15,12 @@ mod support;
 
 use criterion::Criterion;
 use strata::Result;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload::{CHOWN, RENAME, Sizes, WALK, Workload};
 use strata::compare::{Contestant, Entry, Label, Plain, Role};
-use strata::registry::Choice;
 use strata::tree::copy::CloneMode;
 
 use support::place::{FsType, Place};
@@ -43,10 +44,10 @@ const TIMES_OVERLAY_MAX: [f64; 3] = [4.0, 40.0, 1000.0];
 
 /// Each has a file system of its own.
 const PARTS: [Part; 4] = [
-    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: |place, table| rows(place, Choice::Overlay, table) },
-    Part { name: "overlay-xfs", fs: FsType::Xfs, rows: |place, table| rows(place, Choice::Overlay, table) },
-    Part { name: "btrfs", fs: FsType::Btrfs, rows: |place, table| rows(place, Choice::Btrfs, table) },
-    Part { name: "copy-ext4", fs: FsType::Ext4, rows: |place, table| rows(place, Choice::Copy, table) },
+    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: |place, table| rows(place, OVERLAY, table) },
+    Part { name: "overlay-xfs", fs: FsType::Xfs, rows: |place, table| rows(place, OVERLAY, table) },
+    Part { name: "btrfs", fs: FsType::Btrfs, rows: |place, table| rows(place, BTRFS, table) },
+    Part { name: "copy-ext4", fs: FsType::Ext4, rows: |place, table| rows(place, COPY, table) },
 ];
 
 fn main() {
@@ -56,7 +57,7 @@ fn main() {
     print_table(&PARTS);
 }
 
-fn rows(place: &Place, choice: Choice, table: &mut Table) -> Result<()> {
+fn rows(place: &Place, choice: Strategy, table: &mut Table) -> Result<()> {
     let image = Image::new(FILES, FILE_BYTES_MAX, SEED);
     let store = place.store("inodes", choice, CloneMode::Auto)?;
     let subject = place.subject(&store, &image)?;
@@ -82,7 +83,7 @@ fn rows(place: &Place, choice: Choice, table: &mut Table) -> Result<()> {
             contestant.end(&workload)?;
         }
         let [ours, plain] = timers.each_ref().map(|timer| timer.samples(step));
-        let most = if choice == Choice::Overlay { overlay_max } else { TIMES_BIND_MAX };
+        let most = if choice == OVERLAY { overlay_max } else { TIMES_BIND_MAX };
         table.ratio(&format!("{choice} on {}: {step}", place.fs), &ours, "a plain directory", &plain, most);
     }
     Ok(())

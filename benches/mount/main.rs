@@ -16,11 +16,12 @@ use std::path::Path;
 
 use criterion::Criterion;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload::{CONTAINER, START, Workload};
 use strata::mount::{Mount, Mounted};
-use strata::registry::Choice;
 use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -47,10 +48,10 @@ const TIMES_RAW_MAX: f64 = 1.5;
 
 /// Each has a file system of its own.
 const PARTS: [Part; 4] = [
-    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: |place, table| shallow(place, Choice::Overlay, table) },
+    Part { name: "overlay-ext4", fs: FsType::Ext4, rows: |place, table| shallow(place, OVERLAY, table) },
     Part { name: "overlay-deep-ext4", fs: FsType::Ext4, rows: deep },
-    Part { name: "btrfs", fs: FsType::Btrfs, rows: |place, table| shallow(place, Choice::Btrfs, table) },
-    Part { name: "copy-ext4", fs: FsType::Ext4, rows: |place, table| shallow(place, Choice::Copy, table) },
+    Part { name: "btrfs", fs: FsType::Btrfs, rows: |place, table| shallow(place, BTRFS, table) },
+    Part { name: "copy-ext4", fs: FsType::Ext4, rows: |place, table| shallow(place, COPY, table) },
 ];
 
 fn main() {
@@ -61,7 +62,7 @@ fn main() {
 }
 
 /// A writable snapshot of the image.
-fn shallow(place: &Place, choice: Choice, table: &mut Table) -> Result<()> {
+fn shallow(place: &Place, choice: Strategy, table: &mut Table) -> Result<()> {
     let store = place.store("mounts", choice, CloneMode::Auto)?;
     let image = Image::new(FILES, FILE_BYTES_MAX, SEED);
     place.subject(&store, &image)?;
@@ -71,7 +72,7 @@ fn shallow(place: &Place, choice: Choice, table: &mut Table) -> Result<()> {
 
 /// A writable snapshot of many layers.
 fn deep(place: &Place, table: &mut Table) -> Result<()> {
-    let store = place.store("mounts", Choice::Overlay, CloneMode::Auto)?;
+    let store = place.store("mounts", OVERLAY, CloneMode::Auto)?;
     let mut parent = String::new();
     for depth in 1..=LAYERS {
         let name = format!("layer{depth}");

@@ -5,23 +5,24 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use strata::Result;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::compare::Contestant as _;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload::Workload;
-use strata::registry::Choice;
 use strata::tree::copy::CloneMode;
 
 use super::place::{FsType, Place};
 use super::{FILE_BYTES_MAX, SEED};
 
 /// The strategies, where they are measured.
-pub const STRATEGIES: [(&str, Choice, CloneMode, FsType); 5] = [
-    ("overlay-ext4", Choice::Overlay, CloneMode::Auto, FsType::Ext4),
-    ("overlay-xfs", Choice::Overlay, CloneMode::Auto, FsType::Xfs),
-    ("btrfs", Choice::Btrfs, CloneMode::Auto, FsType::Btrfs),
-    ("copy-ext4", Choice::Copy, CloneMode::Bytes, FsType::Ext4),
-    ("copy-reflink-xfs", Choice::Copy, CloneMode::Reflink, FsType::Xfs),
+pub const STRATEGIES: [(&str, Strategy, CloneMode, FsType); 5] = [
+    ("overlay-ext4", OVERLAY, CloneMode::Auto, FsType::Ext4),
+    ("overlay-xfs", OVERLAY, CloneMode::Auto, FsType::Xfs),
+    ("btrfs", BTRFS, CloneMode::Auto, FsType::Btrfs),
+    ("copy-ext4", COPY, CloneMode::Bytes, FsType::Ext4),
+    ("copy-reflink-xfs", COPY, CloneMode::Reflink, FsType::Xfs),
 ];
 
 /// Files of the image.
@@ -43,7 +44,7 @@ pub fn steps(criterion: &mut Criterion, steps: &[(Workload, &'static str)]) {
 
 fn strategy(
     criterion: &mut Criterion,
-    (name, choice, clone, fs): (&str, Choice, CloneMode, FsType),
+    (name, choice, clone, fs): (&str, Strategy, CloneMode, FsType),
     steps: &[(Workload, &'static str)],
 ) -> Result<()> {
     let image = Image::new(FILES, FILE_BYTES_MAX, SEED);

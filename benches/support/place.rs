@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use strata::backend::{Strategy, StrategyOptions};
+use strata::backends::{self, BTRFS, Config};
 use strata::compare::Subject;
 use strata::compare::image::Image;
 pub use strata::mount::scratch::FsType;
 use strata::mount::scratch::{Scratch, private_namespace};
-use strata::registry::{self, Choice, Config};
 use strata::store::Store;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
@@ -52,9 +53,9 @@ impl Place {
     }
 
     /// The store `name`.
-    pub fn store(&self, name: &str, backend: Choice, clone: CloneMode) -> Result<Store> {
+    pub fn store(&self, name: &str, backend: Strategy, clone: CloneMode) -> Result<Store> {
         let root = self.dir.join(name);
-        registry::open(&Config { backend, clone, ..Config::new(root) })
+        backends::open(&Config { backend: Some(backend), options: clone.into(), ..Config::new(root) })
     }
 
     /// `store` as a subject, with `image` in it.
@@ -80,7 +81,7 @@ fn clear(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let root = entry.path();
         // Subvolumes cannot be unlinked.
-        if let Ok(backend) = registry::backend(&root, Choice::Btrfs, CloneMode::Auto) {
+        if let Ok(backend) = (BTRFS.open)(&root, &StrategyOptions::from(CloneMode::Auto)) {
             for id in backend.inventory()? {
                 backend.remove(id)?;
             }

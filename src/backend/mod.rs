@@ -20,6 +20,9 @@ pub mod copy;
 pub mod faulty;
 pub mod overlay;
 mod shelf;
+mod strategy;
+
+pub use strategy::{Strategy, StrategyOption, StrategyOptions, Variant};
 
 use std::fmt::Debug;
 
@@ -52,8 +55,11 @@ pub struct Survey {
 }
 
 impl Survey {
-    /// Of the layer in `dir`: one walk.
-    fn of_layer(dir: &Dir) -> Result<Self> {
+    /// Surveys the layer in `dir` by one walk.
+    ///
+    /// # Errors
+    /// What the file system reports.
+    pub fn of_layer(dir: &Dir) -> Result<Self> {
         let (Space { size_bytes, inodes: count }, inodes) = walk::survey(dir, FSYNC_INODES_MAX)?;
         Ok(Self { usage: Usage { size_bytes, inodes: count }, inodes: Some(inodes) })
     }

@@ -2,7 +2,7 @@
 //!
 //! Producers push into a [`Sink`]: [`diff`] compares two trees, [`tar::decode`] reads a layer. Consumers are sinks:
 //! [`apply::Applier`] writes into a tree, [`tar::Encoder`] writes a layer. Nothing here knows what a snapshot is.
-//! [`candidates`] narrow what [`diff`] looks at, never what it answers.
+//! A [`selection::Hint`] narrows what [`diff`] looks at, never what it answers.
 //!
 //! # What is a change
 //! Content, type, mode, owner, extended attributes ([`crate::tree::xattr_is_portable`]), link target, device number,
@@ -24,7 +24,6 @@
 
 pub mod apply;
 pub mod blob;
-pub mod candidates;
 pub mod diff;
 #[cfg(test)]
 mod notation;
@@ -32,9 +31,10 @@ pub mod pipeline;
 pub mod recording;
 #[cfg(test)]
 mod round_trip;
+pub mod selection;
 pub mod tar;
 
-pub use candidates::Candidates;
+pub use selection::Candidates;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ use crate::error::Result;
 use crate::tree::Meta;
 
 /// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
-const WHITEOUT_NAME_MAX: usize = 251;
+pub(crate) const WHITEOUT_NAME_MAX: usize = 251;
 
 /// One step from an old tree to a new one. Paths are relative and clean; the root is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq)]

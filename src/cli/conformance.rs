@@ -17,13 +17,14 @@ use super::Done;
 use super::interrupt::Interrupt;
 use super::output::{Output, table};
 use super::session::Session;
+use crate::backends::Strategies;
 use crate::conformance::random;
 use crate::conformance::suite::{self, Case, Subject};
 use crate::error::{Context as _, Error, Result};
 use crate::mount::scratch::FsType;
 use crate::tree::Dir;
 use report::{Judged, Report, Result as Tried, Word};
-use stage::{Absent, Stage, Strategy, Wanted};
+use stage::{Absent, Stage, Wanted};
 
 /// The variable that names what must be there: strategies and file systems, with commas between.
 const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
@@ -46,8 +47,8 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
   strata conformance --format junit > results.xml")]
 pub(super) struct Conformance {
     /// Which strategies [default: all]
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = strategy())]
-    strategy: Vec<Strategy>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    strategy: Vec<String>,
     /// In this directory, whatever file system it is on
     #[arg(long, value_name = "DIR", conflicts_with = "fs")]
     on: Option<PathBuf>,
@@ -95,11 +96,6 @@ enum Format {
     Json,
 }
 
-fn strategy() -> impl TypedValueParser<Value = Strategy> {
-    PossibleValuesParser::new(stage::STRATEGIES.map(|strategy| strategy.name))
-        .map(|name| stage::STRATEGIES.into_iter().find(|known| known.name == name).unwrap_or(stage::STRATEGIES[0]))
-}
-
 fn file_system() -> impl TypedValueParser<Value = FsType> {
     PossibleValuesParser::new(FsType::ALL.map(FsType::as_str))
         .map(|name| FsType::ALL.into_iter().find(|fs| fs.as_str() == name).unwrap_or(FsType::Tmpfs))
@@ -126,7 +122,7 @@ impl Conformance {
         let interrupt = Interrupt::watch(session)?;
         let required = std::env::var(REQUIRE_VARIABLE).unwrap_or_default();
         let required: Vec<&str> = required.split(',').map(str::trim).collect();
-        let wanted = self.wanted();
+        let wanted = self.wanted(session.strategies());
         let bar = bar(session, (wanted.len() * cases.len()) as u64)?;
         let tap = (self.format == Format::Tap && !session.output.is_json()).then_some(&session.output);
         let mut judge = Judge { cases: &cases, required: &required, interrupt: &interrupt, bar, tap, told: 0 };
@@ -163,18 +159,20 @@ impl Conformance {
     }
 
     /// Who is to be judged.
-    fn wanted(&self) -> Vec<Wanted> {
+    fn wanted(&self, table: &Strategies) -> Vec<Wanted> {
         #[cfg(feature = "containerd")]
         if let Some(socket) = &self.containerd {
             return vec![Wanted::Served { socket: socket.clone(), name: self.snapshotter.clone() }];
         }
-        let strategies = if self.strategy.is_empty() { stage::STRATEGIES.to_vec() } else { self.strategy.clone() };
+        let is_named = |name: &str| self.strategy.is_empty() || self.strategy.iter().any(|named| named == name);
+        let strategies = table.variants().into_iter().filter(|(_, variant)| is_named(variant.name));
         if let Some(dir) = &self.on {
-            return strategies.into_iter().map(|strategy| Wanted::In { strategy, dir: dir.clone() }).collect();
+            let in_dir = |(strategy, variant)| Wanted::In { strategy, variant, dir: dir.clone() };
+            return strategies.map(in_dir).collect();
         }
         let systems = if self.fs.is_empty() { FsType::ALL.to_vec() } else { self.fs.clone() };
-        let on_each = |strategy| systems.iter().map(move |fs| Wanted::Fresh { strategy, fs: *fs });
-        strategies.into_iter().flat_map(on_each).collect()
+        let on_each = |(strategy, variant)| systems.iter().map(move |fs| Wanted::Fresh { strategy, variant, fs: *fs });
+        strategies.flat_map(on_each).collect()
     }
 
     fn tell(&self, session: &Session, cases: &[Case]) -> Done {

@@ -8,11 +8,10 @@ use serde::Serialize;
 use super::Done;
 use super::output::{fields, table};
 use super::session::{Session, check_privilege};
+use crate::backend::{self, StrategyOptions};
 use crate::error::{Context, Error, Result};
 use crate::mount::probe::{self, Available};
-use crate::registry::{self, Choice};
 use crate::store::Store;
-use crate::tree::copy::CloneMode;
 use crate::tree::{Dir, walk};
 
 /// Tell what this machine can do, and which strategy would be chosen
@@ -91,7 +90,7 @@ impl Doctor {
             Err(error) => (None, Some(error)),
         };
         let strategies: Vec<_> =
-            Choice::STRATEGIES.into_iter().map(|choice| try_out(choice, &tried_at, config.clone)).collect();
+            session.strategies().iter().map(|strategy| try_out(strategy, &tried_at, &config.options)).collect();
         let findings = Findings {
             version: env!("CARGO_PKG_VERSION"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
@@ -133,19 +132,19 @@ fn describe(store: &Store) -> Described {
     }
 }
 
-fn try_out(choice: Choice, place: &Path, clone: CloneMode) -> Strategy {
+fn try_out(strategy: backend::Strategy, place: &Path, options: &StrategyOptions) -> Strategy {
     let root = place.join(format!("{}doctor-{}", probe::TRIAL_PREFIX, std::process::id()));
-    let tried = check_privilege().and_then(|()| start(choice, &root, clone));
+    let tried = check_privilege().and_then(|()| start(strategy, &root, options));
     // What it says is about the file system: people look for the place that they know.
     let said = |error: Error| error.chain().replace(&root.display().to_string(), &place.display().to_string());
     let reason = tried.err().map(said);
-    Strategy { name: choice.as_str(), answer: Answer { available: reason.is_none(), reason } }
+    Strategy { name: strategy.name, answer: Answer { available: reason.is_none(), reason } }
 }
 
 /// Starts a strategy in a directory of its own, which goes again: what works there works for a store beside it.
-fn start(choice: Choice, root: &Path, clone: CloneMode) -> Result<()> {
+fn start(strategy: backend::Strategy, root: &Path, options: &StrategyOptions) -> Result<()> {
     rustix::fs::mkdir(root, Mode::RWXU).at("make a directory to try in", root)?;
-    let started = registry::backend(root, choice, clone).map(drop);
+    let started = (strategy.open)(root, options).map(drop);
     let (place, name) = (root.parent().unwrap_or(root), root.file_name().unwrap_or_default());
     let gone = Dir::open(place).and_then(|place| walk::remove_all(&place, name));
     started.and(gone)

@@ -40,12 +40,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{ArgAction, CommandFactory as _, Parser, Subcommand};
+use clap::{Arg, ArgAction, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
+use crate::backend::{StrategyOption, StrategyOptions};
+use crate::backends::Strategies;
 use crate::error::Error;
-use crate::registry::Choice;
 use crate::store::Durability;
-use crate::tree::copy::CloneMode;
 use output::Output;
 use session::Session;
 
@@ -88,13 +88,13 @@ const EXAMPLE: &str = "Example:
 struct Global {
     #[arg(long, global = true, value_name = "DIR", help = root_help())]
     root: Option<PathBuf>,
-    /// Strategy of a store that is yet to be made: auto is btrfs where the root lies on it, else overlay where the
-    /// kernel and the file system can, else copy [default: auto]
-    #[arg(long, global = true, value_name = "NAME", value_parser = choice())]
-    backend: Option<Choice>,
-    /// How the copy backend copies file contents
-    #[arg(long, global = true, value_name = "MODE", default_value = "auto", value_parser = clone_mode())]
-    clone: CloneMode,
+    /// Strategy of a store that is yet to be made: auto is the first that works there, in the order of this list
+    /// [default: auto]
+    #[arg(long, global = true, value_name = "NAME")]
+    backend: Option<String>,
+    /// Values of the strategies' own options, which [`command`] adds.
+    #[arg(skip)]
+    options: StrategyOptions,
     /// When a store that is yet to be made answers: once the change is on disk, or at once [default: commit]
     #[arg(long, global = true, value_name = "WHEN", value_parser = durability())]
     durability: Option<Durability>,
@@ -126,13 +126,39 @@ fn root_help() -> String {
     format!("The store's directory, instead of that in {ROOT_VARIABLE} [default: {}]", default.display())
 }
 
-fn choice() -> impl TypedValueParser<Value = Choice> {
-    let names = [Choice::Auto].into_iter().chain([Choice::Overlay, Choice::Btrfs, Choice::Copy]).map(Choice::as_str);
-    PossibleValuesParser::new(names).try_map(|name| name.parse::<Choice>())
+/// Returns the command line for a program that knows `strategies`: clap's derived one, with what depends on the table.
+fn command(strategies: &Strategies) -> clap::Command {
+    let variants = || PossibleValuesParser::new(strategies.variants().into_iter().map(|(_, variant)| variant.name));
+    let with_variants = |command: clap::Command| command.mut_arg("strategy", |arg| arg.value_parser(variants()));
+    Arguments::command()
+        .mut_arg("backend", |arg| arg.value_parser(PossibleValuesParser::new(strategies.names())))
+        .args(strategies.options().iter().map(argument_of))
+        .mut_subcommand("compare", with_variants)
+        .mut_subcommand("conformance", with_variants)
 }
 
-fn clone_mode() -> impl TypedValueParser<Value = CloneMode> {
-    PossibleValuesParser::new(["auto", "reflink", "bytes"]).try_map(|name| name.parse::<CloneMode>())
+/// Returns the argument by which the command line takes `option`.
+fn argument_of(option: &StrategyOption) -> Arg {
+    Arg::new(option.name)
+        .long(option.name)
+        .help(option.help)
+        .value_name("HOW")
+        .value_parser(PossibleValuesParser::new(option.values))
+        .default_value(option.values.first().copied().unwrap_or_default())
+        .global(true)
+        .help_heading("Global options")
+}
+
+/// Parses the command line `arguments`.
+fn parse(arguments: &[OsString], strategies: &Strategies) -> Result<Arguments, clap::Error> {
+    let mut matches = command(strategies).try_get_matches_from(arguments)?;
+    let mut parsed = Arguments::from_arg_matches_mut(&mut matches.clone())?;
+    for option in strategies.options() {
+        if let Some(value) = matches.remove_one::<String>(option.name) {
+            parsed.global.options = std::mem::take(&mut parsed.global.options).with(option.name, &value);
+        }
+    }
+    Ok(parsed)
 }
 
 fn durability() -> impl TypedValueParser<Value = Durability> {
@@ -231,7 +257,7 @@ struct Completions {
 impl Completions {
     fn run(&self, session: &Session) -> Done {
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut Arguments::command(), "strata", &mut script);
+        clap_complete::generate(self.shell, &mut command(session.strategies()), "strata", &mut script);
         Ok(session.output.bytes(&script)?)
     }
 }
@@ -249,17 +275,18 @@ impl From<Error> for Failures {
     }
 }
 
-/// Runs the command line `arguments`, the program's name first, and answers with its exit status.
-pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>) -> ExitCode {
+/// Runs the command line `arguments`, the program's name first, and returns its exit status. The program knows
+/// `strategies`.
+pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>, strategies: Strategies) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().map(Into::into).collect();
-    let parsed = match Arguments::try_parse_from(&arguments) {
+    let parsed = match parse(&arguments, &strategies) {
         Ok(parsed) => parsed,
         Err(error) => return explain(&error, arguments.iter().any(|argument| argument == "--json")),
     };
     let output = Output::new(parsed.global.json);
     let verbose = parsed.global.verbose > 0;
     let session = match session::start_logging(&parsed.global, parsed.command.log())
-        .and_then(|()| Session::new(parsed.global, output))
+        .and_then(|()| Session::new(parsed.global, output, strategies))
     {
         Ok(session) => session,
         Err(error) => return output::report(&[error], false, verbose),
@@ -304,15 +331,20 @@ fn stderr_is_terminal() -> bool {
 mod tests {
     use super::*;
 
+    fn parsed(line: &str) -> Result<Arguments, clap::Error> {
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        parse(&arguments, &Strategies::default())
+    }
+
     #[test]
     fn the_command_line_is_sound() {
-        Arguments::command().debug_assert();
+        command(&Strategies::default()).debug_assert();
     }
 
     #[test]
     fn mistakes_are_told_in_one_line() {
         let told = |line: &str| {
-            let error = Arguments::try_parse_from(line.split(' ')).expect_err(line);
+            let error = parsed(line).expect_err(line);
             one_line(&error.to_string())
         };
         let missing = "the following required arguments were not provided:";
@@ -324,7 +356,7 @@ mod tests {
 
     #[test]
     fn every_command_has_an_example() {
-        for command in Arguments::command().get_subcommands() {
+        for command in command(&Strategies::default()).get_subcommands() {
             let name = command.get_name();
             let help = command.clone().render_long_help().to_string();
             assert!(help.contains("Example") && help.contains(&format!("strata {name}")), "{name}:\n{help}");
@@ -334,9 +366,8 @@ mod tests {
     #[test]
     fn global_options_stand_anywhere() {
         for line in ["strata --root /x --backend copy info k", "strata info k --root /x --backend copy"] {
-            let parsed = Arguments::try_parse_from(line.split(' ')).expect(line);
-            let Global { root, backend, .. } = parsed.global;
-            assert_eq!((root, backend), (Some(PathBuf::from("/x")), Some(Choice::Copy)), "{line}");
+            let Global { root, backend, .. } = parsed(line).expect(line).global;
+            assert_eq!((root, backend.as_deref()), (Some(PathBuf::from("/x")), Some("copy")), "{line}");
         }
     }
 }

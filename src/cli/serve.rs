@@ -7,11 +7,11 @@ use serde::Deserialize;
 
 use super::Done;
 use super::session::{Said, Session, check_privilege};
+use crate::backends;
 use crate::containerd::advice::{self, Version};
 use crate::containerd::{self, Address, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
-use crate::registry;
 use crate::store::Durability;
 
 /// Whose snapshots a daemon serves if nobody says.
@@ -108,7 +108,7 @@ impl Settings {
         };
         Ok(Said {
             root: self.root.clone(),
-            backend: self.backend.as_deref().map(str::parse).transpose()?,
+            backend: self.backend.clone(),
             durability: self.durability.as_ref().map(durability).transpose()?,
         })
     }
@@ -146,7 +146,7 @@ impl Serve {
         let mut config = session.config_or(settings.store()?)?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;
-        let store = registry::open(&config)?;
+        let store = backends::open(&config)?;
         let (backend, durability) = (store.backend().capabilities().name, store.durability().as_str());
         let (root, owner, socket) = (config.root.display(), &config.owner, options.socket.display());
         containerd::serve(store, &options, || {
@@ -165,12 +165,11 @@ fn tell_ready() -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
+    use std::ffi::OsString;
 
     use super::*;
-    use crate::cli::Arguments;
+    use crate::backends::{COPY, Strategies};
     use crate::cli::output::Output;
-    use crate::registry::Choice;
 
     #[test]
     fn what_the_command_line_says_wins_even_where_it_is_the_default() {
@@ -181,16 +180,17 @@ mod tests {
             ..Settings::default()
         };
         let opened = |line: &str| {
-            let parsed = Arguments::try_parse_from(line.split(' ')).expect(line);
-            let session = Session::new(parsed.global, Output::new(false)).expect(line);
+            let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            let parsed = crate::cli::parse(&arguments, &Strategies::default()).expect(line);
+            let session = Session::new(parsed.global, Output::new(false), Strategies::default()).expect(line);
             session.config_or(file.store().expect("settings")).expect(line)
         };
         let by_file = opened("strata serve --config f");
-        assert_eq!((by_file.backend, by_file.durability), (Choice::Copy, Durability::None));
+        assert_eq!((by_file.backend, by_file.durability), (Some(COPY), Durability::None));
         let by_both = opened("strata serve --config f --backend auto");
-        assert_eq!((by_both.backend, by_both.durability), (Choice::Auto, Durability::None));
+        assert_eq!((by_both.backend, by_both.durability), (None, Durability::None));
         let by_line = opened("strata --root /var/lib/strata --backend auto --durability commit serve --config f");
         assert_eq!(by_line.root, Path::new(crate::cli::ROOT));
-        assert_eq!((by_line.backend, by_line.durability), (Choice::Auto, Durability::Commit));
+        assert_eq!((by_line.backend, by_line.durability), (None, Durability::Commit));
     }
 }

@@ -9,10 +9,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::output::Output;
 use super::{Global, ROOT, stderr_is_terminal};
+use crate::backend::StrategyOptions;
+use crate::backends::{self, Config, Strategies};
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::registry::{self, Choice, Config};
 use crate::store::{Durability, Store};
-use crate::tree::copy::CloneMode;
 
 /// The variable with a filter for the log, in the syntax of the `tracing-subscriber` crate.
 const LOG_VARIABLE: &str = "STRATA_LOG";
@@ -21,7 +21,8 @@ const LOG_VARIABLE: &str = "STRATA_LOG";
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub root: Option<PathBuf>,
-    pub backend: Option<Choice>,
+    /// Name of a strategy, or `auto`.
+    pub backend: Option<String>,
     pub durability: Option<Durability>,
 }
 
@@ -39,10 +40,10 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub fn new(global: Global, output: Output) -> Result<Self> {
+    pub fn new(global: Global, output: Output, strategies: Strategies) -> Result<Self> {
         let said = Said { root: global.root(), backend: global.backend, durability: global.durability };
         Ok(Self {
-            config: config(&said, global.clone)?,
+            config: config(&said, global.options, strategies)?,
             #[cfg(feature = "containerd")]
             said,
             quiet: global.quiet,
@@ -61,7 +62,7 @@ impl Session {
             backend: backend.or(otherwise.backend),
             durability: durability.or(otherwise.durability),
         };
-        config(&said, self.config.clone)
+        config(&said, self.config.options.clone(), self.config.strategies.clone())
     }
 
     /// How the store is opened.
@@ -69,10 +70,15 @@ impl Session {
         &self.config
     }
 
+    /// The strategies that the program knows.
+    pub fn strategies(&self) -> &Strategies {
+        &self.config.strategies
+    }
+
     /// The store, made if there is none: for commands that put something into it.
     pub fn make_store(&self) -> Result<Store> {
         check_privilege()?;
-        registry::open(&self.config)
+        backends::open(&self.config)
     }
 
     /// The store, for commands that change what is in it.
@@ -83,7 +89,7 @@ impl Session {
 
     /// The store, if there is one: for commands that answer emptily without.
     pub fn find_store(&self) -> Result<Option<Store>> {
-        registry::find(&self.config)
+        backends::find(&self.config)
     }
 
     /// The store, for commands that look at something in it.
@@ -107,11 +113,12 @@ impl Session {
     }
 }
 
-fn config(said: &Said, clone: CloneMode) -> Result<Config> {
+fn config(said: &Said, options: StrategyOptions, strategies: Strategies) -> Result<Config> {
     let root = said.root.as_deref().unwrap_or(Path::new(ROOT));
     let root = std::path::absolute(root).at("find the directory", root)?;
-    let (backend, durability) = (said.backend.unwrap_or_default(), said.durability.unwrap_or_default());
-    Ok(Config { backend, clone, durability, ..Config::new(root) })
+    let backend = said.backend.as_ref().map_or(Ok(None), |name| strategies.find(name))?;
+    let durability = said.durability.unwrap_or_default();
+    Ok(Config { backend, options, durability, strategies, ..Config::new(root) })
 }
 
 /// Snapshots hold files of any owner: that takes root, be it of a user namespace only.

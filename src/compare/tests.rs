@@ -4,10 +4,11 @@ use std::path::PathBuf;
 
 use super::workload::CONTAINER;
 use super::*;
+use crate::backend::Strategy;
+use crate::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use crate::compare::cost::Place;
 use crate::compare::image::Image;
 use crate::mount::scratch::{FsType, Scratch};
-use crate::registry::{self, Choice, Config};
 use crate::store::Store;
 use crate::testing;
 
@@ -24,11 +25,11 @@ impl Stage {
     }
 }
 
-fn stage(backend: Choice, fs: FsType) -> Option<Stage> {
+fn stage(backend: Strategy, fs: FsType) -> Option<Stage> {
     let scratch = testing::scratch(fs)?;
     let (root, target) = (scratch.path().join("store"), scratch.path().join("target"));
     std::fs::create_dir(&target).expect("mkdir");
-    let store = registry::open(&Config { backend, ..Config::new(root) }).expect("open");
+    let store = backends::open(&Config { backend: Some(backend), ..Config::new(root) }).expect("open");
     Some(Stage { store, target, scratch })
 }
 
@@ -66,7 +67,7 @@ fn find(name: &str) -> Workload {
 
 #[test]
 fn every_step_of_every_contestant_is_measured_and_nothing_is_left() {
-    let strategies = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Xfs)];
+    let strategies = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Xfs)];
     let stages: Vec<_> = strategies.into_iter().filter_map(|(backend, fs)| stage(backend, fs)).collect();
     let image = Image::new(60, 4096, 1);
     let subjects: Vec<_> = stages
@@ -101,7 +102,7 @@ fn every_step_of_every_contestant_is_measured_and_nothing_is_left() {
 
 #[test]
 fn the_floor_is_compared_with_and_does_not_compete() {
-    let Some(stage) = stage(Choice::Overlay, FsType::Ext4) else { return };
+    let Some(stage) = stage(OVERLAY, FsType::Ext4) else { return };
     let [dir, target] = ["plain", "floor"].map(|name| stage.scratch.path().join(name));
     [&dir, &target].iter().for_each(|dir| std::fs::create_dir(dir).expect("mkdir"));
     let image = Image::new(60, 4096, 1);
@@ -130,7 +131,7 @@ fn the_floor_is_compared_with_and_does_not_compete() {
 
 #[test]
 fn a_stack_is_read_as_deep_as_it_could_be_made() {
-    let Some(stage) = stage(Choice::Overlay, FsType::Tmpfs) else { return };
+    let Some(stage) = stage(OVERLAY, FsType::Tmpfs) else { return };
     let image = Image::new(60, 4096, 1);
     let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
     let deep = find("deep");
@@ -146,8 +147,7 @@ fn a_stack_is_read_as_deep_as_it_could_be_made() {
 
 #[test]
 fn a_failure_is_a_row_and_the_others_go_on() {
-    let (Some(sound), Some(broken)) = (stage(Choice::Overlay, FsType::Ext4), stage(Choice::Overlay, FsType::Ext4))
-    else {
+    let (Some(sound), Some(broken)) = (stage(OVERLAY, FsType::Ext4), stage(OVERLAY, FsType::Ext4)) else {
         return;
     };
     let image = Image::new(60, 4096, 1);
@@ -166,7 +166,7 @@ fn a_failure_is_a_row_and_the_others_go_on() {
 
 #[test]
 fn an_early_end_keeps_what_was_measured() {
-    let Some(stage) = stage(Choice::Overlay, FsType::Ext4) else { return };
+    let Some(stage) = stage(OVERLAY, FsType::Ext4) else { return };
     let image = Image::new(60, 4096, 1);
     let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
     let mut watch = |progress: Progress<'_>| {
@@ -273,7 +273,7 @@ fn a_floor_of_a_kind_is_the_floor_of_its_kind() {
 /// Each of the published benchmarks counts what it gets, so to run is to be right.
 #[test]
 fn the_graph_drivers_benchmarks_run_on_every_strategy() {
-    let strategies = [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Tmpfs)];
+    let strategies = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Tmpfs)];
     let stages: Vec<_> = strategies.into_iter().filter_map(|(backend, fs)| stage(backend, fs)).collect();
     let image = Image::new(60, 4096, 1);
     let subjects: Vec<_> = stages
@@ -312,8 +312,7 @@ fn two_runs_rank_alike_beyond_the_spread() {
 /// Real stores, all that a quick run measures: what no sample of a run contradicts, none of another does.
 #[test]
 fn two_real_runs_rank_alike_beyond_the_spread() {
-    let stages = [("overlay", Choice::Overlay), ("copy", Choice::Copy)]
-        .map(|(name, choice)| (name, stage(choice, FsType::Tmpfs)));
+    let stages = [("overlay", OVERLAY), ("copy", COPY)].map(|(name, choice)| (name, stage(choice, FsType::Tmpfs)));
     let stages: Vec<_> = stages.into_iter().filter_map(|(name, stage)| Some((name, stage?))).collect();
     let image = Image::new(600, 16 << 10, 7);
     let workloads: Vec<Workload> = Workload::ALL.into_iter().filter(|workload| workload.quick).collect();

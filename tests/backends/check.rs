@@ -9,10 +9,10 @@ use std::time::{Duration, SystemTime};
 
 use rustix::fs::XattrFlags;
 use strata::Snapshotter;
+use strata::backends::{BTRFS, COPY};
 use strata::changeset::Sink;
 use strata::changeset::tar::{Limits, decode};
 use strata::id::{DiffId, Digest};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{CheckOptions, Checked, Flush, LayerOptions, Origin, Problem, Remedy, Store, Terms};
 
@@ -208,7 +208,7 @@ fn imported(store: &Store, name: &str, parent: &str, archive: &[u8]) -> DiffId {
 
 /// Lets a sealed layer be written to.
 fn thaw(bench: &Bench, dir: &Path) {
-    if bench.setting.strategy == Choice::Btrfs {
+    if bench.setting.strategy == BTRFS {
         let thaw = Command::new("btrfs").args(["property", "set", "-f"]).arg(dir).args(["ro", "false"]).status();
         assert!(thaw.expect("btrfs").success());
     }
@@ -222,7 +222,7 @@ fn set_time(path: &Path, seconds: u64) {
 #[test]
 fn an_unreadable_layer_is_named_with_the_path() {
     on_each(|bench| {
-        if bench.setting.strategy != Choice::Copy {
+        if bench.setting.strategy != COPY {
             return;
         }
         let store = furnished(bench);

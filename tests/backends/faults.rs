@@ -159,7 +159,7 @@ fn child() {
     let fault = Fault { at_call: at_call.parse().expect("a call"), when, action: Action::Die(die) };
     let root_path = std::path::Path::new(base).join(root);
     std::fs::create_dir_all(&root_path).expect("make the root");
-    let backend = strata::registry::backend(&root_path, setting.strategy, setting.clone).expect("the backend");
+    let backend = setting.backend(&root_path).expect("the backend");
     let database = strata::store::Database::create(&root_path, Durability::Commit).expect("the database");
     let store = Store::new(database, Box::new(Faulty::new(backend, fault)), strata::store::LOCAL).expect("the store");
     let mut log = File::create(std::path::Path::new(base).join(format!("{root}.log"))).expect("the log");

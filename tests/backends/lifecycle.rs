@@ -209,7 +209,7 @@ fn a_mounted_snapshot_is_busy() {
         store.check_mountable("top", &mounts).expect("it is mounted nowhere");
         mount::attach(&mounts, &target).expect("attach");
         let twice = store.check_mountable("top", &mounts);
-        let is_overlay = bench.setting.strategy == strata::registry::Choice::Overlay;
+        let is_overlay = bench.setting.strategy == strata::backends::OVERLAY;
         assert_eq!(kind(twice), is_overlay.then_some(ErrorKind::FailedPrecondition), "{}", bench.setting.name);
         for error in [store.commit("new", "top", NONE), store.remove("top")] {
             let error = error.expect_err("it is mounted");

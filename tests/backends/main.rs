@@ -18,11 +18,12 @@ mod race;
 mod sharing;
 mod store;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use strata::backend::Backend;
+use strata::backend::{Strategy, StrategyOptions};
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::{self, Choice};
 use strata::store::{Database, Durability, LOCAL, Store};
 use strata::tree::copy::CloneMode;
 
@@ -31,18 +32,25 @@ use strata::tree::copy::CloneMode;
 pub(crate) struct Setting {
     /// What the tables call it.
     pub(crate) name: &'static str,
-    pub(crate) strategy: Choice,
+    pub(crate) strategy: Strategy,
     pub(crate) fs: FsType,
     pub(crate) clone: CloneMode,
 }
 
+impl Setting {
+    /// Opens the strategy for the snapshots below `root`.
+    pub(crate) fn backend(&self, root: &Path) -> strata::Result<Box<dyn Backend>> {
+        (self.strategy.open)(root, &StrategyOptions::from(self.clone))
+    }
+}
+
 /// All of them.
 pub(crate) const MATRIX: [Setting; 5] = [
-    Setting { name: "overlay on ext4", strategy: Choice::Overlay, fs: FsType::Ext4, clone: CloneMode::Auto },
-    Setting { name: "overlay on xfs", strategy: Choice::Overlay, fs: FsType::Xfs, clone: CloneMode::Auto },
-    Setting { name: "btrfs", strategy: Choice::Btrfs, fs: FsType::Btrfs, clone: CloneMode::Auto },
-    Setting { name: "copy on ext4", strategy: Choice::Copy, fs: FsType::Ext4, clone: CloneMode::Bytes },
-    Setting { name: "copy with reflinks on xfs", strategy: Choice::Copy, fs: FsType::Xfs, clone: CloneMode::Reflink },
+    Setting { name: "overlay on ext4", strategy: OVERLAY, fs: FsType::Ext4, clone: CloneMode::Auto },
+    Setting { name: "overlay on xfs", strategy: OVERLAY, fs: FsType::Xfs, clone: CloneMode::Auto },
+    Setting { name: "btrfs", strategy: BTRFS, fs: FsType::Btrfs, clone: CloneMode::Auto },
+    Setting { name: "copy on ext4", strategy: COPY, fs: FsType::Ext4, clone: CloneMode::Bytes },
+    Setting { name: "copy with reflinks on xfs", strategy: COPY, fs: FsType::Xfs, clone: CloneMode::Reflink },
 ];
 
 /// A strategy, ready on a file system of its own.
@@ -71,7 +79,7 @@ impl Bench {
     ) -> strata::Result<Store> {
         let root = self.root(name);
         std::fs::create_dir_all(&root).expect("make the root");
-        let backend = registry::backend(&root, self.setting.strategy, self.setting.clone)?;
+        let backend = self.setting.backend(&root)?;
         let database = Database::create(&root, durability)?;
         Store::new(database, wrap(backend), LOCAL)
     }

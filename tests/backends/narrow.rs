@@ -14,10 +14,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
+use strata::backends::OVERLAY;
 use strata::changeset::{Candidates, Change, diff};
 use strata::conformance::ops::{Content, Edit, perform};
 use strata::mount;
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{Durability, Store};
 use strata::tree::{Device, Dir, FileType, Timestamp, walk};
@@ -293,13 +293,13 @@ fn all_names_of_an_inode_are_emitted() {
         });
         layer(&store, "base", "many", |tree| change(tree, Edit::Chmod("d/f".into(), 0o600)));
         // overlayfs has split them.
-        let expected = if bench.setting.strategy == Choice::Overlay { 1 } else { 1 + LINKS };
+        let expected = if bench.setting.strategy == OVERLAY { 1 } else { 1 + LINKS };
         assert_eq!(paths(&store, "many").iter().filter(|path| path.starts_with("d/")).count(), expected);
         layer(&store, "base", "moved", |tree| {
             change(tree, Edit::Rename { from: "e".into(), to: "g".into() });
         });
         let stayed = paths(&store, "moved").contains(&PathBuf::from("far/away/f"));
-        assert_eq!(stayed, bench.setting.strategy != Choice::Overlay, "{}", bench.setting.name);
+        assert_eq!(stayed, bench.setting.strategy != OVERLAY, "{}", bench.setting.name);
     });
 }
 

@@ -183,7 +183,7 @@ fn child() {
     let setting = MATRIX[place.parse::<usize>().expect("a place")];
     let root = Path::new(base).join("store");
     fs::create_dir_all(&root).expect("make the root");
-    let backend = strata::registry::backend(&root, setting.strategy, setting.clone).expect("the backend");
+    let backend = setting.backend(&root).expect("the backend");
     let database = strata::store::Database::create(&root, Durability::Commit).expect("the database");
     let store = Store::new(database, backend, strata::store::LOCAL).expect("the store");
     let (seed, calls): (u64, u64) = (seed.parse().expect("a seed"), calls.parse().expect("a number"));

@@ -81,7 +81,7 @@ fn owners_are_apart() {
         mine.prepare("key", "", NONE).expect("prepare");
         let database = strata::store::Database::open(mine.root()).expect("open").expect("it is there");
         let setting = bench.setting;
-        let backend = strata::registry::backend(mine.root(), setting.strategy, setting.clone).expect("the backend");
+        let backend = setting.backend(mine.root()).expect("the backend");
         let other = Store::new(database, backend, "containerd").expect("open");
         assert_eq!(super::lifecycle::names(&other), Vec::<String>::new());
         assert_eq!(other.stat("key").expect_err("another's").kind(), ErrorKind::NotFound);

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{Durability, Store};
 use strata::{ErrorKind, Snapshotter};
@@ -101,7 +101,7 @@ fn usage_is_asked_for_by_several() {
 
 /// Whether the active snapshot waits in the trash after a commit.
 fn fresh(bench: &Bench) -> bool {
-    bench.setting.strategy == Choice::Btrfs
+    bench.setting.strategy == BTRFS
 }
 
 /// Takes all space but for what the database needs to begin: so the disk is full in the middle of the work, too.
@@ -170,7 +170,7 @@ fn full_disk(setting: Setting) {
 /// A snapshot that was removed is in nobody's way, even before its space is freed.
 #[test]
 fn what_was_removed_makes_room() {
-    for setting in MATRIX.into_iter().filter(|setting| setting.strategy == Choice::Copy) {
+    for setting in MATRIX.into_iter().filter(|setting| setting.strategy == COPY) {
         let Some((bench, store)) = on_a_disk_of(LEAST_BYTES, setting) else { return };
         store.prepare("old", "base", NONE).expect("prepare");
         // More than what xfs keeps back for itself.
@@ -205,16 +205,16 @@ fn a_full_disk_loses_nothing() {
 fn a_store_keeps_its_backend() {
     on_each(|bench| {
         drop(bench.store("store"));
-        let other = if bench.setting.strategy == Choice::Copy { Choice::Overlay } else { Choice::Copy };
-        let config = strata::registry::Config { backend: other, ..strata::registry::Config::new(bench.root("store")) };
-        let error = strata::registry::open(&config).expect_err("another backend");
+        let other = if bench.setting.strategy == COPY { OVERLAY } else { COPY };
+        let config = Config { backend: Some(other), ..Config::new(bench.root("store")) };
+        let error = backends::open(&config).expect_err("another backend");
         assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-        for name in [other.as_str(), bench.setting.strategy.as_str()] {
+        for name in [other.name, bench.setting.strategy.name] {
             assert!(error.to_string().contains(name), "{error}");
         }
-        let config = strata::registry::Config { backend: Choice::Auto, ..config };
-        let store: Store = strata::registry::open(&config).expect("the store knows");
-        assert_eq!(store.backend().capabilities().name, bench.setting.strategy.as_str());
+        let config = Config { backend: None, ..config };
+        let store: Store = backends::open(&config).expect("the store knows");
+        assert_eq!(store.backend().capabilities().name, bench.setting.strategy.name);
         assert_eq!(store.durability(), Durability::Commit);
     });
 }

@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use strata::ErrorKind;
+use strata::backends::{COPY, OVERLAY};
 use strata::build::Progress;
 use strata::id::Digest;
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 
 use super::{Bench, Heard, Wish, on_each, runtime, support};
 
@@ -253,7 +253,7 @@ fn mounts_of_a_command() {
 /// longer.
 #[test]
 fn a_full_disk() {
-    for (strategy, fs, megabytes) in [(Choice::Overlay, FsType::Ext4, 64_usize), (Choice::Copy, FsType::Xfs, 320)] {
+    for (strategy, fs, megabytes) in [(OVERLAY, FsType::Ext4, 64_usize), (COPY, FsType::Xfs, 320)] {
         let scratch = support::gate(fs.as_str(), Scratch::new(fs, (megabytes as u64) << 20));
         let Some(bench) = scratch.and_then(|scratch| Bench::on(strategy, scratch)) else { continue };
         // With this and two copies of it the disk is full.

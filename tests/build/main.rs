@@ -15,18 +15,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
+use strata::backend::Strategy;
+use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use strata::build::{Built, Options, Outcome, Progress, build};
 use strata::container::{Network, Runtime};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::{self, Choice, Config};
 use strata::snapshotter::{Kind, Snapshotter};
-use strata::store::{Durability, LOCAL, Store};
-use strata::tree::copy::CloneMode;
+use strata::store::{Durability, Store};
 use strata::tree::memory::Tree;
 
 /// A strategy, and the file system that it is tested on.
-pub(crate) const MATRIX: [(Choice, FsType); 3] =
-    [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Xfs)];
+pub(crate) const MATRIX: [(Strategy, FsType); 3] =
+    [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Xfs)];
 
 /// A Dockerfile for an image with the commands of busybox.
 const BASE: &str = "FROM scratch\nCOPY busybox /bin/\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\n\
@@ -36,7 +36,7 @@ const BASE: &str = "FROM scratch\nCOPY busybox /bin/\nRUN [\"/bin/busybox\", \"-
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) scratch: Scratch,
-    pub(crate) strategy: Choice,
+    pub(crate) strategy: Strategy,
     pub(crate) store: Store,
 }
 
@@ -111,12 +111,12 @@ pub(crate) fn busybox() -> Option<PathBuf> {
 
 impl Bench {
     /// `None` where the machine lacks something that is not required.
-    pub(crate) fn new(strategy: Choice, fs: FsType) -> Option<Self> {
+    pub(crate) fn new(strategy: Strategy, fs: FsType) -> Option<Self> {
         Self::on(strategy, support::scratch(fs)?)
     }
 
     /// One on a file system of its own.
-    pub(crate) fn on(strategy: Choice, scratch: Scratch) -> Option<Self> {
+    pub(crate) fn on(strategy: Strategy, scratch: Scratch) -> Option<Self> {
         runtime(None)?;
         let busybox = busybox()?;
         let store = Self::open(&scratch, strategy)?;
@@ -130,14 +130,13 @@ impl Bench {
     }
 
     pub(crate) fn overlay() -> Option<Self> {
-        Self::new(Choice::Overlay, FsType::Ext4)
+        Self::new(OVERLAY, FsType::Ext4)
     }
 
-    fn open(scratch: &Scratch, backend: Choice) -> Option<Store> {
+    fn open(scratch: &Scratch, backend: Strategy) -> Option<Store> {
         let root = scratch.path().join("store");
-        let config =
-            Config { root, backend, clone: CloneMode::Auto, durability: Durability::None, owner: LOCAL.into() };
-        support::gate(backend.as_str(), registry::open(&config))
+        let config = Config { backend: Some(backend), durability: Durability::None, ..Config::new(root) };
+        support::gate(backend.name, backends::open(&config))
     }
 
     /// The same store, as another process opens it.

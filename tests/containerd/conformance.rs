@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use strata::Snapshotter as _;
+use strata::backends::{BTRFS, OVERLAY};
 use strata::conformance::suite::{self, Case, Group, Subject};
 use strata::conformance::{Deviation, Outcome};
 use strata::containerd::{Client, Plugin};
 use strata::mount::scratch::FsType;
-use strata::registry::Choice;
 
 use super::{Bench, Containerd, SETTINGS, Version, support};
 
@@ -72,7 +72,7 @@ fn by_our_socket() {
     for (number, setting) in SETTINGS.into_iter().enumerate() {
         let Some(bench) = Bench::new(setting) else { continue };
         let daemon = bench.daemon();
-        run(number, setting.0.as_str(), &bench.client(), &[]);
+        run(number, setting.0.name, &bench.client(), &[]);
         assert_eq!(super::names(&bench.client()), Vec::<String>::new());
         assert_eq!(daemon.stop(), Some(0));
         assert!(!bench.socket().exists(), "the socket went with its daemon");
@@ -85,7 +85,7 @@ fn with_what_the_unit_leaves() {
     let unit = include_str!("../../docs/strata.service");
     let line = unit.lines().find_map(|line| line.strip_prefix("CapabilityBoundingSet=")).expect("a bounding set");
     let kept: String = line.split(' ').map(|name| name.replace("CAP_", ",+").to_lowercase()).collect();
-    let Some(bench) = Bench::new((Choice::Overlay, FsType::Ext4)) else { return };
+    let Some(bench) = Bench::new((OVERLAY, FsType::Ext4)) else { return };
     let mut command = Command::new("setpriv");
     command.arg(format!("--bounding-set=-all{kept}")).arg("--no-new-privs").arg(env!("CARGO_BIN_EXE_strata"));
     command.arg("--root").arg(bench.path("store")).args(["--backend", "overlay", "serve", "--socket"]);
@@ -102,7 +102,7 @@ fn behind(containerd: &Path, name: &str) -> Client {
 #[test]
 fn behind_containerd_and_on_its_own_snapshotters() {
     let Some(version) = Version::installed() else { return };
-    let Some(bench) = Bench::new((Choice::Btrfs, FsType::Btrfs)) else { return };
+    let Some(bench) = Bench::new((BTRFS, FsType::Btrfs)) else { return };
     let _daemon = bench.daemon();
     let containerd = Containerd::start(&bench, &version);
     for (number, name) in ["strata", "overlayfs", "native", "btrfs"].into_iter().enumerate() {

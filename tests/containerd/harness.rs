@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use crate::support;
 use strata::Snapshotter;
+use strata::backend::Strategy;
 use strata::containerd::{Client, Plugin};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::mount::{self, Access, Mount};
-use strata::registry::Choice;
 
 /// How long something may take that a machine under load does in a second.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,17 +23,17 @@ const LIMITS: [&str; 4] = ["shim.load", "shim.cleanup", "shim.shutdown", "task.s
 /// A file system for one test.
 pub(crate) struct Bench {
     scratch: Scratch,
-    strategy: Choice,
+    strategy: Strategy,
 }
 
 impl Bench {
     /// `None` where the machine lacks something: then the test must return.
-    pub(crate) fn new((strategy, fs): (Choice, FsType)) -> Option<Self> {
+    pub(crate) fn new((strategy, fs): (Strategy, FsType)) -> Option<Self> {
         Some(Self::on(support::scratch(fs)?, strategy))
     }
 
     /// On a file system that is there.
-    pub(crate) fn on(scratch: Scratch, strategy: Choice) -> Self {
+    pub(crate) fn on(scratch: Scratch, strategy: Strategy) -> Self {
         let bench = Self { scratch, strategy };
         fs::create_dir(bench.path("run")).expect("mkdir");
         let run = Mount::Bind { source: bench.path("run"), access: Access::ReadWrite };
@@ -53,7 +53,7 @@ impl Bench {
     pub(crate) fn strata(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
         command.env_remove("STRATA_LOG").env("STRATA_ROOT", self.path("store")).stdin(Stdio::null());
-        command.args(["--backend", self.strategy.as_str()]).args(arguments);
+        command.args(["--backend", self.strategy.name]).args(arguments);
         command
     }
 

@@ -8,12 +8,12 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use strata::Snapshotter;
+use strata::backends::BTRFS;
 use strata::changeset::blob::{Compression, Decompress, Expansion};
 use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::id::Digest;
 use strata::mount::{self, Mount};
-use strata::registry::Choice;
 use strata::snapshotter::Kind;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, Timestamp, text};
@@ -191,7 +191,7 @@ fn are_known_by_their_digests() {
         let top = bench.client().stat(&top_of(&bench)).expect("stat");
         let file = on_disk(&bench, &top.name).join("etc/hello");
         let before = std::fs::metadata(&file).and_then(|stat| stat.modified()).expect("stat");
-        if setting.0 == Choice::Btrfs {
+        if setting.0 == BTRFS {
             let subvolume = file.ancestors().nth(2).expect("its subvolume");
             let thaw = ["property", "set", "-f", subvolume.to_str().expect("a path"), "ro", "false"];
             assert!(Command::new("btrfs").args(thaw).status().expect("run btrfs").success());

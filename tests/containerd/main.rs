@@ -19,13 +19,13 @@ mod refusals;
 mod service;
 mod wire;
 
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::mount::scratch::FsType;
-use strata::registry::Choice;
 
 use harness::{Bench, Containerd, PATIENCE, Version, names, text};
 
 /// A strategy and the file system that it is tested on.
-type Setting = (Choice, FsType);
+type Setting = (Strategy, FsType);
 
-const SETTINGS: [Setting; 3] =
-    [(Choice::Overlay, FsType::Ext4), (Choice::Btrfs, FsType::Btrfs), (Choice::Copy, FsType::Xfs)];
+const SETTINGS: [Setting; 3] = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Xfs)];

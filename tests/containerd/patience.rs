@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use strata::Snapshotter;
+use strata::backends::OVERLAY;
 use strata::mount::scratch::FsType;
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use tonic::Code;
 
@@ -29,7 +29,7 @@ fn daemon(bench: &Bench) -> (Process, PathBuf) {
 }
 
 fn bench() -> Option<Bench> {
-    Bench::new((Choice::Overlay, FsType::Tmpfs))
+    Bench::new((OVERLAY, FsType::Tmpfs))
 }
 
 /// Waits until `done`.

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
 
+use strata::backends::OVERLAY;
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 use strata::snapshotter::{Info, Labels};
 use strata::{ErrorKind, Snapshotter};
 use tonic::Code;
@@ -74,7 +74,7 @@ fn told(daemon: &Process) -> usize {
 
 /// Sends each message to its method: the code is the one that it stands with, the log gets a line, and nothing changes.
 fn refused(messages: Vec<(&str, &str, Vec<u8>, Code)>) {
-    let Some(bench) = Bench::new((Choice::Overlay, FsType::Tmpfs)) else { return };
+    let Some(bench) = Bench::new((OVERLAY, FsType::Tmpfs)) else { return };
     let (daemon, client) = (bench.daemon(), bench.client());
     furnish(&client);
     let (wire, before) = (Wire::connect(&bench.socket()), all(&client));
@@ -193,7 +193,7 @@ fn layers() {
 /// A newer containerd may say more than this strata knows.
 #[test]
 fn unknown_fields_mean_nothing() {
-    let Some(bench) = Bench::new((Choice::Overlay, FsType::Tmpfs)) else { return };
+    let Some(bench) = Bench::new((OVERLAY, FsType::Tmpfs)) else { return };
     let (_daemon, client) = (bench.daemon(), bench.client());
     furnish(&client);
     let wire = Wire::connect(&bench.socket());
@@ -210,7 +210,7 @@ fn unknown_fields_mean_nothing() {
 
 #[test]
 fn health() {
-    let Some(bench) = Bench::new((Choice::Overlay, FsType::Tmpfs)) else { return };
+    let Some(bench) = Bench::new((OVERLAY, FsType::Tmpfs)) else { return };
     let _daemon = bench.daemon();
     let wire = Wire::connect(&bench.socket());
     let check = |service: &str| wire.call("grpc.health.v1.Health/Check", &field(1, service));
@@ -232,7 +232,7 @@ fn fill(scratch: &Scratch) -> tempfile::TempPath {
 
 #[test]
 fn a_full_disk() {
-    let Some(bench) = Bench::new((Choice::Overlay, FsType::Tmpfs)) else { return };
+    let Some(bench) = Bench::new((OVERLAY, FsType::Tmpfs)) else { return };
     let Some(small) = support::gate("tmpfs", Scratch::new(FsType::Tmpfs, 8 << 20)) else { return };
     let daemon = bench.daemon_of(&small.path().join("store"), &bench.socket(), &[]);
     let client = bench.client();

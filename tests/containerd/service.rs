@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Uid;
 use serde_json::json;
 
+use strata::backends::OVERLAY;
 use strata::mount::scratch::FsType;
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::{ErrorKind, Snapshotter};
 
@@ -24,7 +24,7 @@ const NONE: &Labels = &BTreeMap::new();
 
 /// The strategy does not matter.
 fn bench() -> Option<Bench> {
-    Bench::new((Choice::Overlay, FsType::Tmpfs))
+    Bench::new((OVERLAY, FsType::Tmpfs))
 }
 
 /// What `strata serve` with `arguments` says when it refuses to start.

@@ -14,12 +14,13 @@ use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use proptest::prelude::Rng as _;
+use strata::backend::Strategy;
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::changeset::Sink;
 use strata::changeset::tar::{self, Limits};
 use strata::id::Digest;
 use strata::image::{self, Options, Place, Source};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{CheckOptions, Store};
 use strata::tree::memory::Tree;
@@ -165,7 +166,7 @@ impl Bench {
         fs::write(place.path().join("image.tar"), image).expect("write");
         fs::create_dir(place.path().join("tmp")).expect("make directory");
         let bench = Self { setting, disk, place, layer };
-        support::gate(setting.strategy.as_str(), bench.furnish())?;
+        support::gate(setting.strategy.name, bench.furnish())?;
         Some(bench)
     }
 
@@ -364,7 +365,7 @@ fn count(trace: &str) -> Vec<(String, usize, usize)> {
     ranges.into_iter().map(range).collect()
 }
 
-fn survives(strategy: Choice, fs: FsType) {
+fn survives(strategy: Strategy, fs: FsType) {
     let Some(setting) = settings(fs).into_iter().find(|setting| setting.strategy == strategy) else { return };
     let Some(bench) = Bench::new(setting) else { return };
     let (mut points, effects) = bench.all_points();
@@ -397,23 +398,23 @@ fn survives(strategy: Choice, fs: FsType) {
 
 #[test]
 fn overlay_survives_a_fault_at_every_system_call() {
-    survives(Choice::Overlay, FsType::Tmpfs);
+    survives(OVERLAY, FsType::Tmpfs);
 }
 
 #[test]
 fn btrfs_survives_a_fault_at_every_system_call() {
-    survives(Choice::Btrfs, FsType::Btrfs);
+    survives(BTRFS, FsType::Btrfs);
 }
 
 #[test]
 fn copy_survives_a_fault_at_every_system_call() {
-    survives(Choice::Copy, FsType::Tmpfs);
+    survives(COPY, FsType::Tmpfs);
 }
 
 /// What cannot be brought to disk was not done, and is not found done by the next process.
 #[test]
 fn every_wait_for_the_disk_fails() {
-    let Some(setting) = settings(FsType::Tmpfs).into_iter().find(|setting| setting.strategy == Choice::Overlay) else {
+    let Some(setting) = settings(FsType::Tmpfs).into_iter().find(|setting| setting.strategy == OVERLAY) else {
         return;
     };
     let Some(bench) = Bench::new(setting) else { return };

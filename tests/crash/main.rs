@@ -18,8 +18,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use strata::backend::Backend;
+use strata::backend::{Strategy, StrategyOptions};
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::mount::scratch::FsType;
-use strata::registry::{self, Choice};
 use strata::store::{Database, Durability, LOCAL, Store};
 use strata::tree::copy::CloneMode;
 
@@ -29,13 +30,13 @@ const BUDGET_S: u64 = 6;
 /// A strategy and the file system that it is on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    pub(crate) strategy: Choice,
+    pub(crate) strategy: Strategy,
     pub(crate) fs: FsType,
     pub(crate) clone: CloneMode,
 }
 
 impl Setting {
-    const fn new(strategy: Choice, fs: FsType, clone: CloneMode) -> Self {
+    const fn new(strategy: Strategy, fs: FsType, clone: CloneMode) -> Self {
         Self { strategy, fs, clone }
     }
 
@@ -53,7 +54,7 @@ impl Setting {
             Some(database) if database.backend().is_some() => database,
             _ => Database::create(root, durability)?,
         };
-        let backend = registry::backend(root, self.strategy, self.clone)?;
+        let backend = (self.strategy.open)(root, &StrategyOptions::from(self.clone))?;
         Store::new(database, wrap(backend), LOCAL)
     }
 
@@ -73,9 +74,9 @@ impl std::fmt::Display for Setting {
 pub(crate) fn settings(fs: FsType) -> Vec<Setting> {
     let reflinks = matches!(fs, FsType::Xfs | FsType::Btrfs);
     let copy = if reflinks { CloneMode::Reflink } else { CloneMode::Bytes };
-    let mut settings = vec![Setting::new(Choice::Overlay, fs, CloneMode::Auto), Setting::new(Choice::Copy, fs, copy)];
+    let mut settings = vec![Setting::new(OVERLAY, fs, CloneMode::Auto), Setting::new(COPY, fs, copy)];
     if fs == FsType::Btrfs {
-        settings.push(Setting::new(Choice::Btrfs, fs, CloneMode::Auto));
+        settings.push(Setting::new(BTRFS, fs, CloneMode::Auto));
     }
     settings
 }

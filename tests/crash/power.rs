@@ -13,11 +13,11 @@ use proptest::test_runner::TestRng;
 use rusqlite::Connection;
 use strata::Snapshotter;
 use strata::backend::{Backend, Capabilities, Chain, Survey, Usage};
+use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::changeset::{Candidates, Layer};
 use strata::id::Id;
 use strata::mount::scratch::FsType;
 use strata::mount::{Access, Mount};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::{CheckOptions, Durability, Store};
 
@@ -50,7 +50,7 @@ impl Case {
     fn record(setting: Setting, open: impl FnOnce(&Path) -> strata::Result<Store>) -> Option<Self> {
         let disk = Disk::new(setting.fs, Manner::Recording)?;
         let place = support::gate("tmpfs", strata::mount::scratch::Scratch::new(FsType::Tmpfs, 64 << 20))?;
-        let store = support::gate(setting.strategy.as_str(), open(&disk.path().join("store")))?;
+        let store = support::gate(setting.strategy.name, open(&disk.path().join("store")))?;
         let acknowledged = Script::run(&store, place.path(), random::rng(1), &|| disk.log_bytes());
         drop(store);
         let recorded = disk.stop();
@@ -274,7 +274,7 @@ fn is_noticed(setting: Setting, open: impl FnOnce(&Path) -> strata::Result<Store
 
 #[test]
 fn a_layer_that_was_not_brought_to_disk_is_noticed() {
-    for (strategy, fs) in [(Choice::Copy, FsType::Ext4), (Choice::Overlay, FsType::Xfs)] {
+    for (strategy, fs) in [(COPY, FsType::Ext4), (OVERLAY, FsType::Xfs)] {
         let Some(setting) = settings(fs).into_iter().find(|setting| setting.strategy == strategy) else { continue };
         let careless = |backend: Box<dyn Backend>| -> Box<dyn Backend> { Box::new(Careless(backend)) };
         is_noticed(setting, |root| setting.store_with(root, Durability::Commit, careless));
@@ -284,6 +284,6 @@ fn a_layer_that_was_not_brought_to_disk_is_noticed() {
 #[test]
 fn a_store_that_does_not_wait_is_noticed() {
     let strategies = settings(FsType::Btrfs);
-    let setting = strategies.into_iter().find(|setting| setting.strategy == Choice::Btrfs).expect("btrfs on btrfs");
+    let setting = strategies.into_iter().find(|setting| setting.strategy == BTRFS).expect("btrfs on btrfs");
     is_noticed(setting, |root| setting.store_with(root, Durability::None, |backend| backend));
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write as _;
 
+use strata::backends::{COPY, OVERLAY};
 use strata::mount::scratch::{FsType, Scratch};
-use strata::registry::Choice;
 use strata::snapshotter::Labels;
 use strata::store::Store;
 use strata::tree::Dir;
@@ -74,7 +74,7 @@ fn a_disk_that_fails_takes_nothing_that_was_acknowledged() {
     on_each(|setting| {
         let Some(mut disk) = Disk::new(setting.fs, Manner::Failing) else { return };
         let root = disk.path().join("store");
-        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
+        let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
         let was = furnish(&store);
         disk.fail_writes();
         for error in refused(&store, setting) {
@@ -97,7 +97,7 @@ fn a_file_system_that_turns_read_only_is_read() {
     on_each(|setting| {
         let Some(scratch) = support::scratch(setting.fs) else { return };
         let root = scratch.path().join("store");
-        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
+        let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
         let was = furnish(&store);
         // What is open for writing keeps it from being turned.
         drop(store);
@@ -122,11 +122,11 @@ fn a_file_system_that_turns_read_only_is_read() {
 /// xfs and btrfs make inodes as long as there is space.
 #[test]
 fn a_file_system_without_inodes_takes_nothing() {
-    for strategy in [Choice::Overlay, Choice::Copy] {
+    for strategy in [OVERLAY, COPY] {
         let setting = settings(FsType::Ext4).into_iter().find(|setting| setting.strategy == strategy).expect("ext4");
         let Some(scratch) = support::gate("ext4", Scratch::new(FsType::Ext4, SMALL_BYTES)) else { return };
         let root = scratch.path().join("store");
-        let Some(store) = support::gate(setting.strategy.as_str(), setting.store(&root)) else { return };
+        let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
         let was = furnish(&store);
         let fill = scratch.path().join("fill");
         fs::create_dir(&fill).expect("make directory");

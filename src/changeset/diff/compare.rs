@@ -15,7 +15,7 @@ use super::plan::{Findings, Mark, Step};
 use super::same::{Entry, same};
 use super::trail::{Trail, inode};
 use crate::changeset::WHITEOUT_NAME_MAX;
-use crate::changeset::candidates::{Scope, Selection};
+use crate::changeset::selection::{Scope, Selection};
 use crate::error::{Error, Result};
 use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
 

@@ -3,68 +3,50 @@
 use std::fmt;
 use std::path::Path;
 
+use crate::backend::{Strategy, Variant};
+use crate::backends::Strategies;
 use crate::compare::{Label, Role};
 use crate::error::{Context, Error, Result};
 use crate::mount::scratch::FsType;
-use crate::registry::Choice;
-use crate::tree::copy::CloneMode;
 
-/// A way to make snapshots, or none.
+/// Method of making snapshots: a variant of a strategy, or a plain directory, the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Strategy {
-    /// overlayfs.
-    Overlay,
-    /// btrfs subvolumes.
-    Btrfs,
-    /// Copies of every byte.
-    Copy,
-    /// Copies that share blocks until somebody writes.
-    Reflink,
-    /// None: the floor.
+pub(super) enum Method {
+    /// A store of this strategy.
+    Store(Strategy, Variant),
+    /// A directory without snapshots.
     Plain,
 }
 
-impl Strategy {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Overlay, Self::Btrfs, Self::Copy, Self::Reflink, Self::Plain];
+impl Method {
+    /// Returns the methods that `named` names, or all if it is empty.
+    pub fn all(table: &Strategies, named: &[String]) -> Vec<Self> {
+        let is_wanted = |variant: &Variant| named.is_empty() || named.iter().any(|name| name == variant.name);
+        let variants = table.variants().into_iter().filter(|(_, variant)| is_wanted(variant));
+        variants.map(|(strategy, variant)| Self::Store(strategy, variant)).collect()
+    }
 
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
+    /// Returns its name in tables.
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Overlay => "overlay",
-            Self::Btrfs => "btrfs",
-            Self::Copy => "copy",
-            Self::Reflink => "copy+reflink",
+            Self::Store(_, variant) => variant.name,
             Self::Plain => "plain directory",
         }
     }
 
-    /// How a store uses it.
-    pub fn backend(self) -> Option<(Choice, CloneMode)> {
-        match self {
-            Self::Overlay => Some((Choice::Overlay, CloneMode::Auto)),
-            Self::Btrfs => Some((Choice::Btrfs, CloneMode::Auto)),
-            Self::Copy => Some((Choice::Copy, CloneMode::Bytes)),
-            Self::Reflink => Some((Choice::Copy, CloneMode::Reflink)),
-            Self::Plain => None,
-        }
-    }
-
-    /// The strategy called `name` on the command line.
-    ///
-    /// # Errors
-    /// `InvalidArgument` that names those that there are.
-    pub fn parse(name: &str) -> Result<Self> {
-        let known = [Self::Overlay, Self::Btrfs, Self::Copy, Self::Reflink];
-        known
-            .into_iter()
-            .find(|strategy| strategy.as_str() == name)
-            .ok_or_else(|| Error::invalid(format!("{name:?} is no strategy: {}", known.map(Self::as_str).join(", "))))
-    }
-
-    /// Whether each snapshot holds all bytes of its parent.
+    /// Returns true if each snapshot holds all bytes of its parent.
     pub fn copies(self) -> bool {
-        self == Self::Copy
+        matches!(self, Self::Store(_, variant) if variant.copies_all_bytes)
+    }
+
+    /// Returns true if people use it on `fs`.
+    fn is_usual_on(self, fs: FsType) -> bool {
+        matches!(self, Self::Store(_, variant) if variant.usual_file_systems.contains(&fs.as_str()))
+    }
+
+    /// Returns true if `fs` is the file system on which a short run measures it.
+    fn is_quick_on(self, fs: FsType) -> bool {
+        matches!(self, Self::Store(_, variant) if variant.usual_file_systems.first() == Some(&fs.as_str()))
     }
 }
 
@@ -97,7 +79,7 @@ pub(super) fn fs_of(dir: &Path) -> Result<String> {
 /// A strategy on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Contender {
-    pub strategy: Strategy,
+    pub method: Method,
     /// What is made for it; none for a directory of the user's.
     pub fresh: Option<FsType>,
     /// The name of the file system.
@@ -107,64 +89,56 @@ pub(super) struct Contender {
 impl Contender {
     /// Whether the file system can do at all what the strategy needs.
     pub fn can_be(&self) -> bool {
-        match self.strategy {
-            Strategy::Overlay | Strategy::Copy | Strategy::Plain => true,
-            Strategy::Btrfs => self.fs == "btrfs",
-            Strategy::Reflink => self.fs == "btrfs" || self.fs == "xfs",
+        match self.method {
+            Method::Store(_, variant) => variant.impossible_on(&self.fs).is_none(),
+            Method::Plain => true,
         }
     }
 
     /// What its results are shown under.
     pub fn label(&self) -> Label {
-        let role = if self.strategy == Strategy::Plain { Role::Floor } else { Role::Strategy };
-        Label::new(self.strategy.as_str(), &self.fs, role)
+        let role = if self.method == Method::Plain { Role::Floor } else { Role::Strategy };
+        Label::new(self.method.name(), &self.fs, role)
     }
 }
 
 impl fmt::Display for Contender {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} on {}", self.strategy.as_str(), self.fs)
+        write!(f, "{} on {}", self.method.name(), self.fs)
     }
 }
 
-/// Those that a short run has time for.
-const QUICK: [(Strategy, FsType); 4] = [
-    (Strategy::Overlay, FsType::Ext4),
-    (Strategy::Btrfs, FsType::Btrfs),
-    (Strategy::Copy, FsType::Ext4),
-    (Strategy::Reflink, FsType::Xfs),
-];
-
-/// Those of `strategies` and `fs` (all where none is named), with the floor of each file system. Copies of every byte,
-/// where blocks can be shared, are left out unless they are named or `full` asks for all.
-pub(super) fn contenders(strategies: &[Strategy], fs: &[FsType], quick: bool, full: bool) -> Vec<Contender> {
-    let named = !strategies.is_empty() || !fs.is_empty();
-    let wanted = |strategy: Strategy, kind: FsType| {
-        let by_name =
-            (strategies.is_empty() || strategies.contains(&strategy)) && (fs.is_empty() || fs.contains(&kind));
-        let chosen = !quick || QUICK.contains(&(strategy, kind));
-        let sensible = full || strategy != Strategy::Copy || !matches!(kind, FsType::Xfs | FsType::Btrfs);
-        by_name && (named || (chosen && sensible))
+/// Returns those of `methods` on those of `fs` (all if none is named), with the floor of each file system.
+///
+/// A method on a file system on which nobody would use it is left out, unless `named` says that the user named methods
+/// or file systems, or `full` asks for all.
+pub(super) fn contenders(methods: &[Method], fs: &[FsType], named: bool, quick: bool, full: bool) -> Vec<Contender> {
+    let is_wanted = |method: Method, kind: FsType| match quick {
+        _ if named => true,
+        true => method.is_quick_on(kind),
+        false => full || method.is_usual_on(kind) || !can_be_on(method, kind),
     };
     let mut all = Vec::new();
-    for kind in FsType::ALL {
-        let fitting = Strategy::ALL.into_iter().filter(|s| *s != Strategy::Plain && wanted(*s, kind));
-        let here = fitting.map(|strategy| Contender { strategy, fresh: Some(kind), fs: kind.to_string() });
+    for kind in FsType::ALL.into_iter().filter(|kind| fs.is_empty() || fs.contains(kind)) {
+        let on_kind = |method: Method| Contender { method, fresh: Some(kind), fs: kind.to_string() };
         let before = all.len();
-        all.extend(here);
+        all.extend(methods.iter().filter(|method| is_wanted(**method, kind)).map(|method| on_kind(*method)));
         if all.len() > before {
-            all.push(Contender { strategy: Strategy::Plain, fresh: Some(kind), fs: kind.to_string() });
+            all.push(on_kind(Method::Plain));
         }
     }
     // Like beside like: the floor of each file system comes last.
-    all.sort_by_key(|contender| Strategy::ALL.iter().position(|strategy| *strategy == contender.strategy));
+    all.sort_by_key(|contender| methods.iter().position(|method| *method == contender.method).unwrap_or(methods.len()));
     all
 }
 
-/// All strategies in a directory of the user's, on the file system `fs`.
-pub(super) fn contenders_on(strategies: &[Strategy], fs: &str) -> Vec<Contender> {
-    let wanted =
-        |strategy: &Strategy| *strategy == Strategy::Plain || strategies.is_empty() || strategies.contains(strategy);
-    let all = Strategy::ALL.into_iter().filter(wanted);
-    all.map(|strategy| Contender { strategy, fresh: None, fs: fs.to_owned() }).collect()
+/// Returns true if `method` can live on `fs`; a report lists those that cannot, with the reason.
+fn can_be_on(method: Method, fs: FsType) -> bool {
+    Contender { method, fresh: Some(fs), fs: fs.to_string() }.can_be()
+}
+
+/// Returns `methods` and the floor in a directory of the user's, on the file system `fs`.
+pub(super) fn contenders_on(methods: &[Method], fs: &str) -> Vec<Contender> {
+    let all = methods.iter().copied().chain([Method::Plain]);
+    all.map(|method| Contender { method, fresh: None, fs: fs.to_owned() }).collect()
 }

@@ -12,7 +12,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use self::contender::{Contender, Strategy, contenders, contenders_on, fs_of, parse_fs};
+use self::contender::{Contender, Method, contenders, contenders_on, fs_of, parse_fs};
 use self::outputs::Outputs;
 use self::run::Run;
 use self::source::Depot;
@@ -20,6 +20,7 @@ use super::Done;
 use super::interrupt::Interrupt;
 use super::output::size;
 use super::session::Session;
+use crate::backends::Strategies;
 use crate::compare::Plan;
 use crate::compare::image::Image;
 use crate::compare::machine::Machine;
@@ -83,9 +84,9 @@ pub(super) struct Compare {
     /// diff-20-layers and read-20-layers: docker's published benchmarks, corrected. A name may end in *
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = selection)]
     workload: Vec<Selection>,
-    /// Only these: overlay, btrfs, copy, copy+reflink
-    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = Strategy::parse)]
-    strategy: Vec<Strategy>,
+    /// Only these
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    strategy: Vec<String>,
     /// Only on these: ext4, xfs, btrfs, tmpfs
     #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = parse_fs, conflicts_with = "on")]
     fs: Vec<FsType>,
@@ -142,7 +143,7 @@ impl Compare {
         let depot = if invites || self.image.is_some() { Some(Depot::new()?) } else { None };
         let image = self.make_image(depot.as_ref(), &interrupt)?;
         let by_calls = self.workloads().iter().any(|workload| !workload.is_for_commands());
-        let contenders = if by_calls { self.contenders(is_user)? } else { Vec::new() };
+        let contenders = if by_calls { self.contenders(session.strategies(), is_user)? } else { Vec::new() };
         self.check_space(&contenders, &image)?;
         let mut run = Run {
             interrupt: &interrupt,
@@ -224,11 +225,13 @@ impl Compare {
     }
 
     /// Who is measured; a user who is not root cannot make other file systems than a tmpfs.
-    fn contenders(&self, is_user: bool) -> Result<Vec<Contender>> {
+    fn contenders(&self, table: &Strategies, is_user: bool) -> Result<Vec<Contender>> {
+        let methods = Method::all(table, &self.strategy);
         let fs = if is_user && self.fs.is_empty() { &[FsType::Tmpfs] } else { self.fs.as_slice() };
-        let Some(dir) = &self.on else { return Ok(contenders(&self.strategy, fs, self.quick, self.full)) };
+        let named = !self.strategy.is_empty() || !fs.is_empty();
+        let Some(dir) = &self.on else { return Ok(contenders(&methods, fs, named, self.quick, self.full)) };
         let dir = std::path::absolute(dir).at("find", dir)?;
-        Ok(contenders_on(&self.strategy, &fs_of(&dir)?))
+        Ok(contenders_on(&methods, &fs_of(&dir)?))
     }
 
     /// What a contender may come to hold, in bytes.
@@ -237,7 +240,7 @@ impl Compare {
         if !contender.can_be() {
             return structures_of(contender);
         }
-        let trees = if contender.strategy.copies() { 2 + sizes.containers } else { 2 };
+        let trees = if contender.method.copies() { 2 + sizes.containers } else { 2 };
         let blocks = blocks_of(image);
         let new_files = sizes.new_files * BLOCK_BYTES * 2;
         trees * blocks + 2 * sizes.large_bytes + new_files + structures_of(contender)

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::contender::Contender;
+use super::contender::{Contender, Method};
 use super::outputs::Outputs;
 use super::source::Depot;
 use super::stage::{Ground, Stage};
@@ -206,11 +206,11 @@ fn place(arguments: &Compare, contender: &Contender, number: usize, durability: 
         (None, Some(fs)) => Ground::fresh(fs)?,
         (None, None) => return Err(Error::invalid("no place to measure in was named")),
     };
-    match contender.strategy.backend() {
-        Some((backend, clone)) => {
-            Stage::new(ground, backend, clone, durability).map(|stage| Place::Store(Box::new(stage)))
+    match contender.method {
+        Method::Store(strategy, variant) => {
+            Stage::new(ground, strategy, variant, durability).map(|stage| Place::Store(Box::new(stage)))
         }
-        None => Ok(Place::Plain(ground)),
+        Method::Plain => Ok(Place::Plain(ground)),
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use serde_json::Value;
 
 use super::stage::Ground;
+use crate::backends::{self, Config};
 use crate::build;
 use crate::changeset::Sink;
 use crate::compare::image::Image;
@@ -15,7 +16,6 @@ use crate::compare::peer::Archive;
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Destination, ExportOptions, Options, Place, Source};
 use crate::mount::scratch::FsType;
-use crate::registry::{self, Choice, Config};
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Durability, Store};
 
@@ -37,9 +37,8 @@ impl Depot {
     /// What making it reports.
     pub fn new() -> Result<Self> {
         let ground = Ground::fresh(FsType::Tmpfs)?;
-        let config =
-            Config { backend: Choice::Auto, durability: Durability::None, ..Config::new(ground.path().join("store")) };
-        Ok(Self { store: Arc::new(registry::open(&config)?), ground })
+        let config = Config { durability: Durability::None, ..Config::new(ground.path().join("store")) };
+        Ok(Self { store: Arc::new(backends::open(&config)?), ground })
     }
 
     /// Where it lies.

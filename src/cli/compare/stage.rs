@@ -4,17 +4,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::backend::Usage;
+use crate::backend::{Strategy, StrategyOptions, Usage, Variant};
+use crate::backends::{self, BTRFS, Config, Strategies};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
 use crate::compare::cost::Place;
 use crate::error::{Context, Error, Result};
 use crate::mount::Mount;
 use crate::mount::scratch::{FsType, Scratch, private_namespace};
-use crate::registry::{self, Choice, Config};
 use crate::snapshotter::{Info, Labels, Snapshotter};
 use crate::store::{Durability, Store};
-use crate::tree::copy::CloneMode;
 use crate::tree::{Dir, walk};
 
 /// Room on each file system in memory. Only what is written takes memory.
@@ -86,7 +85,7 @@ fn clear(dir: &Path) -> Result<()> {
     let store = dir.join(STORE);
     // Subvolumes cannot be unlinked.
     if store.exists()
-        && let Ok(backend) = registry::backend(&store, Choice::Btrfs, CloneMode::Auto)
+        && let Ok(backend) = (BTRFS.open)(&store, &StrategyOptions::default())
     {
         for id in backend.inventory()? {
             backend.remove(id)?;
@@ -107,10 +106,12 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub fn new(ground: Ground, backend: Choice, clone: CloneMode, durability: Durability) -> Result<Self> {
+    pub fn new(ground: Ground, strategy: Strategy, variant: Variant, durability: Durability) -> Result<Self> {
         let target = ground.dir("mount")?;
-        let config = Config { backend, clone, durability, ..Config::new(ground.path().join(STORE)) };
-        let store = Mutex::new(Some(registry::open(&config)?));
+        let (backend, options, root) = (Some(strategy), variant.options(), ground.path().join(STORE));
+        let strategies = Strategies::default().with(strategy);
+        let config = Config { backend, options, durability, strategies, ..Config::new(root) };
+        let store = Mutex::new(Some(backends::open(&config)?));
         Ok(Self { store, config, target, ground })
     }
 
@@ -133,7 +134,7 @@ impl Stage {
         let mut held = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let store = match held.take() {
             Some(store) => store,
-            None => registry::open(&self.config)?,
+            None => backends::open(&self.config)?,
         };
         work(held.insert(store))
     }

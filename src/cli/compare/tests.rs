@@ -1,13 +1,16 @@
 //! What is refused, and what is chosen.
 
-use clap::Parser as _;
+use std::ffi::OsString;
 
 use super::*;
-use crate::cli::{Arguments, Command as Parsed};
+use crate::backend::{Strategy, Variant};
+use crate::backends::OVERLAY;
+use crate::cli::Command as Parsed;
 
 fn parse(line: &str) -> Compare {
-    let arguments = Arguments::try_parse_from(["strata", "compare"].into_iter().chain(line.split_whitespace()));
-    match arguments.expect("arguments").command {
+    let words = ["strata", "compare"].into_iter().chain(line.split_whitespace());
+    let arguments: Vec<OsString> = words.map(OsString::from).collect();
+    match crate::cli::parse(&arguments, &Strategies::default()).expect("arguments").command {
         Parsed::Compare(compare) => compare,
         other => panic!("{other:?}"),
     }
@@ -17,8 +20,10 @@ fn parse(line: &str) -> Compare {
 fn too_little_space_is_refused_before_anything_is_made() {
     let compare = parse("--files 1000000 --full");
     // 22 KiB each, and 50 copies of it.
-    let error =
-        compare.check_space(&compare.contenders(false).expect("contenders"), &Image::new(1_000_000, u64::MAX, 1));
+    let error = compare.check_space(
+        &compare.contenders(&Strategies::default(), false).expect("contenders"),
+        &Image::new(1_000_000, u64::MAX, 1),
+    );
     let error = error.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
     assert!(error.to_string().contains("choose fewer --files"), "{error}");
@@ -27,15 +32,29 @@ fn too_little_space_is_refused_before_anything_is_made() {
 #[test]
 fn what_is_named_is_measured_with_its_floor() {
     let names = |line: &str| -> Vec<String> {
-        parse(line).contenders(false).expect("contenders").iter().map(ToString::to_string).collect()
+        parse(line)
+            .contenders(&Strategies::default(), false)
+            .expect("contenders")
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     };
     assert_eq!(names("--strategy overlay --fs xfs"), ["overlay on xfs", "plain directory on xfs"]);
     assert_eq!(names("--strategy btrfs --fs ext4,btrfs").len(), 4);
     assert_eq!(names("--quick").len(), 7);
     assert_eq!(names("").len(), 18);
     assert_eq!(names("--full").len(), 20);
-    let of_a_user = parse("--quick").contenders(true).expect("contenders");
+    let of_a_user = parse("--quick").contenders(&Strategies::default(), true).expect("contenders");
     assert!(of_a_user.len() == 5 && of_a_user.iter().all(|contender| contender.fs == "tmpfs"), "{of_a_user:?}");
+}
+
+#[test]
+fn a_strategy_from_outside_is_measured() {
+    const OTHER: Strategy = Strategy { name: "other", variants: &[VARIANT], ..OVERLAY };
+    const VARIANT: Variant = Variant { name: "other+fast", ..OVERLAY.variants[0] };
+    let table = Strategies::default().with(OTHER);
+    let contenders = parse("--fs tmpfs").contenders(&table, false).expect("contenders");
+    assert!(contenders.iter().any(|contender| contender.to_string() == "other+fast on tmpfs"), "{contenders:?}");
 }
 
 #[test]

@@ -4,13 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::report::{Result as Tried, Word};
+use crate::backend::{Strategy, Variant};
+use crate::backends::{self, Config, Strategies};
 use crate::conformance::suite::Subject;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::scratch::{self, FsType, Scratch};
-use crate::registry::{self, Choice, Config};
 use crate::snapshotter::Snapshotter;
 use crate::store::{Durability, Store};
-use crate::tree::copy::CloneMode;
 
 /// Room on each file system. Only what is written takes memory.
 const SCRATCH_BYTES: u64 = 1 << 30;
@@ -23,41 +23,13 @@ const PREFIX: &str = "strata-conformance/";
 #[cfg(feature = "containerd")]
 const NAMESPACE: &str = "default";
 
-/// What can be judged. "copy" copies every byte; "copy+reflink" shares them with the parent until somebody writes.
-pub(super) const STRATEGIES: [Strategy; 4] = [
-    Strategy { name: "overlay", choice: Choice::Overlay, clone: CloneMode::Auto },
-    Strategy { name: "btrfs", choice: Choice::Btrfs, clone: CloneMode::Auto },
-    Strategy { name: "copy", choice: Choice::Copy, clone: CloneMode::Bytes },
-    Strategy { name: "copy+reflink", choice: Choice::Copy, clone: CloneMode::Reflink },
-];
-
-/// A strategy, and how it copies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Strategy {
-    /// Its name on the command line.
-    pub name: &'static str,
-    choice: Choice,
-    clone: CloneMode,
-}
-
-impl Strategy {
-    /// Why it cannot be on a file system of this type, wherever that is.
-    fn impossible_on(self, fs: FsType) -> Option<&'static str> {
-        match (self.choice, self.clone, fs) {
-            (Choice::Btrfs, _, FsType::Ext4 | FsType::Xfs | FsType::Tmpfs) => Some("subvolumes are btrfs's"),
-            (Choice::Copy, CloneMode::Reflink, FsType::Ext4 | FsType::Tmpfs) => Some("files there cannot share blocks"),
-            _ => None,
-        }
-    }
-}
-
 /// Who is to be judged, and where.
 #[derive(Clone, Debug)]
 pub(super) enum Wanted {
-    /// A strategy on a fresh file system.
-    Fresh { strategy: Strategy, fs: FsType },
-    /// A strategy in a directory.
-    In { strategy: Strategy, dir: PathBuf },
+    /// A variant of a strategy on a fresh file system.
+    Fresh { strategy: Strategy, variant: Variant, fs: FsType },
+    /// A variant of a strategy in a directory.
+    In { strategy: Strategy, variant: Variant, dir: PathBuf },
     /// A snapshotter behind a socket.
     #[cfg(feature = "containerd")]
     Served { socket: PathBuf, name: Option<String> },
@@ -66,8 +38,8 @@ pub(super) enum Wanted {
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fresh { strategy, fs } => write!(f, "{} on {fs}", strategy.name),
-            Self::In { strategy, dir } => write!(f, "{} in {}", strategy.name, dir.display()),
+            Self::Fresh { variant, fs, .. } => write!(f, "{} on {fs}", variant.name),
+            Self::In { variant, dir, .. } => write!(f, "{} in {}", variant.name, dir.display()),
             #[cfg(feature = "containerd")]
             Self::Served { socket, name: Some(name) } => write!(f, "{name} at {}", socket.display()),
             #[cfg(feature = "containerd")]
@@ -80,8 +52,8 @@ impl Wanted {
     /// The names of the strategy and the file system, as far as there are any.
     pub fn names(&self) -> [Option<&'static str>; 2] {
         match self {
-            Self::Fresh { strategy, fs } => [Some(strategy.name), Some(fs.as_str())],
-            Self::In { strategy, .. } => [Some(strategy.name), None],
+            Self::Fresh { variant, fs, .. } => [Some(variant.name), Some(fs.as_str())],
+            Self::In { variant, .. } => [Some(variant.name), None],
             #[cfg(feature = "containerd")]
             Self::Served { .. } => [None, None],
         }
@@ -143,17 +115,17 @@ impl Stage {
         // Mounts of cases are seen by nobody else.
         scratch::private_namespace()?;
         match wanted {
-            Wanted::Fresh { strategy, fs } => {
-                if let Some(why) = strategy.impossible_on(*fs) {
+            Wanted::Fresh { strategy, variant, fs } => {
+                if let Some(why) = variant.impossible_on(fs.as_str()) {
                     return Err(Absent::Impossible(why));
                 }
                 let scratch = Scratch::new(*fs, SCRATCH_BYTES)?;
                 let root = scratch.path().join("store");
-                Ok(Self::Own { store: store(*strategy, durability, &root)?, root, _scratch: Some(scratch) })
+                Ok(Self::Own { store: store(*strategy, *variant, durability, &root)?, root, _scratch: Some(scratch) })
             }
-            Wanted::In { strategy, dir } => {
+            Wanted::In { strategy, variant, dir } => {
                 let root = own_directory(dir)?;
-                let store = store(*strategy, durability, &root).inspect_err(|_| {
+                let store = store(*strategy, *variant, durability, &root).inspect_err(|_| {
                     // Nothing was put into it; if it cannot be removed, an empty directory is left.
                     let _ = std::fs::remove_dir(&root);
                 })?;
@@ -194,9 +166,9 @@ impl Stage {
     }
 }
 
-fn store(strategy: Strategy, durability: Durability, root: &Path) -> Result<Store> {
-    let Strategy { choice: backend, clone, .. } = strategy;
-    registry::open(&Config { backend, clone, durability, ..Config::new(root) })
+fn store(strategy: Strategy, variant: Variant, durability: Durability, root: &Path) -> Result<Store> {
+    let (backend, options, strategies) = (Some(strategy), variant.options(), Strategies::default().with(strategy));
+    backends::open(&Config { backend, options, durability, strategies, ..Config::new(root) })
 }
 
 /// A fresh directory in `dir`.

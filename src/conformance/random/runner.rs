@@ -288,17 +288,17 @@ fn check_commit(runners: &[Runner<'_>], model: &Model, name: &str) -> std::resul
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backends::{self, COPY, Config};
     use crate::conformance::ops::Edit;
     use crate::mount::scratch::FsType;
-    use crate::registry::{self, Choice, Config};
     use crate::tree::Timestamp;
 
     /// The harness notices: an edit that a strategy does not get shows as a disagreement.
     #[test]
     fn a_lost_edit_is_found() {
         let Some(scratch) = crate::testing::scratch(FsType::Tmpfs) else { return };
-        let config = Config { backend: Choice::Copy, ..Config::new(scratch.path().join("store")) };
-        let store = registry::open(&config).expect("a store");
+        let config = Config { backend: Some(COPY), ..Config::new(scratch.path().join("store")) };
+        let store = backends::open(&config).expect("a store");
         let mut runner = Runner::new("copy", &store, "p/");
         let mut model = Model::default();
         let time = Timestamp { seconds: 7, nanos: 0 };

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::backends::{self, COPY, Config};
 use crate::changeset::Change;
 use crate::error::ErrorKind;
-use crate::registry::{self, Choice, Config};
 use crate::snapshotter::Labels;
 use crate::testing;
 use crate::tree::{Dir, Timestamp};
@@ -16,8 +16,8 @@ const EARLY: Timestamp = Timestamp { seconds: 1_000, nanos: 7 };
 
 /// A store with `top`, an active snapshot with a late file and an early one in a late directory, on `base`.
 fn store(dir: &Path) -> Option<Store> {
-    let config = Config { backend: Choice::Copy, ..Config::new(dir.join("store")) };
-    let store = testing::gate("copy", registry::open(&config))?;
+    let config = Config { backend: Some(COPY), ..Config::new(dir.join("store")) };
+    let store = testing::gate("copy", backends::open(&config))?;
     let none = Labels::new();
     store.prepare("making", "", &none).expect("prepare");
     store.commit("base", "making", &none).expect("commit");

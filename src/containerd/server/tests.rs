@@ -6,14 +6,14 @@ use tokio::runtime::Builder;
 use tonic::Code;
 
 use super::*;
-use crate::registry::{self, Choice, Config};
+use crate::backends::{self, COPY, Config};
 use crate::snapshotter::Labels;
 use crate::testing;
 
 /// A store in `dir` with `base`, `other` (committed) and `active` and `view` on `base`, served.
 fn service(dir: &std::path::Path) -> Option<Service> {
-    let config = Config { backend: Choice::Copy, ..Config::new(dir.join("store")) };
-    let store = testing::gate("copy", registry::open(&config))?;
+    let config = Config { backend: Some(COPY), ..Config::new(dir.join("store")) };
+    let store = testing::gate("copy", backends::open(&config))?;
     let none = Labels::new();
     for name in ["base", "other"] {
         store.prepare("making", "", &none).expect("prepare");

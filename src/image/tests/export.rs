@@ -35,7 +35,7 @@ fn every_form_comes_back_as_the_same_image() {
             assert_eq!(written(&store, form, &path, &options).is_ok(), form != "oci");
             let root = fixture.scratch.path().join(format!("store-{form}-{compression:?}"));
             let config = Config { root, ..Config::new(fixture.path()) };
-            let other = registry::open(&Config { backend: Choice::Copy, ..config }).expect("store");
+            let other = backends::open(&Config { backend: Some(COPY), ..config }).expect("store");
             let again = run(&other, &source(Place::Path(path))).expect("import again");
             assert_eq!((again.name.as_str(), again.id, again.unpacked), ("app:1", imported.id, 3), "{form}");
             check(&other, &again);

@@ -8,14 +8,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
+pub(super) use crate::backends::{self, COPY, Config};
 use crate::error::Result;
 use crate::image::*;
 use crate::mount::scratch::{FsType, Scratch};
-pub(super) use crate::registry::{self, Choice, Config};
 use crate::snapshotter::{Kind, Snapshotter};
-use crate::store::{Durability, LOCAL, LayerOptions, Store};
+use crate::store::{Durability, LayerOptions, Store};
 use crate::testing;
-use crate::tree::copy::CloneMode;
 
 /// The files of a layout.
 pub(super) type Content = BTreeMap<String, Vec<u8>>;
@@ -176,13 +175,11 @@ impl Fixture {
 
     pub(super) fn store(&self) -> Store {
         let config = Config {
-            root: self.scratch.path().join("store"),
-            backend: Choice::Copy,
-            clone: CloneMode::default(),
+            backend: Some(COPY),
             durability: Durability::None,
-            owner: LOCAL.into(),
+            ..Config::new(self.scratch.path().join("store"))
         };
-        registry::open(&config).expect("store")
+        backends::open(&config).expect("store")
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -149,7 +149,7 @@ impl Made<'_> {
     fn on_disk(&self, stack: &[Id]) -> Result<Candidates> {
         let &[id, parent, ..] = stack else { return Ok(Candidates::All) };
         Ok(match self.store.backend.candidates(id, parent)? {
-            Candidates::Manifest(_) => Candidates::All,
+            Candidates::Hint(hint) if !hint.selects_damaged_files() => Candidates::All,
             candidates => candidates,
         })
     }

@@ -50,14 +50,11 @@ fn a_damaged_database_is_refused() {
 fn a_root_with_something_else_in_it_is_refused_and_left_alone() {
     let place = Place::new();
     fs::write(place.root().join("letter"), "").expect("write");
-    let config = crate::registry::Config {
-        root: place.root().to_owned(),
-        backend: crate::registry::Choice::Overlay,
-        clone: crate::tree::copy::CloneMode::Auto,
-        durability: Durability::Commit,
-        owner: LOCAL.to_owned(),
+    let config = crate::backends::Config {
+        backend: Some(crate::backends::OVERLAY),
+        ..crate::backends::Config::new(place.root())
     };
-    let error = crate::registry::open(&config).expect_err("not empty");
+    let error = crate::backends::open(&config).expect_err("not empty");
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     assert!(error.to_string().contains("letter"), "{error}");
     assert_eq!(fs::read_dir(place.root()).expect("list").count(), 1, "something was left in it");

@@ -23,6 +23,7 @@
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
 
 mod aside;
+mod generation;
 mod nested;
 pub mod raw;
 mod usage;
@@ -34,8 +35,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FlockOperation, Mode};
 use rustix::io::Errno;
 
-use super::{Backend, Capabilities, Chain, Usage};
-use crate::changeset::candidates::Generation;
+use self::generation::Generation;
+use super::{Backend, Capabilities, Chain, Strategy, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
@@ -72,6 +73,22 @@ impl Beside {
         format!("{id}{}", self.suffix()).into()
     }
 }
+
+/// Entry of the table of strategies.
+pub const STRATEGY: Strategy = Strategy {
+    name: "btrfs",
+    summary: "btrfs: a snapshot is a subvolume, made and sealed by the file system in constant time",
+    open: |root, _| Ok(Box::new(Btrfs::new(root)?)),
+    options: &[],
+    variants: &[Variant {
+        name: "btrfs",
+        options: &[],
+        file_systems: &["btrfs"],
+        usual_file_systems: &["btrfs"],
+        why_not_others: "subvolumes are btrfs's",
+        copies_all_bytes: false,
+    }],
+};
 
 /// Snapshots as subvolumes of one btrfs.
 #[derive(Debug)]
@@ -190,7 +207,7 @@ impl Btrfs {
 impl Backend for Btrfs {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            name: "btrfs",
+            name: STRATEGY.name,
             seals_to_fresh_id: true,
             seal_is_durable: true,
             create_needs_sync: false,
@@ -282,7 +299,7 @@ impl Backend for Btrfs {
         let base = self.open(parent)?;
         let (dir, now) = self.at_rest(id, self.open(id)?)?;
         let hold = now.map(|now| Box::new(now) as Box<_>);
-        Ok(Candidates::Generation(Generation::new(dir, base, hold)?))
+        Ok(Candidates::Hint(Box::new(Generation::new(dir, base, hold)?)))
     }
 }
 

@@ -25,13 +25,13 @@ use std::path::PathBuf;
 
 use rustix::io::Errno;
 
-use super::Selection;
+use crate::changeset::selection::{Hint, LinkSearch, Selection};
 use crate::error::{Context, Result};
 use crate::sys::btrfs::{self as sys, Key, Search};
 use crate::tree::Dir;
 
 /// A snapshot and its parent, to be searched.
-pub struct Generation {
+pub(super) struct Generation {
     /// The root of a read-only snapshot: of others, a part may be in memory only.
     new: Tree,
     /// The root of its parent.
@@ -66,27 +66,11 @@ impl Generation {
     ///
     /// # Errors
     /// What the kernel reports for either.
-    pub fn new(new: Dir, base: Dir, hold: Option<Box<dyn Any>>) -> Result<Self> {
+    pub(super) fn new(new: Dir, base: Dir, hold: Option<Box<dyn Any>>) -> Result<Self> {
         let number = |root: &Dir| sys::subvolume(root.as_fd()).at("get the number of", root.shown());
         let (id, parent) = (number(&new)?.id, number(&base)?);
         let (new, base) = (Tree { root: new, id }, Tree { root: base, id: parent.id });
         Ok(Self { new, base, since: parent.made_in, paths: RefCell::default(), _hold: hold })
-    }
-
-    pub(super) fn select(&self) -> Result<Selection<'_>> {
-        let mut selection = Selection::nothing();
-        for (ino, inode) in self.new.changed(self.since)? {
-            if inode.made_in > self.since {
-                continue;
-            }
-            for path in self.paths_of(ino)? {
-                selection.add(&path);
-            }
-            if inode.is_dir {
-                self.names(ino, &mut selection)?;
-            }
-        }
-        Ok(selection.with_searched_links(self))
     }
 
     /// Adds the names that stand for something else in the directory `ino` than they did.
@@ -101,18 +85,6 @@ impl Generation {
         }
         before.into_keys().for_each(|gone| selection.add(&path.join(gone)));
         Ok(())
-    }
-
-    /// All paths of the inode `ino`; none of the root, which is called `..` in itself.
-    pub(super) fn paths_of(&self, ino: u64) -> Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        if ino == sys::ROOT_INODE {
-            return Ok(paths);
-        }
-        for (dir, name) in self.new.references(ino)? {
-            paths.extend(self.path_of(dir)?.map(|dir| dir.join(name)));
-        }
-        Ok(paths)
     }
 
     /// The path of the directory `ino`, if it has one.
@@ -131,6 +103,46 @@ impl Generation {
             known.insert(below, path.clone());
         }
         Ok(Some(path))
+    }
+}
+
+impl Hint for Generation {
+    fn name(&self) -> &'static str {
+        "generation"
+    }
+
+    fn select(&self, _new: &Dir) -> Result<Selection<'_>> {
+        let mut selection = Selection::nothing();
+        for (ino, inode) in self.new.changed(self.since)? {
+            if inode.made_in > self.since {
+                continue;
+            }
+            for path in self.paths_of(ino)? {
+                selection.add(&path);
+            }
+            if inode.is_dir {
+                self.names(ino, &mut selection)?;
+            }
+        }
+        Ok(selection.with_searched_links(self))
+    }
+
+    fn selects_damaged_files(&self) -> bool {
+        true
+    }
+}
+
+impl LinkSearch for Generation {
+    fn paths_of(&self, ino: u64) -> Result<Vec<PathBuf>> {
+        let mut paths = Vec::new();
+        // The root directory is called `..` in itself.
+        if ino == sys::ROOT_INODE {
+            return Ok(paths);
+        }
+        for (dir, name) in self.new.references(ino)? {
+            paths.extend(self.path_of(dir)?.map(|dir| dir.join(name)));
+        }
+        Ok(paths)
     }
 }
 

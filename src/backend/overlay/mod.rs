@@ -22,11 +22,14 @@
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`.
 
+mod upper;
+
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use self::upper::UpperHint;
 use super::shelf::{SNAPSHOTS, Shelf};
-use super::{Backend, Capabilities, Chain, Survey, Usage};
+use super::{Backend, Capabilities, Chain, Strategy, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
@@ -44,6 +47,22 @@ const USER_MARK: &str = "userxattr";
 
 /// Bytes that a path in an option string of overlayfs cannot have, as containerd and others split it.
 const UNPRINTABLE: &[u8] = b",:\\\n";
+
+/// Entry of the table of strategies.
+pub const STRATEGY: Strategy = Strategy {
+    name: "overlay",
+    summary: "overlayfs: a layer is the upper directory in which the kernel collects what was written",
+    open: |root, _| Ok(Box::new(Overlay::new(root)?)),
+    options: &[],
+    variants: &[Variant {
+        name: "overlay",
+        options: &[],
+        file_systems: &[],
+        usual_file_systems: &["ext4", "xfs", "btrfs", "tmpfs"],
+        why_not_others: "",
+        copies_all_bytes: false,
+    }],
+};
 
 /// Snapshots as the upper directories of overlay mounts.
 #[derive(Debug)]
@@ -129,7 +148,7 @@ fn check_root(root: &Path) -> Result<()> {
 impl Backend for Overlay {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            name: "overlay",
+            name: STRATEGY.name,
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: false,
@@ -212,7 +231,7 @@ impl Backend for Overlay {
     }
 
     fn candidates(&self, id: Id, _parent: Id) -> Result<Candidates> {
-        Ok(self.layer(id).map_or(Candidates::All, Candidates::Upper))
+        Ok(self.layer(id).map_or(Candidates::All, |upper| Candidates::Hint(Box::new(UpperHint(upper)))))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! s/<id>/fs         the tree: a layer as soon as the snapshot is committed
-//! s/<id>/manifest   what the copy was when it was made: see [`crate::changeset::candidates::manifest`]
+//! s/<id>/manifest   what the copy was when it was made: see `manifest.rs`
 //! s/<id>.new/       the same, not finished
 //! ```
 //!
@@ -13,6 +13,8 @@
 //!   for what was synced before ([`Capabilities::create_needs_sync`]).
 //! - Nothing moves when a snapshot is sealed.
 
+mod manifest;
+
 use std::collections::HashMap;
 use std::fs;
 use std::io::{self, Read as _, Write as _};
@@ -22,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use rustix::time::ClockId;
 
+use self::manifest::{BootId, Manifest};
 use super::shelf::Shelf;
-use super::{Backend, Capabilities, Chain, Survey, Usage};
-use crate::changeset::candidates::manifest::{BootId, Manifest};
+use super::{Backend, Capabilities, Chain, Strategy, StrategyOption, StrategyOptions, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, Result};
 use crate::id::Id;
@@ -43,6 +45,49 @@ const USAGE_KEPT: Duration = Duration::from_secs(60);
 
 /// Where the kernel says which boot this is.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The option for how the bytes of files are copied: the names of [`CloneMode`].
+pub const CLONE: StrategyOption = StrategyOption {
+    name: "clone",
+    help: "How the copy backend copies file contents",
+    values: &["auto", "reflink", "bytes"],
+};
+
+/// Entry of the table of strategies.
+pub const STRATEGY: Strategy = Strategy {
+    name: "copy",
+    summary: "naive copy: a snapshot is a full copy of its parent, of which the file system may share the bytes",
+    open: |root, options| Ok(Box::new(Copy::new(root, options.get(&CLONE)?.parse()?)?)),
+    options: &[CLONE],
+    variants: &[BYTES, REFLINK],
+};
+
+/// Copies of every byte.
+const BYTES: Variant = Variant {
+    name: "copy",
+    options: &[(CLONE.name, "bytes")],
+    file_systems: &[],
+    usual_file_systems: &["ext4", "tmpfs"],
+    why_not_others: "",
+    copies_all_bytes: true,
+};
+
+/// Copies that share blocks with their parent until somebody writes to them.
+const REFLINK: Variant = Variant {
+    name: "copy+reflink",
+    options: &[(CLONE.name, "reflink")],
+    file_systems: &["xfs", "btrfs"],
+    usual_file_systems: &["xfs", "btrfs"],
+    why_not_others: "files there cannot share blocks",
+    copies_all_bytes: false,
+};
+
+impl From<CloneMode> for StrategyOptions {
+    /// Returns the options with [`CLONE`] set to `mode`.
+    fn from(mode: CloneMode) -> Self {
+        Self::default().with(CLONE.name, &mode.to_string())
+    }
+}
 
 /// Snapshots as full copies.
 #[derive(Debug)]
@@ -138,7 +183,7 @@ fn boot_id() -> Result<BootId> {
 impl Backend for Copy {
     fn capabilities(&self) -> Capabilities {
         Capabilities {
-            name: "copy",
+            name: STRATEGY.name,
             seals_to_fresh_id: false,
             seal_is_durable: false,
             create_needs_sync: true,
@@ -211,7 +256,7 @@ impl Backend for Copy {
                 tracing::debug!(%id, %parent, why = why.chain(), "changes are looked for everywhere: no manifest");
                 Candidates::All
             },
-            Candidates::Manifest,
+            |manifest| Candidates::Hint(Box::new(manifest)),
         ))
     }
 }

@@ -17,7 +17,7 @@ use std::ffi::CStr;
 
 use rustix::io::Errno;
 
-use super::Selection;
+use crate::changeset::selection::{Hint, Selection};
 use crate::changeset::{Layer, WHITEOUT_NAME_MAX};
 use crate::error::Result;
 use crate::tree::walk::{Entry, Walk};
@@ -27,8 +27,25 @@ use crate::tree::{Device, Dir, FileType, Stat};
 /// looks at more, never at less.
 const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
-/// What the upper `layer` names.
-pub(super) fn select(layer: &Layer) -> Result<Selection<'static>> {
+/// The upper directory of a snapshot.
+#[derive(Debug)]
+pub(super) struct UpperHint(pub(super) Layer);
+
+impl Hint for UpperHint {
+    fn name(&self) -> &'static str {
+        "upper"
+    }
+
+    fn select(&self, _new: &Dir) -> Result<Selection<'_>> {
+        select(&self.0)
+    }
+
+    fn selects_damaged_files(&self) -> bool {
+        true
+    }
+}
+
+fn select(layer: &Layer) -> Result<Selection<'static>> {
     let mut selection = Selection::nothing();
     let mut walk = Walk::new(&Dir::open(&layer.dir)?)?;
     while let Some(entry) = walk.next_entry()? {

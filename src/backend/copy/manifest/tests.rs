@@ -99,7 +99,7 @@ fn a_clock_that_stepped_back_and_a_change_within_a_tick_are_seen() {
     };
     let names = |manifest: &Manifest| {
         let selection = manifest.select(&root).unwrap();
-        selection.list(selection.root()).unwrap().map(|(name, _)| name.to_owned()).collect::<Vec<_>>()
+        ["a", "b"].into_iter().filter(|name| selection.selects(Path::new(name))).collect::<Vec<_>>()
     };
     let tomorrow = Timestamp { seconds: stamp("a").ctime.seconds + 86_400, nanos: 0 };
     let before = record(tomorrow);
@@ -107,5 +107,5 @@ fn a_clock_that_stepped_back_and_a_change_within_a_tick_are_seen() {
     root.set_mode("a", 0o640).unwrap();
     assert_eq!(names(&before), ["a"], "changed when the clock was behind");
     let within = record(stamp("a").ctime);
-    assert!(names(&within).contains(&"a".into()), "changed once more, and nothing tells");
+    assert!(names(&within).contains(&"a"), "changed once more, and nothing tells");
 }

@@ -42,7 +42,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::slice;
 
-use super::Selection;
+use crate::changeset::selection::{Hint, Selection};
 use crate::error::{Error, Result};
 use crate::id::{Digest, Id};
 use crate::tree::copy::{CopiedDir, CopiedEntry, Stamp};
@@ -60,24 +60,24 @@ const DIGEST_BYTES: usize = 32;
 const VARINT_BYTES_MAX: u32 = 10;
 
 /// The boot in which something was done: ctimes are compared within one only.
-pub type BootId = [u8; 16];
+pub(super) type BootId = [u8; 16];
 
 /// What a copy made.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
+pub(super) struct Manifest {
     /// The boot in which it was copied.
-    pub boot: BootId,
+    pub(super) boot: BootId,
     /// Of what it is a copy.
-    pub parent: Id,
+    pub(super) parent: Id,
     /// When the copy was complete, by the clock that file systems take ctimes from.
-    pub complete: Timestamp,
+    pub(super) complete: Timestamp,
     /// Every directory with its entries, in canonical order.
-    pub dirs: Vec<CopiedDir>,
+    pub(super) dirs: Vec<CopiedDir>,
 }
 
 impl Manifest {
     /// The manifest as it lies on disk.
-    pub fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -104,7 +104,7 @@ impl Manifest {
     ///
     /// # Errors
     /// `DataLoss` if they are damaged; `Unsupported` for another version.
-    pub fn decode(bytes: &[u8]) -> Result<Self> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let Some((body, digest)) = bytes.split_last_chunk::<DIGEST_BYTES>() else { return Err(damaged()) };
         let mut input = Input(body);
         if input.array()? != *MAGIC || Digest::of(body).as_bytes() != digest {
@@ -130,20 +130,6 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// What of the copy `root` is not as it was made.
-    pub(super) fn select(&self, root: &Dir) -> Result<Selection<'static>> {
-        let mut reading =
-            Reading { manifest: self, frames: Vec::new(), selection: Selection::nothing(), links: HashMap::new() };
-        let mut walk = Walk::new(root)?;
-        while let Some(entry) = walk.next_entry()? {
-            if !reading.visit(&entry) {
-                walk.skip();
-            }
-        }
-        reading.rise_to(None);
-        Ok(reading.selection.with_known_links(reading.links))
-    }
-
     /// The record of the directory at `path`.
     fn dir(&self, path: &Path) -> Option<&CopiedDir> {
         let found = self.dirs.binary_search_by(|dir| dir.path.as_path().cmp(path));
@@ -158,6 +144,30 @@ impl Manifest {
     /// What the first stamp is told from.
     fn origin(&self) -> Stamp {
         Stamp { ino: 0, ctime: self.complete }
+    }
+}
+
+impl Hint for Manifest {
+    fn name(&self) -> &'static str {
+        "manifest"
+    }
+
+    fn select(&self, new: &Dir) -> Result<Selection<'_>> {
+        let mut reading =
+            Reading { manifest: self, frames: Vec::new(), selection: Selection::nothing(), links: HashMap::new() };
+        let mut walk = Walk::new(new)?;
+        while let Some(entry) = walk.next_entry()? {
+            if !reading.visit(&entry) {
+                walk.skip();
+            }
+        }
+        reading.rise_to(None);
+        Ok(reading.selection.with_known_links(reading.links))
+    }
+
+    /// Damage of the disk changes neither an inode number nor a ctime.
+    fn selects_damaged_files(&self) -> bool {
+        false
     }
 }
 

@@ -11,6 +11,8 @@ SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh ben
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
+# Each is checked without the others.
+FEATURES := build lab cli containerd
 FUZZERS := decode round_trip differential apply
 
 help: ## list these targets
@@ -63,10 +65,13 @@ bench-build: provision ## measure building and running against buildah and podma
 	cargo build --locked --release
 	benches/build.sh $(ROUNDS)
 
-lint: ## check formatting, clippy and the shell scripts
+lint: ## check formatting, clippy with each feature, the documentation and the shell scripts
 	cargo fmt --check
 	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml
 	cargo clippy --locked --all-targets -- -D warnings
+	for features in '' $(FEATURES); do \
+	  cargo clippy --locked --lib --no-default-features --features "$$features" -- -D warnings || exit 1; done
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
 	shellcheck $(SCRIPTS)
 
 ci: ## what CI runs

@@ -5,10 +5,14 @@
 
 pub mod backend;
 pub mod backends;
+#[cfg(feature = "build")]
 pub mod build;
 pub mod changeset;
+#[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "lab")]
 pub mod compare;
+#[cfg(feature = "lab")]
 pub mod conformance;
 pub mod container;
 #[cfg(feature = "containerd")]

@@ -1,7 +1,7 @@
 //! Images from Dockerfiles, and from containers.
 //!
 //! # How a build goes
-//! The Dockerfile is read ([`parse`]) and evaluated ([`plan`]) before anything runs. Then each step that can change
+//! The Dockerfile is read (`parse.rs`) and evaluated (`plan.rs`) before anything runs. Then each step that can change
 //! files gets an active snapshot on top of the last layer: `RUN` a container in it, `COPY` a stream of changes. What it
 //! changed against its parent becomes a layer, a committed snapshot named by its ChainID; what changed nothing makes
 //! none, and the image's history says so. The image is named last, in one durable transaction.

@@ -8,6 +8,7 @@
 //! specification, `descriptor.md` and `layer.md`.
 
 mod gzip;
+mod thread;
 mod write;
 
 pub use write::{Blob, BlobWriter};

@@ -2,7 +2,7 @@
 //! byte for byte.
 //!
 //! # Format 1
-//! One zstd frame with a checksum. In it a line, [`MAGIC`], and records: a byte that says which, then numbers as LEB128
+//! One zstd frame with a checksum. In it a line, `MAGIC`, and records: a byte that says which, then numbers as LEB128
 //! (seven bits a byte, the lowest first, the eighth bit set on all but the last) and bytes.
 //!
 //! | record | fields | meaning |

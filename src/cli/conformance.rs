@@ -217,7 +217,7 @@ impl Judge<'_> {
             Ok(stage) => stage,
             Err(absent) => {
                 self.bar.inc(self.cases.len() as u64);
-                self.note(&mut judged, absent.result(wanted.is_required(self.required)))?;
+                self.note(&mut judged, Tried::absent(absent, wanted.is_required(self.required)))?;
                 return Ok(judged);
             }
         };

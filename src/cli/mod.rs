@@ -1,7 +1,7 @@
 //! The command line, and the only module that prints.
 //!
-//! Arguments are lowered in two steps: clap fills plain structs ([`Arguments`] and one for each command), and
-//! [`Session`] turns the global ones into what commands work with: the store, the output, the logs. A command is a
+//! Arguments are lowered in two steps: clap fills plain structs (`Arguments` and one for each command), and
+//! `Session` turns the global ones into what commands work with: the store, the output, the logs. A command is a
 //! struct of its arguments with a method `run`.
 //!
 //! # What a caller can rely on

@@ -13,7 +13,8 @@ use super::Done;
 use super::names;
 use super::session::Session;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::tree::memory::{Difference, Tree};
+use crate::tree::difference::Difference;
+use crate::tree::memory::Tree;
 use crate::tree::walk::walk;
 use crate::tree::{Dir, FileType, text};
 

@@ -9,7 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::image::Image;
 use super::measure::Timer;
-use super::workload::{self, Base, Needs, Sizes, Workload};
+use super::workload::{self, Base, Floor, Needs, Sizes, Workload};
 use super::{Contestant, Entry, large_file, small_file};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applier;
@@ -20,11 +20,11 @@ use crate::tree::walk::remove_all;
 
 /// Plain directories with what the bases of workloads hold.
 pub struct Plain<'a> {
-    pub(super) entry: Entry<'a>,
+    entry: Entry<'a>,
     dir: PathBuf,
     target: PathBuf,
-    pub(super) image: &'a Image,
-    pub(super) sizes: Sizes,
+    image: &'a Image,
+    sizes: Sizes,
 }
 
 impl<'a> Plain<'a> {
@@ -39,10 +39,6 @@ impl<'a> Plain<'a> {
         Ok(floor)
     }
 
-    pub(super) fn open(&self, base: Base) -> Result<Dir> {
-        Dir::open(self.dir.join(base.name()))
-    }
-
     fn fill(&self, base: Base, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {
         self.write(base.name(), produce)
     }
@@ -55,9 +51,31 @@ impl<'a> Plain<'a> {
         produce(&mut applier)?;
         applier.finish().map(drop)
     }
+}
 
-    /// Writes the image and waits until it is on disk, as a snapshotter does.
-    pub(super) fn unpack(&self, timer: &mut Timer) -> Result<()> {
+fn sync(dir: &Path) -> Result<()> {
+    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
+    rustix::fs::syncfs(opened).at("sync the file system of", dir)
+}
+
+impl Floor for Plain<'_> {
+    fn chill(&self) -> Result<()> {
+        self.entry.chill()
+    }
+
+    fn image(&self) -> &Image {
+        self.image
+    }
+
+    fn sizes(&self) -> Sizes {
+        self.sizes
+    }
+
+    fn open(&self, base: Base) -> Result<Dir> {
+        Dir::open(self.dir.join(base.name()))
+    }
+
+    fn unpack(&self, timer: &mut Timer) -> Result<()> {
         let name = "unpacked";
         timer.tare()?;
         timer.time("unpack", || {
@@ -68,8 +86,7 @@ impl<'a> Plain<'a> {
         remove_all(&Dir::open(&self.dir)?, name)
     }
 
-    /// What of a container's life there is without snapshots: a mount, and writing.
-    pub(super) fn bind(&self, round: u64, timer: &mut Timer) -> Result<()> {
+    fn bind(&self, round: u64, timer: &mut Timer) -> Result<()> {
         let mount = Mount::Bind { source: self.dir.join(Base::Image.name()), access: Access::ReadWrite };
         timer.tare()?;
         let mounted = timer.time("mount", || Mounted::new(&[mount], &self.target))?;
@@ -79,11 +96,6 @@ impl<'a> Plain<'a> {
         let unmounted = timer.time("unmount", || mounted.unmount());
         cleared.and(unmounted)
     }
-}
-
-fn sync(dir: &Path) -> Result<()> {
-    let opened = rustix::fs::open(dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
-    rustix::fs::syncfs(opened).at("sync the file system of", dir)
 }
 
 impl Contestant for Plain<'_> {

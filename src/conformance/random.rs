@@ -58,7 +58,7 @@ pub fn print(script: &[Op]) -> String {
     })
 }
 
-/// What [`print`] printed; empty lines and those that begin with `#` mean nothing.
+/// What [`print()`] printed; empty lines and those that begin with `#` mean nothing.
 ///
 /// # Errors
 /// `InvalidArgument` that names the line.

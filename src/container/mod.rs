@@ -9,7 +9,7 @@
 //! # What a container sees of the machine
 //! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and
 //! the volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they
-//! are never part of a layer ([`mountpoints`]). Whoever keeps the snapshot is told of them before, for the case of a
+//! are never part of a layer (`mountpoints.rs`). Whoever keeps the snapshot is told of them before, for the case of a
 //! crash.
 //!
 //! # References

@@ -67,7 +67,7 @@ pub struct Options {
 }
 
 /// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
-/// called. Then it takes no new calls, and those under way have [`GRACE`] to end, or until the second signal; what is
+/// called. Then it takes no new calls, and those under way have `GRACE` to end, or until the second signal; what is
 /// still at work then ends with the process, as by a crash, and the next start clears up behind it.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //!
 //! Invariant: a call that fails leaves nothing mounted.
 
+mod description;
 mod explain;
 mod legacy;
 mod options;
@@ -23,8 +24,8 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use self::description::Overlay;
 use self::options::{Attributes, Plan};
-use self::overlay::Overlay;
 pub(super) use self::overlay::layers_one_by_one;
 use super::{Access, Mount, Upper};
 use crate::error::{Context, Error, Result};

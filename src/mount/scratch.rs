@@ -8,7 +8,7 @@
 //! everything, the loop device was told to let go with its last user, and the anonymous file has no name.
 //!
 //! # Where it is mounted
-//! A private namespace starts with a small tmpfs over the first *empty* directory of [`BASES`], which hides nothing,
+//! A private namespace starts with a small tmpfs over the first *empty* directory of `BASES`, which hides nothing,
 //! and every scratch has a directory of its own in it, numbered in the process. Other threads of the process and
 //! other processes go on seeing the empty directory.
 //!

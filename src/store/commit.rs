@@ -24,7 +24,7 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Durable, named by a user, of unknown digest: what [`Snapshotter::commit`] does.
+    /// Durable, named by a user, of unknown digest: what [`crate::Snapshotter::commit`] does.
     pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
 }
 
@@ -60,10 +60,10 @@ fn layer_by_name(applied: DiffId, name: &str, parent: Option<&str>) -> Option<Di
 }
 
 impl Store {
-    /// Commits as [`Snapshotter::commit`] does, with what an importer or builder knows besides.
+    /// Commits as [`crate::Snapshotter::commit`] does, with what an importer or builder knows besides.
     ///
     /// # Errors
-    /// As [`Snapshotter::commit`].
+    /// As [`crate::Snapshotter::commit`].
     pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, terms: Terms) -> Result<()> {
         check_key(name)?;
         check_key(key)?;

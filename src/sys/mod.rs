@@ -4,6 +4,7 @@
 //! is said by the callers, which know the path and the operation.
 
 pub(crate) mod btrfs;
+#[cfg(feature = "lab")]
 pub(crate) mod memory;
 pub(crate) mod mount;
 pub(crate) mod process;

@@ -5,7 +5,6 @@
 //! a link count. Two trees are equal if their texts are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::ops::Bound;
@@ -17,7 +16,6 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::dir::stat_of;
-use super::text::{COLUMNS, columns, print_path};
 use super::walk::{Entry, walk};
 use super::{Dir, FileType, MODE_MASK, Meta, Node, Stat};
 use crate::error::{Context, Error, ErrorKind, Result};
@@ -258,28 +256,6 @@ impl Tree {
             _ => Err(absent(parent)),
         }
     }
-
-    /// What tells this tree from `other`, in canonical order; nothing if they are equal.
-    pub fn differences(&self, other: &Self) -> Vec<Difference> {
-        let mut all = Vec::new();
-        let paths: BTreeSet<&PathBuf> = self.names.keys().chain(other.names.keys()).collect();
-        for path in paths {
-            match (self.get(path), other.get(path)) {
-                (Some(left), Some(right)) => compare(left, right, &mut all),
-                (left, right) => {
-                    let shown =
-                        |side: Option<Named<'_>>| side.map(|named| named.inode.meta.node.file_type().to_string());
-                    all.push(Difference {
-                        path: path.clone(),
-                        aspect: "entry",
-                        left: shown(left),
-                        right: shown(right),
-                    });
-                }
-            }
-        }
-        all
-    }
 }
 
 fn absent(path: &Path) -> Error {
@@ -346,48 +322,6 @@ fn digest(file: &mut File, buffer: &mut [u8]) -> io::Result<(Digest, u64)> {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// One thing in which two trees differ.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// Where.
-    pub path: PathBuf,
-    /// In what: one of [`COLUMNS`], or `entry` if only one tree has it.
-    pub aspect: &'static str,
-    /// What the first tree says.
-    pub left: Option<String>,
-    /// What the second tree says.
-    pub right: Option<String>,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let path = print_path(&self.path);
-        let Self { aspect, .. } = self;
-        match (&self.left, &self.right) {
-            (Some(left), None) => write!(f, "{path}: {aspect}: {left}, only in the first"),
-            (None, Some(right)) => write!(f, "{path}: {aspect}: {right}, only in the second"),
-            (Some(left), Some(right)) => write!(f, "{path}: {aspect}: {left} in the first, {right} in the second"),
-            (None, None) => write!(f, "{path}: {aspect}"),
-        }
-    }
-}
-
-/// Everything that differs between two inodes of one path: once for an inode that has the same names in both.
-fn compare(left: Named<'_>, right: Named<'_>, all: &mut Vec<Difference>) {
-    if !left.is_first() && !right.is_first() {
-        return;
-    }
-    for (aspect, (left_says, right_says)) in COLUMNS.iter().zip(columns(&left).into_iter().zip(columns(&right))) {
-        if left_says != right_says {
-            let path = left.path.to_path_buf();
-            all.push(Difference { path, aspect, left: Some(left_says), right: Some(right_says) });
-            if *aspect == "type" {
-                return;
-            }
         }
     }
 }

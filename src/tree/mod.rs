@@ -7,6 +7,7 @@
 //! that stands in a tree.
 
 pub mod copy;
+pub mod difference;
 mod dir;
 pub mod memory;
 #[cfg(test)]
@@ -14,6 +15,7 @@ pub(crate) mod sample;
 pub mod text;
 pub mod walk;
 
+#[cfg(feature = "lab")]
 pub(crate) use dir::NOT_MAPPED;
 pub use dir::{Dir, Name};
 

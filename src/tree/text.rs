@@ -19,7 +19,7 @@
 //!
 //! Bytes other than printable ASCII, the space, `\` and `,` (in attribute names also `=`) stand as `\xHH`, and a name
 //! that is just `-` as `\x2d`. So any bytes go in and the same bytes come out: `parse(print(t)) == t`, and [`parse`]
-//! accepts nothing that [`print`] does not print.
+//! accepts nothing that [`print()`] does not print.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -55,7 +55,7 @@ pub fn digest(tree: &Tree) -> Digest {
     Digest::of(print(tree).as_bytes())
 }
 
-/// The tree that [`print`] printed as `text`.
+/// The tree that [`print()`] printed as `text`.
 ///
 /// # Errors
 /// `InvalidArgument` that names the line and what is wrong with it, be it only its spelling or its place.

@@ -1,6 +1,6 @@
 //! Walking a tree by descriptors: in canonical order, to remove it, to make it durable, to measure it.
 //!
-//! Invariants: nothing is followed; at most [`OPEN_MAX`] directories are open at once however deep the tree is, and
+//! Invariants: nothing is followed; at most `OPEN_MAX` directories are open at once however deep the tree is, and
 //! nothing recurses. A directory that was closed on the way down is reached again through `..` and must be the same
 //! inode, so that a tree that is moved meanwhile leads nowhere else.
 

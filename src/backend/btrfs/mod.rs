@@ -11,11 +11,11 @@
 //! # Subvolumes inside a snapshot
 //! Who may write in an active snapshot may make subvolumes in it. A snapshot of it has empty placeholders in their
 //! stead, which are not quite directories; so sealing makes plain directories of empty ones and refuses others, and
-//! removal destroys them first. See [`nested`].
+//! removal destroys them first. See `nested.rs`.
 //!
 //! # What a crash leaves
 //! Beside `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, which was looked at, and `<id>.gone`, in
-//! which it was being destroyed (see [`aside`]): they are listed by [`Backend::inventory`] under their id and go with
+//! which it was being destroyed (see `aside.rs`): they are listed by [`Backend::inventory`] under their id and go with
 //! it. `s/<id>` itself is complete if it is there, but for the attributes of an empty one, which [`Backend::mend`]
 //! gives it again after a power cut.
 //!
@@ -274,7 +274,7 @@ impl Backend for Btrfs {
         aside::remove(&self.snapshots, id)
     }
 
-    /// Exact at the moment of the call, in time proportional to what changed. See [`usage`] for what is counted. For an
+    /// Exact at the moment of the call, in time proportional to what changed. See `usage.rs` for what is counted. For an
     /// active snapshot a read-only one is made and destroyed, which flushes its data and commits a transaction.
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
         let since = self.origin(parents)?;

@@ -224,7 +224,7 @@ impl Backend for Copy {
     }
 
     /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of
-    /// one of those that share them frees depends on the others. An answer is kept for [`USAGE_KEPT`], for whoever
+    /// one of those that share them frees depends on the others. An answer is kept for `USAGE_KEPT`, for whoever
     /// watches many snapshots would walk all of them all the time.
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
         if let Some((_, usage)) = self.kept().get(&id) {

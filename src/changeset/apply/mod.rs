@@ -8,7 +8,7 @@
 //!
 //! # What is remembered
 //! Removals apply to what lay below before this layer, in whatever order the stream gives them. So the paths of the
-//! layer are remembered as hashes ([`ledger`]), 16 bytes each, unless all in their directory is the layer's;
+//! layer are remembered as hashes (`ledger.rs`), 16 bytes each, unless all in their directory is the layer's;
 //! directories that were touched, by path, with what they get at the end, or before that if they are many: who is
 //! touched after that is as one of the lower tree, with what it got; and links to entries that are still to come.
 //!

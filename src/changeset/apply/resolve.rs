@@ -14,7 +14,7 @@ use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
-use crate::tree::{Dir, FileType, Stat, Timestamp};
+use crate::tree::{Dir, FileType, Timestamp};
 
 /// How many links one path may lead through: the kernel's own limit.
 const LINKS_MAX: u32 = 40;
@@ -151,7 +151,8 @@ impl Resolver {
     ///
     /// # Errors
     /// As [`Self::find`].
-    pub(crate) fn locate(&mut self, path: &Path) -> Result<Option<(Arc<Parent>, OsString, Stat)>> {
+    #[cfg(feature = "build")]
+    pub(crate) fn locate(&mut self, path: &Path) -> Result<Option<(Arc<Parent>, OsString, crate::tree::Stat)>> {
         let mut path = path.to_owned();
         for _ in 0..=LINKS_MAX {
             let (above, name) =

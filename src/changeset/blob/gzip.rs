@@ -46,7 +46,7 @@ impl Members {
         let todo = Arc::new(Mutex::new(todo));
         for _ in 0..threads {
             let todo = Arc::clone(&todo);
-            super::write::start("gzip", move || work(&todo))?;
+            super::thread::start("gzip", move || work(&todo))?;
         }
         Ok(Self { jobs, owed: VecDeque::new(), owed_max: AHEAD_MAX * threads })
     }

@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::Compression;
 use super::gzip::Members;
+use super::thread::start;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
 
@@ -174,11 +175,6 @@ impl Hashing {
 
 fn ended() -> Error {
     Error::new(ErrorKind::Io, "the thread that digests ended early")
-}
-
-/// Starts a thread for a blob.
-pub(super) fn start<T: Send + 'static>(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<JoinHandle<T>> {
-    thread::Builder::new().name(name.to_owned()).spawn(work).at("start a thread", name)
 }
 
 /// A writer that digests and counts what passes.

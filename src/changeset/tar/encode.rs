@@ -39,8 +39,9 @@ use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::decode::{DEVICE_MAJOR_MAX, DEVICE_MINOR_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX};
+use super::decode::{DEVICE_MAJOR_MAX, DEVICE_MINOR_MAX};
 use super::header::{BLOCK_BYTES, ID_MAX, NAME_BYTES, PREFIX_BYTES, Ustar, WIDE_MAX};
+use super::limits::{PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX};
 use super::names::{NAME_BYTES_MAX, OPAQUE_NAME, WHITEOUT_PREFIX, is_reserved};
 use super::pax::{format_time, push_record, push_xattr};
 use crate::changeset::{Change, Sink};

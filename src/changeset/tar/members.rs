@@ -6,8 +6,9 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
 
-use super::decode::{Ahead, Limits};
+use super::decode::Ahead;
 use super::header::{BLOCK_BYTES, Block, Header, Kind};
+use super::limits::Limits;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// How many members an archive may have, so that the index of a hostile one stays small: an image has few hundred.

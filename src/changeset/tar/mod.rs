@@ -10,6 +10,7 @@ mod blocks;
 mod decode;
 mod encode;
 mod header;
+mod limits;
 mod members;
 mod names;
 mod pax;
@@ -17,9 +18,10 @@ mod sparse;
 #[cfg(test)]
 mod tests;
 
-pub use decode::{
-    Decoded, ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
-    TRAILING_BYTES_MAX, XATTR_BYTES_MAX, decode,
-};
+pub use decode::{Decoded, decode};
 pub use encode::{Describe, Encoder, MtimePrecision};
+pub use limits::{
+    ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
+    TRAILING_BYTES_MAX, XATTR_BYTES_MAX,
+};
 pub use members::{Content, Member, members};

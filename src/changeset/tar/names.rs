@@ -10,7 +10,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
-use super::decode::Limits;
+use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
 /// What the name of every whiteout begins with.

@@ -10,7 +10,7 @@
 //! "Storing Sparse Files".
 
 use super::base64;
-use super::decode::Limits;
+use super::limits::Limits;
 use crate::changeset::Segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Timestamp, Xattrs};

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use crate::backend::{Strategy, StrategyOptions, Usage, Variant};
-use crate::backends::{self, BTRFS, Config, Strategies};
+use crate::backend::{Strategy, Usage, Variant};
+use crate::backends::{self, Config, Strategies};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
 use crate::compare::cost::Place;
@@ -82,15 +82,6 @@ impl Drop for Ground {
 }
 
 fn clear(dir: &Path) -> Result<()> {
-    let store = dir.join(STORE);
-    // Subvolumes cannot be unlinked.
-    if store.exists()
-        && let Ok(backend) = (BTRFS.open)(&store, &StrategyOptions::default())
-    {
-        for id in backend.inventory()? {
-            backend.remove(id)?;
-        }
-    }
     let above = Dir::open(dir.parent().unwrap_or(Path::new("/")))?;
     walk::remove_all(&above, dir.file_name().unwrap_or_default())
 }
@@ -138,6 +129,23 @@ impl Stage {
         };
         work(held.insert(store))
     }
+}
+
+impl Drop for Stage {
+    /// Empties a store in a directory of the user's. Only the store's strategy can: subvolumes cannot be unlinked.
+    fn drop(&mut self) {
+        if self.ground.scratch.is_none()
+            && let Err(error) = self.with(empty)
+        {
+            tracing::warn!(root = %self.config.root.display(), why = error.chain(), "snapshots are left");
+        }
+    }
+}
+
+/// Removes every snapshot from the disk.
+fn empty(store: &Store) -> Result<()> {
+    let backend = store.backend();
+    backend.inventory()?.into_iter().try_for_each(|id| backend.remove(id))
 }
 
 /// The store's answers.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::stage::Wanted;
+use super::stage::{Absent, Wanted};
 use crate::cli::output::{shown, table};
 use crate::compare::machine::Machine;
 use crate::conformance::Outcome;
@@ -98,6 +98,15 @@ impl Result {
         };
         let (source, meaning) = (case.source, case.meaning);
         Self { case: case.name.clone(), outcome, detail, source, meaning, seconds: took.as_secs_f64() }
+    }
+
+    /// Returns the result for a subject that is absent: failed if this machine had to have it (`required`).
+    pub fn absent(absent: Absent, required: bool) -> Self {
+        match absent {
+            Absent::Impossible(why) => Self::setup(Word::Skipped, why.to_owned()),
+            Absent::Lacking(error) if !required => Self::setup(Word::Skipped, error.chain()),
+            Absent::Lacking(error) | Absent::Broken(error) => Self::setup(Word::Failed, error.chain()),
+        }
     }
 
     /// What came before the cases, or after them.

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::report::{Result as Tried, Word};
 use crate::backend::{Strategy, Variant};
 use crate::backends::{self, Config, Strategies};
 use crate::conformance::suite::Subject;
@@ -86,17 +85,6 @@ impl From<Error> for Absent {
         match error.kind() {
             ErrorKind::Unsupported | ErrorKind::PermissionDenied => Self::Lacking(error),
             _ => Self::Broken(error),
-        }
-    }
-}
-
-impl Absent {
-    /// The line of a report that says so; what is missing and `required` has failed.
-    pub fn result(self, required: bool) -> Tried {
-        match self {
-            Self::Impossible(why) => Tried::setup(Word::Skipped, why.to_owned()),
-            Self::Lacking(error) if !required => Tried::setup(Word::Skipped, error.chain()),
-            Self::Lacking(error) | Self::Broken(error) => Tried::setup(Word::Failed, error.chain()),
         }
     }
 }

@@ -26,7 +26,6 @@ use serde::Serialize;
 
 use super::image::Image;
 use super::measure::Timer;
-use super::plain::Plain;
 use super::{IMAGE, LARGE, SMALL, Subject};
 use crate::error::{Error, Result};
 use crate::mount::Mounted;
@@ -177,6 +176,27 @@ pub struct Tree<'a> {
     pub sizes: Sizes,
 }
 
+/// Plain directories, which do the work of a workload without snapshots.
+pub(super) trait Floor {
+    /// Drops what the kernel has cached of them.
+    fn chill(&self) -> Result<()>;
+
+    /// Opens the directory that holds `base`.
+    fn open(&self, base: Base) -> Result<Dir>;
+
+    /// Returns the image that [`Base::Image`] holds.
+    fn image(&self) -> &Image;
+
+    /// Returns the sizes of the work.
+    fn sizes(&self) -> Sizes;
+
+    /// Does what a container's life has without snapshots: a mount, and writing.
+    fn bind(&self, round: u64, timer: &mut Timer) -> Result<()>;
+
+    /// Writes the image, and waits until it is on disk, as a snapshotter does.
+    fn unpack(&self, timer: &mut Timer) -> Result<()>;
+}
+
 impl Workload {
     /// What a run does where nobody says.
     pub const ALL: [Self; 15] = [
@@ -253,13 +273,13 @@ impl Workload {
     }
 
     /// Does the work in a plain directory of `floor`.
-    pub(super) fn run_plainly(&self, floor: &Plain<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+    pub(super) fn run_plainly(&self, floor: &dyn Floor, round: u64, timer: &mut Timer) -> Result<()> {
         match self.work {
             Work::Tree { base, state, work } => {
                 if state == State::Cold {
-                    floor.entry.chill()?;
+                    floor.chill()?;
                 }
-                let tree = Tree { root: floor.open(base)?, image: floor.image, sizes: floor.sizes };
+                let tree = Tree { root: floor.open(base)?, image: floor.image(), sizes: floor.sizes() };
                 tree.work(work, round, timer)
             }
             _ if self.name == CONTAINER.name => floor.bind(round, timer),

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::overlay::Overlay;
+use super::description::Overlay;
 use crate::error::{Context, Error, Result};
 use crate::mount::Upper;
 

@@ -18,7 +18,7 @@ use rustix::fs::CWD;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, OpenTreeFlags, mount, mount_change, open_tree};
 
-use super::overlay::Overlay;
+use super::description::Overlay;
 use super::{explain, new, place};
 use crate::error::{Context, Error, Result};
 

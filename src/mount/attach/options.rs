@@ -10,7 +10,7 @@ use linux_raw_sys::general::{
     MOUNT_ATTR_NOSUID, MOUNT_ATTR_NOSYMFOLLOW, MOUNT_ATTR_STRICTATIME,
 };
 
-use super::overlay::Overlay;
+use super::description::Overlay;
 use crate::error::{Error, Result};
 use crate::mount::{Access, Upper};
 

@@ -2,7 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags};
@@ -11,76 +11,14 @@ use rustix::mount::{
     FsMountFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount,
 };
 
+use super::description::Overlay;
 use super::options::Attributes;
 use super::{change, check_writable, context, explain, legacy};
-use crate::error::{Context, Error, Result};
-use crate::mount::{Access, LOWER_MAX, OVERLAY_OPTIONS, Upper};
-
-/// What our own mounts have beyond [`OVERLAY_OPTIONS`]: the remaining options with a default that differs from kernel
-/// to kernel. With `xino=auto` a file keeps one device number even where the layers lie on several file systems.
-const OWN_OPTIONS: [&str; 3] = ["metacopy=off", "nfs_export=off", "xino=auto"];
+use crate::error::{Context, Result};
+use crate::mount::Access;
 
 /// The longest string that `fsconfig` takes, in bytes.
 const STRING_BYTES_MAX: usize = 255;
-
-/// An overlay mount as it is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Overlay {
-    /// The lower directories, the nearest to the top first.
-    pub(super) lower: Vec<PathBuf>,
-    /// The writable part.
-    pub(super) upper: Option<Upper>,
-    /// All other options: `name` or `name=value`.
-    pub(super) options: Vec<String>,
-}
-
-impl Overlay {
-    /// An overlay of a backend of ours.
-    pub(super) fn own(lower: &[PathBuf], upper: Option<&Upper>, userxattr: bool) -> Self {
-        let mut options: Vec<String> = OVERLAY_OPTIONS.iter().chain(&OWN_OPTIONS).map(ToString::to_string).collect();
-        if userxattr {
-            options.push("userxattr".to_owned());
-        }
-        Self { lower: lower.to_vec(), upper: upper.cloned(), options }
-    }
-
-    /// Every directory that it is made of, with what it is called in messages.
-    pub(super) fn dirs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
-        let upper = self.upper.iter();
-        let writable = upper.flat_map(|upper| [("upper", upper.dir.as_path()), ("work", upper.work.as_path())]);
-        writable.chain(self.lower.iter().map(|dir| ("lower", dir.as_path())))
-    }
-
-    /// The directory by which messages name the mount.
-    pub(super) fn shown(&self) -> &Path {
-        self.dirs().next().map_or(Path::new("overlay"), |(_, dir)| dir)
-    }
-
-    /// What the kernel does not take, or takes for something else.
-    fn check(&self) -> Result<()> {
-        if self.lower.is_empty() {
-            return Err(Error::invalid("an overlay mount needs a lower directory"));
-        }
-        if self.lower.len() > LOWER_MAX {
-            return Err(Error::precondition(format!(
-                "{} lower directories are more than the {LOWER_MAX} that one overlay mount can have",
-                self.lower.len()
-            )));
-        }
-        if self.upper.is_none() && self.lower.len() == 1 {
-            return Err(Error::invalid(format!(
-                "an overlay of {} alone, without an upper: bind it instead",
-                self.shown().display()
-            )));
-        }
-        match self.dirs().find(|(_, dir)| !dir.is_absolute()) {
-            None => Ok(()),
-            Some((role, dir)) => {
-                Err(Error::invalid(format!("the {role} directory {:?} is not an absolute path", dir.display())))
-            }
-        }
-    }
-}
 
 /// Makes an overlay mount, detached.
 pub(super) fn make(overlay: &Overlay, attributes: &Attributes) -> Result<OwnedFd> {

@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::mount::scratch::FsType;
 use crate::testing;
+use crate::tree::difference::Difference;
 use crate::tree::sample::samples;
 use crate::tree::walk::remove_all;
 

@@ -2,10 +2,14 @@
 //!
 //! Plain text is scanned, after comments and strings were told from code. Each offence is printed as `file:line: what`.
 
+mod paths;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use paths::{Named, ReExports};
 
 /// Longer ones do more than one thing.
 const FUNCTION_LINES_MAX: usize = 70;
@@ -206,7 +210,7 @@ fn has_word(line: &str, word: &str) -> bool {
 }
 
 /// Every rule for one file.
-fn check(source: &Source) -> Vec<Offence> {
+fn check(source: &Source, re_exports: &ReExports) -> Vec<Offence> {
     let mut offences = Vec::new();
     let mut note = |line: usize, what: String| {
         offences.push(Offence { path: source.path.clone(), line: line + 1, what });
@@ -214,43 +218,41 @@ fn check(source: &Source) -> Vec<Offence> {
     if source.code.len() > FILE_LINES_MAX {
         note(0, format!("the file has {} lines: more than {FILE_LINES_MAX}", source.code.len()));
     }
+    imports(source, re_exports).into_iter().for_each(|(line, what)| note(line, what));
     for line in 0..source.code.len() {
-        imports(source, line).into_iter().for_each(|what| note(line, what));
         let rules = [long_function, hidden_danger, leftover, wide_comment, ignored, library_only];
         rules.iter().filter_map(|rule| rule(source, line)).for_each(|what| note(line, what));
     }
     offences
 }
 
-/// What `crate::` on this line reaches that its module may not see.
-fn imports(source: &Source, line: usize) -> Vec<String> {
+/// Returns the lines of `source` that name what its module may not see, directly or through a re-export.
+fn imports(source: &Source, re_exports: &ReExports) -> Vec<(usize, String)> {
     let from = source.module();
-    if !source.path.starts_with("src/") || source.test[line] || from == "lib" {
+    if !source.path.starts_with("src/") || from == "lib" {
         return Vec::new();
     }
-    let mut targets = Vec::new();
-    for (at, _) in source.code[line].match_indices("crate::") {
-        let path = &source.code[line][at + "crate::".len()..];
-        let groups = path.strip_prefix('{').map_or(path, |group| group.split('}').next().unwrap_or(group));
-        let several = path.starts_with('{');
-        targets.extend(groups.split(',').take(if several { usize::MAX } else { 1 }).map(target));
+    let mut offences = Vec::new();
+    for Named { line, path, .. } in paths::named(source) {
+        let shown = target(&path);
+        let origin = re_exports.get(&path).map(|origin| target(origin)).filter(|origin| !may_see(from, origin));
+        if !may_see(from, &shown) {
+            offences.push((line, format!("{from} imports {shown}, which is above or beside it")));
+        } else if let Some(origin) = origin {
+            offences.push((line, format!("{from} imports {origin}, which is above or beside it, by {shown}")));
+        }
     }
-    targets.retain(|target| !may_see(from, target));
-    targets.into_iter().map(|target| format!("{from} imports {target}, which is above or beside it")).collect()
+    offences
 }
 
-/// The module, as [`LEVELS`] names it, of a path below `crate::`.
-fn target(path: &str) -> String {
-    let mut parts = path.trim().split("::").map(|part| {
-        let end = part.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(part.len());
-        &part[..end]
-    });
-    let first = match parts.next().unwrap_or_default() {
+/// Returns the module, as [`LEVELS`] names it, of a path from the crate's root.
+fn target(path: &[String]) -> String {
+    let first = match path.first().map_or("", String::as_str) {
         "Error" | "ErrorKind" | "Result" => "error",
         "Snapshotter" => "snapshotter",
         first => first,
     };
-    let whole = format!("{first}::{}", parts.next().unwrap_or_default());
+    let whole = format!("{first}::{}", path.get(1).map_or("", String::as_str));
     if level(&whole).is_some() { whole } else { first.to_owned() }
 }
 
@@ -381,17 +383,57 @@ fn the_house_is_tidy() {
                 .iter()
                 .any(|test| path.strip_prefix(test.as_str()).is_some_and(|rest| rest.starts_with(['.', '/'])))
     };
-    let offences: Vec<String> = texts
-        .iter()
-        .flat_map(|(path, text)| check(&Source::new(path, text, is_test(path))))
-        .map(|offence| offence.to_string())
-        .collect();
+    let sources: Vec<Source> = texts.iter().map(|(path, text)| Source::new(path, text, is_test(path))).collect();
+    let re_exports = paths::re_exports(&sources);
+    let of_files = sources.iter().flat_map(|source| check(source, &re_exports)).map(|offence| offence.to_string());
+    let circles = paths::circles(&sources).into_iter().map(|circle| format!("a circle: {}", circle.join(", ")));
+    let offences: Vec<String> = of_files.chain(circles).collect();
     assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
 }
 
 /// What is found in `text` at `path`.
 fn found(path: &str, text: &str) -> Vec<(usize, String)> {
-    check(&Source::new(path, text, !path.starts_with("src/"))).into_iter().map(|o| (o.line, o.what)).collect()
+    let source = Source::new(path, text, !path.starts_with("src/"));
+    check(&source, &ReExports::new()).into_iter().map(|o| (o.line, o.what)).collect()
+}
+
+#[test]
+fn paths_are_read_with_super_groups_and_names_of_their_own() {
+    let text = "use super::overlay::Overlay;\nuse crate::{Error, tree::{self, walk::Walk as W}};\nfn a(b: &super::Backend) {}\n";
+    let source = Source::new("src/backend/copy/manifest.rs", text, false);
+    let mut found: Vec<String> =
+        paths::named(&source).iter().map(|named| format!("{} {}", named.line, named.path.join("::"))).collect();
+    found.sort();
+    let expected =
+        ["0 backend::copy::overlay::Overlay", "1 Error", "1 tree", "1 tree::walk::Walk", "2 backend::copy::Backend"];
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn a_re_export_hides_nothing() {
+    let sources = [
+        Source::new("src/image/mod.rs", "pub use crate::store::{Store, Image as Stored};\n", false),
+        Source::new("src/backends.rs", "pub use crate::backend::copy::STRATEGY as COPY;\n", false),
+    ];
+    let user = Source::new("src/cli/a.rs", "use crate::backends::COPY;\nuse crate::image::Store;\n", false);
+    let offences: Vec<_> = imports(&user, &paths::re_exports(&sources)).into_iter().map(|(_, what)| what).collect();
+    assert_eq!(offences, ["cli imports backend::copy, which is above or beside it, by backends"]);
+}
+
+#[test]
+fn circles_of_files_are_found() {
+    let source = |path: &str, text: &str| Source::new(path, text, false);
+    let sources = [
+        source("src/tree/mod.rs", "use self::walk::Walk;\n"),
+        source("src/tree/walk.rs", "use super::Dir;\nuse super::text::Text;\n"),
+        source("src/tree/text.rs", "fn a(b: super::deep::Deep) {}\n"),
+        source("src/tree/deep.rs", "use crate::tree::{walk};\n"),
+        source("src/tree/alone.rs", "use super::walk;\n"),
+    ];
+    assert_eq!(
+        paths::circles(&sources),
+        [["src/tree/walk.rs", "src/tree/text.rs", "src/tree/deep.rs"].map(str::to_owned).to_vec()]
+    );
 }
 
 /// Each rule finds what was planted for it.
@@ -407,7 +449,7 @@ fn planted_offences_are_found() {
         ("src/store/rows.rs", "fn a(b: &crate::backends::Config) {}\n", "store imports backends"),
         ("src/store/rows.rs", "use crate::backend::btrfs::Btrfs;\n", "store imports backend::btrfs"),
         ("src/store/rows.rs", "use crate::sys::btrfs;\n", "store imports sys"),
-        ("src/backend/copy.rs", "use crate::backend::overlay::Overlay;\n", "backend::copy imports backend::overlay"),
+        ("src/backend/copy/mod.rs", "use super::overlay::Overlay;\n", "backend::copy imports backend::overlay"),
         ("src/backend/copy/manifest.rs", "use crate::store::Store;\n", "backend::copy imports store"),
         ("src/image/mod.rs", "use crate::backend::copy::Copy;\n", "image imports backend::copy"),
         ("src/id.rs", "use crate::newcomer::Thing;\n", "id imports newcomer"),

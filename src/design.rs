@@ -265,10 +265,19 @@
 //! - **The protocols are written anew** (`src/containerd/proto/*.proto`: containerd's names and numbers, and only what
 //!   is spoken), and the Rust made of them is committed. So nobody who builds strata needs a compiler of protocol
 //!   buffers.
-//! - **A snapshot is found by its mounts, and nothing is kept of what was handed out.** The differ gets mounts and no
-//!   key. Mounts follow from what a snapshot stands on, for ever; so they are made again and compared, the newest
-//!   snapshot first, which mostly is the one. A digest in the row would be a second truth, and one more thing to
-//!   migrate.
+//! - **A snapshot is found by the directories that its mounts show.** The differ gets mounts and no key, and clients
+//!   spell mounts in their own ways (BuildKit replaces `redirect_dir` and adds options). The directory of the topmost
+//!   layer leads to an id, the id to its mounts, and their directories must be the given ones, in order. No option
+//!   besides changes which layers are seen. Nothing is opened because a request names it.
+//! - **`Unimplemented` is for mounts of other snapshotters only.** containerd asks its next differ after that code and
+//!   no other. What lies in the store and cannot be served, a layer of an unknown kind included, is
+//!   `FailedPrecondition`: another differ writes by rules of its own, and the result is wrong without an error. The
+//!   price: a daemon without `--containerd` refuses layers that containerd's differ applied before, and so it is with
+//!   an encrypted layer, which only containerd's own differ can read.
+//! - **A layer that strata did not write is marked, not verified.** A commit under a ChainID to which no layer of that
+//!   digest was applied gets the label `strata/unverified`; `serve --strict` refuses it. Its own digest would prove
+//!   nothing: the same tree has another digest in strata's spelling than in the image's. To apply the layer once more
+//!   would need its blob, and a commit does not say which that is. The cure is to pull the image again.
 //! - **Where a call says no namespace, the snapshot's key does.** Behind containerd it is `namespace/number/name`.
 //!   Debian's 1.7.24 passes on to a differ neither the namespace nor the lease of a call (containerd issue 12328): a
 //!   layer made for `nerdctl commit` could be collected before the image names it. The differ therefore puts the blob

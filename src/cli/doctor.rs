@@ -11,7 +11,7 @@ use super::session::{Session, check_privilege};
 use crate::backend::{self, StrategyOptions};
 use crate::error::{Context, Error, Result};
 use crate::mount::probe::{self, Available};
-use crate::store::Store;
+use crate::store::{Store, UNVERIFIED};
 use crate::tree::{Dir, walk};
 
 /// Tell what this machine can do, and which strategy would be chosen
@@ -48,6 +48,8 @@ struct Described {
     backend: &'static str,
     durability: &'static str,
     format: usize,
+    /// How many layers another program than strata wrote, of all owners; `None` if that cannot be read.
+    unverified: Option<u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -129,7 +131,17 @@ fn describe(store: &Store) -> Described {
         backend: store.backend().capabilities().name,
         durability: store.durability().as_str(),
         format: crate::store::FORMAT,
+        unverified: unverified(store).ok(),
     }
+}
+
+fn unverified(store: &Store) -> Result<u64> {
+    let mut count = 0;
+    store.walk_all(&[&format!("labels.{UNVERIFIED:?}")], &mut |_, _| {
+        count += 1;
+        Ok(())
+    })?;
+    Ok(count)
 }
 
 fn try_out(strategy: backend::Strategy, place: &Path, options: &StrategyOptions) -> Strategy {
@@ -165,8 +177,12 @@ fn features(root: &Path) -> Vec<Feature> {
 impl Findings {
     fn text(&self, broken: Option<&Error>) -> String {
         let store = match (&self.store, broken) {
-            (Some(Described { backend, durability, format }), _) => {
-                format!("backend {backend}, durability {durability}, format {format}")
+            (Some(Described { backend, durability, format, unverified }), _) => {
+                let mut said = format!("backend {backend}, durability {durability}, format {format}");
+                if let Some(count) = unverified.filter(|count| *count > 0) {
+                    said.push_str(&format!(", {count} unverified (layers that strata did not write: strata check)"));
+                }
+                said
             }
             (None, Some(error)) => format!("cannot be opened: {}", error.chain()),
             (None, None) => "none yet".to_owned(),

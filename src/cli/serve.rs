@@ -26,8 +26,8 @@ const SOCKET: &str = "/run/strata/strata.sock";
 /// owner: the command line sees its own only, and can be used meanwhile. containerd collects as garbage what it does
 /// not know, so each containerd needs an owner of its own.
 ///
-/// The file of --config may say socket, owner, containerd, metrics, root, backend and durability; what the command line
-/// says wins. Logs go to standard error.
+/// The file of --config may say socket, owner, containerd, metrics, strict, root, backend and durability; what the
+/// command line says wins. Logs go to standard error.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata serve --socket /run/strata/strata.sock")]
 pub(super) struct Serve {
@@ -45,6 +45,10 @@ pub(super) struct Serve {
     /// (/run/...)
     #[arg(long, value_name = "ADDRESS")]
     metrics: Option<Address>,
+    /// Refuse a layer of an image that another differ than strata's wrote, instead of marking it as unverified. Not for
+    /// containerd 1.6, which writes every layer itself
+    #[arg(long)]
+    strict: bool,
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -85,6 +89,7 @@ struct Settings {
     owner: Option<String>,
     containerd: Option<PathBuf>,
     metrics: Option<String>,
+    strict: Option<bool>,
     root: Option<PathBuf>,
     backend: Option<String>,
     durability: Option<String>,
@@ -142,7 +147,8 @@ impl Serve {
             (None, Some(address)) => Some(address.parse()?),
             (address, _) => address.clone(),
         };
-        let options = Options { socket: absolute(socket)?, containerd, metrics };
+        let strict = self.strict || settings.strict.unwrap_or_default();
+        let options = Options { socket: absolute(socket)?, containerd, metrics, strict };
         let mut config = session.config_or(settings.store()?)?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;

@@ -23,6 +23,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::convert;
+use super::names;
 use super::pool::Cancel;
 use super::proto::content::content_client::ContentClient;
 use super::proto::content::{
@@ -98,7 +99,7 @@ impl Content {
     /// `InvalidArgument` if the key does not say either.
     pub fn seen_by(mut self, key: &str) -> Result<Self> {
         if self.headers.get(NAMESPACE).is_none() {
-            let namespace = key.split_once('/').and_then(|(namespace, _)| namespace.parse().ok());
+            let namespace = names::namespace(key).and_then(|namespace| namespace.parse().ok());
             let unknown = || Error::invalid(format!("neither the call nor the key {key:?} says in which namespace"));
             self.headers.insert(NAMESPACE, namespace.ok_or_else(unknown)?);
         }

@@ -64,6 +64,8 @@ pub struct Options {
     pub containerd: Option<PathBuf>,
     /// Where figures for Prometheus are served.
     pub metrics: Option<Address>,
+    /// Whether a commit is refused that gives the name of a layer to what another differ wrote.
+    pub strict: bool,
 }
 
 /// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
@@ -109,7 +111,7 @@ async fn run(
 ) -> Result<()> {
     let mut signals = Signals::watch()?;
     let metrics = Arc::new(Metrics::new());
-    let service = Service::new(Arc::clone(&store), CALLS_MAX, freeable, &metrics);
+    let service = Service::new(Arc::clone(&store), CALLS_MAX, freeable, &metrics).strict(options.strict);
     let service = SnapshotsServer::new(service)
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);

@@ -1,9 +1,9 @@
 //! The service `containerd.services.diff.v1.Diff`: layers by strata's own rules, from and into containerd's content
 //! store.
 //!
-//! containerd's own differ reads the mounts of a request to guess how the snapshots lie on disk. Here they are
-//! compared, as a whole, with what strata hands out: they are a snapshot's or they are not, and if not the answer is
-//! `Unimplemented`, upon which containerd asks its next differ. Nothing of them is parsed.
+//! A request names snapshots by their mounts, which clients spell in their own ways: [`super::mounted`] finds the
+//! snapshots. containerd asks its next differ after `Unimplemented` only. So that is the answer for mounts of other
+//! snapshotters, and never for those of strata: another differ would write into the store by rules of its own.
 //!
 //! What is applied is on disk before the answer, for containerd commits inside a transaction of its own database.
 //!
@@ -19,19 +19,18 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
 use super::content::{self, Content};
-use super::convert;
 use super::metrics::Metrics;
 use super::pool::{Call, Cancel, Pool};
 use super::proto::diff::diff_server::Diff;
 use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use super::proto::types::{Descriptor, Mount};
+use super::{convert, mounted};
 use crate::changeset::Sink;
 use crate::changeset::blob::{Blob, Compression, Expansion};
 use crate::changeset::pipeline::{self, Stream};
 use crate::changeset::tar::{self, Limits};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
-use crate::snapshotter::{Info, Kind, Snapshotter};
 use crate::store::{LayerOptions, Store};
 
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
@@ -60,60 +59,80 @@ impl Differ {
         Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX, metrics) })
     }
 
-    /// The content store for a call with `headers`.
-    fn content(&self, headers: &MetadataMap) -> Result<Content, Status> {
-        let channel = self.containerd.as_ref().ok_or_else(|| {
-            Status::unimplemented("strata serve was not told where containerd is: add --containerd ADDRESS")
-        })?;
-        Ok(Content::new(channel, headers))
+    /// The content store for a call with `headers`, if the daemon knows one.
+    fn content(&self, headers: &MetadataMap) -> Option<Content> {
+        self.containerd.as_ref().map(|channel| Content::new(channel, headers))
     }
 }
 
 #[tonic::async_trait]
 impl Diff for Differ {
     async fn apply(&self, request: Request<ApplyRequest>) -> Result<Response<ApplyResponse>, Status> {
-        let content = self.content(request.metadata())?;
+        let content = self.content(request.metadata());
         let ApplyRequest { diff, mounts, .. } = request.into_inner();
         let layer = diff.ok_or_else(|| Status::invalid_argument("the request does not say what to apply"))?;
         let (store, cancel) = (Arc::clone(&self.store), Cancel::default());
         let _guard = cancel.on_drop();
         let call = Call::new("Apply", &layer.digest);
-        let applied = self.pool.run(call, move || apply(&store, content, &layer, &mounts, &cancel)).await?;
+        let applied = self
+            .pool
+            .run(call, move || {
+                let key = mounted::written(&store, &mounts)?.name;
+                apply(&store, content, &layer, &key, &cancel).map_err(for_nobody_else)
+            })
+            .await?;
         Ok(Response::new(ApplyResponse { applied: Some(applied) }))
     }
 
     async fn diff(&self, request: Request<DiffRequest>) -> Result<Response<DiffResponse>, Status> {
-        let content = self.content(request.metadata())?;
+        let content = self.content(request.metadata());
         let request = request.into_inner();
         let (store, cancel) = (Arc::clone(&self.store), Cancel::default());
         let _guard = cancel.on_drop();
         let call = Call::new("Diff", &request.r#ref);
-        let made = self.pool.run(call, move || diff(&store, content, request, &cancel)).await?;
+        let made = self
+            .pool
+            .run(call, move || {
+                let (base, key) = sides(&store, &request.left, &request.right)?;
+                diff(&store, content, request, &base, &key, &cancel).map_err(for_nobody_else)
+            })
+            .await?;
         Ok(Response::new(DiffResponse { diff: Some(made) }))
     }
 }
 
-/// The snapshot whose mounts these are.
-fn find(store: &Store, mounts: &[Mount]) -> Result<Info> {
-    let found = store.find_by_mounts(&|own| convert::mounts(own) == mounts)?;
-    let key = found.ok_or_else(|| {
-        let shown = mounts.first().map_or("none", |mount| mount.source.as_str());
-        Error::unsupported(format!("the mounts ({shown}) are not those of a snapshot of strata's"))
-    })?;
-    store.stat(&key)
+/// An error about snapshots of strata, by a code that keeps other differs from them.
+fn for_nobody_else(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unsupported => {
+            Error::precondition("strata cannot do this, and no other differ may").with_source(error)
+        }
+        _ => error,
+    }
 }
 
-fn apply(store: &Store, content: Content, layer: &Descriptor, mounts: &[Mount], cancel: &Cancel) -> Result<Descriptor> {
+/// The content store as the owner of the snapshot `key` sees it.
+fn seen_by(content: Option<Content>, key: &str) -> Result<Content> {
+    let missing = || Error::precondition("strata serve was not told where containerd is: add --containerd ADDRESS");
+    content.ok_or_else(missing)?.seen_by(key)
+}
+
+fn apply(
+    store: &Store,
+    content: Option<Content>,
+    layer: &Descriptor,
+    key: &str,
+    cancel: &Cancel,
+) -> Result<Descriptor> {
     Compression::of_media_type(&layer.media_type)?;
-    let key = find(store, mounts)?.name;
-    let mut reader = BufReader::new(content.seen_by(&key)?.read(&layer.digest, cancel)?);
+    let mut reader = BufReader::new(seen_by(content, key)?.read(&layer.digest, cancel)?);
     let compression = Compression::detect(reader.fill_buf().at("read", &layer.digest)?)?;
     let shown = format!("layer {}", layer.digest);
     let blob = pipeline::Blob { reader: Box::new(reader), compression, expansion: Expansion::default(), shown };
     let mut read = None;
     let applied = store.writing_back(|written| {
         pipeline::ahead([Ok(blob)].into_iter(), |stream| {
-            store.apply_named_layer(&key, &mut |sink: &mut dyn Sink| {
+            store.apply_named_layer(key, &mut |sink: &mut dyn Sink| {
                 let mut plain = Watched { stream: &mut *stream, cancel, written };
                 let decoded = tar::decode(&mut plain, &Limits::default(), sink)?;
                 let diff_id = check(&stream.finish()?, layer)?;
@@ -142,32 +161,45 @@ fn check(end: &pipeline::End, layer: &Descriptor) -> Result<DiffId> {
     }
 }
 
-fn diff(store: &Store, content: Content, request: DiffRequest, cancel: &Cancel) -> Result<Descriptor> {
-    let DiffRequest { left, right, media_type, r#ref: mut reference, labels, source_date_epoch } = request;
+/// The names of the snapshots that a layer is the difference of: what it is compared with (nothing for no mounts, as
+/// containerd's own differ has it), and what it holds.
+fn sides(store: &Store, left: &[Mount], right: &[Mount]) -> Result<(String, String)> {
+    let name = |mounts| mounted::shown(store, mounts).map(|info| info.name);
+    let (base, key) = (if left.is_empty() { Ok(String::new()) } else { name(left) }, name(right));
+    match (base, key) {
+        (Ok(base), Ok(key)) => Ok((base, key)),
+        // Another differ takes both sides or none.
+        (Err(base), Err(key)) if [&base, &key].iter().all(|error| error.kind() == ErrorKind::Unsupported) => Err(key),
+        (Ok(base), Err(error)) if base.is_empty() => Err(error),
+        (Err(error), _) | (_, Err(error)) => Err(for_nobody_else(error)),
+    }
+}
+
+fn diff(
+    store: &Store,
+    content: Option<Content>,
+    request: DiffRequest,
+    base: &str,
+    key: &str,
+    cancel: &Cancel,
+) -> Result<Descriptor> {
+    let DiffRequest { media_type, r#ref: mut reference, labels, source_date_epoch, .. } = request;
     let media_type = if media_type.is_empty() { DEFAULT } else { &media_type };
     let compression = Compression::of_media_type(media_type)?;
-    let (base, shown) = (shown_by(find(store, &left)?), find(store, &right)?);
-    let content = content.seen_by(&shown.name)?;
-    // Who looks at an empty view looks at nothing else.
-    let key = if shown.parent.is_empty() { shown.name } else { shown_by(shown) };
+    let content = seen_by(content, key)?;
     if reference.is_empty() {
         reference = content::fresh_name();
     }
     let options = LayerOptions {
-        base: Some(&base),
+        base: Some(base),
         compression,
         epoch: source_date_epoch.map(convert::timestamp_of),
         cancel: Some(cancel.flag()),
         ..LayerOptions::default()
     };
     let mut writer = content.write(&reference)?;
-    let Blob { digest, diff_id, .. } = store.write_layer(&key, &options, &mut writer)?;
+    let Blob { digest, diff_id, .. } = store.write_layer(key, &options, &mut writer)?;
     content.commit(writer, media_type, digest, diff_id, labels)
-}
-
-/// A view shows its parent, which says more: whether it is the other one's, for one.
-fn shown_by(info: Info) -> String {
-    if info.kind == Kind::View { info.parent } else { info.name }
 }
 
 /// The plain bytes of a layer, as long as somebody waits for the answer.

@@ -15,6 +15,7 @@ use super::proto::version::version_client::VersionClient;
 use super::{content, convert};
 use crate::error::{Context, Error, Result};
 use crate::snapshotter::Snapshotter;
+use crate::store::UNVERIFIED;
 
 /// The type of containerd's plugins that are snapshotters.
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
@@ -65,10 +66,13 @@ pub fn inspect(containerd: &Path) -> Result<Vec<Finding>> {
         Err(error) => wrong("version", error.chain()),
     }];
     findings.extend(snapshotter(&plugins));
-    if version.parse::<Version>().is_ok_and(Version::has_differs) {
+    let has_differs = version.parse::<Version>().is_ok_and(Version::has_differs);
+    if has_differs {
         findings.push(differ(&plugins));
     }
-    findings.extend(plugins.iter().find(|plugin| is(plugin, SNAPSHOTTERS, SNAPSHOTTER)).and_then(daemon));
+    if let Some(plugin) = plugins.iter().find(|plugin| is(plugin, SNAPSHOTTERS, SNAPSHOTTER)) {
+        findings.extend(daemon(plugin, has_differs));
+    }
     Ok(findings)
 }
 
@@ -131,14 +135,42 @@ fn differ(plugins: &[Known]) -> Finding {
     }
 }
 
-/// Whether somebody listens behind the plugin: containerd calls it good as long as it was not needed.
-fn daemon(plugin: &Known) -> Option<Finding> {
-    let address = plugin.exports.get("address")?;
+/// Whether a daemon listens behind the plugin: containerd calls the plugin good as long as it was not needed. And
+/// whether each layer of an image was written by strata's differ, where containerd can have that.
+fn daemon(plugin: &Known, has_differs: bool) -> Vec<Finding> {
+    let Some(address) = plugin.exports.get("address") else { return Vec::new() };
+    let unverified = format!("labels.{UNVERIFIED:?}");
+    let mut count = 0;
     let client = Client::connect(Path::new(address), Plugin::default());
-    Some(match client.and_then(|client| client.walk(&[], &mut |_| Ok(()))) {
-        Err(error) => wrong("daemon", error.chain()),
-        Ok(()) => good("daemon", format!("answers at {address}")),
-    })
+    let walked = client.and_then(|client| {
+        client.walk(&[&unverified], &mut |_| {
+            count += 1;
+            Ok(())
+        })
+    });
+    match walked {
+        Err(error) => vec![wrong("daemon", error.chain())],
+        Ok(()) => {
+            let daemon = good("daemon", format!("answers at {address}"));
+            if has_differs { vec![daemon, layers(count)] } else { vec![daemon] }
+        }
+    }
+}
+
+/// What `count` layers mean that another differ wrote.
+fn layers(count: usize) -> Finding {
+    let what = "layers";
+    if count == 0 {
+        return good(what, "none was written by another differ");
+    }
+    let many = if count == 1 { "1 layer was".to_owned() } else { format!("{count} layers were") };
+    wrong(
+        what,
+        format!(
+            "{many} written by another differ and may be wrong: strata check lists them; remove their images, and pull \
+             them again"
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -179,8 +211,9 @@ mod tests {
     #[test]
     fn nobody_listens_behind_a_plugin() {
         let exports = [("address".to_owned(), "/nowhere/strata.sock".to_owned())].into();
-        let found = daemon(&Known { exports, ..known(SNAPSHOTTERS, SNAPSHOTTER) }).expect("an address");
-        assert!(!found.good && found.found.contains("is the daemon running?"), "{found:?}");
-        assert_eq!(daemon(&known(SNAPSHOTTERS, SNAPSHOTTER)), None, "too old to say where it is");
+        let found = daemon(&Known { exports, ..known(SNAPSHOTTERS, SNAPSHOTTER) }, true);
+        assert!(!found[0].good && found[0].found.contains("is the daemon running?"), "{found:?}");
+        assert_eq!(found.len(), 1, "nothing is known of its layers");
+        assert_eq!(daemon(&known(SNAPSHOTTERS, SNAPSHOTTER), true), [], "too old to say where it is");
     }
 }

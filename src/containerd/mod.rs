@@ -31,6 +31,8 @@ mod diff;
 mod front;
 pub mod inspect;
 mod metrics;
+mod mounted;
+mod names;
 mod pool;
 mod proto;
 mod server;

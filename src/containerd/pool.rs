@@ -136,11 +136,11 @@ impl Drop for Unanswered<'_> {
     }
 }
 
-/// Whether something is wrong with the machine rather than with the call: containerd asks for what may be missing, and
-/// for what may be there.
+/// Whether something is wrong with the machine rather than with the call: containerd asks for what may be missing, for
+/// what may be there, and for layers of other snapshotters, which the differ leaves to others.
 fn is_for_the_operator(kind: ErrorKind) -> bool {
-    use ErrorKind::{AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound};
-    !matches!(kind, AlreadyExists | Cancelled | FailedPrecondition | InvalidArgument | NotFound)
+    use ErrorKind::{AlreadyExists, Cancelled, FailedPrecondition, InvalidArgument, NotFound, Unsupported};
+    !matches!(kind, AlreadyExists | Cancelled | FailedPrecondition | InvalidArgument | NotFound | Unsupported)
 }
 
 #[cfg(test)]

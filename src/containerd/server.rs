@@ -10,7 +10,6 @@ use prost::Message as _;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
-use super::convert;
 use super::metrics::Metrics;
 use super::pool::{Call, Pool};
 use super::proto::snapshots::snapshots_server::Snapshots;
@@ -20,9 +19,11 @@ use super::proto::snapshots::{
     StatSnapshotResponse, UpdateSnapshotRequest, UpdateSnapshotResponse, UsageRequest, UsageResponse,
     ViewSnapshotRequest, ViewSnapshotResponse,
 };
+use super::{convert, names};
 use crate::error::{Error, ErrorKind, Result};
-use crate::snapshotter::{Kind, Snapshotter};
-use crate::store::Store;
+use crate::id::DiffId;
+use crate::snapshotter::{Kind, Labels, Snapshotter};
+use crate::store::{Judged, Store};
 
 /// The most snapshots in one message of `List`.
 const INFOS_MAX: usize = 100;
@@ -33,7 +34,9 @@ const INFOS_BYTES_MAX: usize = 1 << 20;
 /// A store, served.
 #[derive(Clone)]
 pub(super) struct Service {
-    snapshotter: Arc<dyn Snapshotter>,
+    store: Arc<Store>,
+    /// Whether a commit is refused that gives the name of a layer to what another differ wrote.
+    strict: bool,
     pool: Pool,
     /// Where frees of space run: a long one keeps no thread from the calls that somebody waits for.
     cleanups: Pool,
@@ -45,7 +48,13 @@ impl Service {
     /// Serves `store` with at most `threads` calls at a time.
     pub fn new(store: Arc<Store>, threads: usize, freeable: SyncSender<()>, metrics: &Arc<Metrics>) -> Self {
         let (pool, cleanups) = (Pool::new(threads, metrics), Pool::new(1, metrics));
-        Self { snapshotter: store, pool, cleanups, freeable }
+        Self { store, strict: false, pool, cleanups, freeable }
+    }
+
+    /// Refuses, if `strict` says so, to commit under the name of a layer what another differ wrote.
+    #[must_use]
+    pub fn strict(self, strict: bool) -> Self {
+        Self { strict, ..self }
     }
 
     /// There may be something to free; if that was said before and not yet heard, it need not be said again.
@@ -57,10 +66,10 @@ impl Service {
         &self,
         name: &'static str,
         key: String,
-        work: impl FnOnce(&dyn Snapshotter, &str) -> Result<T> + Send + 'static,
+        work: impl FnOnce(&Store, &str) -> Result<T> + Send + 'static,
     ) -> Result<T, Status> {
-        let snapshotter = Arc::clone(&self.snapshotter);
-        self.pool.run(Call::new(name, &key), move || work(snapshotter.as_ref(), &key)).await
+        let store = Arc::clone(&self.store);
+        self.pool.run(Call::new(name, &key), move || work(&store, &key)).await
     }
 }
 
@@ -70,14 +79,14 @@ type Answer<T> = Result<Response<T>, Status>;
 impl Snapshots for Service {
     async fn prepare(&self, request: Request<PrepareSnapshotRequest>) -> Answer<PrepareSnapshotResponse> {
         let PrepareSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let prepare = move |on: &dyn Snapshotter, key: &str| on.prepare(key, &parent, &convert::labels(labels)?);
+        let prepare = move |on: &Store, key: &str| on.prepare(key, &parent, &convert::labels(labels)?);
         let mounts = self.run("Prepare", key, prepare).await?;
         Ok(Response::new(PrepareSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
 
     async fn view(&self, request: Request<ViewSnapshotRequest>) -> Answer<ViewSnapshotResponse> {
         let ViewSnapshotRequest { key, parent, labels, .. } = request.into_inner();
-        let view = move |on: &dyn Snapshotter, key: &str| on.view(key, &parent, &convert::labels(labels)?);
+        let view = move |on: &Store, key: &str| on.view(key, &parent, &convert::labels(labels)?);
         let mounts = self.run("View", key, view).await?;
         Ok(Response::new(ViewSnapshotResponse { mounts: convert::mounts(&mounts) }))
     }
@@ -89,9 +98,10 @@ impl Snapshots for Service {
 
     async fn commit(&self, request: Request<CommitSnapshotRequest>) -> Answer<()> {
         let CommitSnapshotRequest { name, key, labels, parent, .. } = request.into_inner();
-        let commit = move |on: &dyn Snapshotter, key: &str| {
+        let strict = self.strict;
+        let commit = move |on: &Store, key: &str| {
             check_parent(on, &name, key, &parent)?;
-            on.commit(&name, key, &convert::labels(labels)?)
+            commit(on, &name, key, &convert::labels(labels)?, strict)
         };
         self.run("Commit", key, commit).await?;
         self.tell_freer();
@@ -113,7 +123,7 @@ impl Snapshots for Service {
         let UpdateSnapshotRequest { info, update_mask, .. } = request.into_inner();
         let mut wanted = info.ok_or_else(|| Status::invalid_argument("the request does not say what to update"))?;
         let key = std::mem::take(&mut wanted.name);
-        let update = move |on: &dyn Snapshotter, key: &str| {
+        let update = move |on: &Store, key: &str| {
             convert::labels(wanted.labels.clone())?;
             let wanted = crate::snapshotter::Info { name: key.to_owned(), ..convert::info_of(wanted) };
             let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
@@ -127,7 +137,7 @@ impl Snapshots for Service {
 
     async fn list(&self, request: Request<ListSnapshotsRequest>) -> Answer<Self::ListStream> {
         let ListSnapshotsRequest { filters, .. } = request.into_inner();
-        let list = move |on: &dyn Snapshotter, _: &str| {
+        let list = move |on: &Store, _: &str| {
             let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
             let mut messages = Messages::default();
             on.walk(&filters, &mut |info| {
@@ -146,10 +156,28 @@ impl Snapshots for Service {
     }
 
     async fn cleanup(&self, _: Request<CleanupRequest>) -> Answer<()> {
-        let snapshotter = Arc::clone(&self.snapshotter);
-        self.cleanups.run(Call::new("Cleanup", ""), move || snapshotter.cleanup()).await?;
+        let store = Arc::clone(&self.store);
+        self.cleanups.run(Call::new("Cleanup", ""), move || store.cleanup()).await?;
         Ok(Response::new(()))
     }
+}
+
+/// Commits, and says of a snapshot with the name of a layer whether strata's differ wrote that layer into it.
+fn commit(store: &Store, name: &str, key: &str, labels: &Labels, strict: bool) -> Result<()> {
+    let judge = |applied: Option<DiffId>, parent: Option<&str>| {
+        let layer = applied.filter(|layer| names::says(*layer, name, parent));
+        let unverified = layer.is_none() && names::is_layer(name);
+        if unverified && strict {
+            return Err(Error::precondition(format!(
+                "cannot commit {key:?} as the layer {name:?}: another differ than strata's wrote it (strata serve --strict)"
+            )));
+        }
+        Ok(Judged { layer, unverified })
+    };
+    if store.commit_judged(name, key, labels, &judge)?.unverified {
+        tracing::warn!(name, "another differ than strata's wrote this layer: nothing says that it is right");
+    }
+    Ok(())
 }
 
 /// Refuses a commit onto another parent than the one that `key` stands on, after what comes first in the order of

@@ -23,7 +23,7 @@ pub use guard::Mounted;
 pub use namespace::become_root;
 pub use workplace::Workplace;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Overlay options that every overlay mount of strata has, whatever a kernel's build-time defaults are: the index and
 /// redirects put state into the upper that a layer cannot carry.
@@ -121,6 +121,17 @@ impl Mount {
                 options
             }
             Self::Other { options, .. } => options.clone(),
+        }
+    }
+
+    /// The directories that are seen, the topmost first. `Other` says nothing of them.
+    pub fn layers(&self) -> Vec<&Path> {
+        match self {
+            Self::Bind { source, .. } => vec![source],
+            Self::Overlay { lower, upper, .. } => {
+                upper.iter().map(|upper| &upper.dir).chain(lower).map(PathBuf::as_path).collect()
+            }
+            Self::Other { .. } => Vec::new(),
         }
     }
 

@@ -25,9 +25,8 @@ impl Store {
     }
 
     /// As [`Store::apply_layer`], into a snapshot of which others may have the mounts. `produce` answers with the
-    /// DiffID, and the snapshot has it once it is committed under the ChainID that the layer has on top of the parent's
-    /// (what is before a last slash does not count): then whoever commits it says that it is this layer and nothing
-    /// else.
+    /// DiffID. The committed snapshot has that DiffID only if the committer says that it is this layer and nothing else
+    /// ([`Store::commit_judged`]).
     ///
     /// # Errors
     /// As [`Snapshotter::apply`](crate::Snapshotter::apply).

@@ -32,6 +32,9 @@ use crate::snapshotter::Kind;
 pub use problem::{Finding, Problem, Remedy, Severity, Subject};
 pub use repair::Repaired;
 
+/// The label of a committed snapshot that has the name of a layer although another program than strata wrote it.
+pub const UNVERIFIED: &str = "strata/unverified";
+
 /// How a store is checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct CheckOptions<'a> {
@@ -43,6 +46,10 @@ pub struct CheckOptions<'a> {
     /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
     pub cancel: Option<&'a AtomicBool>,
 }
+
+/// What helps against a layer that another program wrote.
+const WRITE_AGAIN: Remedy =
+    Remedy::none("remove the images that use it, and pull them again: strata's differ writes it then");
 
 /// What a check found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,6 +82,8 @@ struct Ground {
     rows: Vec<Listed>,
     /// What is on disk.
     present: BTreeSet<Id>,
+    /// The snapshots with the label [`UNVERIFIED`].
+    unverified: BTreeSet<Id>,
 }
 
 impl Store {
@@ -91,6 +100,9 @@ impl Store {
             return Ok(checked);
         }
         let ground = self.check_directories(&mut checked)?;
+        for listed in ground.rows.iter().filter(|listed| ground.unverified.contains(&listed.row.id)) {
+            checked.add(Problem::Unverified(subject(listed)), WRITE_AGAIN);
+        }
         self.check_workers(&ground, &mut checked)?;
         self.check_images(&mut checked)?;
         if options.deep || options.record {
@@ -139,7 +151,8 @@ impl Store {
         for id in trash {
             checked.add(Problem::Waiting { id: id.0 }, Remedy::Collect);
         }
-        Ok(Ground { rows, present })
+        let unverified = self.meta.view(|tx| rows::labelled(tx, UNVERIFIED))?.into_iter().collect();
+        Ok(Ground { rows, present, unverified })
     }
 
     /// Those of `ids` that have no row either when everybody is through who was making a directory and its row at once.

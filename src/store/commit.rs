@@ -6,10 +6,10 @@ use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
 use super::rows::{self, Ancestry, New, Origin, Published, Row, State};
-use super::{Flush, Store, streams};
+use super::{Flush, Store, UNVERIFIED, streams};
 use crate::backend::Survey;
 use crate::error::{Error, Result};
-use crate::id::{ChainId, DiffId, Id, check_key};
+use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
 
 /// What a commit knows besides the name and the labels.
@@ -36,8 +36,7 @@ struct Claimed {
     /// The row that holds the name, and the id of what will be there; `None` where the snapshot is sealed in place.
     /// Then nothing is to be cleared up after a crash, and of two commits to one name the first to publish has it.
     fresh: Option<(i64, Id)>,
-    /// The layer that was applied, if the name says that there is nothing else in the snapshot.
-    layer: Option<DiffId>,
+    judged: Judged,
 }
 
 impl Claimed {
@@ -47,16 +46,17 @@ impl Claimed {
     }
 }
 
-/// The layer that was applied to an active snapshot, if `name` is what a snapshot of it is called on top of `parent`:
-/// its ChainID, behind whatever a client puts before a slash. Any other name promises nothing of what was written
-/// besides.
-fn layer_by_name(applied: DiffId, name: &str, parent: Option<&str>) -> Option<DiffId> {
-    let chain = |name: &str| name.rsplit('/').next().and_then(|last| last.parse().ok()).map(ChainId);
-    let expected = match parent {
-        None => ChainId::base(applied),
-        Some(parent) => chain(parent)?.push(applied),
-    };
-    (chain(name)? == expected).then_some(applied)
+/// Judges what an active snapshot holds: from the DiffID of the layer that was applied last, if one was applied by
+/// [`Store::apply_named_layer`], and from the name of the parent.
+type Judge<'a> = dyn Fn(Option<DiffId>, Option<&str>) -> Result<Judged> + 'a;
+
+/// What a committer says of the content of a snapshot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Judged {
+    /// The layer that it is, and nothing else was written into it.
+    pub layer: Option<DiffId>,
+    /// Whether it pretends to be a layer and nothing says that it is: it gets the label [`UNVERIFIED`].
+    pub unverified: bool,
 }
 
 impl Store {
@@ -65,14 +65,34 @@ impl Store {
     /// # Errors
     /// As [`crate::Snapshotter::commit`].
     pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, terms: Terms) -> Result<()> {
+        self.commit_by(name, key, labels, terms, &|_, _| Ok(Judged::default())).map(drop)
+    }
+
+    /// Commits as [`Snapshotter::commit`] does, with what `judge` says of the content.
+    ///
+    /// # Errors
+    /// As [`Snapshotter::commit`]; what `judge` returns: then `key` stays active.
+    pub fn commit_judged(&self, name: &str, key: &str, labels: &Labels, judge: &Judge<'_>) -> Result<Judged> {
+        self.commit_by(name, key, labels, Terms::PLAIN, judge)
+    }
+
+    fn commit_by(&self, name: &str, key: &str, labels: &Labels, terms: Terms, judge: &Judge<'_>) -> Result<Judged> {
         check_key(name)?;
         check_key(key)?;
         let worker = self.begin()?;
-        let claimed = self.meta.transact(Level::Relaxed, |tx| self.claim_for(tx, name, key, &worker))?;
-        self.seal(name, &claimed, labels, terms, &worker).inspect_err(|_| self.let_go(&claimed.rows()))
+        let claimed = self.meta.transact(Level::Relaxed, |tx| self.claim_for(tx, name, key, &worker, judge))?;
+        self.seal(name, &claimed, labels, terms, &worker).inspect_err(|_| self.let_go(&claimed.rows()))?;
+        Ok(claimed.judged)
     }
 
-    fn claim_for(&self, tx: &Transaction<'_>, name: &str, key: &str, worker: &str) -> Result<Claimed, Failed> {
+    fn claim_for(
+        &self,
+        tx: &Transaction<'_>,
+        name: &str,
+        key: &str,
+        worker: &str,
+        judge: &Judge<'_>,
+    ) -> Result<Claimed, Failed> {
         let active = rows::visible(tx, &self.owner, key)?;
         self.check_free(tx, name)?;
         if active.kind != Kind::Active {
@@ -82,20 +102,18 @@ impl Store {
         if active.state != State::Ready {
             return Err(Error::precondition(format!("cannot commit {key:?}: another call works on it")).into());
         }
+        let parent = match (active.diff_id, active.parent) {
+            (Some(_), Some(row)) => rows::by_number(tx, row)?,
+            _ => None,
+        };
+        let judged = judge(active.diff_id, parent.as_ref().map(|row| row.name.as_str()))?;
         let fresh = match self.backend.capabilities().seals_to_fresh_id {
             true => Some(self.reserve_name(tx, name, active.parent, worker)?),
             false => None,
         };
         rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
         let below = rows::ancestry(tx, active.parent)?;
-        let layer = match active.diff_id {
-            None => None,
-            Some(applied) => {
-                let parent = active.parent.map(|row| rows::by_number(tx, row)).transpose()?.flatten();
-                layer_by_name(applied, name, parent.as_ref().map(|row| row.name.as_str()))
-            }
-        };
-        Ok(Claimed { active, below, fresh, layer })
+        Ok(Claimed { active, below, fresh, judged })
     }
 
     fn check_free(&self, tx: &Transaction<'_>, name: &str) -> Result<(), Failed> {
@@ -120,14 +138,14 @@ impl Store {
     }
 
     fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
-        let Claimed { active, below: Ancestry { ids: parents, sand }, fresh, layer } = claimed;
+        let Claimed { active, below: Ancestry { ids: parents, sand }, fresh, judged } = claimed;
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
         let sealed = match *fresh {
             Some((row, id)) => self.make_at_free_id(row, id, |id| self.backend.seal(active.id, id))?,
             None => self.backend.seal(active.id, active.id).map(|()| active.id)?,
         };
         let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
-        let diff_id = terms.diff_id.or(*layer);
+        let diff_id = terms.diff_id.or(judged.layer);
         match diff_id {
             Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
             Some(_) => {}
@@ -163,29 +181,7 @@ impl Store {
         if published.durable && claimed.below.sand {
             rows::ancestors_durable(tx, row)?;
         }
-        rows::set_labels(tx, row, labels)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::id::Digest;
-
-    #[test]
-    fn a_name_says_which_layer_it_is() {
-        let (low, high) = (Digest::of(b"low"), Digest::of(b"high"));
-        let chain = ChainId::base(low).push(high);
-        for (name, parent) in
-            [(chain.to_string(), low.to_string()), (format!("default/7/{chain}"), format!("k8s.io/3/{low}"))]
-        {
-            assert_eq!(layer_by_name(high, &name, Some(&parent)), Some(high), "{name}");
-            assert_eq!(layer_by_name(low, &name, Some(&parent)), None, "another layer");
-            assert_eq!(layer_by_name(high, &name, None), None, "no parent");
-            assert_eq!(layer_by_name(high, &name, Some("named by somebody")), None);
-            assert_eq!(layer_by_name(high, &format!("{name}-init"), Some(&parent)), None);
-        }
-        assert_eq!(layer_by_name(low, &format!("default/1/{low}"), None), Some(low));
-        assert_eq!(layer_by_name(low, "app", None), None);
+        rows::set_labels(tx, row, labels)?;
+        if claimed.judged.unverified { rows::set_label(tx, row, UNVERIFIED, "true") } else { Ok(()) }
     }
 }

@@ -29,6 +29,7 @@ mod database;
 mod filter;
 mod image;
 mod layer;
+mod locate;
 mod lock;
 mod meta;
 mod recover;
@@ -38,12 +39,13 @@ mod step;
 mod streams;
 mod writeback;
 
-pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject};
+pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject, UNVERIFIED};
 pub use claim::Claim;
-pub use commit::Terms;
+pub use commit::{Judged, Terms};
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
 pub use layer::{LayerOptions, Spelling};
+pub use locate::{Located, is_same};
 pub use lock::Tenancy;
 pub use meta::FORMAT;
 pub use recover::{Census, Freed};
@@ -342,24 +344,6 @@ impl Store {
                 Ok(Candidates::All)
             }
         }
-    }
-
-    /// The active snapshot or view that has the mounts for which `is_it` answers true. They follow from what a snapshot
-    /// stands on, so nothing is kept of what was handed out, and the newest are tried first: who asks has just made
-    /// one. Several views of one parent may have the same.
-    ///
-    /// # Errors
-    /// What the database reports.
-    pub fn find_by_mounts(&self, is_it: &dyn Fn(&[Mount]) -> bool) -> Result<Option<String>> {
-        self.meta.view(|tx| {
-            for row in rows::mountable(tx, &self.owner)? {
-                let stack = rows::chain(tx, Some(row.row))?;
-                if is_it(&self.mounts_of(row.kind, &stack)?) {
-                    return Ok(Some(row.name));
-                }
-            }
-            Ok(None)
-        })
     }
 
     /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.

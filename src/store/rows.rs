@@ -179,15 +179,6 @@ pub(super) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, 
     rows.into_iter().map(|(kind, count)| Ok((kind_of(kind)?, count.unsigned_abs()))).collect()
 }
 
-/// The active snapshots and views of `owner`, the newest first.
-pub(super) fn mountable(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Row>> {
-    let mut statement = tx.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM snapshot WHERE owner = ?1 AND kind IN (1, 2) AND state IN (0, 2) ORDER BY id DESC"
-    ))?;
-    let rows: Vec<Answer<Row>> = statement.query_map([owner], row_of)?.collect::<rusqlite::Result<_>>()?;
-    rows.into_iter().collect()
-}
-
 /// What a snapshot stands on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ancestry {
@@ -397,6 +388,15 @@ pub(super) fn set_label(tx: &Transaction<'_>, row: i64, name: &str, value: &str)
 pub(super) fn label(tx: &Transaction<'_>, row: i64, name: &str) -> Answer<Option<String>> {
     let mut statement = tx.prepare_cached("SELECT value FROM label WHERE snapshot = ?1 AND name = ?2")?;
     Ok(statement.query_row(params![row, name], |row| row.get(0)).optional()?)
+}
+
+/// The ids of the committed snapshots, of all owners, that have the label `name`.
+pub(super) fn labelled(tx: &Transaction<'_>, name: &str) -> Answer<Vec<Id>> {
+    let mut statement = tx.prepare_cached(
+        "SELECT s.id FROM label l JOIN snapshot s ON s.row = l.snapshot WHERE l.name = ?1 AND s.kind = 3 AND s.state IN (0, 2)",
+    )?;
+    let ids = statement.query_map([name], |row| row.get::<_, i64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    ids.into_iter().map(id_of).collect()
 }
 
 /// Sets the time of the last change of labels to now.

@@ -14,7 +14,9 @@ use strata::changeset::Sink;
 use strata::changeset::tar::{Limits, decode};
 use strata::id::{DiffId, Digest};
 use strata::snapshotter::Labels;
-use strata::store::{CheckOptions, Checked, Flush, LayerOptions, Origin, Problem, Remedy, Store, Terms};
+use strata::store::{
+    CheckOptions, Checked, Flush, Judged, LayerOptions, Origin, Problem, Remedy, Store, Terms, UNVERIFIED,
+};
 
 use super::lifecycle::write;
 use super::{Bench, on_each};
@@ -257,9 +259,9 @@ fn a_check_can_be_called_off() {
     });
 }
 
-/// Who commits under the ChainID says that the snapshot is that layer and nothing else. Any other name says nothing.
+/// The committer says whether a snapshot is the layer that was applied to it and nothing else.
 #[test]
-fn a_layer_is_known_by_the_name_that_it_gets() {
+fn a_layer_is_known_if_the_committer_says_so() {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_ustar();
     header.set_mode(0o640);
@@ -278,7 +280,10 @@ fn a_layer_is_known_by_the_name_that_it_gets() {
         };
         for (name, known) in [(format!("default/3/{diff_id}"), Some(diff_id)), ("app".to_owned(), None)] {
             apply("making");
-            store.commit(&name, "making", NONE).expect("commit");
+            let judge =
+                |applied: Option<Digest>, _: Option<&str>| Ok(Judged { layer: applied.and(known), unverified: false });
+            let judged = store.commit_judged(&name, "making", NONE, &judge).expect("commit");
+            assert_eq!(judged.layer, known, "{who}: {name}");
             assert_eq!(store.diff_id(&name).expect("stat"), known, "{who}: {name}");
         }
         let mut again = Vec::new();
@@ -288,13 +293,16 @@ fn a_layer_is_known_by_the_name_that_it_gets() {
         // What is applied in the ordinary way afterwards is not in the layer.
         apply("mixed");
         store.apply("mixed", &mut |sink| decode(&mut &layer[..], &Limits::default(), sink).map(drop)).expect("apply");
-        store.commit(&format!("default/4/{diff_id}"), "mixed", NONE).expect("commit");
-        assert_eq!(store.diff_id(&format!("default/4/{diff_id}")).expect("stat"), None, "{who}");
+        let all =
+            |applied: Option<Digest>, _: Option<&str>| Ok(Judged { layer: applied, unverified: applied.is_none() });
+        store.commit_judged("mixture", "mixed", NONE, &all).expect("commit");
+        assert_eq!(store.diff_id("mixture").expect("stat"), None, "{who}");
+        assert!(store.stat("mixture").expect("stat").labels.contains_key(UNVERIFIED), "{who}");
         // What somebody wrote besides is found, because the name denies it.
         apply("touched");
         let dir = PathBuf::from(store.mounts("touched").expect("mounts")[0].source());
         fs::write(dir.join("file"), b"changed").expect("write");
-        store.commit(&format!("default/5/{diff_id}"), "touched", NONE).expect("commit");
+        store.commit_judged("changed", "touched", NONE, &all).expect("commit");
         let checked = check(&store, DEEP);
         assert_eq!((checked.verified, checked.damaged()), (1, 1), "{who}: {checked:?}");
     });

@@ -204,11 +204,20 @@ impl Version {
 
     /// 1.7, unpacked by `vagrant/provision.sh`.
     pub(crate) fn unpacked() -> Option<Self> {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/containerd-1.7/usr/bin");
-        let there = dir.join("containerd").exists();
+        Self::below("1.7", "containerd-1.7")
+    }
+
+    /// The newest that Debian has, unpacked by `vagrant/provision.sh`.
+    pub(crate) fn newest() -> Option<Self> {
+        Self::below("2", "containerd-2")
+    }
+
+    /// The one that was unpacked below `target/DIR`, which is also what requires it.
+    fn below(name: &'static str, dir: &str) -> Option<Self> {
+        let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("target").join(dir).join("usr/bin");
+        let there = programs.join("containerd").exists();
         let found = if there { Ok(()) } else { Err("vagrant/provision.sh did not unpack it".to_owned()) };
-        (support::require("containerd-1.7", found) && support::require("runc", runc()))
-            .then_some(Self { name: "1.7", dir })
+        (support::require(dir, found) && support::require("runc", runc())).then_some(Self { name, dir: programs })
     }
 
     fn program(&self, name: &str) -> Command {

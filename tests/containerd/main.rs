@@ -16,6 +16,7 @@ mod killed;
 mod layers;
 mod patience;
 mod refusals;
+mod rewritten;
 mod service;
 mod wire;
 

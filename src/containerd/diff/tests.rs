@@ -6,7 +6,7 @@ use super::*;
 use crate::backends::{self, COPY, Config};
 use crate::changeset::Change;
 use crate::error::ErrorKind;
-use crate::snapshotter::Labels;
+use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::testing;
 use crate::tree::{Dir, Timestamp};
 
@@ -64,18 +64,25 @@ fn no_time_is_after_the_epoch_that_is_asked_for() {
     assert!(capped.iter().all(|(_, time)| *time <= epoch), "{capped:?}");
 }
 
+/// A layer of two snapshots is made here, or of none of them.
 #[test]
-fn mounts_are_a_snapshots_or_they_are_not() {
+fn both_sides_are_ours_or_none_is() {
     let dir = tempfile::tempdir().expect("a directory");
     let Some(store) = store(dir.path()) else { return };
     store.view("look", "base", &Labels::new()).expect("view");
     let mounts = |key: &str| convert::mounts(&store.mounts(key).expect("mounts"));
-    assert_eq!(find(&store, &mounts("top")).expect("find").name, "top");
-    assert_eq!(shown_by(find(&store, &mounts("look")).expect("find")), "base");
-    let mut other = mounts("top");
-    other[0].options.push("noexec".into());
-    for mounts in [other, Vec::new(), [mounts("top"), mounts("top")].concat()] {
-        assert_eq!(find(&store, &mounts).expect_err("not ours").kind(), ErrorKind::Unsupported, "{mounts:?}");
+    let foreign = [Mount { r#type: "bind".into(), source: "/elsewhere".into(), ..Mount::default() }];
+    let (own, below) = (mounts("top"), mounts("look"));
+    assert_eq!(sides(&store, &below, &own).expect("both"), ("base".to_owned(), "top".to_owned()));
+    assert_eq!(sides(&store, &[], &own).expect("everything"), (String::new(), "top".to_owned()));
+    for (left, right, kind) in [
+        (&foreign[..], &foreign[..], ErrorKind::Unsupported),
+        (&[], &foreign, ErrorKind::Unsupported),
+        (&foreign, &own, ErrorKind::FailedPrecondition),
+        (&below, &foreign, ErrorKind::FailedPrecondition),
+        (&below, &[], ErrorKind::FailedPrecondition),
+    ] {
+        assert_eq!(sides(&store, left, right).expect_err("not both").kind(), kind, "{left:?} {right:?}");
     }
 }
 

@@ -35,7 +35,10 @@ impl Store {
                 continue;
             }
             if !options.record && listed.row.diff_id.is_none() {
-                checked.add(Problem::Unknown(subject(listed)), Remedy::none("check --record computes its digest"));
+                if !ground.unverified.contains(&listed.row.id) {
+                    let remedy = Remedy::none("check --record computes its digest");
+                    checked.add(Problem::Unknown(subject(listed)), remedy);
+                }
                 continue;
             }
             let stack = self.meta.view(|tx| rows::chain(tx, Some(listed.row.row)))?;

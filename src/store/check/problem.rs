@@ -123,6 +123,8 @@ pub enum Problem {
     Abandoned(Subject),
     /// A layer has no DiffID to be compared with.
     Unknown(Subject),
+    /// Another program than strata wrote a snapshot that has the name of a layer.
+    Unverified(Subject),
 }
 
 impl Problem {
@@ -137,7 +139,7 @@ impl Problem {
             | Self::Tree { .. }
             | Self::Unreadable { .. } => Severity::Damaged,
             Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) => Severity::Debris,
-            Self::Uncompared { .. } | Self::Unknown(_) => Severity::Unverified,
+            Self::Uncompared { .. } | Self::Unknown(_) | Self::Unverified(_) => Severity::Unverified,
         }
     }
 }
@@ -170,6 +172,9 @@ impl fmt::Display for Problem {
             Self::Waiting { id } => write!(f, "s/{id} was removed and takes space"),
             Self::Abandoned(snapshot) => write!(f, "{snapshot} is in the work of a process that died"),
             Self::Unknown(snapshot) => write!(f, "{snapshot} has no recorded digest: --record computes it"),
+            Self::Unverified(snapshot) => {
+                write!(f, "{snapshot} was not written by strata: nothing says that it is the layer of its name")
+            }
         }
     }
 }

@@ -1,0 +1,89 @@
+//! Finding a snapshot by the directory that its files lie in.
+//!
+//! A path is only ever compared: nothing is opened, written or answered because a caller named it. The answer is a
+//! snapshot that the database knows, and belongs to the owner of the handle.
+
+use std::path::{Component, Path};
+
+use rustix::fs::{AtFlags, CWD, StatxFlags};
+
+use super::rows::{self, State};
+use super::{Access, Store};
+use crate::error::Result;
+use crate::id::Id;
+use crate::mount::Mount;
+use crate::snapshotter::{Info, Kind};
+
+/// How many of the last components of a path may be the id of a snapshot: strategies keep the files in `s/<id>` or in a
+/// directory in it.
+const DEPTH: usize = 2;
+
+/// A snapshot that was found by its directory.
+#[derive(Clone, Debug)]
+pub struct Located {
+    /// The snapshot.
+    pub info: Info,
+    /// The mounts that show it: writable for an active snapshot, else read-only.
+    pub mounts: Vec<Mount>,
+}
+
+impl Store {
+    /// The snapshot of this owner whose own files lie in `dir`: an active or a committed one, or a view without a
+    /// parent. (A view of a committed snapshot has no directory; the path leads to the committed one.) `dir` may lead
+    /// there through links.
+    ///
+    /// # Errors
+    /// What the database reports.
+    pub fn at_directory(&self, dir: &Path) -> Result<Option<Located>> {
+        for id in dir.components().rev().take(DEPTH).filter_map(id_in) {
+            let Some(located) = self.located(id)? else { continue };
+            let top = located.mounts.first().and_then(|mount| mount.layers().first().copied());
+            if top.is_some_and(|top| is_same(top, dir)) {
+                return Ok(Some(located));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The snapshot with the directory of `id`, if this owner has one.
+    fn located(&self, id: Id) -> Result<Option<Located>> {
+        self.meta.view(|tx| {
+            let Some(row) = rows::by_id(tx, id)? else { return Ok(None) };
+            let own = rows::holder(tx, &self.owner, &row.name)?.is_some_and(|holder| holder.id == id);
+            if !own || !matches!(row.state, State::Ready | State::Claimed) {
+                return Ok(None);
+            }
+            let (info, stack) = (rows::info(tx, row.row)?, rows::chain(tx, Some(row.row))?);
+            let mounts = match row.kind {
+                Kind::Active => self.backend.mounts(&stack, Access::ReadWrite)?,
+                Kind::View | Kind::Committed => self.backend.mounts(&stack, Access::ReadOnly)?,
+            };
+            Ok(Some(Located { info, mounts }))
+        })
+    }
+
+    /// Whether `path` lies in the directory of this store, or leads there through links or a bind of that directory. A
+    /// path that leads nowhere is judged by how it is spelled.
+    pub fn contains(&self, path: &Path) -> bool {
+        let places = [self.root.clone(), self.root.join("s")];
+        let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let is_below = |place: &Path| resolved.ancestors().any(|part| is_same(part, place));
+        path.starts_with(&self.root) || places.iter().any(|place| is_below(place))
+    }
+}
+
+fn id_in(component: Component<'_>) -> Option<Id> {
+    match component {
+        Component::Normal(name) => name.to_str()?.parse().ok().map(Id),
+        _ => None,
+    }
+}
+
+/// Whether two paths lead to one directory.
+pub fn is_same(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| {
+        let stat = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::INO).ok()?;
+        Some((stat.stx_dev_major, stat.stx_dev_minor, stat.stx_ino))
+    };
+    one.components().eq(other.components()) || identity(one).is_some_and(|known| identity(other) == Some(known))
+}

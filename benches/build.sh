@@ -62,13 +62,13 @@ theirs_build() {
   buildah "${theirs[@]}" bud -q --layers --isolation oci --runtime "$runtime" -t it "$@" "$work/context"
 }
 ours_run() { "$strata" run --rm --runtime "$runtime" localhost/base:1 true; }
-# The limits are for machines on which podman's own are refused.
+# The limits are set for machines that refuse podman's own limits.
 theirs_run() {
   podman "${theirs[@]}" --cgroup-manager cgroupfs run --rm --runtime "$runtime" --network host \
     --ulimit nofile=1024:1024 --ulimit nproc=1024:1024 localhost/base:1 true
 }
 
-# Milliseconds that a command takes.
+# Prints the milliseconds that a command takes.
 measure() {
   local from to
   from=$(date +%s%N)
@@ -110,7 +110,7 @@ awk -v ours="$(median "$work/ours.clean")" -v steps=$steps 'BEGIN {
   printf "%-32s %10d %10s %8s %8s\n", "a step of the clean build", ours / steps, "", "", "<= 60"
   exit ours / steps > 60 }' || failed=1
 
-# Layers that steps make after which everything is as it was.
+# Prints the number of layers that a tool makes for steps after which the tree is unchanged.
 printf '\n%-48s %10s %10s\n' '(layers made)' strata buildah
 while read -r step; do
   printf 'FROM localhost/base:1\nRUN mkdir /data\nCOPY file /data/\n' >"$work/context/Dockerfile"

@@ -82,7 +82,7 @@ impl Strategies {
 /// kernel and the file system can, else copy.
 pub const AUTO: &str = "auto";
 
-/// How to open a store.
+/// Parameters for opening a store.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// The store's directory.
@@ -91,7 +91,7 @@ pub struct Config {
     pub backend: Option<Strategy>,
     /// Values of the strategies' own options.
     pub options: StrategyOptions,
-    /// When a store that is yet to be made answers.
+    /// Durability of a store that is created.
     pub durability: Durability,
     /// The owner whose snapshots the store shows.
     pub owner: String,

@@ -231,10 +231,10 @@
 //!
 //! ## Strategies
 //!
-//! - **A strategy is a folder and an entry of the table in [`crate::backends`].** The entry says what a program has to
-//!   know besides the [`crate::backend::Backend`]: name, options, the variants that are compared one by one and the
-//!   file systems that they live on. Command line, `compare` and `conformance` read the table; a program of another
-//!   crate adds an entry and has all of them.
+//! - **A strategy is a folder and an entry of the table in [`crate::backends`].** The entry says what a program has
+//!   to know besides the [`crate::backend::Backend`]: name, options, the variants that are compared one by one and
+//!   the file systems that they live on. Command line, `compare` and `conformance` read the table; a program of
+//!   another crate adds an entry and has all of them.
 //! - **A hint is a trait, not a list of kinds**: a comparison asks it for names and knows no strategy.
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active
 //!   one, which is gone after the commit. Exact quota groups cost every writer on the file system.

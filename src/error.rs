@@ -1,10 +1,10 @@
-//! The one error type of the library.
+//! The error type of the library.
 //!
-//! An [`Error`] carries a [`ErrorKind`] to match on, one sentence that says what failed and on what, and, where there
-//! is one, its cause. The kinds are gRPC's status classes under their usual names, so that a daemon maps them one to
-//! one (containerd's snapshot service answers with the same classes).
+//! An [`Error`] has an [`ErrorKind`] to match on, one sentence that says what failed and on which object, and a cause
+//! if there is one. The kinds are gRPC's status classes under their usual names, so that a daemon can map them one to
+//! one (containerd's snapshot service returns the same classes).
 //!
-//! Invariants: `Display` is one line and never repeats the cause; the chain is printed once, by the command line.
+//! Invariants: `Display` is one line and never repeats the cause. The command line prints the chain of causes, once.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -13,20 +13,20 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-/// What `strata` returns everywhere.
+/// Result type of all functions of the library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The class of an [`Error`]: what a caller may decide on.
+/// Class of an [`Error`], on which a caller may base a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The named thing does not exist.
+    /// The named object does not exist.
     NotFound,
-    /// The name is taken.
+    /// The name is in use.
     AlreadyExists,
-    /// The request can never succeed as it was put.
+    /// The request can never succeed in this form.
     InvalidArgument,
-    /// The request is sound, the state is not: busy, has children, wrong kind of snapshot.
+    /// The request is valid, but the state does not permit it: busy, has children, wrong kind of snapshot.
     FailedPrecondition,
     /// The caller lacks a privilege.
     PermissionDenied,
@@ -34,18 +34,18 @@ pub enum ErrorKind {
     ResourceExhausted,
     /// Stored or given data is damaged: a wrong digest, a truncated archive, a broken database.
     DataLoss,
-    /// This kernel, file system or strategy cannot do it.
+    /// This kernel, file system or strategy does not support the request.
     Unsupported,
-    /// Somebody else holds it at the moment: a retry may succeed.
+    /// Another process or call holds the object at the moment; a retry may succeed.
     Unavailable,
-    /// The caller asked to stop.
+    /// The caller cancelled the request.
     Cancelled,
-    /// Anything else the operating system reported.
+    /// Any other error of the operating system.
     Io,
 }
 
 impl ErrorKind {
-    /// The kind's stable name, as `--json` and the logs print it.
+    /// Returns the stable name of the kind, as printed by `--json` and in logs.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not_found",
@@ -83,7 +83,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// A failure: its kind, what failed on what, and why.
+/// A failure: its kind, a message, and its cause.
 #[derive(Debug)]
 pub struct Error(Box<Inner>);
 
@@ -95,7 +95,7 @@ struct Inner {
 }
 
 impl Error {
-    /// An error of `kind`; `message` says what failed, on what, and where there is one, the cure.
+    /// Creates an error of `kind`; `message` says what failed, on which object, and the cure if there is one.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self(Box::new(Inner { kind, message: message.into(), source: None }))
     }
@@ -107,18 +107,18 @@ impl Error {
         self
     }
 
-    /// Puts what the caller was doing in front: the kind stays, this error becomes the cause.
+    /// Adds a message about the caller's operation: the kind stays, and this error becomes the cause.
     #[must_use]
     pub fn context(self, doing: impl fmt::Display) -> Self {
         Self(Box::new(Inner { kind: self.0.kind, message: doing.to_string(), source: Some(Box::new(self)) }))
     }
 
-    /// The class to decide on.
+    /// Returns the class.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
     }
 
-    /// The system call error at the bottom of the chain, if there is one.
+    /// Returns the system call error at the end of the chain, if there is one.
     pub fn errno(&self) -> Option<Errno> {
         let mut next: Option<&(dyn StdError + 'static)> = Some(self);
         while let Some(error) = next {
@@ -133,7 +133,7 @@ impl Error {
         None
     }
 
-    /// The whole chain on one line, outermost first, for the person at the terminal.
+    /// Returns the whole chain on one line, outermost error first, for messages to people.
     pub fn chain(&self) -> String {
         let mut text = self.to_string();
         let mut next = self.source();
@@ -145,32 +145,32 @@ impl Error {
         text
     }
 
-    /// `key: not found`-style constructor of [`ErrorKind::NotFound`].
+    /// Creates an [`ErrorKind::NotFound`] error.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::NotFound, message)
     }
 
-    /// [`ErrorKind::AlreadyExists`] with a message.
+    /// Creates an [`ErrorKind::AlreadyExists`] error.
     pub fn already_exists(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::AlreadyExists, message)
     }
 
-    /// [`ErrorKind::InvalidArgument`] with a message.
+    /// Creates an [`ErrorKind::InvalidArgument`] error.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::InvalidArgument, message)
     }
 
-    /// [`ErrorKind::FailedPrecondition`] with a message.
+    /// Creates an [`ErrorKind::FailedPrecondition`] error.
     pub fn precondition(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::FailedPrecondition, message)
     }
 
-    /// [`ErrorKind::DataLoss`] with a message.
+    /// Creates an [`ErrorKind::DataLoss`] error.
     pub fn data_loss(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::DataLoss, message)
     }
 
-    /// [`ErrorKind::Unsupported`] with a message.
+    /// Creates an [`ErrorKind::Unsupported`] error.
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Unsupported, message)
     }
@@ -188,19 +188,20 @@ impl StdError for Error {
     }
 }
 
-/// So that library code can run inside an [`io::Read`] or [`io::Write`] of its own; [`Context`] takes it out again.
+/// Lets library code run inside an implementation of [`io::Read`] or [`io::Write`]; [`Context`] extracts the error
+/// again.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         Self::other(error)
     }
 }
 
-/// Names the operation and its object where a system call fails.
+/// Adds the operation and its object to the error of a system call.
 pub trait Context<T> {
-    /// `operation path` becomes the message; the kind follows from the errno.
+    /// Returns an error with the message `operation path`; its kind follows from the errno.
     ///
     /// # Errors
-    /// The failure of `self`, with its place.
+    /// The error of `self`, with operation and path.
     fn at(self, operation: &str, path: impl AsRef<Path>) -> Result<T>;
 }
 

@@ -1,6 +1,6 @@
 //! Names and numbers that cross module boundaries: snapshot ids, keys, owners, digests.
 //!
-//! Each is a type of its own, so that a DiffID cannot be passed for a ChainID and no unchecked string becomes a file
+//! Each is a type of its own, so that a DiffID cannot be passed for a ChainID, and no unchecked string becomes a file
 //! name.
 //!
 //! # References
@@ -13,13 +13,13 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-/// The longest key or name, in bytes.
+/// Maximum length of a key or name, in bytes.
 pub const KEY_BYTES_MAX: usize = 1024;
 
-/// The largest id: a database holds it and all that follow it in practice.
+/// Largest id, so that the database can store it and all ids that follow it in practice.
 const ID_MAX: u64 = 1 << 62;
 
-/// The number of a snapshot: the name of its directory. Ids only grow and are never used twice.
+/// Number of a snapshot: the name of its directory. Ids only grow and are never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Id(pub u64);
 
@@ -32,8 +32,8 @@ impl fmt::Display for Id {
 impl FromStr for Id {
     type Err = Error;
 
-    /// Accepts exactly what `Display` prints: no sign, no leading zero. Numbers beyond what a store ever gives are
-    /// none: a stranger's directory must not use up the rest.
+    /// Accepts exactly the output of `Display`: no sign, no leading zero. Numbers above any id that a store gives are
+    /// refused, so that a foreign directory cannot use up the remaining ids.
     fn from_str(text: &str) -> Result<Self> {
         match text.parse::<u64>() {
             Ok(number) if number.to_string() == text && number <= ID_MAX => Ok(Self(number)),
@@ -62,27 +62,27 @@ pub fn check_key(key: &str) -> Result<()> {
     Err(Error::invalid(format!("the key {shown:?} {broken}")))
 }
 
-/// A sha256 digest. Printed and parsed as `sha256:` and 64 lower-case hexadecimal digits, nothing else.
+/// A sha256 digest, printed and parsed as `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest([u8; 32]);
 
 impl Digest {
-    /// The digest of `bytes`.
+    /// Returns the digest of `bytes`.
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// What a finished hasher holds.
+    /// Returns the digest of a finished hasher.
     pub fn finish(hasher: Sha256) -> Self {
         Self(hasher.finalize().into())
     }
 
-    /// The 32 bytes.
+    /// Returns the 32 bytes.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The 64 hexadecimal digits: a safe file name.
+    /// Returns the 64 hexadecimal digits: a safe file name.
     pub fn hex(&self) -> String {
         use fmt::Write as _;
         self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
@@ -141,20 +141,20 @@ impl<'de> serde::Deserialize<'de> for Digest {
     }
 }
 
-/// The digest of a layer's uncompressed tar stream.
+/// Digest of a layer's uncompressed tar stream.
 pub type DiffId = Digest;
 
-/// The digest that names a stack of layers.
+/// Digest that identifies a stack of layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ChainId(pub Digest);
 
 impl ChainId {
-    /// The ChainID of a stack whose only layer is `layer`.
+    /// Returns the ChainID of a stack whose only layer is `layer`.
     pub fn base(layer: DiffId) -> Self {
         Self(layer)
     }
 
-    /// The ChainID of this stack with `layer` on top.
+    /// Returns the ChainID of this stack with `layer` on top.
     ///
     /// # References
     /// OCI image specification, `config.md`, "Layer ChainID".
@@ -163,7 +163,7 @@ impl ChainId {
         Self(Digest::of(format!("{} {layer}", self.0).as_bytes()))
     }
 
-    /// The ChainIDs of every prefix of `layers`, bottom first.
+    /// Returns the ChainIDs of all prefixes of `layers`, the shortest first.
     pub fn all(layers: &[DiffId]) -> Vec<Self> {
         let mut chain: Vec<Self> = Vec::with_capacity(layers.len());
         for layer in layers {
@@ -211,7 +211,7 @@ mod tests {
         }
     }
 
-    /// The worked example follows the specification's formula: sha256 of the two strings with one space.
+    /// Checks the specification's formula: sha256 of the two strings separated by one space.
     #[test]
     fn chain_ids() {
         let (a, b) = (Digest::of(b"a"), Digest::of(b"b"));

@@ -1,18 +1,18 @@
-//! The public contract: containerd's verbs over named snapshots.
+//! The public contract: containerd's operations on named snapshots.
 //!
-//! # Words
+//! # Terms
 //! A snapshot is **active** (writable) or a **view** (read-only) under a *key*, or **committed** under a *name*. Keys
-//! and names share one space. A *parent* is always committed. An active snapshot starts as what its parent holds, takes
-//! writes through its mounts, and either becomes a committed snapshot under a new name ([`Snapshotter::commit`], its
-//! key is free again) or goes away ([`Snapshotter::remove`]).
+//! and names share one namespace. A *parent* is always committed. An active snapshot starts with the content of its
+//! parent and takes writes through its mounts. Either [`Snapshotter::commit`] turns it into a committed snapshot under
+//! a new name, which frees its key, or [`Snapshotter::remove`] removes it.
 //!
-//! # For every method
+//! # Rules for every method
 //! - Keys and names have 1 to 1,024 bytes, no NUL and no newline; else `InvalidArgument`.
 //! - A call that fails has changed nothing that another call can see.
 //! - Methods may be called from several threads, and on one store from several processes, at the same time.
-//! - What a method acknowledged survives a crash of the process, and with the default durability a power cut. What a
-//!   crash left in the middle is as if it had not been called; its debris is collected at the next open.
-//! - Besides the kinds listed: `ResourceExhausted` (disk, inodes or descriptors are used up), `Unavailable` (the
+//! - An acknowledged call survives a crash of the process, and with the default durability a power cut. A call that a
+//!   crash interrupted has no effect; its debris is collected at the next open.
+//! - Besides the listed kinds: `ResourceExhausted` (disk, inodes or descriptors are used up), `Unavailable` (the
 //!   database stayed locked), `DataLoss` (the database is damaged), `Io`.
 //!
 //! # References
@@ -32,19 +32,19 @@ use crate::tree::Timestamp;
 /// Labels by name.
 pub type Labels = BTreeMap<String, String>;
 
-/// What a snapshot is. The numbers are containerd's.
+/// Kind of a snapshot. The numbers are containerd's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// Read-only, under a key.
     View = 1,
     /// Writable, under a key.
     Active = 2,
-    /// Read-only, under a name, may have children.
+    /// Read-only, under a name; may have children.
     Committed = 3,
 }
 
 impl Kind {
-    /// What it is, as a sentence says that.
+    /// Returns the kind as a phrase for sentences.
     pub(crate) fn phrase(self) -> &'static str {
         match self {
             Self::View => "a view",
@@ -77,121 +77,124 @@ impl FromStr for Kind {
     }
 }
 
-/// What is known of a snapshot.
+/// Information about a snapshot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Info {
-    /// Its kind.
+    /// Kind of the snapshot.
     pub kind: Kind,
-    /// Its key or name.
+    /// Key or name.
     pub name: String,
-    /// The name of its parent; empty if it has none.
+    /// Name of the parent; empty without a parent.
     pub parent: String,
-    /// Its labels.
+    /// Labels of the snapshot.
     pub labels: Labels,
-    /// When it was made (committed, if it is).
+    /// Time of creation, or of the commit for a committed snapshot.
     pub created: Timestamp,
-    /// When its labels changed last.
+    /// Time of the last change of the labels.
     pub updated: Timestamp,
 }
 
 /// A snapshot driver.
 ///
-/// The module documentation says what holds for every method.
+/// The module documentation has the rules for every method.
 pub trait Snapshotter: Send + Sync {
-    /// What is known of the snapshot `key`.
+    /// Returns the information about the snapshot `key`.
     ///
     /// # Errors
     /// `NotFound`.
     fn stat(&self, key: &str) -> Result<Info>;
 
-    /// Changes labels of the snapshot `info.name` and answers with what is known of it then. `updated` becomes now,
-    /// `created` stays; fields of `info` other than its name and labels are ignored.
+    /// Changes labels of the snapshot `info.name` and returns the new information. `updated` becomes the current time,
+    /// `created` stays. All fields of `info` except its name and labels are ignored.
     ///
-    /// Without `fieldpaths`, or with `labels`: its labels become `info.labels`. With `labels.K`, where K is the whole
-    /// rest of the string: the label K becomes that of `info.labels`, and goes away where that is absent or empty.
+    /// Without `fieldpaths`, or with `labels`, the labels become `info.labels`. With `labels.K`, where K is the whole
+    /// rest of the string, the label K is set to its value in `info.labels`, and is removed if the value is absent or
+    /// empty.
     ///
     /// # Errors
     /// `NotFound`; `InvalidArgument` for any other field path.
     fn update(&self, info: &Info, fieldpaths: &[&str]) -> Result<Info>;
 
-    /// The space that the snapshot takes for itself, without its parents: as stored at commit, computed for an active
-    /// one (by some strategies once a minute), zero for a view.
+    /// Returns the space that the snapshot uses for itself, without its parents: for a committed snapshot as stored at
+    /// the commit, for an active one as computed (by some strategies once a minute), for a view zero.
     ///
     /// # Errors
     /// `NotFound`.
     fn usage(&self, key: &str) -> Result<Usage>;
 
-    /// What to mount to see the active snapshot or view `key`. A repeated call gives the same answer.
+    /// Returns the mounts of the active snapshot or view `key`. Repeated calls return the same mounts.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it is committed.
+    /// `NotFound`; `FailedPrecondition` if the snapshot is committed.
     fn mounts(&self, key: &str) -> Result<Vec<Mount>>;
 
-    /// Makes the active snapshot `key` on top of the committed snapshot `parent`, or of nothing (an empty directory,
-    /// mode 0755, owner 0:0) if that is empty, and answers with its mounts. After a crash it is there whole or not at
-    /// all.
+    /// Creates the active snapshot `key` on top of the committed snapshot `parent`, and returns its mounts. With an
+    /// empty `parent` the snapshot is an empty directory (mode 0755, owner 0:0). After a crash the snapshot exists
+    /// completely or not at all.
     ///
     /// # Errors
-    /// `AlreadyExists` if the key is in use by any kind of snapshot, or by a call that makes one; `NotFound` if there
-    /// is no such parent; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of
+    /// `AlreadyExists` if the key is used by a snapshot of any kind, or by a call that creates one; `NotFound` if the
+    /// parent does not exist; `InvalidArgument` if the parent is not committed; `FailedPrecondition` if the chain of
     /// parents is longer than the strategy can mount.
     fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>>;
 
-    /// Makes the view `key` of the committed snapshot `parent`, or of nothing, and answers with its mounts: all of them
-    /// read-only.
+    /// Creates the view `key` of the committed snapshot `parent`, or of an empty directory, and returns its mounts,
+    /// which are all read-only.
     ///
     /// # Errors
     /// As [`Self::prepare`].
     fn view(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>>;
 
-    /// Makes the active snapshot `key` the committed snapshot `name` with `labels` (its own are dropped). Key and name
-    /// change places at once, and `created` and `updated` become now. The usage is stored.
+    /// Turns the active snapshot `key` into the committed snapshot `name` with `labels`; its own labels are dropped.
+    /// The name replaces the key atomically, and `created` and `updated` become the current time. The usage is stored.
     ///
-    /// The snapshot must not be mounted: a writer that goes on would change what is committed. Mounts in the caller's
-    /// mount namespace are looked for; others are the caller's duty. A crash gives the key back as it was.
+    /// The snapshot must not be mounted, because a writer could otherwise change the committed content. Mounts in the
+    /// caller's mount namespace are checked; the caller is responsible for others. After a crash the key is as it was
+    /// before the call.
     ///
     /// # Errors
-    /// In this order: `NotFound` if there is no such key; `AlreadyExists` if the name is in use, also by the key
-    /// itself; `FailedPrecondition` if the key is not active, or is mounted (the message names where), or holds what
-    /// the strategy cannot keep; `AlreadyExists` if another call took the name meanwhile.
+    /// In this order: `NotFound` if the key does not exist; `AlreadyExists` if the name is in use, also by the key
+    /// itself; `FailedPrecondition` if the key is not active, or is mounted (the message names where), or contains
+    /// something that the strategy cannot keep; `AlreadyExists` if another call took the name meanwhile.
     fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()>;
 
-    /// Removes the snapshot `key`. It is gone, and its key free, when the call returns; its space is freed later.
+    /// Removes the snapshot `key`. When the call returns, the snapshot is gone and its key is free; its space is freed
+    /// later.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if it has children ("cannot remove ..."), or is mounted in the caller's mount
-    /// namespace (the message names where), or a call on it is under way.
+    /// namespace (the message names where), or another call on it is under way.
     fn remove(&self, key: &str) -> Result<()>;
 
-    /// Calls `visit` for every snapshot that matches any of `filters`, all of them if there is none, in the order of
-    /// their keys. `visit` may call any method, also such as change snapshots: it sees each that was there at the
-    /// start.
+    /// Calls `visit` for every snapshot that matches any of `filters`, or for all snapshots without filters, in the
+    /// order of their keys. `visit` may call any method, including those that change snapshots: every snapshot that
+    /// existed at the start is visited.
     ///
     /// # Errors
-    /// `InvalidArgument` for a filter that does not parse (containerd's `pkg/filters` grammar); what `visit` returns.
+    /// `InvalidArgument` for a filter that does not parse (containerd's `pkg/filters` grammar); errors of `visit`.
     fn walk(&self, filters: &[&str], visit: &mut dyn FnMut(&Info) -> Result<()>) -> Result<()>;
 
-    /// Frees the space of removed snapshots and of what a crash left behind, and answers when that is done.
+    /// Frees the space of removed snapshots and of debris from crashes, and returns when that is done.
     ///
     /// # Errors
     /// The first failure, after everything was tried.
     fn cleanup(&self) -> Result<()>;
 
-    /// Pushes what `key`, of any kind, changed against the snapshot `base` into `sink`: against its parent if that is
-    /// `None`, against nothing if it is `Some("")`. The stream is canonical ([`crate::changeset`]). An active snapshot
-    /// may be mounted, but who writes to it meanwhile may or may not be seen. Against the parent it costs what changed,
-    /// as far as the strategy knows that.
+    /// Writes the changes of `key`, a snapshot of any kind, relative to the snapshot `base` into `sink`: relative to
+    /// its parent if `base` is `None`, relative to nothing if it is `Some("")`. The stream is canonical
+    /// ([`crate::changeset`]). An active snapshot may be mounted, but concurrent writes may or may not be seen.
+    /// Relative to the parent, the time is proportional to the changes if the strategy can find them.
     ///
     /// # Errors
-    /// `NotFound`; what `sink` returns.
+    /// `NotFound`; errors of `sink`.
     fn changes(&self, key: &str, base: Option<&str>, sink: &mut dyn Sink) -> Result<()>;
 
-    /// Writes into the active snapshot `key` the changes which `produce` pushes into the sink that it is given.
+    /// Applies to the active snapshot `key` the changes that `produce` writes into the given sink.
     ///
-    /// A failure or crash in the middle leaves the snapshot with a part of the changes: remove it.
+    /// After a failure or a crash the snapshot contains a part of the changes: remove it.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if the key is not active or is mounted; `InvalidArgument` or `DataLoss` for
-    /// changes that no tree can have; what `produce` returns.
+    /// changes that are impossible in a tree; errors of `produce`.
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied>;
 }

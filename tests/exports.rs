@@ -1,9 +1,9 @@
-//! What strata exports, read by the tools that people have, and what those write, read by strata.
+//! Exports of strata are read by other tools, and images that those tools write are read by strata.
 //!
-//! The judges are umoci, skopeo, buildah, podman and containerd, and bsdtar for a layer alone. Each unpacks an image
-//! that strata wrote, in every form and compression that it knows: the tree has to be that of the store. Then it writes
-//! the image out again, in every form that it knows: what another store makes of that has the same ID and the same
-//! tree. Those that can change an image do, and strata's tree of it is theirs.
+//! The tools are umoci, skopeo, buildah, podman and containerd, and bsdtar for single layers. Each unpacks an image
+//! that strata exported, in every form and compression that the tool supports; the tree must be that of the store. Then
+//! the tool writes the image again in every form, and another store imports it: the image must have the same ID and the
+//! same tree. Tools that can change an image do so, and strata must import the changed tree.
 
 mod support;
 
@@ -30,10 +30,10 @@ const ALL: [Compression; 3] = [Compression::Gzip, Compression::Zstd, Compression
 
 const FORMS: [&str; 3] = ["oci", "oci-archive", "docker-archive"];
 
-/// More than one block of a gzip blob.
+/// Length of more than one block of a gzip blob.
 const LARGE_BYTES: usize = (5 << 20) / 2;
 
-/// A store with one image, and room for what is made of it.
+/// A store with one image, and a directory for exports.
 struct Bench {
     scratch: Scratch,
     store: Store,
@@ -68,7 +68,7 @@ impl Bench {
         path
     }
 
-    /// The tree that a judge unpacked is the store's.
+    /// Checks that the tree unpacked by a tool is the store's.
     #[track_caller]
     fn check_tree(&self, what: &str, unpacked: &Path) {
         let theirs = lines(&Dir::open(unpacked).expect("what a judge unpacked"));
@@ -78,7 +78,7 @@ impl Bench {
         assert!(missing.is_empty() && more.is_empty(), "{what}: ours {missing:#?}, theirs {more:#?}");
     }
 
-    /// What a store that knows nothing makes of what a judge wrote: the image, and its tree.
+    /// Imports an image that a tool wrote into a new store; returns the image and its tree.
     #[track_caller]
     fn import_anew(&self, what: &str, path: &Path, reference: Option<&str>) -> (Imported, Vec<String>) {
         let root = self.path("another-store");
@@ -92,13 +92,13 @@ impl Bench {
         (imported, tree)
     }
 
-    /// What a judge wrote is the image that it read.
+    /// Checks that the image a tool wrote is the image that it read.
     #[track_caller]
     fn check_import(&self, what: &str, path: &Path) {
         self.check_same_tree(what, path, Some(self.id));
     }
 
-    /// What a judge wrote has the tree of what it read.
+    /// Checks that the image a tool wrote has the tree of the image that it read.
     #[track_caller]
     fn check_same_tree(&self, what: &str, path: &Path, id: Option<Digest>) {
         let (imported, tree) = self.import_anew(what, path, None);
@@ -106,7 +106,7 @@ impl Bench {
         assert_eq!(tree, self.tree, "{what}");
     }
 
-    /// What a judge changed has the tree that it shows.
+    /// Checks that an image changed by a tool has the tree that the tool shows.
     #[track_caller]
     fn check_changed(&self, what: &str, path: &Path, reference: Option<&str>, shown: &[String]) {
         let (imported, tree) = self.import_anew(what, path, reference);
@@ -120,7 +120,7 @@ fn open(root: PathBuf) -> strata::Result<Store> {
     backends::open(&Config { backend: Some(OVERLAY), durability, ..Config::new(root) })
 }
 
-/// Changes the tree `root` a little, and answers with all of it.
+/// Changes the tree `root` a little, and returns the whole tree.
 fn change(root: &Path) -> Vec<String> {
     fs::write(root.join("etc/new"), "new").expect("write");
     fs::remove_file(root.join("etc/passwd")).expect("remove");
@@ -132,13 +132,13 @@ fn change(root: &Path) -> Vec<String> {
     lines(&Dir::open(root).expect("open"))
 }
 
-/// All but the root, which no layer has to describe.
+/// Returns the tree without the root, which a layer need not describe.
 fn lines(dir: &Dir) -> Vec<String> {
     let tree = Tree::read(dir).expect("read the tree");
     text::print(&tree).lines().skip(1).map(str::to_owned).collect()
 }
 
-/// Adds an entry of a kind, mode and content, or with a target.
+/// Appends an entry of a kind, with mode and content or with a target.
 fn add(layer: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, path: &str, mode: u32, content: &[u8], target: &str) {
     let mut header = tar::Header::new_gnu();
     header.set_entry_type(kind);
@@ -153,7 +153,7 @@ fn add(layer: &mut tar::Builder<Vec<u8>>, kind: tar::EntryType, path: &str, mode
     }
 }
 
-/// A docker archive of two layers: what layers do to one another, and a file of several blocks.
+/// Returns a docker archive of two layers that change each other's files, with a file of several blocks.
 fn image() -> Vec<u8> {
     use tar::EntryType as Type;
     let mut layers = [(); 2].map(|()| tar::Builder::new(Vec::new()));
@@ -195,13 +195,13 @@ fn image() -> Vec<u8> {
     archive.into_inner().expect("an archive")
 }
 
-/// Whether `program` is there; else the test must return.
+/// Returns true if `program` is available; else the test must return.
 fn has(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output();
     support::require(program, found.map(drop).map_err(|error| error.to_string()))
 }
 
-/// What `program` says if it succeeds.
+/// Runs `program`, which must succeed, and returns its standard output.
 #[track_caller]
 fn run(program: &str, arguments: &[&str]) -> String {
     let output = Command::new(program).args(arguments).output().expect(program);
@@ -209,7 +209,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// What tools of containers/image call an image that lies at `path`.
+/// Returns the name of the image at `path` for tools of containers/image.
 fn source_of(form: &str, path: &Path) -> String {
     let name = if form == "docker-archive" { String::new() } else { format!(":{NAME}") };
     format!("{form}:{}{name}", shown(path))
@@ -249,14 +249,14 @@ fn skopeo() {
             assert_eq!(Digest::of(id.as_bytes()), bench.id, "{source}");
             let again = bench.path(&format!("skopeo-{form}-{}", compression.as_str()));
             for target in FORMS {
-                // Docker's manifests know no zstd.
+                // Docker's manifests do not support zstd.
                 if (target, compression) == ("docker-archive", Compression::Zstd) && form != target {
                     continue;
                 }
                 let again = again.with_extension(target);
                 let copied = format!("{target}:{}:{NAME}", shown(&again));
                 run("skopeo", &["--insecure-policy", "copy", "--quiet", &source, &copied]);
-                // From docker's form to OCI's, skopeo writes another config.
+                // Converting from docker's form to OCI's, skopeo writes another config.
                 let is_other = form == "docker-archive" && target != form;
                 bench.check_same_tree(&format!("{source} to {copied}"), &again, (!is_other).then_some(bench.id));
             }
@@ -279,7 +279,7 @@ fn bsdtar() {
     assert!(lists.len() == 1 && lists.iter().all(|list| list.contains("usr/bin/large")), "{lists:?}");
 }
 
-/// The options that keep a tool of containers/storage away from the machine's own.
+/// Returns options that keep a tool of containers/storage away from the machine's own storage.
 fn aside(bench: &Bench) -> [String; 6] {
     let dir = |name: &str| shown(&bench.path(name)).to_owned();
     ["--root", "--runroot", "--storage-driver"]
@@ -347,7 +347,7 @@ fn podman() {
     }
 }
 
-/// A containerd of the test's own; it ends with the value.
+/// A containerd for this test; dropping the value stops it.
 struct Containerd {
     process: Child,
     socket: PathBuf,

@@ -14,7 +14,7 @@ use strata::mount::scratch::FsType;
 /// The width of a phone, in pixels.
 const PHONE_PX: u32 = 390;
 
-/// What a browser must not do in a test: show itself, ask the network, remember.
+/// Flags that keep the browser from opening a window, using the network and storing data.
 const FLAGS: [&str; 10] = [
     "--headless",
     "--hide-scrollbars",

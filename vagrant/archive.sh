@@ -1,24 +1,24 @@
 # shellcheck shell=bash
-# The archive of Debian that this machine's own apt sources name, read without touching the machine's
-# own lists: a directory of the caller's holds lists and cache. To be sourced.
+# Reads the Debian archive that this machine's apt sources name, without touching the machine's own lists: lists and
+# cache are in a directory of the caller. To be sourced.
 
 KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
 
-# Debian's code name of what runs here: bookworm, trixie.
+# Prints Debian's code name of the running system: bookworm, trixie.
 debian_release() {
   # shellcheck source=/dev/null
   (. /etc/os-release && [[ $ID == debian ]] && printf '%s\n' "$VERSION_CODENAME")
 }
 
-# The address of the archive; fails where apt knows none of Debian's.
+# Prints the address of the archive; fails if apt has no source of Debian.
 debian_site() {
   local site
-  # shellcheck disable=SC2016 # it is apt that expands it
+  # shellcheck disable=SC2016 # expanded by apt
   site=$(apt-get indextargets --format '$(SITE)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u)
   [[ -n $site && -e $KEYRING ]] && printf '%s\n' "${site%%$'\n'*}"
 }
 
-# Sets PRIVATE to the options by which an apt tool keeps to the directory $1.
+# Sets PRIVATE to the options that make an apt tool use only the directory $1.
 private_options() {
   PRIVATE=(-q -o Dir::Etc::sourcelist="$1/sources.list" -o Dir::Etc::sourceparts=-
     -o Dir::State::lists="$1/lists" -o Dir::Cache="$1/cache" -o Dir::Cache::pkgcache=pkgcache.bin -o Acquire::Languages=none
@@ -33,7 +33,7 @@ private_apt() {
   "$tool" "${PRIVATE[@]}" "$@"
 }
 
-# Brings the lists of the suites $2... into the directory $1; those of the last hour are taken as they are.
+# Downloads the lists of the suites $2... into the directory $1, unless they are less than an hour old.
 archive_lists() {
   local dir=$1 site sources
   shift

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# ci.sh [COMMAND]: the whole way that people with Vagrant go, on a machine that has no box, no public
-# network and perhaps no init system: makes the box of Debian's packages, starts libvirtd, `vagrant up`,
-# runs COMMAND in the guest (suites/all.sh if none is given) and passes its exit status on; 2 where it
-# did not come to that. As root.
+# ci.sh [COMMAND]: runs the same as people with Vagrant, on a machine without a box, without a public network and
+# possibly without an init system. It makes the box from Debian's packages, starts libvirtd, runs `vagrant up`, runs
+# COMMAND in the guest (default: suites/all.sh) and exits with its status, or with 2 if it did not get that far. Must
+# run as root.
 #
-# All that it starts has namespaces of its own for processes, mounts and the network. So a libvirtd that
-# is there already, the machine's bridges, packet filters and settings are never touched, and whatever
-# happens, nothing is left: when the first process in there ends, the kernel ends the others.
+# Everything that it starts has its own namespaces for processes, mounts and the network. So it never touches a libvirtd
+# that is already running, or the machine's bridges, packet filters and settings. Nothing is left in any case: when the
+# first process in the namespaces ends, the kernel ends the others.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 WORK=$PWD/target/vm/ci
-# The tests that suites run.
+# Test programs that the suites run.
 TESTS=(crash containerd)
 
 say() { printf 'ci.sh: %s (%d s)\n' "$*" "$SECONDS" >&2; }
@@ -18,7 +18,7 @@ die() { say "$*"; exit 2; }
 
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
-  # When unshare ends, its child has: the first process inside, and with it everything in there.
+  # unshare ends after its child, the first process inside; when that ends, all processes inside end.
   if [[ -n ${inside-} ]]; then
     read -r first <"/proc/$inside/task/$inside/children" || true
     kill -KILL "${first:-$inside}" 2>/dev/null || true

@@ -1,27 +1,26 @@
 #!/usr/bin/env bash
-# Installs what building and testing strata needs, on Debian 12 and 13 and on Ubuntu. This is the
-# one place that does: the Makefile, CI and the virtual machines all call it. It may be run any
-# number of times and answers at once when nothing is missing.
+# Installs the packages for building and testing strata, on Debian 12 and 13 and on Ubuntu. No other file installs
+# packages: the Makefile, CI and the virtual machines all call this script. It may be run repeatedly, and returns at
+# once if nothing is missing.
 #
-#   provision.sh            what building and testing needs
-#   provision.sh --quick    that, and the emulator for vagrant/quick.sh
-#   provision.sh --vagrant  that, and Vagrant, libvirt and what makes a box, for vagrant/ci.sh
-#   provision.sh --compare  only what `make compare` needs
-#   provision.sh --guest    only what the suites need where programs come ready from elsewhere
-#   provision.sh --list     the packages of --guest, installing nothing
+#   provision.sh            packages for building and testing
+#   provision.sh --quick    also the emulator for vagrant/quick.sh
+#   provision.sh --vagrant  also Vagrant, libvirt and the tools that make a box, for vagrant/ci.sh
+#   provision.sh --compare  only the packages for `make compare`
+#   provision.sh --guest    only the packages for the suites, with programs built elsewhere
+#   provision.sh --list     prints the packages of --guest, installs nothing
 #
-# It adds packages, and unpacks one below target/, and nothing else: no service is started or
-# left enabled, no setting of the machine is changed. Without root it uses sudo; without sudo it
-# says what to run and goes on, as the tests skip by name whatever is missing. Only a missing
-# compiler is an error.
+# It only adds packages, and unpacks one below target/. No service is started or left enabled, and no setting of the
+# machine is changed. Without root it uses sudo. Without sudo it prints the command to run and continues, because tests
+# skip by name what is missing. Only a missing compiler is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin"
 # shellcheck source=vagrant/archive.sh
 . vagrant/archive.sh
 
-# PROGRAM:PACKAGE. A program that is there is not installed again, whoever brought it: Docker's own
-# containerd and runc, for one, would otherwise be thrown out for Debian's.
+# PROGRAM:PACKAGE. A program that exists is not installed again, wherever it comes from. Otherwise, for example,
+# Debian's containerd and runc would replace Docker's.
 BUILD=(
   # rusqlite and zstd compile C
   g++:build-essential make:make git:git
@@ -30,24 +29,24 @@ FILE_SYSTEMS=(mkfs.btrfs:btrfs-progs mkfs.xfs:xfsprogs mkfs.ext4:e2fsprogs loset
 TESTS=(
   # a real image, made from the distribution's own packages
   debootstrap:debootstrap
-  # the outside judges of what we read and write
+  # other implementations that check our input and output
   umoci:umoci skopeo:skopeo buildah:buildah podman:podman bsdtar:libarchive-tools pigz:pigz
   # to measure the processor time and the memory of whole programs (make bench-import)
   /usr/bin/time:time
-  # the shells that read our completions
+  # shells that read our completions
   zsh:zsh fish:fish
   # to check these scripts
   shellcheck:shellcheck
 )
 SUITES=(
   "${FILE_SYSTEMS[@]}"
-  # what else file systems need, and their attributes
+  # file systems and their attributes
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
-  # who plugs strata in, and what runs containers
+  # programs that use strata as a plugin, and that run containers
   containerd:containerd crun:crun runc:runc busybox:busybox-static zstd:zstd xz:xz-utils jq:jq
-  # a disk whose writes are noted or fail; Debian 12 has it in the second package
+  # block devices that log writes or fail; in Debian 12 the second package has them
   qemu-storage-daemon:qemu-utils qemu-storage-daemon:qemu-system-common setpriv:util-linux
-  # to look into what went wrong, and to make system calls fail
+  # debugging, and failing system calls
   strace:strace
 )
 QUICK=(qemu-system-x86_64:qemu-system-x86 mmdebstrap:mmdebstrap cpio:cpio)
@@ -57,7 +56,7 @@ VAGRANT=(
   virsh:libvirt-clients qemu-img:qemu-utils dnsmasq:dnsmasq-base iptables:iptables rsync:rsync
   grub-mkimage:grub-common /usr/lib/grub/i386-pc/boot.img:grub-pc-bin
 )
-# The browser in which the page of strata compare is tried out. Ubuntu's is a snap, which a test cannot use.
+# Browser for testing the page of strata compare. Ubuntu's is a snap, which a test cannot use.
 if grep -q '^ID=debian' /etc/os-release; then TESTS+=(chromium:chromium); fi
 
 say() { printf 'provision: %s\n' "$*" >&2; }
@@ -72,7 +71,7 @@ as_root() {
   fi
 }
 
-# The packages of those PROGRAM:PACKAGE whose program, or file, is not there.
+# Prints the packages of those PROGRAM:PACKAGE whose program or file is missing.
 missing_of() {
   local need
   for need in "$@"; do
@@ -80,7 +79,7 @@ missing_of() {
   done | sort -u
 }
 
-# The names of the units that are started at boot.
+# Prints the names of the units that are started at boot.
 enabled_units() {
   find /etc/systemd/system -type l -path '*.wants/*' -printf '%f\n' 2>/dev/null | sort -u
 }
@@ -90,7 +89,7 @@ apt_install() {
     apt-get -qy --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 "$@"
 }
 
-# Installs packages with every service start denied, then disables the units that came with them.
+# Installs packages while every service start is denied, then disables the units that came with them.
 install_packages() {
   local policy=/usr/sbin/policy-rc.d before unit
   before=$(enabled_units)
@@ -113,7 +112,7 @@ install_packages() {
   fi
 }
 
-# Where qemu-utils came from backports, the emulator of the release itself cannot stand beside it.
+# If qemu-utils came from backports, the emulator of the release itself cannot be installed beside it.
 install_emulator_from_backports() {
   local PRIVATE dir release
   dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
@@ -124,7 +123,7 @@ install_emulator_from_backports() {
   as_root rm -rf "$dir"
 }
 
-# Whether the cargo in reach is as new as Cargo.toml asks for.
+# Succeeds if the cargo in PATH is at least as new as Cargo.toml requires.
 cargo_suffices() {
   local want have
   command -v cargo >/dev/null || return 1
@@ -140,8 +139,7 @@ install_rust() {
     sh -s -- -y -q --no-modify-path --profile minimal --component clippy,rustfmt
 }
 
-# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is not
-# installed but unpacked.
+# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is unpacked, not installed.
 SECOND=target/containerd-1.7
 SECOND_SUITE=trixie
 

@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# quick.sh [--all] [KERNEL...]: is strata right on these kernels of Debian's (6.1 and 6.12, unless others are
-# named: 6.18, 7.3.4), on ext4, xfs, btrfs and tmpfs? Boots them with an emulator, all at once, without a
-# box, an init system or a network, and runs `strata conformance` in each. Ends with one table, and with
-# the status of the worst: 0 all passed, 1 something failed, 2 something could not be run.
+# quick.sh [--all] [KERNEL...]: checks strata on these kernels of Debian (default: 6.1 and 6.12; others can be named,
+# such as 6.18 or 7.3.4), on ext4, xfs, btrfs and tmpfs. It boots all kernels at once in an emulator, without a box, an
+# init system or a network, and runs `strata conformance` in each. It prints one table, and exits with the worst status:
+# 0 all passed, 1 something failed, 2 something could not be run.
 #
-# The emulated processor is slow: every case is tried once, on one of the kernels and one pair of strategy
-# and file system, and each pair gets its share. With --all each is tried on each, which takes an hour.
+# The emulated processor is slow, so every case runs once, on one of the kernels and one pair of strategy and file
+# system, and the cases are shared among the pairs. With --all each case runs on each pair, which takes an hour.
 #
-# The kernels and the root image come from Debian's archive and are kept below target/vm, until the archive
-# has a newer one or what they are made of changes. The host needs no root but for that image.
+# The kernels and the root image come from Debian's archive and are kept below target/vm, until the archive has a newer
+# kernel or the inputs of the image change. The host needs root only to make the image.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=vagrant/archive.sh
@@ -19,7 +19,7 @@ SHARE=$RUN/share
 
 die() { printf 'quick: %s\n' "$*" >&2; exit 2; }
 
-# What the guest sees of the host: the suites and the programs, in their places in a checkout.
+# Files of the host that the guest sees: the suites and the programs, at their places in a checkout.
 make_share() {
   rm -rf "$RUN"
   mkdir -p "$SHARE/vagrant"
@@ -27,7 +27,7 @@ make_share() {
   vagrant/stage.sh "$SHARE/target/vm/bin"
 }
 
-# The result of one kernel is in $RUN/KERNEL; a guest that gave none is a failure.
+# The result of one kernel is in $RUN/KERNEL; a guest without a result is a failure.
 run_kernel() {
   local kernel=$1 out=$RUN/$1 status=0
   vagrant/quick/boot.sh "$CACHE/kernels/$kernel" "$image" "$SHARE" vagrant/suites/conformance.sh "$out" || status=$?
@@ -63,7 +63,7 @@ all=
 if [[ ${1-} == --all ]]; then all=yes; shift; fi
 kernels=("$@") guests=()
 [[ $# -gt 0 ]] || kernels=(6.1 6.12)
-# Each kernel tries as many shares of the cases as conformance.sh has pairs, of as many as all kernels do.
+# Each kernel runs as many shares of the cases as conformance.sh has pairs; all kernels together have all shares.
 PAIRS=11
 export STRATA_EVERY=$((PAIRS * ${#kernels[@]})) STRATA_FIRST=0
 if [[ -n $all ]]; then export STRATA_EVERY=1 STRATA_VM_TIMEOUT_S=${STRATA_VM_TIMEOUT_S:-14400}; fi
@@ -81,10 +81,10 @@ vagrant/quick/root.sh "$image"
 for kernel in "${kernels[@]}"; do vagrant/quick/kernel.sh "$kernel" "$CACHE/kernels/$kernel"; done
 make_share
 
-# The processors are shared out.
+# The processors are divided among the kernels.
 cpus=$(($(nproc) / ${#kernels[@]}))
 export STRATA_VM_CPUS=$((cpus > 0 ? cpus : 1))
-# Each kernel has a process group of its own, so that it can be ended as a whole.
+# Each kernel has a process group of its own, so that it can be killed as a whole.
 set -m
 for kernel in "${kernels[@]}"; do
   run_kernel "$kernel" >"$RUN/$kernel.verdict" 2>&1 &
@@ -97,7 +97,7 @@ for number in "${!kernels[@]}"; do
   status=0
   wait "${guests[number]}" || status=$?
   cat "$RUN/${kernels[number]}.verdict"
-  # What was not run is no worse than what failed, but it is no success either.
+  # A kernel that was not run is not a failure of a case, but not a success either.
   if [[ $status -gt 2 ]]; then status=2; fi
   if [[ $status -gt $worst ]]; then worst=$status; fi
 done

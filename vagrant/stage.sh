@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# stage.sh DIR [TEST...]: builds strata, and the programs of those tests, and puts them into DIR for the
-# guests, where building would take hours. Without debug information: they are shared with the guest or
-# copied to it.
+# stage.sh DIR [TEST...]: builds strata and the programs of the given tests, and puts them into DIR for guests, where
+# building would take hours. The programs have no debug information, because they are shared with the guest or copied to
+# it.
 #
-# It is the strata that the tests run: `cargo build` would compile half of what it depends on again, with
-# the fewer features that suffice without them.
+# The strata program is the one that the tests run: `cargo build` would compile half of the dependencies again, with the
+# fewer features that suffice without tests.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 bin=$1
 shift
 
-# The programs that cargo built of those names, as NAME PATH.
+# Prints the programs that cargo built for those names, as NAME PATH.
 built() {
   jq -r 'select(.reason == "compiler-artifact" and .executable != null and (.target.name | IN($ARGS.positional[])))
     | "\(.target.name) \(.executable)"' --args "$@"
@@ -28,9 +28,9 @@ stage() {
 
 rm -rf "$bin"
 mkdir -p "$bin"
-# Where no test is named the smallest one has to do: strata comes with each.
+# Without a named test the smallest test is built, because strata is built with every test.
 tests=()
 for name in "${@:-tidy}"; do tests+=(--test "$name"); done
 cargo test --locked --no-run "${tests[@]}" --message-format=json-render-diagnostics | built strata "$@" | stage $((1 + $#))
-# The tests have this path in them.
+# The tests contain this path.
 pwd >"$bin/checkout"

@@ -1,12 +1,12 @@
-//! What finding changes costs, and writing them as a layer: `cargo bench --bench changeset`, as root.
+//! Measures finding changes, and writing them as a layer: `cargo bench --bench changeset`, as root.
 //!
-//! First criterion measures small trees, so that `--save-baseline` and `--baseline` show what a change of the code did.
-//! Then a table is printed: the diff of 10 changes in a tree of 50,000 files by what each strategy knows, beside the
-//! walk of both trees that finds the same, and a layer of a Debian `/usr` written beside pipes of tar and a compressor,
-//! in the same run, one after the other. `-- table` is the table alone, `-- table/copy` those of its rows.
+//! First, criterion measures small trees, so that `--save-baseline` and `--baseline` show the effect of a change of the
+//! code. Then a table is printed: the diff of 10 changes in a tree of 50,000 files with each strategy's hint, beside
+//! the walk of both trees that finds the same, and a layer of a Debian `/usr` written beside pipes of tar and a
+//! compressor, in turn in the same run. `-- table` prints only the table, `-- table/copy` only those rows.
 //!
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
-//! then only the rows of its type are measured.
+//! File systems are created in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one
+//! instead: then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
@@ -17,10 +17,10 @@ mod write;
 
 use criterion::Criterion;
 
-use support::place::FsType;
+use support::bench_dir::FsType;
 use support::{Part, print_table};
 
-/// Each has a file system of its own.
+/// Parts of the table, each on a file system of its own.
 const PARTS: [Part; 5] = [
     Part { name: "overlay-ext4", fs: FsType::Ext4, rows: narrow::overlay },
     Part { name: "btrfs", fs: FsType::Btrfs, rows: narrow::btrfs },

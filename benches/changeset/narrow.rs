@@ -1,4 +1,4 @@
-//! The diff by what a strategy knows, against the walk of both trees.
+//! Compares the diff with a strategy's hint to walking both trees.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -17,49 +17,49 @@ use strata::tree::Dir;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::support::place::{FsType, Place};
+use super::support::bench_dir::{BenchDir, FsType};
 use super::support::table::Table;
 use super::support::{FILE_BYTES_MAX, SEED};
 
-/// Files of the tree.
+/// Number of files in the tree.
 const FILES: u64 = 50_000;
 
-/// Files of the tree for criterion.
+/// Number of files in the tree for criterion.
 const SMALL_FILES: u64 = 600;
 
-/// What is done to it: five files get longer, five are new.
+/// Number of changes: five files are extended, five are new.
 const CHANGES: u64 = 10;
 
-/// Rounds that count, after one that does not.
+/// Number of counted rounds, after one that is not counted.
 const ROUNDS: u64 = 15;
 
-/// What a diff may take, however large the tree is.
+/// Maximum time of a diff, whatever the size of the tree.
 const OVERLAY_TIME_MAX: Duration = Duration::from_millis(2);
 const BTRFS_TIME_MAX: Duration = Duration::from_millis(5);
 
-/// What it may take of the walk of both trees where one has to be walked.
+/// Maximum ratio to the walk of both trees for a strategy that walks one tree.
 const COPY_TIMES_GENERIC_MAX: f64 = 0.6;
 
-/// The layer that is looked at, and what it stands on.
+/// Names of the compared snapshot and of its parent.
 const LAYER: &str = "layer";
 const IMAGE: &str = "image";
 
-pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
+pub fn overlay(place: &BenchDir, table: &mut Table) -> Result<()> {
     limit(place, OVERLAY, OVERLAY_TIME_MAX, table)
 }
 
-pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
+pub fn btrfs(place: &BenchDir, table: &mut Table) -> Result<()> {
     limit(place, BTRFS, BTRFS_TIME_MAX, table)
 }
 
-pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
+pub fn copy(place: &BenchDir, table: &mut Table) -> Result<()> {
     let timer = measure(place, COPY)?;
     let (narrowed, generic) = (timer.samples("narrowed"), timer.samples("generic"));
     table.ratio(&operation(place, COPY), &narrowed, "walk of both", &generic, COPY_TIMES_GENERIC_MAX);
     Ok(())
 }
 
-fn limit(place: &Place, choice: Strategy, most: Duration, table: &mut Table) -> Result<()> {
+fn limit(place: &BenchDir, choice: Strategy, most: Duration, table: &mut Table) -> Result<()> {
     let timer = measure(place, choice)?;
     let generic = Statistics::of(timer.samples("generic"));
     let beside = generic.map_or_else(String::new, |time| format!("walk of both: {}", three_digits(time.median_ns)));
@@ -67,12 +67,12 @@ fn limit(place: &Place, choice: Strategy, most: Duration, table: &mut Table) -> 
     Ok(())
 }
 
-fn operation(place: &Place, choice: Strategy) -> String {
+fn operation(place: &BenchDir, choice: Strategy) -> String {
     format!("{choice} diff of {CHANGES} changes in {FILES} files, {}", place.fs)
 }
 
-/// Both ways in turn.
-fn measure(place: &Place, choice: Strategy) -> Result<Timer> {
+/// Measures both ways in turn.
+fn measure(place: &BenchDir, choice: Strategy) -> Result<Timer> {
     let store = furnish(place, choice, CloneMode::Auto, FILES)?;
     let mut timer = Timer::default();
     for round in 0..=ROUNDS {
@@ -85,8 +85,8 @@ fn measure(place: &Place, choice: Strategy) -> Result<Timer> {
     Ok(timer)
 }
 
-/// A store with an image and a layer on it.
-fn furnish(place: &Place, choice: Strategy, clone: CloneMode, files: u64) -> Result<Store> {
+/// Creates a store with an image and a layer on it.
+fn furnish(place: &BenchDir, choice: Strategy, clone: CloneMode, files: u64) -> Result<Store> {
     let image = Image::new(files, FILE_BYTES_MAX, SEED);
     let store = place.store(choice.name, choice, clone)?;
     place.subject(&store, &image)?;
@@ -97,12 +97,12 @@ fn furnish(place: &Place, choice: Strategy, clone: CloneMode, files: u64) -> Res
     Ok(store)
 }
 
-/// What `strata diff` does, contents read.
+/// Reads the changes as `strata diff` does, including content.
 fn narrowed(store: &Store) -> Result<()> {
     count(|sink| store.changes(LAYER, None, sink))
 }
 
-/// The same without what the strategy knows.
+/// Reads the changes without the strategy's hint.
 fn generic(store: &Store) -> Result<()> {
     count(|sink| diff::diff(Some(&store.open_tree(IMAGE)?), &store.open_tree(LAYER)?, Candidates::All, sink))
 }
@@ -122,7 +122,7 @@ fn count(produce: impl FnOnce(&mut dyn strata::changeset::Sink) -> Result<()>) -
     }
 }
 
-/// Both ways on each strategy, on small trees.
+/// Measures both ways on each strategy, on small trees.
 pub fn criteria(criterion: &mut Criterion) {
     let all = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Ext4)];
     for (choice, fs) in all {
@@ -133,7 +133,7 @@ pub fn criteria(criterion: &mut Criterion) {
 }
 
 fn strategy(criterion: &mut Criterion, choice: Strategy, fs: FsType) -> Result<()> {
-    let place = Place::new(fs)?;
+    let place = BenchDir::new(fs)?;
     let store = furnish(&place, choice, CloneMode::Auto, SMALL_FILES)?;
     let mut group = criterion.benchmark_group(format!("diff/{choice}"));
     group.measurement_time(Duration::from_secs(1)).warm_up_time(Duration::from_millis(300));

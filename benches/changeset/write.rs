@@ -1,7 +1,7 @@
-//! Writing a layer: what changed, as an archive, compressed, with both digests; against pipes of tar and a compressor,
-//! which compute none.
+//! Writes a layer: comparison, archive, compression and both digests, against pipes of tar and a compressor, which
+//! compute no digests.
 //!
-//! The layer is `/usr` of a small Debian, the one of `tests/support/real-image.sh`.
+//! The layer is the `/usr` of a small Debian from `tests/support/real-image.sh`.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -16,26 +16,26 @@ use strata::store::{LayerOptions, Store};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::support::place::Place;
+use super::support::bench_dir::BenchDir;
 use super::support::table::Table;
 
-/// Rounds that count, after one that does not.
+/// Number of counted rounds, after one that is not counted.
 const ROUNDS: usize = 5;
 
-/// Our time may be so much of that of one gzip,
+/// Maximum ratio of our time to that of gzip.
 const TIMES_GZIP_MAX: f64 = 1.0 / 3.0;
 
-/// and of pigz on two cores.
+/// Maximum ratio of our time to that of pigz on two cores.
 const TIMES_PIGZ_MAX: f64 = 1.0 / 1.3;
 
 const GZIP: &str = "tar -c | gzip -6";
 const PIGZ: &str = "tar -c | pigz -p2 -6";
 const ZSTD: &str = "tar -c | zstd -3 -T2";
 
-/// The layer that is written.
+/// Name of the snapshot that is written as a layer.
 const LAYER: &str = "layer";
 
-pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
+pub fn rows(place: &BenchDir, table: &mut Table) -> Result<()> {
     let store = place.store("write", OVERLAY, CloneMode::Auto)?;
     let tree = fill(&store, &real_usr()?)?;
     let out = place.dir("out").join("layer");
@@ -66,7 +66,7 @@ pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
     Ok(())
 }
 
-/// The `/usr` of the real image.
+/// Returns the `/usr` of the real image.
 fn real_usr() -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let made = Command::new(root.join("tests/support/real-image.sh")).arg(root.join("target/real-image")).output();
@@ -77,7 +77,7 @@ fn real_usr() -> Result<PathBuf> {
     Ok(Path::new(String::from_utf8_lossy(&made.stdout).trim_end()).join("rootfs/layer4/usr"))
 }
 
-/// Commits a snapshot that holds a copy of `tree`; answers where it lies.
+/// Commits a snapshot with a copy of `tree`; returns the path of the copy.
 fn fill(store: &Store, tree: &Path) -> Result<PathBuf> {
     let mounts = store.prepare("making", "", &Labels::new())?;
     let [Mount::Bind { source, .. }] = mounts.as_slice() else {

@@ -1,7 +1,7 @@
-//! A snapshotter that does nothing, behind containerd as strata is: what is left of a call is containerd's own work and
-//! the way into another process and back, and no proxy plugin can take less.
+//! A snapshotter that does nothing, behind containerd like strata. The time of a call is containerd's own work plus the
+//! way into another process and back; no proxy plugin can take less.
 //!
-//! It forgets what it answers. Every mount shows one directory, so that what mounts and writes can do so.
+//! It stores only what containerd asks for again. Every mount shows one directory, so that mounting and writing work.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ use crate::proto::containerd::services::snapshots::v1::{
 };
 use crate::proto::containerd::types::Mount;
 
-/// A plugin at work. Dropping it ends it, and lets go of its socket: that would keep the file system which it lies on.
+/// A running plugin. Drop stops it and removes its socket, which would keep the file system busy.
 pub struct Serving {
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -37,7 +37,7 @@ impl Drop for Serving {
     }
 }
 
-/// Answers at `socket`, on a thread of its own; every mount shows `dir`.
+/// Serves at `socket` on a thread of its own; every mount shows `dir`.
 pub fn serve(socket: &Path, dir: &Path) -> Serving {
     std::fs::create_dir_all(dir).expect("mkdir");
     let listener = std::os::unix::net::UnixListener::bind(socket).expect("bind");
@@ -58,7 +58,7 @@ pub fn serve(socket: &Path, dir: &Path) -> Serving {
     Serving { stop: Some(stop), thread: Some(thread) }
 }
 
-/// What containerd asks for again: it keeps a name and a parent of every snapshot, and so must this.
+/// The stored state: containerd asks for the name and the parent of every snapshot again.
 struct Floor {
     dir: PathBuf,
     infos: Mutex<BTreeMap<String, Info>>,

@@ -1,16 +1,16 @@
-//! What strata costs its users behind containerd, against containerd's own snapshotter of the same kind: `make
-//! bench-containerd`, as root, prints one table.
+//! Compares strata behind containerd with containerd's own snapshotter of the same kind: `make bench-containerd`, as
+//! root, prints one table.
 //!
-//! Both are called through the socket of one containerd, the distribution's, in the same run, one after the other in
-//! every round, and in the next one the other way round. Beside them stand strata without durability, which is what
-//! containerd's own have, strata called directly, and a proxy plugin that does nothing ([`floor`]): no other can take
-//! less. File systems are made in memory, so a sync costs what the kernel spends and not what a disk does; before each
-//! turn what the others left is brought to disk.
+//! Both are called through the socket of one containerd, the distribution's, in turn in every round of the same run,
+//! with the order reversed in every other round. Further columns are strata without durability, like containerd's own
+//! snapshotters, strata called directly, and a proxy plugin that does nothing ([`floor`]), which is the minimum for any
+//! plugin. File systems are created in memory, so a sync costs what the kernel spends and not what a disk does. Before
+//! each turn the file system is synced, so that no subject waits for data of another.
 //!
-//! `STRATA_SAMPLES` says how many rounds (500 if it does not). Of containerd's own it is a 25th of them on btrfs, and
-//! on copy a hundredth of all, where 60,000 files are walked or copied for each call. All of it takes 40 minutes.
-//! `STRATA_IMAGE` names an OCI archive that is imported, too. `cargo bench --bench containerd -- overlay` measures one
-//! strategy alone, `differ` the imports behind 1.7.
+//! `STRATA_SAMPLES` sets the number of rounds (default 500). containerd's own snapshotter gets a 25th of them on btrfs,
+//! and on copy every subject gets a hundredth, because each call walks or copies 60,000 files. The whole run takes 40
+//! minutes. `STRATA_IMAGE` names an OCI archive that is also imported. `cargo bench --bench containerd -- overlay`
+//! measures one strategy, `differ` the imports behind containerd 1.7.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
@@ -49,35 +49,35 @@ use strata::tree::{Dir, Meta};
 
 use harness::{Bench, Containerd, Process, Version};
 
-/// Files of the parent.
+/// Number of files of the parent.
 const PARENT_FILES: u64 = 60_000;
 
-/// No file is longer.
+/// Maximum length of a file.
 const FILE_BYTES_MAX: u64 = 16 << 10;
 
-/// What a round changes.
+/// Number of changes in a round.
 const CHANGES: usize = 10;
 
-/// Loops at the same time.
+/// Number of concurrent loops.
 const LOOPS: usize = 8;
 
-/// How often they are measured, and the median counts.
+/// Number of measurements of the loops, of which the median counts.
 const LOOP_ROUNDS: usize = 4;
 
-/// Imports of the image.
+/// Number of imports of the image.
 const IMPORTS: usize = 3;
 
-/// Room for copies of the parent; only what is written takes memory.
+/// Size of the file system, for copies of the parent; only written blocks use memory.
 const SCRATCH_BYTES: u64 = 16 << 30;
 
-/// A strategy, where it is measured, and containerd's own of its kind.
+/// A strategy, its file system, and containerd's own snapshotter of the same kind.
 struct Pair {
     strategy: Strategy,
     fs: FsType,
     theirs: &'static str,
-    /// Rounds for each that was asked for: 1 / this.
+    /// Divisor of the number of rounds.
     slower: usize,
-    /// How often all but theirs do the same in one round.
+    /// Number of repetitions in one round for all subjects but containerd's own.
     repeats: usize,
 }
 
@@ -87,18 +87,18 @@ const PAIRS: [Pair; 3] = [
     Pair { strategy: COPY, fs: FsType::Ext4, theirs: "native", slower: 100, repeats: 1 },
 ];
 
-/// The stores of strata's that are measured.
+/// Names of the measured stores of strata.
 const STORES: [&str; 3] = ["store", "loose", "direct"];
 
-/// Who is measured, in the order of the columns.
+/// Names of the subjects, in the order of the columns.
 const SUBJECTS: [&str; 5] = ["theirs", "ours", "not durable", "direct", "floor"];
 
-/// The places of some of them.
+/// Positions of some subjects.
 const THEIRS: usize = 0;
 const DIRECT: usize = 3;
 const FLOOR: usize = 4;
 
-/// What is timed, in the order of the rows.
+/// Timed steps, in the order of the rows.
 const STEPS: [&str; 5] = ["Prepare", "Remove", "Usage", "Commit", "Remove committed"];
 
 fn main() {
@@ -124,7 +124,7 @@ fn main() {
             continue;
         }
         eprintln!("{} on {} against {}", pair.strategy, pair.fs, pair.theirs);
-        if let Some(place) = Place::new(pair, &version) {
+        if let Some(place) = PairBench::new(pair, &version) {
             place.measure((samples / pair.slower).max(3), &mut table, &mut notes);
         }
     }
@@ -140,21 +140,22 @@ fn main() {
     notes.iter().for_each(|note| println!("{note}"));
 }
 
-/// The order of the subjects, there and back: what one leaves to be done falls to the next.
+/// Returns the order of the subjects, reversed in every other round, so that leftover work of one subject does not
+/// always burden the same one.
 fn in_turn(round: usize) -> impl Iterator<Item = usize> {
     let last = SUBJECTS.len() - 1;
     (0..=last).map(move |place| if round.is_multiple_of(2) { place } else { last - place })
 }
 
-/// What it was measured on.
+/// Prints the machine.
 fn describe() {
     let Machine { strata, kernel, cores, cpu, .. } = Machine::here();
     let cpu = cpu.as_deref().unwrap_or("unknown make");
     println!("\nstrata {strata}, Linux {kernel}, {cores} cores of {cpu}");
 }
 
-/// One pair on one file system, ready to be called.
-struct Place<'a> {
+/// One pair on one file system, ready for measurement.
+struct PairBench<'a> {
     pair: &'a Pair,
     bench: Bench,
     containerd: Containerd,
@@ -164,7 +165,7 @@ struct Place<'a> {
     image: Image,
 }
 
-impl<'a> Place<'a> {
+impl<'a> PairBench<'a> {
     fn new(pair: &'a Pair, version: &Version) -> Option<Self> {
         let bench = Bench::on(support::gate(pair.fs.as_str(), Scratch::new(pair.fs, SCRATCH_BYTES))?, pair.strategy);
         let daemons = STORES.map(|name| {
@@ -202,7 +203,7 @@ impl<'a> Place<'a> {
                 self.settle();
                 let repeats = if subject == THEIRS { 1 } else { self.pair.repeats };
                 (0..repeats).for_each(|repeat| cycle(client, &format!("{round}-{repeat}"), &mut taken));
-                // The first warms the caches.
+                // The first round only warms the caches.
                 if round > 0 {
                     timers[subject].extend(taken);
                 }
@@ -232,13 +233,13 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Brings to disk what others left there: who waits for the disk would wait for that, too.
+    /// Syncs the file system, because a subject that waits for the disk would also wait for the data of others.
     fn settle(&self) {
         let dir = File::open(self.bench.path("")).expect("open");
         rustix::fs::syncfs(dir).expect("sync");
     }
 
-    /// Frees what was removed where that takes long: containerd only notes a removal, and its file system has no room
+    /// Frees removed snapshots where that takes long: containerd only marks a removal, and its file system has no space
     /// for many copies of the parent.
     fn collect(&self) {
         if self.pair.slower == 1 {
@@ -253,7 +254,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// The whole image by `ctr`, as users do.
+    /// Imports the whole image with `ctr`, as users do.
     fn imports(&self, table: &mut Table) {
         let archive = self.bench.path("large.tar");
         write_archive(&self.clients[DIRECT], &archive);
@@ -269,9 +270,9 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Whole images by `ctr` of 1.7, behind which strata's own differ applies them; the 1.6 of the other rows has none, so
-/// that what is written is containerd's work whatever the snapshotter. The made-up image has one layer, and no
-/// compression.
+/// Imports whole images with `ctr` of containerd 1.7, where strata's own differ applies the layers. containerd 1.6 of
+/// the other rows has no differ plugins, so containerd writes the files whatever the snapshotter. The generated image
+/// has one layer without compression.
 fn imports_by_the_differ(table: &mut Table) {
     let Some(version) = Version::unpacked() else { return };
     let given = std::env::var_os("STRATA_IMAGE");
@@ -302,12 +303,12 @@ fn imports_by_the_differ(table: &mut Table) {
     }
 }
 
-/// What imports of one archive took.
+/// Times of imports of one archive.
 #[derive(Default)]
 struct Imports {
-    /// Into containerd's content store alone, which is the same whatever the snapshotter.
+    /// Import into containerd's content store only, which does not depend on the snapshotter.
     read: Vec<Duration>,
-    /// With the layers unpacked: theirs, ours, ours without durability.
+    /// Import with unpacking: containerd's own, strata, strata without durability.
     whole: [Vec<Duration>; 3],
 }
 
@@ -320,7 +321,7 @@ impl Imports {
         self.whole[column].push(import(containerd, &["--snapshotter", plugin], archive));
     }
 
-    /// The whole, and what of it is not the reading.
+    /// Adds rows for the whole import, and for the import without reading the archive.
     fn rows(&self, table: &mut Table, what: &str) {
         row(table, what, self.whole.iter().cloned().filter_map(Statistics::of).collect());
         let Some(read) = Statistics::of(self.read.clone()) else { return };
@@ -333,14 +334,14 @@ impl Imports {
     }
 }
 
-/// Makes the committed snapshot `image`.
+/// Creates the committed snapshot `image`.
 fn unpack(client: &Client, image: &Image) {
     client.prepare("unpack", "", &labels()).expect("prepare");
     client.apply("unpack", &mut |sink| image.produce(sink)).expect("apply");
     client.commit("image", "unpack", &labels()).expect("commit");
 }
 
-/// Writes what [`unpack`] made as an archive of one layer.
+/// Writes the content of [`unpack`]'s snapshot as an archive with one layer.
 fn write_archive(client: &Client, archive: &Path) {
     let mut describe = |_: &Path| Ok(Meta::implied_dir());
     let mut encoder = Encoder::new(Vec::new(), MtimePrecision::Nanoseconds, &mut describe);
@@ -349,7 +350,7 @@ fn write_archive(client: &Client, archive: &Path) {
     image::Image { name: "test.local/large:1", layers }.write(archive);
 }
 
-/// The time that it takes to import an image, which is then removed.
+/// Returns the time of importing an image, which is then removed.
 fn import(containerd: &Containerd, options: &[&str], archive: &Path) -> Duration {
     let mut ctr = containerd.ctr(&["images", "import"]);
     let began = Instant::now();
@@ -364,7 +365,7 @@ fn labels() -> Labels {
     [(GC_ROOT.to_owned(), "bench".to_owned())].into()
 }
 
-/// What a container and a build do, in steps that are timed apart.
+/// Performs the steps of a container and a build, timed separately.
 fn cycle(client: &Client, name: &str, timer: &mut Timer) {
     let (idle, key) = (format!("idle {name}"), format!("key {name}"));
     timer.time("Prepare", || client.prepare(&idle, "image", &labels())).expect("prepare");
@@ -385,7 +386,7 @@ fn write(client: &Client, key: &str) {
     }
 }
 
-/// The time of one Prepare, Commit and Remove while as many others do the same.
+/// Returns the time of one Prepare, Commit and Remove while all loops run.
 fn loops(client: &Client, rounds: usize) -> Duration {
     let began = Instant::now();
     std::thread::scope(|scope| {
@@ -403,7 +404,7 @@ fn loops(client: &Client, rounds: usize) -> Duration {
     began.elapsed() / u32::try_from(LOOPS * rounds).expect("few")
 }
 
-/// A line of `/proc/PID/status`.
+/// Returns a line of `/proc/PID/status`.
 fn memory(daemon: &Process, what: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
@@ -411,7 +412,7 @@ fn memory(daemon: &Process, what: &str) -> String {
     format!("{:.1} MiB", kib as f64 / 1024.0)
 }
 
-/// One line: theirs, ours and what stands beside them.
+/// Adds a row: containerd's own, strata, and the other columns.
 fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
     let both = |of: Option<&Statistics>| match of {
         None => String::new(),
@@ -437,7 +438,7 @@ fn row(table: &mut Table, what: &str, taken: Vec<Statistics>) {
         both(taken.get(FLOOR)),
         ratio(taken.get(FLOOR)),
     ];
-    // Whoever stops it early has seen what is known by then.
+    // Printed at once, so that a run that is stopped early shows its results so far.
     eprintln!("{}", cells.join("  "));
     table.add_row(cells);
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # usage: image.sh OUTDIR
 #
-# Makes what imports are measured with, once, and prints the directory that holds it, OUTDIR/KEY:
+# Makes the images for measuring imports, once, and prints the directory that holds them, OUTDIR/KEY:
 #
 #   image.tar  an OCI archive, five layers of 1.4 GB of files: a small Debian, Python, pandas and what
 #              goes with it, compilers, git

@@ -1,11 +1,10 @@
 #!/usr/bin/env bash
 # usage: run.sh STRATA [ROUNDS]
 #
-# Measures imports by the program STRATA against other tools, from the same files, in turn, each on
-# a fresh ext4 on a loop device, and prints a table. The ext4 lies in memory, or in a file below
-# STRATA_BENCH_DIR. Only strata waits for the disk and verifies both digests of each layer; what
-# the others do is in tools.sh. Everything happens in a mount namespace of its own, so that nothing
-# is left mounted, whatever ends the run. Needs root and what vagrant/provision.sh installs.
+# Measures imports by the program STRATA against other tools, with the same files, in turn, each on a new ext4 on a loop
+# device, and prints a table. The ext4 is in memory, or in a file below STRATA_BENCH_DIR. Only strata waits for the disk
+# and verifies both digests of each layer; tools.sh says what the others do. Everything runs in a private mount
+# namespace, so that nothing is left mounted however the run ends. Needs root and the packages of vagrant/provision.sh.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -25,7 +24,7 @@ mkdir "$work/fs"
 # shellcheck source=benches/import/tools.sh
 . "$here/tools.sh"
 
-# One sample of a tool: its name, the seconds until it was done, those of the processor, KiB.
+# One sample of a tool: its name, the elapsed seconds, the processor seconds, and the memory in KiB.
 sample() {
   umount -q "$work/fs" || true
   rm -f "$work/disk"

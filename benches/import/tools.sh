@@ -1,11 +1,11 @@
 # shellcheck shell=bash disable=SC2154 # run.sh sets files, work and strata
-# What run.sh measures.
+# The tools that run.sh measures.
 #
-# tar writes one layer and verifies nothing. umoci verifies both digests of a layer, podman and
-# containerd (by its client, into a daemon that was started before) those that a registry would
-# have them verify. None of them waits for the disk. Each has its own directories and socket.
+# tar writes one layer and verifies nothing. umoci verifies both digests of a layer. podman and containerd (through its
+# client, with a daemon that was started before) verify the digests that they would verify for a registry. None of them
+# waits for the disk. Each has its own directories and socket.
 
-# measured TOOL [IMAGE]: runs it; seconds, seconds of the processor and KiB go to $work/took.
+# measured TOOL [IMAGE]: runs the tool; writes seconds, processor seconds and KiB to $work/took.
 measured() {
   local tool=$1 busy; shift
   if [[ $tool == containerd ]]; then

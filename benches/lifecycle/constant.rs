@@ -1,4 +1,4 @@
-//! What must not depend on the size of the parent: overlay and btrfs.
+//! Operations whose time must not depend on the size of the parent: on overlay and btrfs.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,37 +17,37 @@ use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
 use super::raw::{self, source};
-use super::support::place::Place;
+use super::support::bench_dir::BenchDir;
 use super::support::table::Table;
 use super::support::{FILE_BYTES_MAX, SEED};
 use super::{PARENT_FILES, SMALL_PARENT_FILES};
 
-/// Rounds that count.
+/// Number of counted rounds.
 const ROUNDS: u64 = 100;
 
-/// Rounds before them.
+/// Number of rounds before the counted ones.
 const WARM_UP_ROUNDS: u64 = 5;
 
-/// What the store may take of the raw operation.
+/// Maximum ratio of the store to the raw operation.
 const TIMES_RAW_MAX: f64 = 2.0;
 
-/// What it may take over a large parent of what it takes over a small one.
+/// Maximum ratio of the time over a large parent to the time over a small one.
 const TIMES_SMALL_MAX: f64 = 1.3;
 
-pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
+pub fn overlay(place: &BenchDir, table: &mut Table) -> Result<()> {
     let raw = |name: &str, source| {
         raw::Overlay::new(place.dir(&format!("raw-{name}")), place.dir(&format!("mount-{name}")), source)
     };
     strategy(place, OVERLAY, "system calls + transaction", table, raw, raw::Overlay::round)
 }
 
-pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
+pub fn btrfs(place: &BenchDir, table: &mut Table) -> Result<()> {
     let raw = |name: &str, source| raw::Btrfs::new(place.dir(&format!("raw-{name}")), source);
     strategy(place, BTRFS, "ioctl + transaction", table, raw, raw::Btrfs::round)?;
     usage(place, table)
 }
 
-/// The times over the large and the small parent, of strata and raw.
+/// Times over the large and the small parent, of strata and of the raw operations.
 #[derive(Default)]
 struct Times {
     ours: [Timer; 2],
@@ -61,13 +61,13 @@ impl Times {
         let [raw, raw_small] = [0, 1].map(|index: usize| self.raw[index].samples(step));
         table.ratio(operation, &ours, against, &raw, TIMES_RAW_MAX);
         let median = |samples: &[Duration]| Statistics::of(samples.to_vec()).map_or(0.0, |s| s.median_ns as f64);
-        // What the kernel does not do, the store cannot.
+        // The kernel's own ratio is printed, because the store cannot be better than the raw operation.
         let kernel = median(&raw) / median(&raw_small);
         table.ratio(operation, &ours, &format!("600 files (raw: {kernel:.2})"), &small, TIMES_SMALL_MAX);
     }
 }
 
-/// A store with the large parent, and one with the small: in that order.
+/// A store with the large parent, then one with the small parent.
 struct Stores {
     stores: [Store; 2],
     images: [Image; 2],
@@ -76,16 +76,16 @@ struct Stores {
 impl Stores {
     const NAMES: [&str; 2] = ["large", "small"];
 
-    fn new(place: &Place, choice: Strategy) -> Result<Self> {
+    fn new(place: &BenchDir, choice: Strategy) -> Result<Self> {
         let [large, small] = Self::NAMES.map(|name| place.store(name, choice, CloneMode::Auto));
         let images = [PARENT_FILES, SMALL_PARENT_FILES].map(|files| Image::new(files, FILE_BYTES_MAX, SEED));
         Ok(Self { stores: [large?, small?], images })
     }
 }
 
-/// The steps over both parents and raw, in turn.
+/// Measures the steps over both parents, in the store and raw, in turn.
 fn strategy<R>(
-    place: &Place,
+    place: &BenchDir,
     choice: Strategy,
     against: &str,
     table: &mut Table,
@@ -114,8 +114,8 @@ fn strategy<R>(
     Ok(())
 }
 
-/// The usage of an active snapshot in which ten files were just written.
-fn usage(place: &Place, table: &mut Table) -> Result<()> {
+/// Measures the usage of an active snapshot in which ten files were just written.
+fn usage(place: &BenchDir, table: &mut Table) -> Result<()> {
     let Stores { stores, images } = Stores::new(place, BTRFS)?;
     let target = place.dir("mount-usage");
     let mut times = Times::default();

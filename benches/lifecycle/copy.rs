@@ -1,4 +1,4 @@
-//! The durable copy of a parent, against `cp` and `sync`.
+//! Measures the durable copy of a parent against `cp` and `sync`.
 
 use std::path::Path;
 use std::process::Command;
@@ -12,14 +12,14 @@ use strata::{Error, Result};
 
 use super::PARENT_FILES;
 use super::raw::source;
-use super::support::place::{FsType, Place};
+use super::support::bench_dir::{BenchDir, FsType};
 use super::support::table::Table;
 use super::support::{FILE_BYTES_MAX, SEED};
 
-/// Samples that count; each copies the parent.
+/// Number of counted samples; each copies the parent.
 const ROUNDS: u64 = 5;
 
-pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
+pub fn rows(place: &BenchDir, table: &mut Table) -> Result<()> {
     let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, SEED);
     let store = place.store("copy-large", COPY, CloneMode::Auto)?;
     place.subject(&store, &image)?;

@@ -1,4 +1,4 @@
-//! A whole command, from the start of its process to its end.
+//! Measures a whole command, from the start of its process to its end.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,19 +9,19 @@ use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use super::support::place::Place;
+use super::support::bench_dir::BenchDir;
 use super::support::table::Table;
 
-/// Snapshots in the store.
+/// Number of snapshots in the store.
 const SNAPSHOTS: u64 = 1000;
 
-/// How often the command is started.
+/// Number of runs of the command.
 const ROUNDS: u64 = 100;
 
-/// What it may take.
+/// Maximum time of the command.
 const TIME_MAX: Duration = Duration::from_millis(5);
 
-pub fn rows(place: &Place, table: &mut Table) -> Result<()> {
+pub fn rows(place: &BenchDir, table: &mut Table) -> Result<()> {
     let store = place.store("info", OVERLAY, CloneMode::Auto)?;
     for number in 0..SNAPSHOTS {
         store.prepare(&format!("key{number}"), "", &Labels::new())?;

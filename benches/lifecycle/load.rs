@@ -1,4 +1,4 @@
-//! What another key's prepare takes while something large is under way in the same store.
+//! Measures `prepare` of another key while a large operation runs in the same store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -17,38 +17,39 @@ use strata::{Error, Result};
 use super::PARENT_FILES;
 use super::constant::failed;
 use super::raw::{self, Database};
-use super::support::place::Place;
+use super::support::bench_dir::BenchDir;
 use super::support::table::{Rank, Table};
 use super::support::{FILE_BYTES_MAX, SEED};
 
-/// Samples of the idle store.
+/// Number of samples of the idle store.
 const SAMPLES_IDLE: usize = 200;
 
-/// Samples beside one load: ten lie above the 99th percentile, so that it does not hang on two or three of them.
+/// Number of samples beside one load: ten of them lie above the 99th percentile, so that it does not depend on two or
+/// three.
 const SAMPLES_BESIDE: usize = 1000;
 
-/// No load is begun again after this.
+/// Time after which no load is started again.
 const LOAD_TIME_MAX: Duration = Duration::from_secs(40);
 
-/// What prepare may take of its idle time, in the median.
+/// Maximum ratio of the median of `prepare` to its idle time.
 const TIMES_IDLE_MAX: f64 = 1.5;
 
-/// What it may take of the raw operation beside it, at the 99th percentile.
+/// Maximum ratio of `prepare` to the raw operation beside the load, at the 99th percentile.
 const TIMES_RAW_MAX: f64 = 2.0;
 
-pub fn overlay(place: &Place, table: &mut Table) -> Result<()> {
+pub fn overlay(place: &BenchDir, table: &mut Table) -> Result<()> {
     rows(place, OVERLAY, &[Load::Commit, Load::Remove], table)
 }
 
-pub fn copy(place: &Place, table: &mut Table) -> Result<()> {
+pub fn copy(place: &BenchDir, table: &mut Table) -> Result<()> {
     rows(place, COPY, &[Load::Copy, Load::Commit, Load::Remove], table)
 }
 
-pub fn btrfs(place: &Place, table: &mut Table) -> Result<()> {
+pub fn btrfs(place: &BenchDir, table: &mut Table) -> Result<()> {
     rows(place, BTRFS, &[Load::Commit, Load::Remove], table)
 }
 
-/// Something large.
+/// A large operation.
 #[derive(Clone, Copy, Debug)]
 enum Load {
     Copy,
@@ -65,7 +66,7 @@ impl Load {
         }
     }
 
-    /// What has to be there before it.
+    /// Creates what the operation needs.
     fn set_up(self, store: &Store, image: &Image, key: &str) -> Result<()> {
         match self {
             Self::Copy => Ok(()),
@@ -85,7 +86,7 @@ impl Load {
         }
     }
 
-    /// Frees what it left behind.
+    /// Removes the result of the operation.
     fn tear_down(self, store: &Store, key: &str) -> Result<()> {
         match self {
             Self::Copy => store.remove(key)?,
@@ -96,14 +97,14 @@ impl Load {
     }
 }
 
-/// What was measured in turn: prepare, and the raw operation beside it.
+/// Times of `prepare` and of the raw operation, measured in turn.
 #[derive(Default)]
 struct Samples {
     prepare: Vec<Duration>,
     raw: Vec<Duration>,
 }
 
-fn rows(place: &Place, choice: Strategy, loads: &[Load], table: &mut Table) -> Result<()> {
+fn rows(place: &BenchDir, choice: Strategy, loads: &[Load], table: &mut Table) -> Result<()> {
     let image = Image::new(PARENT_FILES, FILE_BYTES_MAX, SEED);
     let store = place.store(&format!("{choice}-load"), choice, CloneMode::Auto)?;
     place.subject(&store, &image)?;
@@ -128,7 +129,7 @@ fn median(samples: &[Duration]) -> Duration {
     Statistics::of(samples.to_vec()).map_or(Duration::ZERO, |statistics| Duration::from_nanos(statistics.median_ns))
 }
 
-/// Repeats `load` until there are enough samples; answers also how long it took at most.
+/// Repeats `load` until there are enough samples; also returns its longest duration.
 fn under(load: Load, store: &Store, image: &Image, small: &mut Small<'_>) -> Result<(Samples, Duration)> {
     let (mut samples, mut longest) = (Samples::default(), Duration::ZERO);
     let started = Instant::now();
@@ -165,7 +166,7 @@ struct Small<'a> {
 }
 
 impl Small<'_> {
-    /// One prepare, then one raw operation.
+    /// Measures one `prepare`, then one raw operation.
     fn sample(&mut self, samples: &mut Samples) -> Result<()> {
         self.count += 1;
         let key = format!("small{}", self.count);

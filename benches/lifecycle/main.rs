@@ -1,13 +1,12 @@
-//! What strata's operations cost against the raw operations below them: `make bench`, as root.
+//! Measures strata's operations against the raw operations below them: `make bench`, as root.
 //!
-//! First criterion measures the steps of the workloads of `strata compare` on small images, so that `--save-baseline`
-//! and `--baseline` show what a change did. Then a table is printed: each operation of the store over a parent of
-//! 60,000 files beside the raw system calls that it cannot do without, in the same run, one after the other. Both
-//! happen without an argument; `cargo bench --bench lifecycle -- table` is the table alone, `-- table/btrfs` those of
-//! its rows.
+//! First, criterion measures the steps of the workloads of `strata compare` on small images, so that `--save-baseline`
+//! and `--baseline` show the effect of a change. Then a table is printed: each operation of the store over a parent of
+//! 60,000 files beside the raw system calls that it needs at least, in turn in the same run. Both run without an
+//! argument; `cargo bench --bench lifecycle -- table` prints only the table, `-- table/btrfs` only those rows.
 //!
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
-//! then only the rows of its type are measured.
+//! File systems are created in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one
+//! instead: then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
@@ -22,20 +21,20 @@ mod support;
 use criterion::Criterion;
 use strata::compare::workload::{CONTAINER, DIFF, Workload};
 
-use support::place::FsType;
+use support::bench_dir::FsType;
 use support::{Part, criteria, print_table};
 
-/// Files of the parent.
+/// Number of files in the parent.
 const PARENT_FILES: u64 = 60_000;
 
-/// Files of the parent that is to cost the same.
+/// Number of files in the small parent, over which an operation must take the same time.
 const SMALL_PARENT_FILES: u64 = 600;
 
-/// The steps that take most.
+/// Steps that take most of the time.
 const STEPS: [(Workload, &str); 4] =
     [(CONTAINER, "prepare"), (CONTAINER, "commit"), (CONTAINER, "remove"), (DIFF, "diff")];
 
-/// Each has a file system of its own.
+/// Parts of the table, each on a file system of its own.
 const PARTS: [Part; 9] = [
     Part { name: "overlay-ext4", fs: FsType::Ext4, rows: constant::overlay },
     Part { name: "btrfs", fs: FsType::Btrfs, rows: constant::btrfs },

@@ -1,6 +1,6 @@
-//! The raw operations: what the kernel and SQLite take for the least that an operation of the store must do.
+//! The raw operations: the minimum of kernel and SQLite work that an operation of the store needs.
 //!
-//! Nothing here uses the store or a backend; of btrfs it takes the bare ioctls.
+//! Nothing here uses the store or a backend, except for the bare ioctls of btrfs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,10 +15,10 @@ use strata::snapshotter::{Labels, Snapshotter};
 use strata::store::Store;
 use strata::tree::Dir;
 
-/// A failure of a raw operation ends the benchmark: there is nothing to compare with.
+/// A failure of a raw operation ends the benchmark, because there is nothing to compare with.
 pub type Result<T, E = Box<dyn std::error::Error>> = std::result::Result<T, E>;
 
-/// Another database on the same file system, used as the store uses its own.
+/// A separate database on the same file system, used as the store uses its own.
 pub struct Database(rusqlite::Connection);
 
 impl Database {
@@ -30,7 +30,7 @@ impl Database {
         Ok(Self(connection))
     }
 
-    /// One durable transaction: a row, as every operation of the store leaves at least one.
+    /// Runs one durable transaction that adds a row: every operation of the store writes at least one row.
     pub fn transaction(&mut self) -> Result<()> {
         let transaction = self.0.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)?;
         transaction
@@ -40,7 +40,7 @@ impl Database {
     }
 }
 
-/// Where the committed snapshot `name` of `store` lies.
+/// Returns the directory of the committed snapshot `name` of `store`.
 pub fn source(store: &Store, name: &str) -> strata::Result<PathBuf> {
     let key = "where";
     let mounts = store.view(key, name, &Labels::new())?;
@@ -105,7 +105,7 @@ fn sync(path: &Path) -> Result<()> {
     Ok(rustix::fs::fsync(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)?)
 }
 
-/// Every file and directory of a small tree.
+/// Syncs every file and directory of a small tree.
 fn sync_tree(dir: &Path) -> Result<()> {
     for entry in fs::read_dir(dir)? {
         let entry = entry?;
@@ -148,18 +148,19 @@ impl Btrfs {
         Ok(())
     }
 
-    /// An active snapshot to take the usage of.
+    /// Creates an active snapshot whose usage is measured.
     pub fn active(&self, name: &str) -> Result<PathBuf> {
         snapshot(&self.dir, name, &self.source, false)?;
         Ok(self.dir.join(name))
     }
 
-    /// Removes one.
+    /// Destroys a snapshot.
     pub fn destroy(&self, name: &str) -> Result<()> {
         destroy(&self.dir, name)
     }
 
-    /// The ioctls that the usage of an active snapshot cannot do without: what is in memory only has to be seen.
+    /// The ioctls that computing the usage of an active snapshot needs at least: a snapshot makes data in memory
+    /// visible.
     pub fn usage(&self, active: &Path) -> Result<()> {
         snapshot(&self.dir, "now", active, true)?;
         destroy(&self.dir, "now")

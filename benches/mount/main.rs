@@ -1,11 +1,11 @@
-//! What it takes to mount a snapshot: `cargo bench --bench mount`, as root.
+//! Measures mounting a snapshot: `cargo bench --bench mount`, as root.
 //!
-//! First criterion measures the steps of the workloads of `strata compare` that mount, so that `--save-baseline` and
-//! `--baseline` show what a change did. Then a table is printed: mounting and unmounting beside the bare `mount(2)` and
-//! `umount2(2)` of the same directories, in the same run, one after the other. `-- table` is the table alone.
+//! First, criterion measures the steps of the workloads of `strata compare` that mount, so that `--save-baseline` and
+//! `--baseline` show the effect of a change. Then a table is printed: mounting and unmounting beside the bare
+//! `mount(2)` and `umount2(2)` of the same directories, in turn in the same run. `-- table` prints only the table.
 //!
-//! File systems are made in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead:
-//! then only the rows of its type are measured.
+//! File systems are created in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one
+//! instead: then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 
@@ -26,27 +26,27 @@ use strata::snapshotter::{Labels, Snapshotter};
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-use support::place::{FsType, Place};
+use support::bench_dir::{BenchDir, FsType};
 use support::table::Table;
 use support::{FILE_BYTES_MAX, Part, SEED, criteria, print_table};
 
-/// What mounts.
+/// Steps that mount.
 const STEPS: [(Workload, &str); 3] = [(CONTAINER, "mount"), (CONTAINER, "unmount"), (START, "start all")];
 
-/// Files of the image.
+/// Number of files in the image.
 const FILES: u64 = 600;
 
-/// Layers of the deep stack, as many as images have at most in practice.
+/// Number of layers of the deep stack: the maximum that images have in practice.
 const LAYERS: usize = 100;
 
-/// Rounds that count, and those before them.
+/// Number of counted rounds, and of rounds before them.
 const ROUNDS: u64 = 200;
 const WARM_UP_ROUNDS: u64 = 5;
 
-/// What a mount may take of the bare system call.
+/// Maximum ratio of a mount to the bare system call.
 const TIMES_RAW_MAX: f64 = 1.5;
 
-/// Each has a file system of its own.
+/// Parts of the table, each on a file system of its own.
 const PARTS: [Part; 4] = [
     Part { name: "overlay-ext4", fs: FsType::Ext4, rows: |place, table| shallow(place, OVERLAY, table) },
     Part { name: "overlay-deep-ext4", fs: FsType::Ext4, rows: deep },
@@ -61,8 +61,8 @@ fn main() {
     print_table(&PARTS);
 }
 
-/// A writable snapshot of the image.
-fn shallow(place: &Place, choice: Strategy, table: &mut Table) -> Result<()> {
+/// Measures a writable snapshot of the image.
+fn shallow(place: &BenchDir, choice: Strategy, table: &mut Table) -> Result<()> {
     let store = place.store("mounts", choice, CloneMode::Auto)?;
     let image = Image::new(FILES, FILE_BYTES_MAX, SEED);
     place.subject(&store, &image)?;
@@ -70,8 +70,8 @@ fn shallow(place: &Place, choice: Strategy, table: &mut Table) -> Result<()> {
     rows(place, &choice.to_string(), &mounts, table)
 }
 
-/// A writable snapshot of many layers.
-fn deep(place: &Place, table: &mut Table) -> Result<()> {
+/// Measures a writable snapshot of many layers.
+fn deep(place: &BenchDir, table: &mut Table) -> Result<()> {
     let store = place.store("mounts", OVERLAY, CloneMode::Auto)?;
     let mut parent = String::new();
     for depth in 1..=LAYERS {
@@ -84,7 +84,7 @@ fn deep(place: &Place, table: &mut Table) -> Result<()> {
     rows(place, &format!("overlay, {LAYERS} layers:"), &mounts, table)
 }
 
-fn rows(place: &Place, what: &str, mounts: &[Mount], table: &mut Table) -> Result<()> {
+fn rows(place: &BenchDir, what: &str, mounts: &[Mount], table: &mut Table) -> Result<()> {
     let [mount] = mounts else {
         return Err(Error::unsupported(format!("there are {} mounts, and one is compared", mounts.len())));
     };
@@ -107,7 +107,7 @@ fn rows(place: &Place, what: &str, mounts: &[Mount], table: &mut Table) -> Resul
     Ok(())
 }
 
-/// The system call as it was before mounts had descriptors.
+/// Mounts with `mount(2)`, the system call from before the mount API.
 fn bare_mount(what: &Mount, target: &Path) -> Result<()> {
     let (source, none) = (what.source(), None::<&str>);
     let made = match what {

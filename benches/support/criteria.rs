@@ -1,5 +1,5 @@
-//! Steps of the workloads of `strata compare` on each strategy, for criterion: `--save-baseline` and `--baseline` show
-//! what a change did.
+//! Steps of the workloads of `strata compare` on each strategy, measured by criterion: `--save-baseline` and
+//! `--baseline` show the effect of a change.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use criterion::Criterion;
 use strata::Result;
 use strata::backend::Strategy;
 use strata::backends::{BTRFS, COPY, OVERLAY};
-use strata::compare::Contestant as _;
+use strata::compare::Subject as _;
 use strata::compare::image::Image;
 use strata::compare::measure::Timer;
 use strata::compare::workload::Workload;
 use strata::tree::copy::CloneMode;
 
-use super::place::{FsType, Place};
+use super::bench_dir::{BenchDir, FsType};
 use super::{FILE_BYTES_MAX, SEED};
 
-/// The strategies, where they are measured.
+/// The strategies, each with its file system.
 pub const STRATEGIES: [(&str, Strategy, CloneMode, FsType); 5] = [
     ("overlay-ext4", OVERLAY, CloneMode::Auto, FsType::Ext4),
     ("overlay-xfs", OVERLAY, CloneMode::Auto, FsType::Xfs),
@@ -25,10 +25,10 @@ pub const STRATEGIES: [(&str, Strategy, CloneMode, FsType); 5] = [
     ("copy-reflink-xfs", COPY, CloneMode::Reflink, FsType::Xfs),
 ];
 
-/// Files of the image.
+/// Number of files in the image.
 const FILES: u64 = 600;
 
-/// Small figures, since every sample goes through all of its workload.
+/// Small numbers, because every sample runs its whole workload.
 const SAMPLES: usize = 20;
 const MEASUREMENT: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -48,7 +48,7 @@ fn strategy(
     steps: &[(Workload, &'static str)],
 ) -> Result<()> {
     let image = Image::new(FILES, FILE_BYTES_MAX, SEED);
-    let place = Place::new(fs)?;
+    let place = BenchDir::new(fs)?;
     let store = place.store(name, choice, clone)?;
     let subject = place.subject(&store, &image)?;
     let mut group = criterion.benchmark_group(name);

@@ -1,8 +1,8 @@
-//! What the benchmarks share: where is measured, and the table that is printed at the end.
+//! Code shared by the benchmarks: directories to measure in, and the table printed at the end.
 
+pub mod bench_dir;
 #[allow(dead_code, reason = "a benchmark may have criteria of its own")]
 pub mod criteria;
-pub mod place;
 #[allow(dead_code, reason = "a benchmark need not have every kind of row")]
 pub mod table;
 
@@ -11,23 +11,23 @@ use std::time::Instant;
 use strata::compare::machine::Machine;
 use strata::compare::measure::Timer;
 
-use place::{FsType, Place};
+use bench_dir::{BenchDir, FsType};
 use table::Table;
 
-/// No file is longer: 60,000 of them, and copies of them, have to fit into memory.
+/// Maximum length of a file: 60,000 files, and copies of them, must fit in memory.
 pub const FILE_BYTES_MAX: u64 = 16 << 10;
 
-/// The seed of everything that is made up.
+/// Seed of all generated data.
 pub const SEED: u64 = 1;
 
-/// What adds rows to the table.
+/// A part of the table.
 pub struct Part {
     pub name: &'static str,
     pub fs: FsType,
-    pub rows: fn(&Place, &mut Table) -> strata::Result<()>,
+    pub rows: fn(&BenchDir, &mut Table) -> strata::Result<()>,
 }
 
-/// Measures those of `parts` that the arguments want, each on a file system of its own, and prints the table.
+/// Measures the `parts` that the arguments select, each on a file system of its own, and prints the table.
 pub fn print_table(parts: &[Part]) {
     let wanted: Vec<&Part> = parts.iter().filter(|part| is_wanted(part)).collect();
     if wanted.is_empty() {
@@ -37,7 +37,7 @@ pub fn print_table(parts: &[Part]) {
     let mut table = Table::default();
     for part in wanted {
         let started = Instant::now();
-        match Place::new(part.fs).and_then(|place| (part.rows)(&place, &mut table)) {
+        match BenchDir::new(part.fs).and_then(|place| (part.rows)(&place, &mut table)) {
             Ok(()) => eprintln!("{}: {:.0} s", part.name, started.elapsed().as_secs_f64()),
             Err(error) => table.skip(part.name, &error.chain()),
         }
@@ -45,7 +45,7 @@ pub fn print_table(parts: &[Part]) {
     println!("\n{table}");
 }
 
-/// By the arguments: all parts where there are none but cargo's own, else those that are named.
+/// Returns true if the part is selected: all parts without arguments other than cargo's own, else those that are named.
 fn is_wanted(part: &Part) -> bool {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let name = format!("table/{}", part.name);
@@ -64,7 +64,7 @@ fn describe() {
         gib(machine.memory_bytes),
         gib(machine.available_bytes),
     );
-    println!("{}", place::description());
+    println!("{}", bench_dir::description());
     println!("caches warm; durability commit: every operation is on disk when it returns; seed {SEED}");
     if let Some(empty) = Timer::overhead() {
         println!("taking a time costs {} ns", empty.median_ns);

@@ -1,4 +1,4 @@
-//! The table that is printed at the end: an operation, what it is held against, and what of it was reached.
+//! The table printed at the end: an operation, what it is compared with, and whether the target was met.
 
 use std::fmt;
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub struct Table {
     rows: Vec<[String; 6]>,
 }
 
-/// Which of the samples count.
+/// Statistic that is compared.
 #[derive(Clone, Copy)]
 pub enum Rank {
     Median,
@@ -28,12 +28,12 @@ impl Rank {
 }
 
 impl Table {
-    /// Adds `operation`, which is to take at most `most` times what `against` takes.
+    /// Adds `operation` with a target of at most `most` times the time of `against`.
     pub fn ratio(&mut self, operation: &str, ours: &[Duration], against: &str, theirs: &[Duration], most: f64) {
         self.ratio_of(Rank::Median, operation, ours, against, theirs, most);
     }
 
-    /// The same, comparing by `rank`.
+    /// Adds a ratio like [`Self::ratio`], comparing by `rank`.
     pub fn ratio_of(
         &mut self,
         rank: Rank,
@@ -50,7 +50,7 @@ impl Table {
         self.add(operation, shown(rank, &ours), format!("{against}: {}", shown(rank, &theirs)), ratio, most);
     }
 
-    /// Adds `operation`, which is to take at most `most`.
+    /// Adds `operation` with a target of at most `most`.
     pub fn limit(&mut self, operation: &str, ours: &[Duration], beside: &str, most: Duration) {
         let Some(ours) = Statistics::of(ours.to_vec()) else { return self.skip(operation, "no sample was taken") };
         let verdict = if ours.median_ns <= most.as_nanos() as u64 { "met" } else { "MISSED" };
@@ -59,13 +59,13 @@ impl Table {
         self.push(cells);
     }
 
-    /// Adds the length in bytes of what `operation` made, which is to be at most that of what `against` made.
+    /// Adds the size in bytes of the result of `operation`, with the size of the result of `against` as the target.
     pub fn sizes(&mut self, operation: &str, ours: u64, against: &str, theirs: u64) {
         let ratio = ours as f64 / theirs.max(1) as f64;
         self.add(operation, format!("{ours} bytes"), format!("{against}: {theirs} bytes"), ratio, 1.0);
     }
 
-    /// Adds why `operation` was not measured.
+    /// Adds the reason why `operation` was not measured.
     pub fn skip(&mut self, operation: &str, why: &str) {
         self.push([operation, "-", why, "", "", "not measured"]);
     }
@@ -76,7 +76,7 @@ impl Table {
         self.push(cells);
     }
 
-    /// Tells the row at once, so that a run that is ended early was not in vain.
+    /// Prints the row at once, so that a run that is ended early shows its results so far.
     fn push(&mut self, cells: [&str; 6]) {
         eprintln!("{}", cells.join(" | "));
         self.rows.push(cells.map(str::to_owned));

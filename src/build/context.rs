@@ -15,7 +15,7 @@ use rustix::io::Errno;
 
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::tree::walk::{Entry, Walk};
+use crate::tree::walk::{Walk, WalkEntry};
 use crate::tree::{Dir, FileType, Stat};
 
 /// A tree to copy from.
@@ -134,13 +134,13 @@ impl Origin {
     pub(super) fn visit(
         &self,
         selected: &Selected,
-        visit: &mut dyn FnMut(&Path, &Entry<'_>) -> Result<()>,
+        visit: &mut dyn FnMut(&Path, &WalkEntry<'_>) -> Result<()>,
     ) -> Result<()> {
         let above = selected.path.parent().unwrap_or(Path::new(""));
         let parent = self.root.open_beneath(above)?;
         let name = selected.path.file_name().unwrap_or_default();
         if selected.stat.file_type != FileType::Dir {
-            return visit(Path::new(""), &Entry { path: Path::new(""), dir: &parent, name, stat: selected.stat });
+            return visit(Path::new(""), &WalkEntry { path: Path::new(""), dir: &parent, name, stat: selected.stat });
         }
         let root = if name.is_empty() { parent } else { parent.open_dir(name)? };
         // Directories that are left out, until something below one is not.
@@ -160,7 +160,7 @@ impl Origin {
             }
             for (path, stat) in held.drain(..) {
                 let dir = root.open_beneath(&path)?;
-                visit(&path, &Entry { path: &path, dir: &dir, name: "".as_ref(), stat })?;
+                visit(&path, &WalkEntry { path: &path, dir: &dir, name: "".as_ref(), stat })?;
             }
             visit(&path, &entry)?;
         }

@@ -27,7 +27,7 @@ use crate::changeset::tar::{self, Limits};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context as _, Error, Result};
 use crate::id::Digest;
-use crate::tree::walk::Entry;
+use crate::tree::walk::WalkEntry;
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 
 /// The first bytes of archives whose compression strata does not read.
@@ -171,7 +171,7 @@ impl Copying<'_> {
         })
     }
 
-    fn put(&self, entry: &Entry<'_>, path: PathBuf, sink: &mut dyn Sink) -> Result<()> {
+    fn put(&self, entry: &WalkEntry<'_>, path: PathBuf, sink: &mut dyn Sink) -> Result<()> {
         if entry.stat.file_type == FileType::Socket {
             return Ok(());
         }
@@ -184,7 +184,7 @@ impl Copying<'_> {
     }
 
     /// What becomes of an entry.
-    fn meta(&self, entry: &Entry<'_>) -> Result<Meta> {
+    fn meta(&self, entry: &WalkEntry<'_>) -> Result<Meta> {
         let mut meta = entry.dir.meta(entry.name, &entry.stat)?;
         if self.origin.is_context {
             (meta.uid, meta.gid) = (0, 0);
@@ -239,7 +239,7 @@ fn leads_elsewhere(resolver: &mut Resolver, path: &Path) -> Result<bool> {
     Ok(matches!(resolver.find(path)?, Found::Dir(found) if found.path != path))
 }
 
-fn content_digest(entry: &Entry<'_>) -> Result<Digest> {
+fn content_digest(entry: &WalkEntry<'_>) -> Result<Digest> {
     let mut hasher = Sha256::new();
     let mut file = entry.dir.open_file(entry.name)?;
     let mut buffer = vec![0; 64 << 10];

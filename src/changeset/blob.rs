@@ -1,7 +1,7 @@
-//! The bytes of a layer on their way in and out: compressed, counted, digested, verified.
+//! Reading and writing the bytes of a layer: compression, counts, digests, verification.
 //!
-//! Everything streams. A reader here stands between others: what fails below it passes through unchanged, what it finds
-//! itself names the blob by the words that the caller gave it (`layer sha256:...`).
+//! Everything is streamed. Errors of an underlying reader pass through a reader of this module unchanged; its own
+//! errors name the blob by the caller's description (`layer sha256:...`).
 //!
 //! # References
 //! RFC 1952 (gzip; a blob may hold several members), RFC 8878 (zstd; frames and skippable frames), OCI image
@@ -22,29 +22,29 @@ use sha2::{Digest as _, Sha256};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Digest;
 
-/// What decompressors read at a time.
+/// Buffer size of decompressors.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// The widest zstd window that is accepted, as a power of two: 64 MiB, eight times what RFC 8878 asks of every decoder.
-/// Memory use is bounded by it, whatever a frame asks for.
+/// Largest accepted zstd window, as a power of two: 64 MiB, eight times what RFC 8878 requires of every decoder. The
+/// limit bounds the memory that a frame can demand.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 26;
 
-/// [`Expansion::bytes`]: more than a single machine's image.
+/// Default of [`Expansion::bytes`]: more than the image of a single machine.
 pub const DECOMPRESSED_BYTES_MAX: u64 = 1 << 40;
 
-/// [`Expansion::ratio`]: layers of software shrink to a third or a fourth, text to a twentieth.
+/// Default of [`Expansion::ratio`]: layers of software shrink to a third or a fourth, text to a twentieth.
 pub const RATIO_MAX: u64 = 250;
 
-/// [`Expansion::ratio_free_bytes`]: a file of zeros is legitimate, and shrinks a thousandfold.
+/// Default of [`Expansion::ratio_free_bytes`]: a file of zeros is legitimate, and shrinks a thousandfold.
 pub const RATIO_FREE_BYTES: u64 = 1 << 30;
 
-/// How many bytes tell how a blob is compressed.
+/// Number of bytes that identify the compression of a blob.
 pub const MAGIC_BYTES: usize = 10;
 
-/// How a blob is compressed.
+/// Compression of a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// Not at all.
+    /// Uncompressed.
     None,
     /// gzip.
     Gzip,
@@ -53,7 +53,7 @@ pub enum Compression {
 }
 
 impl Compression {
-    /// Its name on the command line.
+    /// Returns the name on the command line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -62,11 +62,11 @@ impl Compression {
         }
     }
 
-    /// Tells the compression by the first [`MAGIC_BYTES`] of a blob, or by all there are. What is not known to be
-    /// compressed is taken for plain.
+    /// Detects the compression from the first [`MAGIC_BYTES`] of a blob, or from all of a shorter blob. Unknown bytes
+    /// are taken as uncompressed.
     ///
     /// # Errors
-    /// `Unsupported` for what other tools compress with.
+    /// `Unsupported` for other known compression formats.
     pub fn detect(magic: &[u8]) -> Result<Self> {
         let unsupported = |name: &str| {
             Err(Error::unsupported(format!("it is compressed with {name}, and only gzip and zstd can be read")))
@@ -75,17 +75,17 @@ impl Compression {
             [0x1f, 0x8b, ..] => Self::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => return unsupported("xz"),
-            // All of it, for a plain archive begins with the name of its first file.
+            // The full signature is compared, because an uncompressed archive begins with the name of its first file.
             [b'B', b'Z', b'h', b'1'..=b'9', b'1', b'A', b'Y', b'&', b'S', b'Y', ..] => return unsupported("bzip2"),
             [b'P', b'K', 3, 4, ..] => return unsupported("zip"),
             _ => Self::None,
         })
     }
 
-    /// Tells the compression by the media type of a layer: OCI's (`...tar+gzip`) or Docker's (`...tar.gzip`).
+    /// Returns the compression for a layer's media type: OCI's (`...tar+gzip`) or Docker's (`...tar.gzip`).
     ///
     /// # Errors
-    /// `Unsupported` for anything that is no layer, or compressed otherwise.
+    /// `Unsupported` if the type is not a layer's, or has another compression.
     pub fn of_media_type(media_type: &str) -> Result<Self> {
         let unsupported = || Error::unsupported(format!("the media type {media_type:?} is no layer that can be read"));
         let is_layer = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
@@ -101,14 +101,14 @@ impl Compression {
     }
 }
 
-/// How much a blob may grow. Everything beyond is `ResourceExhausted`.
+/// Limits of the decompressed size. A blob that exceeds one is refused with `ResourceExhausted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expansion {
-    /// Decompressed bytes.
+    /// Maximum number of decompressed bytes.
     pub bytes: u64,
-    /// Decompressed bytes for each compressed one.
+    /// Maximum number of decompressed bytes for each compressed byte.
     pub ratio: u64,
-    /// How many may come out before the ratio counts.
+    /// Number of decompressed bytes before the ratio is checked.
     pub ratio_free_bytes: u64,
 }
 
@@ -121,8 +121,8 @@ impl Default for Expansion {
 /// A reader of the plain bytes of a blob.
 ///
 /// A gzip blob may have any number of members, a zstd blob any number of frames and skippable frames; anything else
-/// behind them is an error. Errors are `DataLoss` for a damaged or cut stream, `ResourceExhausted` beyond the limits;
-/// after one, every further read fails.
+/// after them is an error. Errors are `DataLoss` for a damaged or truncated stream and `ResourceExhausted` beyond the
+/// limits. After an error, every further read fails.
 pub struct Decompress<R: Read> {
     decoder: Decoder<R>,
     plain: u64,
@@ -138,10 +138,10 @@ enum Decoder<R: Read> {
 }
 
 impl<R: Read> Decompress<R> {
-    /// A reader of what `reader` yields, which is compressed with `compression`. Errors call it `blob`.
+    /// Creates a reader of the content of `reader`, which is compressed with `compression`. Errors name it `blob`.
     ///
     /// # Errors
-    /// `Io` if a decompressor cannot be set up for want of memory.
+    /// `Io` if there is no memory for a decompressor.
     pub fn new(reader: R, compression: Compression, limits: Expansion, blob: impl Into<String>) -> Result<Self> {
         let blob = blob.into();
         let counted = Counted { reader, bytes: 0 };
@@ -160,12 +160,12 @@ impl<R: Read> Decompress<R> {
         Ok(Self { decoder, plain: 0, limits, blob, failed: false })
     }
 
-    /// How many bytes came out so far.
+    /// Returns the number of decompressed bytes so far.
     pub fn plain_bytes(&self) -> u64 {
         self.plain
     }
 
-    /// How many compressed bytes these came from.
+    /// Returns the number of compressed bytes that they came from.
     pub fn compressed_bytes(&self) -> u64 {
         match &self.decoder {
             Decoder::None(counted) => counted.bytes,
@@ -174,7 +174,7 @@ impl<R: Read> Decompress<R> {
         }
     }
 
-    /// Tells the decompressor's own complaints from what the reader below reported.
+    /// Distinguishes errors of the decompressor from errors of the underlying reader.
     fn explain(&self, error: io::Error) -> io::Error {
         let is_ours = error.get_ref().is_some_and(|inner| inner.is::<Error>());
         if is_ours || error.raw_os_error().is_some() {
@@ -235,12 +235,12 @@ impl<R: Read> fmt::Debug for Decompress<R> {
     }
 }
 
-/// What was read ahead does not count.
+/// Bytes that were only read ahead do not count.
 fn used<R: Read>(reader: &BufReader<Counted<R>>) -> u64 {
     reader.get_ref().bytes - reader.buffer().len() as u64
 }
 
-/// Counts what is read.
+/// Counts the bytes read.
 struct Counted<R> {
     reader: R,
     bytes: u64,
@@ -254,7 +254,7 @@ impl<R: Read> Read for Counted<R> {
     }
 }
 
-/// A reader that digests and counts what passes.
+/// A reader that digests and counts the bytes it forwards.
 #[derive(Debug)]
 pub struct DigestReader<R> {
     reader: R,
@@ -263,12 +263,12 @@ pub struct DigestReader<R> {
 }
 
 impl<R> DigestReader<R> {
-    /// Starts at nothing.
+    /// Creates a reader with a count of zero.
     pub fn new(reader: R) -> Self {
         Self { reader, hasher: Sha256::new(), bytes: 0 }
     }
 
-    /// The digest and the number of the bytes that were read.
+    /// Returns the digest and the number of the bytes read.
     pub fn finish(self) -> (Digest, u64) {
         (Digest::finish(self.hasher), self.bytes)
     }
@@ -283,9 +283,9 @@ impl<R: Read> Read for DigestReader<R> {
     }
 }
 
-/// A reader that yields its last byte's end only if the bytes are those that were promised.
+/// A reader that reports the end of its data only if the bytes match the expected digest and size.
 ///
-/// A longer blob fails as soon as it is longer; a shorter or different one where it ends.
+/// Data that is too long fails at once; data that is shorter or different fails at its end.
 #[derive(Debug)]
 pub struct Verified<R> {
     inner: DigestReader<R>,
@@ -295,15 +295,15 @@ pub struct Verified<R> {
 }
 
 impl<R: Read> Verified<R> {
-    /// Expects `digest`, and `size` bytes where the size is known. Errors call the bytes `blob`.
+    /// Expects `digest`, and `size` bytes if the size is known. Errors name the data `blob`.
     pub fn new(reader: R, digest: Digest, size: Option<u64>, blob: impl Into<String>) -> Self {
         Self { inner: DigestReader::new(reader), digest, size, blob: blob.into() }
     }
 
-    /// Reads what the consumer left, to the end, and answers how many bytes there were in all.
+    /// Reads the bytes that the consumer left, and returns the total number of bytes.
     ///
     /// # Errors
-    /// `DataLoss` that names what was expected and what was found; what the reader reports.
+    /// `DataLoss` that names the expected and the found value; errors of the reader.
     pub fn finish(mut self) -> Result<u64> {
         io::copy(&mut self, &mut io::sink()).at("read", self.blob.clone())?;
         Ok(self.inner.bytes)

@@ -1,14 +1,13 @@
-//! What one snapshot changed against another: the [`Change`] stream that every producer and consumer speaks.
+//! Changes between two snapshots: the [`Change`] stream that all producers and consumers use.
 //!
 //! Producers push into a [`Sink`]: [`diff`] compares two trees, [`tar::decode`] reads a layer. Consumers are sinks:
-//! [`apply::Applier`] writes into a tree, [`tar::Encoder`] writes a layer. Nothing here knows what a snapshot is.
-//! A [`selection::Hint`] narrows what [`diff`] looks at, never what it answers.
+//! [`apply::Applier`] writes into a tree, [`tar::Encoder`] writes a layer. Nothing here knows snapshots. A
+//! [`selection::Hint`] limits the paths that [`diff`] looks at, but never changes its result.
 //!
-//! # What is a change
+//! # Definition of a change
 //! Content, type, mode, owner, extended attributes ([`crate::tree::xattr_is_portable`]), link target, device number,
-//! and the mtime of anything but a directory. A directory whose mtime alone differs is emitted only if an entry
-//! directly inside it is emitted. ctime, atime, inode numbers and link counts are never a change. Sockets are never
-//! emitted.
+//! and the mtime of anything but a directory. A directory whose mtime alone differs is emitted only if a direct entry
+//! of it is emitted. ctime, atime, inode numbers and link counts are never a change. Sockets are never emitted.
 //!
 //! # Hard links
 //! Let G be the names of one inode in the new tree. If any name in G is new or changed by another criterion, every name
@@ -42,44 +41,45 @@ use std::path::{Path, PathBuf};
 use crate::error::Result;
 use crate::tree::Meta;
 
-/// The longest name that a whiteout can spell: 255 bytes less `.wh.`.
+/// Maximum length of a name that a whiteout can express: 255 bytes less `.wh.`.
 pub(crate) const WHITEOUT_NAME_MAX: usize = 251;
 
-/// One step from an old tree to a new one. Paths are relative and clean; the root is the empty path.
+/// One change from an old tree to a new one. Paths are relative and clean; the root is the empty path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// The path has this inode now. The bytes of a regular file follow on the side ([`Sink::change`]).
+    /// The path has this inode in the new tree. The content of a regular file is passed separately ([`Sink::change`]).
     Put {
-        /// Where.
+        /// Path of the inode.
         path: PathBuf,
-        /// Whether the old tree had something at this path: `M`, otherwise `A`. A decoded layer cannot know: `false`.
+        /// True if the old tree had something at this path (`M`), false if not (`A`). Always `false` in a decoded
+        /// layer, which does not know the old tree.
         existed: bool,
-        /// What.
+        /// Type and attributes.
         meta: Meta,
     },
     /// The path is another name of the inode at `target`.
     Link {
-        /// Where.
+        /// Path of the new name.
         path: PathBuf,
-        /// A path whose `Put` came earlier in the stream, or (in decoded layers) one of the tree below.
+        /// A path whose `Put` came earlier in the stream or, in decoded layers, a path of the tree below.
         target: PathBuf,
         /// As in `Put`.
         existed: bool,
     },
-    /// Nothing is at the path any more, nor below it.
+    /// The path and everything below it are deleted.
     Remove {
-        /// Where.
+        /// The deleted path.
         path: PathBuf,
     },
-    /// Nothing that the old tree had below this directory is there any more.
+    /// Everything that the old tree had below this directory is deleted.
     Opaque {
-        /// Which directory.
+        /// Path of the directory.
         path: PathBuf,
     },
 }
 
 impl Change {
-    /// The path that it is about.
+    /// Returns the path of the change.
     pub fn path(&self) -> &Path {
         match self {
             Self::Put { path, .. } | Self::Link { path, .. } | Self::Remove { path } | Self::Opaque { path } => path,
@@ -87,35 +87,35 @@ impl Change {
     }
 }
 
-/// A stretch of a file.
+/// A range of bytes in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
-    /// Where it begins.
+    /// Offset of the first byte.
     pub offset: u64,
-    /// How many bytes it has.
+    /// Number of bytes.
     pub length: u64,
 }
 
 /// A piece of the archive that a stream of changes is read from.
 #[derive(Clone, Copy, Debug)]
 pub enum Piece<'a> {
-    /// Bytes that are no file's: headers, padding, content that nobody gets, what trails.
+    /// Bytes outside of file content: headers, padding, ignored content, trailing bytes.
     Bytes(&'a [u8]),
-    /// These stretches, one after the other, of the file that the next [`Change::Put`] brings.
+    /// These segments, in this order, of the file in the next [`Change::Put`].
     Content(&'a [Segment]),
 }
 
-/// Where a stream of changes goes.
+/// Consumer of a stream of changes.
 pub trait Sink {
-    /// Takes the next change. `data` yields the bytes of a `Put` of a regular file, exactly `size` of them, and none
-    /// otherwise. A sink need not read them.
+    /// Takes the next change. For a `Put` of a regular file, `data` yields the file's content, exactly `size` bytes;
+    /// otherwise nothing. A sink need not read it.
     ///
     /// # Errors
-    /// Whatever makes it impossible to go on: the producer stops and passes it up.
+    /// Any error that makes it impossible to continue: the producer stops and returns it.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()>;
 
-    /// Takes the next piece of the archive, if the changes come from one: all pieces together are the archive, byte for
-    /// byte. Most sinks have no use for them.
+    /// Takes the next piece of the archive, if the changes come from one. All pieces together are the archive, byte for
+    /// byte. Most sinks ignore them.
     ///
     /// # Errors
     /// As [`Self::change`].
@@ -131,22 +131,22 @@ impl<F: FnMut(&Change, &mut dyn Read) -> Result<()>> Sink for F {
     }
 }
 
-/// How a directory on disk spells that something below it was deleted.
+/// Representation of deletions in a directory on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Format {
-    /// A complete tree: what is not there is not there.
+    /// A complete tree: a missing name is deleted.
     Tree,
     /// An overlayfs upper: character device 0:0 and `trusted.overlay.opaque`.
     Overlay,
-    /// The same in a user namespace: `user.overlay.opaque`.
+    /// An overlayfs upper in a user namespace: character device 0:0 and `user.overlay.opaque`.
     OverlayUserXattr,
 }
 
-/// Where a layer lies and in which spelling.
+/// Directory and format of a layer on disk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// The directory.
     pub dir: PathBuf,
-    /// Its spelling.
+    /// Representation of deletions in it.
     pub format: Format,
 }

@@ -1,12 +1,12 @@
-//! Changes and trees as lines of text, for tests: one language for what is put in and what comes out.
+//! Changes and trees as lines of text, for tests: the same notation for input and output.
 //!
 //! ```text
 //! d PATH   f PATH "CONTENT"   l PATH -> TARGET   c|b PATH dev=1:3   p PATH     an inode
 //! h PATH -> TARGET   - PATH   ! PATH                                           hard link, remove, opaque
 //! ```
-//! Then, where they differ from the default: mode in octal (`755` of directories, `777` of links, else `644`), owner
-//! (`0:0`), mtime (`@0`), attributes (`user.a=b`). The root is `.`. A printed change begins with `+` if the path is
-//! new, with `~` if it existed.
+//! Further words follow where a value is not the default: mode in octal (default `755` for directories, `777` for
+//! links, `644` for others), owner (`0:0`), mtime (`@0`), attributes (`user.a=b`). The root is `.`. A printed change
+//! begins with `+` if the path is new, with `~` if it existed.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -20,7 +20,7 @@ use super::{Candidates, Change, Sink};
 use crate::error::Result;
 use crate::tree::{Device, Dir, FileType, Meta, Node, Timestamp, walk};
 
-/// Opens a fresh directory at `path`.
+/// Creates and opens a directory at `path`.
 pub(super) fn fresh(path: impl AsRef<Path>) -> Dir {
     fs::create_dir(&path).expect("make a directory");
     Dir::open(path).expect("open a directory")
@@ -35,7 +35,7 @@ fn path(text: &str) -> PathBuf {
     if text == "." { PathBuf::new() } else { PathBuf::from(text) }
 }
 
-/// The change that a line stands for, with the bytes of its file.
+/// Parses a line into a change and the content of its file.
 pub(super) fn parse(line: &str) -> (Change, Vec<u8>) {
     let mut words = line.split_whitespace();
     let (kind, place) = (words.next().expect("a kind"), path(words.next().expect("a path")));
@@ -90,7 +90,7 @@ pub(super) fn apply(root: &Dir, lines: &[&str]) -> Result<Applied> {
     apply_by(Applier::new(root.try_clone()?), lines)
 }
 
-/// Applies lines by an applier of one's own.
+/// Applies lines through the given applier.
 pub(super) fn apply_by(mut applier: Applier, lines: &[&str]) -> Result<Applied> {
     for line in lines {
         let (change, content) = parse(line);
@@ -107,7 +107,7 @@ fn shown(path: &Path) -> String {
     }
 }
 
-/// The line of an inode.
+/// Returns the line of an inode.
 fn line(path: &Path, meta: &Meta, content: &[u8]) -> String {
     let kind = meta.node.file_type().letter().to_string();
     let mut words = vec![kind.clone(), shown(path)];
@@ -132,7 +132,7 @@ fn line(path: &Path, meta: &Meta, content: &[u8]) -> String {
     words.join(" ")
 }
 
-/// The lines of a tree; a root that nobody described has none.
+/// Returns the lines of a tree; a root with default attributes has none.
 pub(super) fn show(root: &Dir) -> Vec<String> {
     let (mut lines, mut names) = (Vec::new(), HashMap::new());
     walk::walk(root, |entry| {
@@ -155,7 +155,7 @@ pub(super) fn show(root: &Dir) -> Vec<String> {
     lines
 }
 
-/// The lines of what changed between two trees.
+/// Returns the lines of the changes between two trees.
 pub(super) fn changes(old: Option<&Dir>, new: &Dir) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     let mut sink = |change: &Change, data: &mut dyn Read| {

@@ -1,18 +1,18 @@
-//! Blobs on their way to whoever applies them: read, decompressed and digested ahead, on threads of their own.
+//! Reads, decompresses and digests blobs on threads of their own, ahead of the caller that applies them.
 //!
 //! ```text
 //! read, digest the blob | decompress | digest the plain stream | the caller: parse, write
 //! ```
 //!
-//! Blobs come in order, and the stages do not wait for the caller to be done with one before they begin the next: they
-//! run ahead as far as the queues between them reach.
+//! Blobs are delivered in order. The stages do not wait until the caller has finished a blob; they run ahead as far as
+//! the queues between them allow.
 //!
 //! # Invariants
-//! - Memory is bounded by the queues, whatever the blobs are: buffers go round, and there are never more of them than a
-//!   queue holds and two stages have in hand.
-//! - Each blob ends with one [`End`], which says what all stages found out about it, and nothing of it follows.
-//! - Nobody waits for a stage that is gone: a queue fails at one end once the other end is dropped. So when the caller
-//!   stops, for whatever reason, the threads end; they have ended before [`ahead`] returns.
+//! - Memory is bounded by the queues, for any blobs: buffers are reused, and there are never more of them than a queue
+//!   holds plus those in use by two stages.
+//! - Each blob ends with one [`End`] that has the results of all stages, and nothing of that blob follows.
+//! - No stage waits for a stage that has ended: one end of a queue fails once the other end is dropped. So when the
+//!   caller stops for any reason, the threads end, and they have ended before [`ahead`] returns.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -26,30 +26,31 @@ use super::blob::{Compression, Decompress, DigestReader, Expansion};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
 
-/// What is read of a blob at a time.
+/// Size of one read of a blob.
 const RAW_BYTES: usize = 128 << 10;
 
-/// How many buffers of a blob wait to be decompressed: 1 MiB.
+/// Number of buffers that may wait for decompression: 1 MiB.
 const RAW_QUEUE: usize = 8;
 
-/// What is decompressed at a time: little enough to be in the processor's cache still when it is digested and written.
+/// Size of a decompressed buffer: small enough to remain in the processor's cache until it is digested and written.
 const PLAIN_BYTES: usize = 256 << 10;
 
-/// How many buffers wait to be digested.
+/// Number of buffers that may wait to be digested.
 const DIGEST_QUEUE: usize = 2;
 
-/// How many buffers wait for the caller: 8 MiB, what is decompressed while a small layer is committed.
+/// Number of buffers that may wait for the caller: 8 MiB, about the amount that is decompressed while a small layer is
+/// committed.
 const PLAIN_QUEUE: usize = 32;
 
-/// A blob to be read.
+/// A blob to read.
 pub struct Blob<'a> {
-    /// Its bytes.
+    /// Reader of the blob's bytes.
     pub reader: Box<dyn Read + Send + 'a>,
-    /// How they are compressed.
+    /// Compression of the blob.
     pub compression: Compression,
-    /// How much they may grow.
+    /// Limits of the decompressed size.
     pub expansion: Expansion,
-    /// What errors call it.
+    /// Name of the blob in error messages.
     pub shown: String,
 }
 
@@ -59,25 +60,25 @@ impl fmt::Debug for Blob<'_> {
     }
 }
 
-/// What there is to say about a blob when its stream has ended.
+/// Results for a blob whose stream has ended.
 #[derive(Debug)]
 pub struct End {
-    /// The digest of the blob; `None` if it was not read to its end.
+    /// Digest of the blob; `None` if it was not read to its end.
     pub blob: Option<Digest>,
-    /// The digest of the plain stream as far as it was delivered.
+    /// Digest of the plain stream, as far as it was delivered.
     pub diff_id: DiffId,
 }
 
-/// Whether an error may come from a damaged blob: then its digest is worth knowing, and [`Stream::finish`] finds it
-/// out.
+/// Returns true if the error may come from a damaged blob. Then the digest of the blob shows whether it is damaged;
+/// [`Stream::finish`] computes it.
 pub fn may_be_damage(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::DataLoss | ErrorKind::InvalidArgument)
 }
 
-/// Reads `blobs` ahead of `consume`, which gets the plain bytes of one after the other.
+/// Reads `blobs` ahead of `consume`, which gets the plain bytes of each blob in order.
 ///
 /// # Errors
-/// `ResourceExhausted` if the threads cannot be started; what `consume` reports.
+/// `ResourceExhausted` if the threads cannot be started; errors of `consume`.
 pub fn ahead<'a, T>(
     blobs: impl Iterator<Item = Result<Blob<'a>>> + Send,
     consume: impl FnOnce(&mut Stream<'_>) -> Result<T>,
@@ -104,41 +105,41 @@ fn start<'scope>(scope: &'scope Scope<'scope, '_>, name: &str, stage: impl FnOnc
     started.map(drop).at("start a thread for", format!("the stage {name:?} of an import"))
 }
 
-/// The next stage is gone.
+/// The next stage has ended.
 struct Gone;
 
 fn send<P>(queue: &SyncSender<P>, packet: P) -> Result<(), Gone> {
     queue.send(packet).map_err(|_| Gone)
 }
 
-/// What goes from reading to decompressing.
+/// Message from the reading stage to the decompressing stage.
 enum Raw {
-    /// A blob begins, or cannot be opened: then nothing else comes of it.
+    /// A blob begins, or could not be opened; in the latter case no other message about it follows.
     Begin(Result<Start>),
     Bytes(Vec<u8>),
-    /// It was read to its end, or could not be.
+    /// The blob was read to its end, or failed.
     End(io::Result<Digest>),
 }
 
-/// What the decompressor has to know of a blob.
+/// Properties of a blob that the decompressor needs.
 struct Start {
     compression: Compression,
     expansion: Expansion,
     shown: String,
 }
 
-/// What goes from decompressing to the caller, by way of digesting.
+/// Message from the decompressing stage through the digesting stage to the caller.
 enum Plain {
-    /// Plain bytes, and how many of the blob they and all before them came from.
+    /// Plain bytes, and the number of compressed bytes read so far.
     Bytes(Vec<u8>, u64),
     End(Box<Ended>),
 }
 
-/// How a stream ended.
+/// End of a stream.
 struct Ended {
-    /// What the reader gets in place of more bytes.
+    /// Error that the reader gets instead of more bytes.
     failure: Option<io::Error>,
-    /// The digest of the blob, as far as it is known.
+    /// Digest of the blob, if known.
     blob: io::Result<Option<Digest>>,
     blob_bytes: u64,
     diff_id: Option<DiffId>,
@@ -189,7 +190,7 @@ fn decompress(mut raw: RawReader, free: &Receiver<Vec<u8>>, out: &SyncSender<Pla
     }
 }
 
-/// Answers with what kept the stream from its end, if anything did.
+/// Returns the error that ended the stream early, if any.
 fn decompress_blob(
     mut plain: Decompress<&mut RawReader>,
     free: &Receiver<Vec<u8>>,
@@ -223,7 +224,7 @@ fn digest(plain: &Receiver<Plain>, out: &SyncSender<Plain>) {
     }
 }
 
-/// Fills a free buffer, or a new one, of `length`; answers also whether there may be more.
+/// Fills a free or new buffer of `length`; also returns true if there may be more.
 fn fill(reader: &mut dyn Read, free: &Receiver<Vec<u8>>, length: usize) -> (Vec<u8>, io::Result<bool>) {
     let mut buffer = free.try_recv().unwrap_or_default();
     buffer.resize(length, 0);
@@ -243,7 +244,7 @@ fn fill(reader: &mut dyn Read, free: &Receiver<Vec<u8>>, length: usize) -> (Vec<
     (buffer, more)
 }
 
-/// The buffer that is being read, which goes back when it was.
+/// The buffer that is being read; it is returned for reuse afterwards.
 struct Cursor {
     bytes: Vec<u8>,
     at: usize,
@@ -263,7 +264,7 @@ impl Cursor {
         let spent = std::mem::replace(&mut self.bytes, bytes);
         self.at = 0;
         if spent.capacity() > 0 {
-            // A stage that is gone needs no buffer.
+            // If the other stage has ended, it needs no buffer.
             let _ = self.spent.send(spent);
         }
     }
@@ -280,9 +281,9 @@ impl Cursor {
 struct RawReader {
     queue: Receiver<Raw>,
     cursor: Cursor,
-    /// Once the blob has ended: its digest, unless what kept it from its end was reported.
+    /// Set once the blob has ended: its digest, or `None` after a failure that was reported.
     ended: Option<Option<Digest>>,
-    /// How many bytes came.
+    /// Number of bytes received.
     bytes: u64,
 }
 
@@ -299,7 +300,8 @@ impl RawReader {
         }
     }
 
-    /// Reads what the decompressor left, unless its failure is one that the digest of the blob could not explain.
+    /// Reads the bytes that the decompressor left, unless the decompressor failed with an error that the digest of the
+    /// blob cannot explain.
     fn rest(&mut self, failure: Option<&io::Error>) -> io::Result<Option<Digest>> {
         let ours =
             |error: &io::Error| error.get_ref().and_then(|inner| inner.downcast_ref()).is_some_and(may_be_damage);
@@ -339,16 +341,16 @@ pub struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    /// From how many bytes of the blob came what was read, about.
+    /// Returns the approximate number of the blob's bytes that the bytes read so far came from.
     pub fn compressed_bytes(&self) -> u64 {
         self.compressed
     }
 
-    /// Ends the blob and goes on to the next. One whose stream was not read to its end is only read for its digest, and
-    /// is the last one.
+    /// Ends the blob and continues with the next. If the stream was not read to its end, the blob is only read for its
+    /// digest, and is the last one.
     ///
     /// # Errors
-    /// What kept the blob from being read to its end, unless a read has reported it.
+    /// The error that kept the blob from being read to its end, unless a read has returned it.
     pub fn finish(&mut self) -> Result<End> {
         let mut ended = match self.ended.take() {
             Some(ended) => ended,
@@ -407,7 +409,7 @@ fn read_failure(error: io::Error) -> Error {
     }
 }
 
-/// Only if a thread panicked, which is passed on when it is waited for.
+/// Returned only if a thread panicked; the panic is propagated when the thread is joined.
 fn stage_gone() -> Error {
     Error::new(ErrorKind::Io, "a thread that reads ahead is gone")
 }

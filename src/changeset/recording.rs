@@ -1,9 +1,9 @@
-//! How an archive was spelled: with it and the tree that was made of the archive, the archive can be written again,
-//! byte for byte.
+//! The recording of an archive's encoding, like the data of tar-split: from the recording and the tree that was made of
+//! the archive, the archive can be written again, byte for byte.
 //!
 //! # Format 1
-//! One zstd frame with a checksum. In it a line, `MAGIC`, and records: a byte that says which, then numbers as LEB128
-//! (seven bits a byte, the lowest first, the eighth bit set on all but the last) and bytes.
+//! One zstd frame with a checksum. It contains a line, `MAGIC`, and records: a type byte, then numbers as LEB128
+//! (seven bits in each byte, the lowest first, the eighth bit set on all but the last) and bytes.
 //!
 //! | record | fields | meaning |
 //! |---|---|---|
@@ -12,10 +12,10 @@
 //! | 2 | length, path, count, count times offset and length | these stretches of the file at this path of the tree, which has no links in it |
 //! | 3 | length, path, length, bytes | up to here, the file at this path had this content: the tree has something else there |
 //!
-//! Records 1 and 2 are in the archive's order. A record 3 is written when an entry of the same archive takes the file's
-//! place: it is about the records 2 with its path that stand before it, but behind an earlier record 3 with that path.
+//! Records 1 and 2 are in the order of the archive. A record 3 is written when an entry of the same archive replaces or
+//! removes the file. It applies to the earlier records 2 with its path, back to the previous record 3 with that path.
 //!
-//! Invariant: nothing here says whether the archive is the right one. Who writes it digests it.
+//! Invariant: a recording does not verify the archive. The program that writes the archive computes its digest.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -31,20 +31,20 @@ use super::{Piece, Segment};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
 
-/// What a recording begins with: the name of the format and its version.
+/// First line of a recording: the name of the format and its version.
 const MAGIC: &[u8] = b"strata recording 1\n";
 
-/// What is spent on compression: about 30 bytes are left of an entry of a distribution's image.
+/// Compression level: about 30 bytes remain for each entry of a distribution's image.
 const LEVEL: i32 = 3;
 
-/// How much is read and written at a time.
+/// Buffer size for reads and writes.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// The longest path of a tree that is read back; links can lead deeper than a header may say.
+/// Maximum length of a path in a recording; links can lead deeper than the path in a header.
 const PATH_BYTES_MAX: u64 = 1 << 20;
 
-/// How many contents may be saved: to write the archive, the place of each has to be remembered. An archive has a path
-/// twice by mistake, or because somebody appended to it.
+/// Maximum number of rescued contents, whose positions must be held in memory to write the archive. An archive has a
+/// path twice by mistake, or because entries were appended to it.
 pub const RESCUED_MAX: u64 = 1 << 17;
 
 const END: u8 = 0;
@@ -55,16 +55,16 @@ const RESCUED: u8 = 3;
 /// Writes a recording while the archive is applied.
 pub struct Recorder {
     writer: zstd::Encoder<'static, BufWriter<File>>,
-    /// The content that was announced and is in no file yet.
+    /// Segments of the content that was announced and is not in a file yet.
     announced: Option<Vec<Segment>>,
     rescued: u64,
 }
 
 impl Recorder {
-    /// A recording in `file`, which is empty.
+    /// Starts a recording in the empty `file`.
     ///
     /// # Errors
-    /// `Io` if there is no memory to compress.
+    /// `Io` if there is no memory for the compressor.
     pub fn new(file: File) -> Result<Self> {
         let start = || {
             let mut writer = zstd::Encoder::new(BufWriter::with_capacity(BUFFER_BYTES, file), LEVEL)?;
@@ -74,10 +74,10 @@ impl Recorder {
         Ok(Self { writer: start().at("write", "recording")?, announced: None, rescued: 0 })
     }
 
-    /// Takes the next piece of the archive.
+    /// Records the next piece of the archive.
     ///
     /// # Errors
-    /// What writing reports.
+    /// Errors of writing.
     pub fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
         match piece {
             Piece::Content(segments) => {
@@ -92,10 +92,11 @@ impl Recorder {
         }
     }
 
-    /// The content that was announced is in the file at `path`, a path without links.
+    /// Records that the announced content is in the file at `path`, a path without links.
     ///
     /// # Errors
-    /// `InvalidArgument` if none was announced: the changes come from no archive. What writing reports.
+    /// `InvalidArgument` if no content was announced, because the changes do not come from an archive. Errors of
+    /// writing.
     pub(super) fn content(&mut self, path: &Path) -> Result<()> {
         let announced = self.announced.take();
         let segments = announced.ok_or_else(|| Error::invalid("only an archive can be recorded"))?;
@@ -111,7 +112,7 @@ impl Recorder {
     /// Saves the `size` bytes of the file at `path`.
     ///
     /// # Errors
-    /// `ResourceExhausted` beyond [`RESCUED_MAX`]; what reading `file` and writing report.
+    /// `ResourceExhausted` beyond [`RESCUED_MAX`]; errors of reading `file` and of writing.
     pub(super) fn rescue(&mut self, path: &Path, size: u64, file: &mut dyn Read) -> Result<()> {
         self.rescued += 1;
         if self.rescued > RESCUED_MAX {
@@ -125,10 +126,10 @@ impl Recorder {
         if copied == size { Ok(()) } else { Err(Error::data_loss("a file became shorter while it was read")) }
     }
 
-    /// Writes the end. What was written is not synced.
+    /// Writes the end of the recording, without a sync.
     ///
     /// # Errors
-    /// What writing reports.
+    /// Errors of writing.
     pub fn finish(mut self) -> Result<()> {
         self.write(&[END])?;
         self.writer.finish().and_then(|mut writer| writer.flush()).at("write", "recording")
@@ -145,7 +146,7 @@ impl fmt::Debug for Recorder {
     }
 }
 
-/// The start of a record that is about `path`.
+/// Returns the start of a record about `path`.
 fn named(kind: u8, path: &Path) -> Vec<u8> {
     let path = path.as_os_str().as_bytes();
     let mut bytes = vec![kind];
@@ -162,13 +163,13 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// Writes the archive that `recording` is of and that `tree` was made of to `writer`.
+/// Writes to `writer` the archive that `recording` describes and that `tree` was made of.
 ///
-/// `spool` makes an empty file for contents that are in the recording; it is not called for most.
+/// `spool` creates an empty file for rescued contents; most recordings have none.
 ///
 /// # Errors
-/// `DataLoss` for a recording that is damaged, and for a file of the tree that is missing or too short; `Unsupported`
-/// for another format; what reading and writing report.
+/// `DataLoss` for a damaged recording, and for a file of the tree that is missing or too short; `Unsupported` for
+/// another format; errors of reading and writing.
 pub fn replay(
     recording: &File,
     tree: &Dir,
@@ -193,14 +194,14 @@ pub fn replay(
     Ok(())
 }
 
-/// A record; the bytes of two kinds are still to be read.
+/// A record; the bytes of `Bytes` and `Rescued` follow in the reader.
 enum Record {
     Bytes { length: u64 },
     Content { path: PathBuf, segments: Vec<Segment> },
     Rescued { path: PathBuf, length: u64 },
 }
 
-/// The records of a recording, one after the other.
+/// Reader of the records of a recording.
 struct Records<'f> {
     reader: BufReader<zstd::Decoder<'static, BufReader<&'f File>>>,
 }
@@ -221,7 +222,7 @@ impl<'f> Records<'f> {
     fn next(&mut self) -> Result<Option<Record>> {
         Ok(Some(match self.byte()? {
             END => {
-                // The checksum stands behind.
+                // Reads to the end, because the checksum follows the last record.
                 let more = io::copy(&mut self.reader, &mut io::sink()).map_err(damaged)?;
                 return if more == 0 { Ok(None) } else { Err(Error::data_loss("the recording goes on after its end")) };
             }
@@ -271,7 +272,7 @@ impl<'f> Records<'f> {
         self.reader.read_exact(buffer).map_err(damaged)
     }
 
-    /// Passes the next `length` bytes on.
+    /// Copies the next `length` bytes to `writer`.
     fn copy(&mut self, length: u64, writer: &mut dyn Write) -> Result<()> {
         let mut left = length;
         while left > 0 {
@@ -295,16 +296,16 @@ fn damaged(error: io::Error) -> Error {
     Error::data_loss("the recording is damaged or cut").with_source(error)
 }
 
-/// Contents that the tree does not have any more, in a file of their own.
+/// Contents that the tree no longer has, in a separate file.
 #[derive(Default)]
 struct Rescued {
     file: Option<File>,
-    /// By its path: how many contents there had been when it was saved, and where it begins.
+    /// For each path: the number of content records before the rescue, and the offset in `file`.
     places: HashMap<PathBuf, Vec<(u64, u64)>>,
 }
 
 impl Rescued {
-    /// Reads the whole recording, so that one that is damaged is noticed before anything is written.
+    /// Reads the whole recording, so that damage is detected before anything is written.
     fn collect(recording: &File, spool: &mut dyn FnMut() -> Result<File>) -> Result<Self> {
         let mut rescued = Self::default();
         let (mut end, mut contents) = (0, 0);
@@ -327,18 +328,18 @@ impl Rescued {
         Ok(rescued)
     }
 
-    /// Where the content `number` begins that was at `path`, if it is here.
+    /// Returns the offset of the content record `number` of `path`, if that content was rescued.
     fn find(&self, number: u64, path: &Path) -> Option<(&File, u64)> {
         let (_, start) = self.places.get(path)?.iter().find(|(contents, _)| number < *contents)?;
         Some((self.file.as_ref()?, *start))
     }
 }
 
-/// Where contents come from.
+/// Sources of file content.
 struct Sources<'t> {
     tree: &'t Dir,
     rescued: Rescued,
-    /// The directory that was opened last.
+    /// Last opened directory.
     parent: Option<(PathBuf, Dir)>,
     buffer: Vec<u8>,
 }
@@ -365,7 +366,7 @@ impl Sources<'_> {
     }
 }
 
-/// Writes stretches of a file that begins at `start` of `file`.
+/// Writes segments of the file that begins at offset `start` of `file`.
 fn copy(file: &File, start: u64, segments: &[Segment], buffer: &mut [u8], writer: &mut dyn Write) -> Result<()> {
     for segment in segments {
         let (mut at, mut left) = (start.saturating_add(segment.offset), segment.length);

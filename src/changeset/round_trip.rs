@@ -1,8 +1,8 @@
-//! What holds of any two trees: applying what changed from one to the other gives the other, and a tree has not changed
-//! against itself. Random trees, random edits, on real file systems.
+//! Properties of any two trees: applying the changes from one to the other gives the other, and a tree has no changes
+//! against itself. The trees and edits are random, on real file systems.
 //!
-//! The answer is judged by [`Tree::read`], which shares nothing with the comparison, by the two rules that are allowed
-//! to make a difference: directory times and hard-link groups of which nothing was emitted.
+//! The results are compared by [`Tree::read`], which shares no code with the comparison. Two differences are permitted:
+//! the times of directories, and hard-link groups of which nothing was emitted.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -28,16 +28,16 @@ use crate::tree::walk::remove_all;
 use crate::tree::{Device, Dir, FileType, Meta, Timestamp};
 use crate::{random, testing};
 
-/// How long the suite runs in all if nobody says otherwise.
+/// Default duration of the whole suite in seconds.
 const BUDGET_S: u64 = 4;
 
-/// A device number that no driver has: a test that opened the device by mistake would get an error.
+/// A device number without a driver, so that a test that opens the device by mistake gets an error.
 const NO_DRIVER: u32 = 4095;
 
-/// An edit: which, where, and with what.
+/// An edit: its kind and three parameters.
 type Gene = (u8, u16, u16, u16);
 
-/// Names that layers have trouble with, among ordinary ones.
+/// Returns a name: an ordinary one, or one that is difficult for layers.
 fn name(number: u16) -> OsString {
     const NAMES: [&[u8]; 10] = [b"a", b"b", b"c", b"d", b"e", b".wh.a", b".wh..wh..opq", b"\xff\xfe\n", b"a b", b"a.b"];
     match usize::from(number) % 24 {
@@ -48,18 +48,18 @@ fn name(number: u16) -> OsString {
     }
 }
 
-/// Few owners, so that some edits change nothing.
+/// Returns one of few owners, so that some edits change nothing.
 fn owner(number: u16) -> u32 {
     [0, 1, 1000, 70_000][usize::from(number) % 4]
 }
 
-/// A tree that is being edited, by path.
+/// A tree that is edited by path.
 struct Editor {
     root: PathBuf,
 }
 
 impl Editor {
-    /// All paths of the tree; the root first.
+    /// Returns all paths of the tree, the root first.
     fn paths(&self) -> Vec<PathBuf> {
         let mut all = vec![self.root.clone()];
         let mut next = 0;
@@ -89,13 +89,13 @@ impl Editor {
         self.pick(number, |_| true).filter(|path| *path != self.root)
     }
 
-    /// A name in some directory, be it taken or not.
+    /// Returns a path in some directory, which may exist.
     fn place(&self, number: u16) -> PathBuf {
         let dir = self.pick(number >> 5, fs::Metadata::is_dir).expect("the root");
         dir.join(name(number))
     }
 
-    /// A name that is made free.
+    /// Returns a path after removing anything there.
     fn free(&self, number: u16) -> PathBuf {
         let place = self.place(number);
         remove(&place);
@@ -104,12 +104,12 @@ impl Editor {
 
     fn run(&self, genes: &[Gene]) {
         for gene in genes {
-            // An edit that cannot be made here is left out.
+            // An edit that is impossible here is left out.
             let _ = self.edit(*gene);
         }
     }
 
-    /// Makes one edit.
+    /// Performs one edit.
     fn edit(&self, (kind, a, b, c): Gene) -> Option<()> {
         match kind % 27 {
             0 | 1 => write(&self.place(a), &content(b, c)),
@@ -155,7 +155,7 @@ impl Editor {
                 let file_type = [FileType::Char, FileType::Block, FileType::Fifo][usize::from(b) % 3];
                 drop(dir.make_node(file_type, Device { major: NO_DRIVER, minor: u32::from(c % 3) }, name));
             }),
-            // The path of a socket is short: it is made elsewhere.
+            // The path of a socket must be short, so the socket is created elsewhere and moved.
             21 => {
                 let made = self.root.join("s");
                 remove(&made);
@@ -204,7 +204,7 @@ impl Editor {
         }
     }
 
-    /// Gives one name of a file an inode of its own, alike in everything: what a copy-up does.
+    /// Gives one name of a file a separate inode with equal content and attributes, as a copy-up does.
     fn split(&self, path: &Path) -> Option<()> {
         let bytes = fs::read(path).ok()?;
         self.by_name(path, |dir, name| {
@@ -219,7 +219,7 @@ impl Editor {
     }
 }
 
-/// Writes a file anew; nothing else is opened, least of all a fifo or a device.
+/// Replaces a file's content; opens only regular files, because opening a fifo or device could block.
 fn write(path: &Path, bytes: &[u8]) {
     if fs::symlink_metadata(path).map_or(true, |meta| meta.is_file()) {
         drop(fs::write(path, bytes));
@@ -235,7 +235,7 @@ fn exchange(one: &Path, other: &Path) {
     let _ = rustix::fs::renameat_with(CWD, one, CWD, other, RenameFlags::EXCHANGE);
 }
 
-/// Writes a file anew: with the same bytes, or with others of the same length; its mtime stays.
+/// Rewrites a file with the same bytes, or with others of the same length; keeps its mtime.
 fn rewrite(path: &Path, same: bool) -> Option<()> {
     let file = fs::OpenOptions::new().read(true).write(true).open(path).ok()?;
     let modified = file.metadata().ok()?.modified().ok()?;
@@ -249,7 +249,7 @@ fn rewrite(path: &Path, same: bool) -> Option<()> {
     file.set_modified(modified).ok()
 }
 
-/// Bytes of a file: short, or with a hole, or longer than a buffer.
+/// Returns file content: short, with a hole, or longer than a buffer.
 fn content(size: u16, fill: u16) -> Vec<u8> {
     let length = match size % 32 {
         30 => 70_000 + usize::from(size),
@@ -263,7 +263,7 @@ fn content(size: u16, fill: u16) -> Vec<u8> {
     bytes
 }
 
-/// An ACL as the kernel stores it: the three classes, one named user, the mask.
+/// Returns an ACL as the kernel stores it: the three classes, one named user, the mask.
 fn acl(number: u16) -> Vec<u8> {
     let mut bytes = 2_u32.to_le_bytes().to_vec();
     let nobody = u32::MAX;
@@ -277,7 +277,7 @@ fn acl(number: u16) -> Vec<u8> {
     bytes
 }
 
-/// What was emitted, in order.
+/// Returns the emitted changes in order.
 fn stream(old: Option<&Dir>, new: &Dir) -> Vec<Change> {
     let mut all = Vec::new();
     let mut sink = |change: &Change, data: &mut dyn Read| {
@@ -290,14 +290,15 @@ fn stream(old: Option<&Dir>, new: &Dir) -> Vec<Change> {
     all
 }
 
-/// Applies what changed from `old` to `new` to `target`.
+/// Applies the changes from `old` to `new` to `target`.
 fn transfer(old: Option<&Dir>, new: &Dir, target: &Dir) {
     let mut applier = Applier::new(target.try_clone().expect("clone"));
     diff(old, new, Candidates::All, &mut applier as &mut dyn Sink).expect("diff and apply");
     applier.finish().expect("finish");
 }
 
-/// Directories removes-first, siblings by bytes, one entry a path: the order as a sort key.
+/// Checks the canonical order through a sort key: in a directory removals first, siblings by bytes, one entry for each
+/// path.
 fn check_order(stream: &[Change]) -> Result<(), TestCaseError> {
     let key = |change: &Change| -> Vec<(u8, OsString)> {
         let mut key: Vec<_> = change.path().iter().map(|name| (1, name.to_owned())).collect();
@@ -314,7 +315,7 @@ fn check_order(stream: &[Change]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Compares `result`, made by applying `stream` to a copy of `old`, with `new`.
+/// Compares `result`, a copy of `old` to which `stream` was applied, with `new`.
 fn check_result(old: &Tree, new: &Tree, result: &Tree, stream: &[Change]) -> Result<(), TestCaseError> {
     let emitted: BTreeSet<&Path> = stream.iter().map(Change::path).collect();
     let is_socket = |inode: &crate::tree::memory::Inode| inode.meta.node.file_type() == FileType::Socket;
@@ -349,7 +350,7 @@ fn check(scratch: &Scratch, round: usize, first: &[Gene], second: &[Gene]) -> Re
     let base = base.open_dir(&round).expect("open");
     let [old, new, copy] = ["old", "new", "copy"].map(|name| {
         base.make_dir(name).expect("mkdir");
-        // What a layer without a parent is applied to.
+        // The tree that a layer without a parent is applied to.
         base.set_meta(name, &Meta::implied_dir()).expect("an implied root");
         base.open_dir(name).expect("open")
     });
@@ -362,7 +363,7 @@ fn check(scratch: &Scratch, round: usize, first: &[Gene], second: &[Gene]) -> Re
     transfer(None, &old, &copy);
     let before = Tree::read(&old).expect("read");
     check_result(&Tree::default(), &before, &Tree::read(&copy).expect("read"), &everything)?;
-    // A root that was touched and nothing else was not in the stream: from here on all three have one time.
+    // If only the root's time changed, the root is not in the stream, so all three roots get the same time here.
     for dir in [&new, &copy] {
         dir.set_mtime("", old.stat("").expect("stat").mtime).expect("utimes");
     }

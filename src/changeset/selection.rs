@@ -34,7 +34,7 @@ pub trait Hint: Debug {
     /// Selects the names at which `new`, the tree that the hint is about, can differ from the old tree.
     ///
     /// # Errors
-    /// What reading the tree or the strategy's records reports.
+    /// Errors of reading the tree or the strategy's records.
     fn select(&self, new: &Dir) -> Result<Selection<'_>>;
 
     /// True if the hint selects every file that the snapshot itself stores, whatever happened to the file's bytes on
@@ -47,7 +47,7 @@ pub trait LinkSearch: Debug {
     /// Returns the paths of the inode `ino` in the new tree; an inode without a path has none.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Errors of the file system.
     fn paths_of(&self, ino: u64) -> Result<Vec<PathBuf>>;
 }
 

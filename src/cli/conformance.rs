@@ -1,9 +1,9 @@
-//! Whether the strategies are right, on this kernel and these file systems.
+//! The command `conformance`: checks the strategies on this kernel and these file systems.
 
 mod junit;
 mod report;
-mod stage;
 mod tap;
+mod target;
 
 use std::path::PathBuf;
 use std::time::Instant;
@@ -24,20 +24,20 @@ use crate::error::{Context as _, Error, Result};
 use crate::mount::scratch::FsType;
 use crate::tree::Dir;
 use report::{Judged, Report, Result as Tried, Word};
-use stage::{Absent, Stage, Wanted};
+use target::{Absent, OpenTarget, Target};
 
-/// The variable that names what must be there: strategies and file systems, with commas between.
+/// Environment variable with a comma-separated list of strategies and file systems that must be available.
 const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
 
-/// Try whether the strategies are right on this machine
+/// Check the strategies on this machine
 ///
-/// Every case is tried on every strategy, on fresh file systems in memory which nobody else sees, or in a directory, or
-/// on a snapshotter of containerd. With --durability none it takes a fraction of the time. Nothing of it uses the store
-/// of --root, and nothing is left behind. Needs root.
+/// Every case runs on every strategy, on new file systems in memory that no other process sees, or in a directory, or
+/// on a snapshotter of containerd. With --durability none the run takes a fraction of the time. The store of --root is
+/// not used, and nothing is left behind. Needs root.
 ///
-/// A case passes, or is skipped with a reason, or deviates as the strategy is known to, or fails. Exits with 1 if one
-/// failed or none was tried. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be there: what
-/// would be skipped then fails. With --format tap each is told when it ends, else all at the end.
+/// A case passes, is skipped with a reason, deviates in a known way, or fails. The exit status is 1 if a case failed or
+/// none ran. Strategies and file systems that STRATA_REQUIRE names (overlay,ext4) must be available: their skips count
+/// as failures. With --format tap each result is printed when its case ends, otherwise all results at the end.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:
   strata conformance --strategy overlay --fs ext4,xfs
@@ -46,51 +46,51 @@ const REQUIRE_VARIABLE: &str = "STRATA_REQUIRE";
   strata conformance --case 'random/*' --seed 7 --scripts 1000
   strata conformance --format junit > results.xml")]
 pub(super) struct Conformance {
-    /// Which strategies [default: all]
+    /// Strategies to check [default: all]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     strategy: Vec<String>,
-    /// In this directory, whatever file system it is on
+    /// Check in this directory, on its file system
     #[arg(long, value_name = "DIR", conflicts_with = "fs")]
     on: Option<PathBuf>,
-    /// On fresh file systems of these types [default: ext4,xfs,btrfs,tmpfs]
+    /// Types of the new file systems [default: ext4,xfs,btrfs,tmpfs]
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = file_system())]
     fs: Vec<FsType>,
-    /// On a snapshotter behind this socket: that of a containerd, or of a proxy plugin
+    /// Check a snapshotter behind this socket, of containerd or of a proxy plugin
     #[cfg(feature = "containerd")]
     #[arg(long, value_name = "SOCKET", conflicts_with_all = ["strategy", "on", "fs"])]
     containerd: Option<PathBuf>,
-    /// Which of that containerd's snapshotters; without it the socket is that of a proxy plugin
+    /// Name of containerd's snapshotter; without it the socket is that of a proxy plugin
     #[cfg(feature = "containerd")]
     #[arg(long, value_name = "NAME", requires = "containerd")]
     snapshotter: Option<String>,
-    /// Only cases of these names, with wildcards; --list tells all of them
+    /// Run only these cases; wildcards are allowed, --list shows the names
     #[arg(long, value_name = "GLOB", value_parser = glob)]
     case: Vec<GlobMatcher>,
-    /// From which the random scripts are made: the same seed, the same scripts
+    /// Seed of the random scripts: the same seed gives the same scripts
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
-    /// How many of them
+    /// Number of random scripts
     #[arg(long, value_name = "N", default_value = "10")]
     scripts: u64,
-    /// Only this script: the lines that a failed one printed
+    /// Run only this script: the printed lines of a failed one
     #[arg(long, value_name = "FILE", conflicts_with = "case")]
     replay: Option<PathBuf>,
-    /// What is printed
+    /// Format of the output
     #[arg(long, value_name = "FORMAT", default_value = "text")]
     format: Format,
-    /// Try nothing, and tell the cases
+    /// List the cases without running them
     #[arg(long)]
     list: bool,
 }
 
-/// What is printed.
+/// Format of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
-    /// For people
+    /// Text for people
     Text,
     /// The Test Anything Protocol, version 14
     Tap,
-    /// JUnit's XML
+    /// JUnit XML
     Junit,
     /// One JSON document
     Json,
@@ -116,7 +116,7 @@ impl Conformance {
         }
         super::session::check_privilege()?;
         if let Some(dir) = &self.on {
-            // Nothing can be tried there, whatever the strategy.
+            // Fails early: without the directory no strategy can be checked.
             Dir::open(dir)?;
         }
         let interrupt = Interrupt::watch(session)?;
@@ -131,7 +131,7 @@ impl Conformance {
         for wanted in &wanted {
             if !interrupt.asked() {
                 judge.bar.set_message(format!("setting up {wanted}"));
-                let stage = Stage::new(wanted, session.config().durability);
+                let stage = OpenTarget::new(wanted, session.config().durability);
                 report.judged.push(judge.judge(wanted, stage)?);
             }
         }
@@ -158,20 +158,20 @@ impl Conformance {
         Ok(cases)
     }
 
-    /// Who is to be judged.
-    fn wanted(&self, table: &Strategies) -> Vec<Wanted> {
+    /// Returns the snapshotters to check.
+    fn wanted(&self, table: &Strategies) -> Vec<Target> {
         #[cfg(feature = "containerd")]
         if let Some(socket) = &self.containerd {
-            return vec![Wanted::Served { socket: socket.clone(), name: self.snapshotter.clone() }];
+            return vec![Target::Served { socket: socket.clone(), name: self.snapshotter.clone() }];
         }
         let is_named = |name: &str| self.strategy.is_empty() || self.strategy.iter().any(|named| named == name);
         let strategies = table.variants().into_iter().filter(|(_, variant)| is_named(variant.name));
         if let Some(dir) = &self.on {
-            let in_dir = |(strategy, variant)| Wanted::In { strategy, variant, dir: dir.clone() };
+            let in_dir = |(strategy, variant)| Target::In { strategy, variant, dir: dir.clone() };
             return strategies.map(in_dir).collect();
         }
         let systems = if self.fs.is_empty() { FsType::ALL.to_vec() } else { self.fs.clone() };
-        let on_each = |(strategy, variant)| systems.iter().map(move |fs| Wanted::Fresh { strategy, variant, fs: *fs });
+        let on_each = |(strategy, variant)| systems.iter().map(move |fs| Target::Fresh { strategy, variant, fs: *fs });
         strategies.flat_map(on_each).collect()
     }
 
@@ -197,21 +197,21 @@ impl Conformance {
     }
 }
 
-/// Who tries the cases.
+/// Runs the cases.
 struct Judge<'a> {
     cases: &'a [Case],
     required: &'a [&'a str],
     interrupt: &'a Interrupt,
     bar: ProgressBar,
-    /// Where each result is told at once.
+    /// Output for results that are printed at once.
     tap: Option<&'a Output>,
-    /// How many were.
+    /// Number of results printed so far.
     told: usize,
 }
 
 impl Judge<'_> {
-    /// Tries every case on one of them.
-    fn judge(&mut self, wanted: &Wanted, stage: std::result::Result<Stage, Absent>) -> Result<Judged> {
+    /// Runs every case on one target.
+    fn judge(&mut self, wanted: &Target, stage: std::result::Result<OpenTarget, Absent>) -> Result<Judged> {
         let mut judged = Judged::of(wanted);
         let stage = match stage {
             Ok(stage) => stage,
@@ -257,7 +257,7 @@ impl Judge<'_> {
         told
     }
 
-    /// Prints what is to be told at once, clear of the bar.
+    /// Prints text at once, without disturbing the progress bar.
     fn tell(&self, text: &str) -> Result<()> {
         self.tap.map_or(Ok(()), |output| self.bar.suspend(|| output.text(text)))
     }

@@ -1,11 +1,12 @@
-//! What a workload takes besides time: space, inodes, writes and flushes of the disk, memory.
+//! Resources that a workload uses besides time: space, inodes, bytes written, disk flushes and memory.
 //!
-//! Space is what the file system says is in use once all is written, so shared blocks count once and its own structures
-//! count too. What a disk was asked for is counted by the kernel for the block device. Both are those of the whole file
-//! system, so they mean something only where nobody else uses it: a [`Place`] says so by naming its disk.
+//! Space and inodes are read from `statfs` after a sync, so shared blocks count once and the file system's own
+//! structures count too. Bytes written and flushes are the kernel's counters of the block device. All four cover the
+//! whole file system, so the figures are only meaningful where no other process uses it: a [`MeasuredFs`] is such a
+//! file system.
 //!
-//! System calls are not counted: that takes a tracer, which would slow down what is measured. A flush is what an
-//! `fsync` comes to where the file system does not already know that all is on the disk.
+//! System calls are not counted, because a tracer would slow down the measured work. A flush is what an `fsync` causes
+//! on the disk if the file system does not know yet that everything is on disk.
 //!
 //! # References
 //! `statfs(2)`; kernel document `block/stat.rst`; `proc_pid_status(5)`, `proc_pid_clear_refs(5)`.
@@ -17,48 +18,48 @@ use serde::Serialize;
 
 use crate::error::{Context, Result};
 
-/// The unit of the kernel's statistics, whatever the sectors of the disk are.
+/// Sector size in the kernel's block statistics, whatever the sector size of the disk is.
 const SECTOR_BYTES: u64 = 512;
 
-/// Where in the statistics of a block device the written sectors and the flushes stand.
+/// Fields of a block device's statistics: sectors written, and flushes.
 const WRITTEN_FIELD: usize = 6;
 const FLUSHES_FIELD: usize = 15;
 
-/// Resets the peak of resident memory of the process that writes it.
+/// Value that, written to `/proc/self/clear_refs`, resets the process's peak resident memory.
 const RESET_PEAK: &str = "5";
 
-/// A file system that nobody else uses.
+/// A file system that no other process uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// A directory on it.
+pub struct MeasuredFs {
+    /// A directory on the file system.
     pub dir: PathBuf,
-    /// The kernel's statistics of its disk, as a file of sysfs; none for a file system in memory.
+    /// Path of the disk's statistics file in sysfs; `None` for a file system in memory.
     pub disk: Option<PathBuf>,
 }
 
-/// What a workload took; nothing where it cannot be known.
+/// Resources that a workload used; `None` where a figure cannot be known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Cost {
-    /// Bytes on the file system.
+    /// Additional bytes in use on the file system.
     pub size_bytes: Option<i64>,
-    /// Inodes on the file system; btrfs does not count them.
+    /// Additional inodes in use on the file system; `None` on btrfs, which does not count inodes.
     pub inodes: Option<i64>,
-    /// Bytes written to the disk, until all of it was there.
+    /// Bytes written to the disk until all data was on it.
     pub written_bytes: Option<u64>,
-    /// How often the disk was told to bring its cache to safety.
+    /// Flushes of the disk's cache.
     pub flushes: Option<u64>,
-    /// How far this process's resident memory rose, in bytes.
+    /// Rise of this process's resident memory, in bytes.
     pub memory_bytes: Option<u64>,
 }
 
 impl Cost {
-    /// Whether nothing at all is known.
+    /// Returns true if no figure is known.
     pub fn is_unknown(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// What is in use at a moment.
+/// Usage of a file system at one moment.
 #[derive(Clone, Copy, Debug)]
 struct Reading {
     size_bytes: i64,
@@ -68,14 +69,14 @@ struct Reading {
 }
 
 impl Reading {
-    /// Brings the file system to rest, and reads.
-    fn take(place: &Place) -> Result<Self> {
-        let dir = rustix::fs::open(&place.dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
-        let dir = dir.at("open", &place.dir)?;
-        rustix::fs::syncfs(&dir).at("sync the file system of", &place.dir)?;
-        let stat = rustix::fs::fstatfs(&dir).at("stat the file system of", &place.dir)?;
+    /// Syncs the file system, then reads its usage.
+    fn take(measured_fs: &MeasuredFs) -> Result<Self> {
+        let dir = rustix::fs::open(&measured_fs.dir, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty());
+        let dir = dir.at("open", &measured_fs.dir)?;
+        rustix::fs::syncfs(&dir).at("sync the file system of", &measured_fs.dir)?;
+        let stat = rustix::fs::fstatfs(&dir).at("stat the file system of", &measured_fs.dir)?;
         let used = stat.f_blocks.saturating_sub(stat.f_bfree);
-        let fields = statistics(place);
+        let fields = statistics(measured_fs);
         let field = |index: usize| fields.as_ref().and_then(|fields| fields.get(index).copied());
         let sectors = field(WRITTEN_FIELD);
         Ok(Self {
@@ -87,36 +88,36 @@ impl Reading {
     }
 }
 
-fn statistics(place: &Place) -> Option<Vec<u64>> {
-    let text = std::fs::read_to_string(place.disk.as_ref()?).ok()?;
+fn statistics(measured_fs: &MeasuredFs) -> Option<Vec<u64>> {
+    let text = std::fs::read_to_string(measured_fs.disk.as_ref()?).ok()?;
     text.split_whitespace().map(|field| field.parse().ok()).collect()
 }
 
-/// A balance: what was there when it was set up, and what came on it.
+/// Measures a [`Cost`]: the difference between two readings of the same file system.
 #[derive(Clone, Debug)]
-pub(super) struct Scale {
-    place: Place,
+pub(super) struct CostMeter {
+    measured_fs: MeasuredFs,
     before: Option<Reading>,
     cost: Cost,
 }
 
-impl Scale {
-    pub(super) fn new(place: Place) -> Self {
-        Self { place, before: None, cost: Cost::default() }
+impl CostMeter {
+    pub(super) fn new(measured_fs: MeasuredFs) -> Self {
+        Self { measured_fs, before: None, cost: Cost::default() }
     }
 
-    /// Takes what is there now for nothing.
-    pub(super) fn tare(&mut self) -> Result<()> {
-        self.before = Some(Reading::take(&self.place)?);
+    /// Takes the first reading; usage up to now is not counted.
+    pub(super) fn start_cost(&mut self) -> Result<()> {
+        self.before = Some(Reading::take(&self.measured_fs)?);
         Ok(())
     }
 
-    /// Takes down what has come since.
-    pub(super) fn weigh(&mut self) -> Result<()> {
+    /// Takes the second reading and stores the difference as the cost.
+    pub(super) fn stop_cost(&mut self) -> Result<()> {
         let Some(before) = self.before else { return Ok(()) };
-        // Before the sync, which is not the workload's.
-        let flushes = statistics(&self.place).and_then(|fields| fields.get(FLUSHES_FIELD).copied());
-        let now = Reading::take(&self.place)?;
+        // The flushes are read before `Reading::take` syncs, because that sync is not part of the workload.
+        let flushes = statistics(&self.measured_fs).and_then(|fields| fields.get(FLUSHES_FIELD).copied());
+        let now = Reading::take(&self.measured_fs)?;
         let since = |now: Option<u64>, before: Option<u64>| Some(now?.saturating_sub(before?));
         self.cost = Cost {
             size_bytes: Some(now.size_bytes - before.size_bytes),
@@ -133,7 +134,7 @@ impl Scale {
     }
 }
 
-/// Watches how far the resident memory of this process rises.
+/// Measures how far this process's resident memory rises above its value at the start.
 #[derive(Debug)]
 pub(super) struct Memory {
     before: Option<u64>,
@@ -164,18 +165,18 @@ mod tests {
     #[test]
     fn what_a_file_takes() {
         let Some(scratch) = testing::scratch(FsType::Ext4) else { return };
-        let place = Place { dir: scratch.path().to_owned(), disk: scratch.statistics() };
-        let mut scale = Scale::new(place);
-        scale.tare().expect("read");
+        let measured_fs = MeasuredFs { dir: scratch.path().to_owned(), disk: scratch.statistics() };
+        let mut meter = CostMeter::new(measured_fs);
+        meter.start_cost().expect("read");
         std::fs::write(scratch.path().join("f"), vec![1; 1 << 20]).expect("write");
         let file = std::fs::File::open(scratch.path().join("f")).expect("open");
         file.sync_all().expect("sync");
-        scale.weigh().expect("read");
-        let Cost { size_bytes, inodes, written_bytes, flushes, .. } = scale.cost();
-        assert!((1 << 20..2 << 20).contains(&size_bytes.expect("bytes")), "{:?}", scale.cost());
+        meter.stop_cost().expect("read");
+        let Cost { size_bytes, inodes, written_bytes, flushes, .. } = meter.cost();
+        assert!((1 << 20..2 << 20).contains(&size_bytes.expect("bytes")), "{:?}", meter.cost());
         assert_eq!(inodes, Some(1));
-        assert!(written_bytes.is_some_and(|bytes| bytes >= 1 << 20), "{:?}", scale.cost());
-        assert!(flushes.is_some_and(|flushes| flushes >= 1), "{:?}", scale.cost());
+        assert!(written_bytes.is_some_and(|bytes| bytes >= 1 << 20), "{:?}", meter.cost());
+        assert!(flushes.is_some_and(|flushes| flushes >= 1), "{:?}", meter.cost());
     }
 
     #[test]
@@ -184,7 +185,7 @@ mod tests {
         let bytes = std::hint::black_box(vec![1_u8; 32 << 20]);
         let rise = memory.rise();
         assert_eq!(bytes.len(), 32 << 20);
-        // How much is not certain: the memory of other tests comes and goes.
+        // Only a rise is asserted, not its size: tests in other threads allocate and free memory at the same time.
         assert!(rise.is_some_and(|rise| rise > 0), "{rise:?}");
     }
 }

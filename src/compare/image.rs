@@ -1,9 +1,9 @@
-//! The image that everybody gets: a made-up one with the shape of a real one, or one that was read.
+//! The image that every subject gets: either generated in the shape of a real image, or read from the user.
 //!
-//! What is made up is the same for every run with the same seed. The sizes of the made-up files, and how many
-//! directories and links there are for so many files, are those of a minimal Debian 12 (`debootstrap
-//! --variant=minbase`): 5,244 files of 22 KiB on average, half of them below 2.1 KiB. The content is random, so nothing
-//! on the way can compress it or find it twice.
+//! A generated image is the same for every run with the same seed. Its file sizes, and its numbers of directories and
+//! links per file, are those of a minimal Debian 12 (`debootstrap --variant=minbase`): 5,244 files of 22 KiB on
+//! average, half of them below 2.1 KiB. File content is random, so no layer of the system can compress or deduplicate
+//! it.
 
 use std::fmt;
 use std::io::Read;
@@ -14,44 +14,44 @@ use crate::changeset::{Change, Sink};
 use crate::error::Result;
 use crate::tree::{Meta, Node, Timestamp, Xattrs};
 
-/// The sizes at 0, 5, ... 95 percent of the files, and the largest but a few.
+/// File sizes at the 0th, 5th, ... 95th percentile, and a size that only a few files exceed.
 const SIZES_BYTES: [u64; 21] = [
     0, 118, 278, 521, 619, 740, 932, 1183, 1467, 1759, 2108, 2500, 3174, 4640, 7943, 14_245, 18_680, 24_358, 43_952,
     84_933, 1_000_000,
 ];
 
-/// For so many files there is one directory,
+/// Files for each directory.
 const FILES_PER_DIR: u64 = 7;
 
-/// and for so many one symbolic link.
+/// Files for each symbolic link.
 const FILES_PER_LINK: u64 = 8;
 
-/// How deep the files lie that are changed, their own names included.
+/// Depth of the files that workloads change, counting the file name.
 const CHANGED_DEPTH: usize = 4;
 
-/// When everything was made: an image is older than what is done to it.
+/// Modification time of every file: an image is older than the changes made to it.
 const MADE: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
 
-/// What pushes all of a tree into a sink, each time that it is called.
+/// A function that writes a whole tree into a sink; it can be called repeatedly.
 pub type Producer = Arc<dyn Fn(&mut dyn Sink) -> Result<()> + Send + Sync>;
 
-/// An image, as a value: what is in it, and the seed of what is made up.
+/// An image as a value: its list of files, and the seed of generated content.
 #[derive(Clone, Debug)]
 pub struct Image {
     seed: u64,
     files: Vec<File>,
     inodes: u64,
-    content: Content,
+    content: ImageContent,
 }
 
-/// Where the content of an image is from.
+/// Source of an image's content.
 #[derive(Clone)]
-enum Content {
+enum ImageContent {
     MadeUp { dirs: Vec<PathBuf>, links: Vec<PathBuf> },
     Read(Producer),
 }
 
-impl fmt::Debug for Content {
+impl fmt::Debug for ImageContent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::MadeUp { .. } => "made up",
@@ -63,14 +63,14 @@ impl fmt::Debug for Content {
 /// A regular file of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
-    /// Where it is.
+    /// Path in the image.
     pub path: PathBuf,
-    /// How long it is.
+    /// Length of the file.
     pub size_bytes: u64,
 }
 
 impl Image {
-    /// An image of `files` files, none of them longer than `size_max_bytes`, by `seed`.
+    /// Generates an image of `files` files, none longer than `size_max_bytes`, from `seed`.
     pub fn new(files: u64, size_max_bytes: u64, seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mut dirs = vec![PathBuf::new()];
@@ -88,15 +88,16 @@ impl Image {
             .map(|number| random.pick(&dirs).join(format!("link{number}")))
             .collect::<Vec<_>>();
         let inodes = (dirs.len() + files.len() + links.len()) as u64;
-        Self { seed, files, inodes, content: Content::MadeUp { dirs, links } }
+        Self { seed, files, inodes, content: ImageContent::MadeUp { dirs, links } }
     }
 
-    /// The image that `produce` gives, of which all is read once. What workloads change in it follows from `seed`.
+    /// Reads the image that `produce` writes, once and completely. The changes that workloads make to it follow from
+    /// `seed`.
     ///
     /// # Errors
-    /// What `produce` returns.
+    /// Errors of `produce`.
     pub fn read(produce: Producer, seed: u64) -> Result<Self> {
-        // The root is there whether or not anything is said of it.
+        // The root counts as one inode even if `produce` writes no entry for it.
         let (mut files, mut inodes) = (Vec::new(), 1);
         let mut sink = |change: &Change, _: &mut dyn Read| {
             inodes += u64::from(!change.path().as_os_str().is_empty());
@@ -106,21 +107,21 @@ impl Image {
             Ok(())
         };
         produce(&mut sink)?;
-        Ok(Self { seed, files, inodes, content: Content::Read(produce) })
+        Ok(Self { seed, files, inodes, content: ImageContent::Read(produce) })
     }
 
-    /// The seed.
+    /// Returns the seed.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// Its regular files.
+    /// Returns the regular files.
     pub fn files(&self) -> &[File] {
         &self.files
     }
 
-    /// Those that a workload changes: `count` at one depth, spread over the image. What a strategy copies up with a
-    /// file are the directories above it; so the same work over a large image and a small one is the same.
+    /// Chooses `count` files for a workload to change, all at the same depth and spread over the image. A copy-up also
+    /// copies the directories above a file, so files at one depth make the work the same for small and large images.
     pub fn files_to_change(&self, count: u64, random: &mut Random) -> Vec<&File> {
         let depth = |file: &&File| file.path.components().count() == CHANGED_DEPTH;
         let mut files: Vec<&File> = self.files.iter().filter(depth).collect();
@@ -128,29 +129,29 @@ impl Image {
             files = self.files.iter().collect();
         }
         let count = count.min(files.len() as u64);
-        // One from each part, so that they are different ones.
+        // One file is taken from each of `count` equal parts of the list, so no file is chosen twice.
         let span = files.len() as u64 / count.max(1);
         (0..count).map(|part| files[(part * span + random.below(span)) as usize]).collect()
     }
 
-    /// How many names it has, its root included.
+    /// Returns the number of names in the image, including the root.
     pub fn inodes(&self) -> u64 {
         self.inodes
     }
 
-    /// How many bytes its files have.
+    /// Returns the sum of the file sizes.
     pub fn size_bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size_bytes).sum()
     }
 
-    /// Pushes all of it into `sink`, a directory before what it holds.
+    /// Writes the whole image into `sink`, each directory before its content.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// Errors of `sink`.
     pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
         let (dirs, links) = match &self.content {
-            Content::Read(produce) => return produce(sink),
-            Content::MadeUp { dirs, links } => (dirs, links),
+            ImageContent::Read(produce) => return produce(sink),
+            ImageContent::MadeUp { dirs, links } => (dirs, links),
         };
         let mut put = |path: &Path, node: Node, mode: u32, data: &mut dyn Read| {
             let meta = Meta { node, mode, uid: 0, gid: 0, mtime: MADE, xattrs: Xattrs::new() };
@@ -170,7 +171,7 @@ impl Image {
     }
 }
 
-/// A size as Debian's files have them.
+/// Draws a file size from the distribution of Debian's files.
 fn size(random: &mut Random) -> u64 {
     let steps = SIZES_BYTES.len() as u64 - 1;
     let step = random.below(steps);
@@ -178,12 +179,14 @@ fn size(random: &mut Random) -> u64 {
     if step + 1 < steps {
         return from + random.below(to - from + 1);
     }
-    // The last step spans more than a decimal order, and large files are rarer than small ones.
+    // The last interval spans more than one decimal order, and large files are rarer than small ones: the square
+    // weights the draw towards small sizes.
     let share = random.below(1 << 20) as f64 / f64::from(1 << 20);
     (from as f64 * (to as f64 / from as f64).powf(share * share)) as u64
 }
 
-/// Numbers that look random and follow from a seed: SplitMix64. As a reader, the bytes of the numbers without an end.
+/// SplitMix64, a pseudorandom generator: the same seed gives the same numbers. The `Read` implementation gives the
+/// numbers' bytes, without end.
 ///
 /// # References
 /// Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014.
@@ -191,7 +194,7 @@ fn size(random: &mut Random) -> u64 {
 pub struct Random(u64);
 
 impl Random {
-    /// The numbers of `seed`.
+    /// Creates a generator from `seed`.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -204,13 +207,13 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `end`; 0 if that is 0.
+    /// Returns a number below `end`, or 0 if `end` is 0.
     pub fn below(&mut self, end: u64) -> u64 {
-        // The high half of the product: as even as matters for ends far below 2^64.
+        // The high half of the product is close enough to uniform for any `end` far below 2^64.
         ((u128::from(self.next()) * u128::from(end)) >> 64) as u64
     }
 
-    /// One of `some`, which is not empty.
+    /// Returns one element of `some`, which must not be empty.
     fn pick<'a, T>(&mut self, some: &'a [T]) -> &'a T {
         &some[self.below(some.len() as u64) as usize]
     }
@@ -232,7 +235,7 @@ mod tests {
 
     use super::*;
 
-    /// What a sink is given: paths, and a sum over the content.
+    /// Runs `image` into a sink and returns the paths and a checksum of the content.
     fn produced(image: &Image) -> (Vec<PathBuf>, u64) {
         let (mut paths, mut sum) = (Vec::new(), 0_u64);
         let mut sink = |change: &Change, data: &mut dyn Read| {

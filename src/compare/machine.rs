@@ -1,26 +1,26 @@
-//! What a measurement was made on.
+//! The machine that a measurement was made on.
 
 use serde::Serialize;
 
-/// What figures depend on besides the strategies.
+/// Properties of the machine that figures depend on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Machine {
-    /// The kernel's release.
+    /// Release of the kernel.
     pub kernel: String,
-    /// The processor's name, where the kernel tells.
+    /// Name of the processor; `None` if the kernel does not report it.
     pub cpu: Option<String>,
-    /// How many threads of this process can run at once.
+    /// Number of threads of this process that can run at once.
     pub cores: usize,
-    /// Memory in bytes.
+    /// Total memory in bytes.
     pub memory_bytes: Option<u64>,
-    /// Memory in bytes that was free, or could be freed, when this was asked.
+    /// Available memory in bytes at the time of the measurement: free, or used by caches that can be dropped.
     pub available_bytes: Option<u64>,
-    /// The version of strata.
+    /// Version of strata.
     pub strata: &'static str,
 }
 
 impl Machine {
-    /// This machine, now.
+    /// Describes this machine, now.
     pub fn here() -> Self {
         let read = |path| std::fs::read_to_string(path).unwrap_or_default();
         let (cpus, memory) = (read("/proc/cpuinfo"), read("/proc/meminfo"));
@@ -35,7 +35,7 @@ impl Machine {
     }
 }
 
-/// The value of the first line `name : value`.
+/// Returns the value of the first line `name : value`.
 pub(super) fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     text.lines().filter_map(|line| line.split_once(':')).find(|(key, _)| key.trim() == name).map(|(_, v)| v.trim())
 }

@@ -1,50 +1,50 @@
-//! Taking times, and what can be said of several.
+//! Timers, and statistics over their samples.
 
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::cost::{Cost, Place, Scale};
+use super::cost::{Cost, CostMeter, MeasuredFs};
 
-/// How many empty steps tell what timing itself costs.
+/// Number of empty steps that are timed to measure the timer's own overhead.
 const EMPTY_STEPS: usize = 1000;
 
-/// The steps of workloads with the time that each took.
+/// The times of workload steps, and optionally the cost of the workload.
 #[derive(Clone, Debug, Default)]
 pub struct Timer {
     taken: Vec<(&'static str, Duration)>,
-    scale: Option<Scale>,
+    meter: Option<CostMeter>,
 }
 
 impl Timer {
-    /// One that also takes down what the workload takes on the file system of `place`: its times do not count, for
-    /// that waits for the disk.
-    pub fn weighing(place: Place) -> Self {
-        Self { taken: Vec::new(), scale: Some(Scale::new(place)) }
+    /// Creates a timer that also measures the workload's cost on `measured_fs`. Reading the cost waits for the disk, so
+    /// the times of such a timer must not be used.
+    pub fn with_cost(measured_fs: MeasuredFs) -> Self {
+        Self { taken: Vec::new(), meter: Some(CostMeter::new(measured_fs)) }
     }
 
-    /// Says that the work begins here.
+    /// Marks the beginning of the work whose cost is measured.
     ///
     /// # Errors
-    /// What reading the state of the file system reports.
-    pub fn tare(&mut self) -> crate::Result<()> {
-        self.scale.as_mut().map_or(Ok(()), Scale::tare)
+    /// Errors of reading the file system's usage.
+    pub fn start_cost(&mut self) -> crate::Result<()> {
+        self.meter.as_mut().map_or(Ok(()), CostMeter::start_cost)
     }
 
-    /// Says that the work is done, and what it made is still there.
+    /// Marks the end of the work whose cost is measured. Call it before the workload removes its results.
     ///
     /// # Errors
-    /// What reading the state of the file system reports.
-    pub fn weigh(&mut self) -> crate::Result<()> {
-        self.scale.as_mut().map_or(Ok(()), Scale::weigh)
+    /// Errors of reading the file system's usage.
+    pub fn stop_cost(&mut self) -> crate::Result<()> {
+        self.meter.as_mut().map_or(Ok(()), CostMeter::stop_cost)
     }
 
-    /// What the work took between the two.
+    /// Returns the cost of the work between `start_cost` and `stop_cost`.
     pub fn cost(&self) -> Option<Cost> {
-        self.scale.as_ref().map(Scale::cost)
+        self.meter.as_ref().map(CostMeter::cost)
     }
 
-    /// Does `work`, which is one sample of `step`. A failure is none.
+    /// Runs `work` and records its time as a sample of `step`, unless `work` fails.
     pub fn time<T, E>(&mut self, step: &'static str, work: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let started = Instant::now();
         let answer = work();
@@ -55,27 +55,27 @@ impl Timer {
         answer
     }
 
-    /// The samples of `step`, in the order in which they were taken.
+    /// Returns the samples of `step` in the order of recording.
     pub fn samples(&self, step: &str) -> Vec<Duration> {
         self.taken.iter().filter(|(name, _)| *name == step).map(|(_, taken)| *taken).collect()
     }
 
-    /// The time of all steps together.
+    /// Returns the sum of all samples.
     pub fn total(&self) -> Duration {
         self.taken.iter().map(|(_, taken)| *taken).sum()
     }
 
-    /// Adds a sample that was put together from others.
+    /// Adds a sample that the caller computed from other samples.
     pub fn record(&mut self, step: &'static str, taken: Duration) {
         self.taken.push((step, taken));
     }
 
-    /// Adds the samples of another timer.
+    /// Appends the samples of another timer.
     pub fn extend(&mut self, other: Self) {
         self.taken.extend(other.taken);
     }
 
-    /// What timing costs: the statistics of steps that do nothing.
+    /// Measures the overhead of timing: the statistics of steps that do nothing.
     pub fn overhead() -> Option<Statistics> {
         let mut timer = Self::default();
         for _ in 0..EMPTY_STEPS {
@@ -85,27 +85,27 @@ impl Timer {
     }
 }
 
-/// What can be said of several samples.
+/// Statistics of several samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Statistics {
-    /// How many there are.
+    /// Number of samples.
     pub samples: usize,
-    /// The shortest, in nanoseconds.
+    /// Shortest sample, in nanoseconds.
     pub min_ns: u64,
-    /// A quarter of the samples are at most so long.
+    /// Lower quartile: a quarter of the samples are no longer.
     pub lower_quartile_ns: u64,
-    /// Half of the samples are at most so long.
+    /// Median: half of the samples are no longer.
     pub median_ns: u64,
-    /// Three quarters of the samples are at most so long.
+    /// Upper quartile: three quarters of the samples are no longer.
     pub upper_quartile_ns: u64,
-    /// 99 of 100 samples are at most so long; the longest where there are fewer than 100.
+    /// 99th percentile; with fewer than 100 samples, the longest sample.
     pub percentile_99_ns: u64,
-    /// The longest.
+    /// Longest sample.
     pub max_ns: u64,
 }
 
 impl Statistics {
-    /// `None` without a sample.
+    /// Computes the statistics; returns `None` without a sample.
     pub fn of(mut samples: Vec<Duration>) -> Option<Self> {
         samples.sort_unstable();
         let nanos = |taken: &Duration| u64::try_from(taken.as_nanos()).unwrap_or(u64::MAX);
@@ -121,13 +121,13 @@ impl Statistics {
         })
     }
 
-    /// Whether half of the samples of one lie where half of the other's do: then the two cannot be told apart.
+    /// Returns true if the two interquartile ranges overlap: then the samples show no difference.
     pub fn overlaps(&self, other: &Self) -> bool {
         self.lower_quartile_ns <= other.upper_quartile_ns && other.lower_quartile_ns <= self.upper_quartile_ns
     }
 }
 
-/// A time for people: three digits and a unit.
+/// Formats a time for people: three digits and a unit.
 pub fn three_digits(ns: u64) -> String {
     let (value, unit) = match ns {
         0..1_000 => return format!("{ns} ns"),
@@ -139,21 +139,21 @@ pub fn three_digits(ns: u64) -> String {
     format!("{value:.places$} {unit}")
 }
 
-/// How one stands among several.
+/// Rank of one subject among several.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Standing {
-    /// The shortest median, and nobody near it.
+    /// Shortest median, and no other subject's samples overlap.
     Best,
-    /// The shortest median, or one whose samples overlap with it: no difference was measured.
+    /// Shortest median, or samples that overlap with it: no difference was measured.
     Level,
-    /// Slower, by more than the spread.
+    /// Slower than the best by more than the spread.
     Slower,
-    /// The longest median of three or more, and nobody near it.
+    /// Longest median of three or more, and no other subject's samples overlap.
     Worst,
 }
 
-/// How each stands; `None` for who was not measured.
+/// Ranks every subject; `None` for a subject without statistics.
 pub fn standings(measured: &[Option<Statistics>]) -> Vec<Option<Standing>> {
     let best = measured.iter().flatten().min_by_key(|statistics| statistics.median_ns);
     let level = |statistics: &Statistics| best.is_some_and(|best| best.overlaps(statistics));
@@ -170,7 +170,7 @@ pub fn standings(measured: &[Option<Statistics>]) -> Vec<Option<Standing>> {
     standings
 }
 
-/// The slowest of three or more, unless another cannot be told apart from it.
+/// Returns the index of the slowest of three or more, or `None` if another subject's samples overlap with it.
 fn worst(measured: &[Option<Statistics>]) -> Option<usize> {
     let known: Vec<_> = measured.iter().enumerate().filter_map(|(index, one)| Some((index, (*one)?))).collect();
     let (index, slowest) = known.iter().max_by_key(|(_, statistics)| statistics.median_ns)?;

@@ -1,34 +1,35 @@
-//! Measures what strategies cost on this machine, so that nobody has to choose by hearsay.
+//! Measures the cost of each strategy on this machine.
 //!
-//! A [`Workload`] is a value: what a container tool does, in steps that are timed apart. A [`Contestant`] does
-//! workloads: a [`Subject`] is a snapshotter with an image in it, the same for all, a [`Plain`] directory is the floor
-//! below them, and a [`peer::Peer`] is another tool. [`run`] takes every workload to every contestant and answers with
-//! figures; the command line prints them, and the benchmarks use the same workloads.
+//! A [`Workload`] is a value that describes what a container tool does, in steps that are timed separately. A
+//! [`Subject`] runs workloads. A [`SnapshotterSubject`] is a snapshotter that holds the image. A [`DirectorySubject`]
+//! is a plain directory, the floor for the others. A [`tool::ToolSubject`] is a tool that is run by commands. [`run`]
+//! runs every workload on every subject and returns the figures; the command line prints them, and the benchmarks use
+//! the same workloads.
 //!
 //! # Honest figures
-//! - Samples are interleaved: every round visits every contestant, and each round begins with another one. A machine
-//!   that becomes slower makes all of them slower.
-//! - Round by round all contestants get the same work, chosen by the seed; what they answer is read and checked.
-//! - Only steps are timed. What a round leaves behind is freed before the next one begins, as a step of its own.
-//! - The first round warms the caches and is not counted; in it is weighed what the work takes besides time.
-//! - Medians and quartiles are kept; who cannot be told apart from the best by them is not called slower.
+//! - Samples are interleaved: every round runs every subject, and each round starts with a different subject. A machine
+//!   that becomes slower slows down all subjects alike.
+//! - In one round all subjects get the same work, chosen by the seed; their results are read and checked.
+//! - Only steps are timed. The space of a round's results is freed before the next round, in a separate step.
+//! - The first round warms the caches and its times are not counted; it measures the cost besides time.
+//! - Medians and quartiles are kept; a subject whose quartiles overlap with the best subject's is not called slower.
 //!
-//! Invariant: nothing here knows a strategy or a file system; contestants have names.
+//! Invariant: nothing here knows a strategy or a file system; subjects only have names.
 
 pub mod cost;
-mod entry;
+mod directory;
 pub mod image;
 pub mod machine;
 pub mod measure;
-pub mod peer;
-mod plain;
+mod profile;
 pub mod report;
-mod subject;
+mod snapshotter;
+pub mod tool;
 pub mod workload;
 
-pub use entry::{Entry, Hook, Label, Role};
-pub use plain::Plain;
-pub use subject::{Command, Subject};
+pub use directory::DirectorySubject;
+pub use profile::{Hook, Label, Role, SubjectProfile};
+pub use snapshotter::{Command, SnapshotterSubject};
 
 use std::io::Read as _;
 use std::ops::ControlFlow;
@@ -39,72 +40,73 @@ use serde::Serialize;
 use self::cost::{Cost, Memory};
 use self::image::Random;
 use self::measure::{Standing, Statistics, Timer, standings};
-use self::workload::{Step, Workload};
+use self::workload::{Workload, WorkloadStep};
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
 use crate::tree::{Meta, Node};
 
-/// The committed snapshot that holds a subject's image.
+/// Name of the committed snapshot that holds a subject's image.
 const IMAGE: &str = "image";
 
-/// The committed snapshot that holds one small file.
+/// Name of the committed snapshot that holds one small file.
 const SMALL: &str = "small";
 
-/// The committed snapshot that holds one large file,
+/// Name of the committed snapshot that holds `LARGE_FILE`.
 const LARGE: &str = "large";
 
-/// and the name of that.
+/// Name of the large file in the snapshot [`LARGE`].
 const LARGE_FILE: &str = "large-file";
 
-/// The rounds before those that count.
+/// Number of rounds before the rounds whose times count.
 const WARM_UP_ROUNDS: u64 = 1;
 
-/// Fewer samples say nothing of their spread: so many are taken whatever a workload's share of the time.
+/// Number of samples taken even if a workload exceeds its share of the time: fewer samples show no spread.
 const SAMPLES_MIN: u64 = 3;
 
-/// But no longer than so many shares: what follows is to have a chance, too, on a machine that is slow or busy.
+/// Multiple of its share of the time after which a workload stops even without [`SAMPLES_MIN`] samples, so that the
+/// workloads after it also run on a slow or busy machine.
 const SHARES_MAX: u32 = 3;
 
-/// Who does workloads.
-pub trait Contestant {
-    /// Who it is.
-    fn entry(&self) -> &Entry<'_>;
+/// Something that runs workloads and is measured.
+pub trait Subject {
+    /// Returns the subject's label and file system.
+    fn profile(&self) -> &SubjectProfile<'_>;
 
-    /// Who its results are shown under.
+    /// Returns the label that results are shown under.
     fn label(&self) -> &Label {
-        &self.entry().label
+        &self.profile().label
     }
 
-    /// Whether it has a way to do `workload` at all.
+    /// Returns true if the subject can run `workload`.
     fn does(&self, workload: &Workload) -> bool;
 
-    /// Makes what `workload` needs before its first round.
+    /// Creates what `workload` needs before its first round.
     ///
     /// # Errors
-    /// Why it cannot be done.
+    /// The reason why it cannot be created.
     fn begin(&self, workload: &Workload) -> Result<()>;
 
-    /// Does `workload` once, as [`Workload::run`].
+    /// Runs `workload` once, as [`Workload::run`] does.
     ///
     /// # Errors
-    /// Why it could not be done.
+    /// The reason why the work failed.
     fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()>;
 
-    /// Removes what [`Self::begin`] made.
+    /// Removes what [`Self::begin`] created.
     ///
     /// # Errors
-    /// What that reports.
+    /// Errors of the removal.
     fn end(&self, workload: &Workload) -> Result<()>;
 }
 
-/// How long a run may be.
+/// Limits of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// The most rounds of each workload that count.
+    /// Maximum number of counted rounds for each workload.
     pub samples: u64,
-    /// When all of it is to be over. Each workload has its share of the time that is left: it ends its rounds when that
-    /// is used up, though not before three rounds counted, unless these take three shares. After the end nobody's turn
-    /// begins.
+    /// Time at which the run must be over. Each workload gets an equal share of the remaining time. Its rounds end when
+    /// the share is used up, but not before three rounds have counted, unless those take three shares. No turn begins
+    /// after this time.
     pub end: Option<Instant>,
 }
 
@@ -114,25 +116,25 @@ impl Plan {
     }
 }
 
-/// What a run is about to do.
+/// The turn that a run is about to start.
 #[derive(Clone, Copy, Debug)]
 pub struct Progress<'a> {
-    /// The workload.
+    /// Name of the workload.
     pub workload: &'a str,
-    /// Whose turn it is.
+    /// Name of the subject.
     pub subject: &'a str,
-    /// How many turns were taken.
+    /// Number of turns done.
     pub done: u64,
-    /// How many turns there are at most.
+    /// Maximum number of turns.
     pub total: u64,
 }
 
-/// Who hears of a run.
+/// Observer of a run.
 pub trait Watch {
-    /// A turn is about to be taken; the answer can end the run.
+    /// Called before each turn; `ControlFlow::Break` ends the run.
     fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()>;
 
-    /// A workload was measured; these are all so far.
+    /// Called after each workload, with the results of all workloads so far.
     fn measured(&mut self, all: &[Measured]) {
         let _ = all;
     }
@@ -144,102 +146,97 @@ impl<F: FnMut(Progress<'_>) -> ControlFlow<()>> Watch for F {
     }
 }
 
-/// The figures of a workload.
+/// Results of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Measured {
-    /// Its name.
+    /// Name of the workload.
     pub name: &'static str,
-    /// What it is about.
+    /// Description of the workload.
     pub about: &'static str,
-    /// One comparison for each step that was timed.
+    /// One comparison for each timed step.
     pub steps: Vec<Comparison>,
-    /// What it took besides time, by contestant.
-    pub costs: Vec<Weighed>,
-    /// How long all of it took, with what is not timed, in milliseconds.
+    /// Cost besides time, for each subject.
+    pub costs: Vec<SubjectCost>,
+    /// Duration of the whole workload, including untimed work, in milliseconds.
     pub took_ms: u64,
 }
 
-/// What a workload took besides time, of one contestant.
+/// Cost besides time of one workload on one subject.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Weighed {
-    /// The contestant's name.
+pub struct SubjectCost {
+    /// Name of the subject.
     pub subject: String,
-    /// What it took.
+    /// The cost.
     #[serde(flatten)]
     pub cost: Cost,
 }
 
-/// The figures of one step of one workload.
+/// Results of one step of one workload.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
-    /// What is timed.
+    /// The step.
     #[serde(flatten)]
-    pub step: Step,
-    /// Whether it is among those that say most.
+    pub step: WorkloadStep,
+    /// True if the step is one of the workload's headlines.
     pub headline: bool,
-    /// One row for each contestant that does the workload, in their order.
+    /// One row for each subject that runs the workload, in the order of the subjects.
     pub rows: Vec<Row>,
 }
 
-/// One contestant's figures.
+/// Result of one step on one subject.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Row {
-    /// Who.
+    /// Label of the subject.
     #[serde(flatten)]
     pub label: Label,
-    /// What was measured; nothing if the workload failed there, or the run was stopped early.
+    /// The figures; `None` if the workload failed on the subject or the run was stopped early.
     pub figures: Option<Figures>,
-    /// Why it failed, if it did.
+    /// The error, if the workload failed.
     pub failure: Option<String>,
 }
 
-/// What was measured, and how it compares.
+/// Statistics of one subject, and their relation to the other subjects.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// The samples.
+    /// Statistics of the samples.
     #[serde(flatten)]
     pub statistics: Statistics,
-    /// How it stands among the contestants; `None` for the floor, which does not compete.
+    /// Rank among the subjects; `None` for the floor, which does not compete.
     pub standing: Option<Standing>,
-    /// Its median as a multiple of the best one.
+    /// Median as a multiple of the best median.
     pub times_best: f64,
-    /// Its median as a multiple of the floor's on the same file system.
+    /// Median as a multiple of the floor's median on the same file system.
     pub times_floor: Option<f64>,
 }
 
-/// Runs every workload on every contestant that does it, and answers with what was measured. `watch` hears of every
-/// turn and can end the run, as the plan does: what was measured by then is the answer, and workloads that were not
-/// begun are not in it.
+/// Runs every workload on every subject that can run it, and returns the results. `watch` is called before every turn.
+/// Both `watch` and the plan can end the run early: then the results so far are returned, without the workloads that
+/// had not begun.
 ///
-/// A workload that fails on a contestant is not tried there again; the failure is that contestant's row.
-pub fn run(
-    contestants: &[&dyn Contestant],
-    workloads: &[Workload],
-    plan: Plan,
-    watch: &mut dyn Watch,
-) -> Vec<Measured> {
+/// A workload that fails on a subject is not run again there; the row of that subject holds the error.
+pub fn run(subjects: &[&dyn Subject], workloads: &[Workload], plan: Plan, watch: &mut dyn Watch) -> Vec<Measured> {
     let rounds = WARM_UP_ROUNDS + plan.samples;
-    let takers = |workload: &Workload| -> Vec<&dyn Contestant> {
-        contestants.iter().copied().filter(|contestant| contestant.does(workload)).collect()
+    let subjects = |workload: &Workload| -> Vec<&dyn Subject> {
+        subjects.iter().copied().filter(|subject| subject.does(workload)).collect()
     };
-    let total = workloads.iter().map(|workload| rounds * takers(workload).len() as u64).sum();
+    let total = workloads.iter().map(|workload| rounds * subjects(workload).len() as u64).sum();
     let (mut all, mut done) = (Vec::new(), 0);
     for (number, workload) in workloads.iter().enumerate() {
         if plan.is_over() {
             break;
         }
-        let takers = takers(workload);
+        let subjects = subjects(workload);
         let left = (workloads.len() - number) as u32;
         let share = plan.end.map(|end| end.saturating_duration_since(Instant::now()) / left);
         let mut tell = |subject: &Label, turn| {
             watch.turn(Progress { workload: workload.name, subject: &subject.subject, done: done + turn, total })
         };
         let began = Instant::now();
-        let (records, flow) = Measurement { takers: &takers, workload, rounds, share, plan }.measure(&mut tell);
+        let (records, flow) = Measurement { subjects: &subjects, workload, rounds, share, plan }.measure(&mut tell);
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        all.push(Measured { took_ms, ..summarize(workload, &takers, &records) });
+        all.push(Measured { took_ms, ..summarize(workload, &subjects, &records) });
         watch.measured(&all);
-        done += rounds * takers.len() as u64;
+        done += rounds * subjects.len() as u64;
         if flow.is_break() {
             break;
         }
@@ -247,17 +244,17 @@ pub fn run(
     all
 }
 
-/// What is known of a contestant while a workload runs.
+/// Results of one subject while a workload runs.
 #[derive(Debug, Default)]
-struct Record {
+struct SubjectRecord {
     timer: Timer,
     cost: Cost,
     failure: Option<String>,
 }
 
-impl Record {
-    /// The figures of `step`; none of a workload that failed.
-    fn statistics(&self, step: Step) -> Option<Statistics> {
+impl SubjectRecord {
+    /// Returns the statistics of `step`, or `None` if the workload failed.
+    fn statistics(&self, step: WorkloadStep) -> Option<Statistics> {
         match self.failure {
             Some(_) => None,
             None => Statistics::of(self.timer.samples(step.name)),
@@ -265,9 +262,9 @@ impl Record {
     }
 }
 
-/// A workload that is being measured.
+/// One workload that is being measured.
 struct Measurement<'a> {
-    takers: &'a [&'a dyn Contestant],
+    subjects: &'a [&'a dyn Subject],
     workload: &'a Workload,
     rounds: u64,
     share: Option<Duration>,
@@ -275,17 +272,17 @@ struct Measurement<'a> {
 }
 
 impl Measurement<'_> {
-    fn measure(&self, tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>) -> (Vec<Record>, ControlFlow<()>) {
+    fn measure(&self, tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>) -> (Vec<SubjectRecord>, ControlFlow<()>) {
         let began = Instant::now();
-        let mut records: Vec<Record> = self.takers.iter().map(|_| Record::default()).collect();
+        let mut records: Vec<SubjectRecord> = self.subjects.iter().map(|_| SubjectRecord::default()).collect();
         let mut flow = ControlFlow::Continue(());
         let mut begun = 0;
-        for (taker, record) in self.takers.iter().zip(&mut records) {
+        for (subject, record) in self.subjects.iter().zip(&mut records) {
             if flow.is_break() || self.plan.is_over() {
                 break;
             }
-            flow = tell(taker.label(), 0);
-            record.failure = taker.begin(self.workload).err().map(|error| error.chain());
+            flow = tell(subject.label(), 0);
+            record.failure = subject.begin(self.workload).err().map(|error| error.chain());
             begun += 1;
         }
         for round in 0..self.rounds {
@@ -295,9 +292,9 @@ impl Measurement<'_> {
             }
             flow = self.take_turns(round, began, &mut records, tell);
         }
-        for taker in &self.takers[..begun] {
-            if let Err(error) = taker.end(self.workload) {
-                tracing::warn!(subject = taker.label().subject, why = error.chain(), "what a workload made is left");
+        for subject in &self.subjects[..begun] {
+            if let Err(error) = subject.end(self.workload) {
+                tracing::warn!(subject = subject.label().subject, why = error.chain(), "what a workload made is left");
             }
         }
         (records, flow)
@@ -311,28 +308,28 @@ impl Measurement<'_> {
         &self,
         round: u64,
         began: Instant,
-        records: &mut [Record],
+        records: &mut [SubjectRecord],
         tell: &mut dyn FnMut(&Label, u64) -> ControlFlow<()>,
     ) -> ControlFlow<()> {
-        let count = self.takers.len();
+        let count = self.subjects.len();
         let first = usize::try_from(round).unwrap_or(0) % count.max(1);
         for (number, index) in (first..count).chain(0..first).enumerate() {
-            let (taker, record) = (self.takers[index], &mut records[index]);
+            let (subject, record) = (self.subjects[index], &mut records[index]);
             if self.plan.is_over() {
                 return ControlFlow::Break(());
             }
             if self.took_too_long(began) {
                 break;
             }
-            tell(taker.label(), round * count as u64 + number as u64)?;
+            tell(subject.label(), round * count as u64 + number as u64)?;
             if record.failure.is_some() {
                 continue;
             }
             let done = if round < WARM_UP_ROUNDS {
-                weigh(taker, self.workload, round).map(|cost| record.cost = cost)
+                measure_cost(subject, self.workload, round).map(|cost| record.cost = cost)
             } else {
                 let mut timer = Timer::default();
-                taker.run(self.workload, round, &mut timer).map(|()| record.timer.extend(timer))
+                subject.run(self.workload, round, &mut timer).map(|()| record.timer.extend(timer))
             };
             record.failure = done.err().map(|error| error.chain());
         }
@@ -340,32 +337,33 @@ impl Measurement<'_> {
     }
 }
 
-/// Does the work once for what it takes besides time.
-fn weigh(taker: &dyn Contestant, workload: &Workload, round: u64) -> Result<Cost> {
-    let mut timer = taker.entry().place.clone().map_or_else(Timer::default, Timer::weighing);
+/// Runs the workload once to measure its cost besides time.
+fn measure_cost(subject: &dyn Subject, workload: &Workload, round: u64) -> Result<Cost> {
+    let mut timer = subject.profile().measured_fs.clone().map_or_else(Timer::default, Timer::with_cost);
     let memory = Memory::watch();
-    taker.run(workload, round, &mut timer)?;
-    // Others work in processes of their own.
-    let memory_bytes = if taker.label().role == Role::Strategy { memory.rise() } else { None };
+    subject.run(workload, round, &mut timer)?;
+    // Only strategies are called in this process; the memory of other processes is not measured.
+    let memory_bytes = if subject.label().role == Role::Strategy { memory.rise() } else { None };
     Ok(Cost { memory_bytes, ..timer.cost().unwrap_or_default() })
 }
 
-fn summarize(workload: &Workload, takers: &[&dyn Contestant], records: &[Record]) -> Measured {
+fn summarize(workload: &Workload, subjects: &[&dyn Subject], records: &[SubjectRecord]) -> Measured {
     let steps =
-        workload.steps.iter().map(|step| compare(*step, workload.headlines.contains(&step.name), takers, records));
+        workload.steps.iter().map(|step| compare(*step, workload.headlines.contains(&step.name), subjects, records));
     let was_timed =
         |comparison: &Comparison| comparison.rows.iter().any(|row| row.figures.is_some() || row.failure.is_some());
     let mut steps: Vec<Comparison> = steps.collect();
     if steps.iter().any(was_timed) {
         steps.retain(was_timed);
     }
-    let weighed = takers.iter().zip(records).filter(|(_, record)| !record.cost.is_unknown());
-    let costs = weighed.map(|(taker, record)| Weighed { subject: taker.label().subject.clone(), cost: record.cost });
+    let weighed = subjects.iter().zip(records).filter(|(_, record)| !record.cost.is_unknown());
+    let costs =
+        weighed.map(|(subject, record)| SubjectCost { subject: subject.label().subject.clone(), cost: record.cost });
     Measured { name: workload.name, about: workload.about, steps, costs: costs.collect(), took_ms: 0 }
 }
 
-fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Record]) -> Comparison {
-    let labels: Vec<&Label> = takers.iter().map(|taker| taker.label()).collect();
+fn compare(step: WorkloadStep, headline: bool, subjects: &[&dyn Subject], records: &[SubjectRecord]) -> Comparison {
+    let labels: Vec<&Label> = subjects.iter().map(|subject| subject.label()).collect();
     let measured: Vec<Option<Statistics>> = records.iter().map(|record| record.statistics(step)).collect();
     let figures = figures(&labels, &measured);
     let row = |index: usize| Row {
@@ -373,15 +371,15 @@ fn compare(step: Step, headline: bool, takers: &[&dyn Contestant], records: &[Re
         figures: figures[index],
         failure: records[index].failure.clone(),
     };
-    // Who does the workload without this step has nothing to say of it.
-    let silent = |row: &Row, record: &Record| {
+    // A subject that ran the workload but has no sample of this step gets no row.
+    let silent = |row: &Row, record: &SubjectRecord| {
         row.figures.is_none() && row.failure.is_none() && record.timer.total() > Duration::ZERO
     };
     let rows = (0..labels.len()).map(row).zip(records).filter(|(row, record)| !silent(row, record));
     Comparison { step, headline, rows: rows.map(|(row, _)| row).collect() }
 }
 
-/// How what was `measured` of each compares: with the best of those that compete, and with its floor.
+/// Compares each subject's statistics with the best competing subject and with its floor.
 fn figures(labels: &[&Label], measured: &[Option<Statistics>]) -> Vec<Option<Figures>> {
     let competes = |label: &Label| label.role != Role::Floor;
     let competing: Vec<Option<Statistics>> =
@@ -404,13 +402,14 @@ fn figures(labels: &[&Label], measured: &[Option<Statistics>]) -> Vec<Option<Fig
     labels.iter().zip(measured.iter().zip(standings(&competing))).map(figures).collect()
 }
 
-/// The committed snapshot on `depth` layers in all, and the name of the one file of its layer.
+/// Returns the name of the committed snapshot that has `depth` layers; the single file of its top layer has the same
+/// name.
 fn deep_layer(depth: usize) -> String {
     format!("deep-{depth}")
 }
 
 fn small_file(sink: &mut dyn Sink) -> Result<()> {
-    subject::one_file("small-file", b"small", sink)
+    snapshotter::one_file("small-file", b"small", sink)
 }
 
 fn large_file(size_bytes: u64, sink: &mut dyn Sink) -> Result<()> {

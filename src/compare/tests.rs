@@ -1,4 +1,4 @@
-//! Real stores, small images: what is answered, and how failures and an early end show.
+//! Tests with real stores and small images: results, failures, and runs that end early.
 
 use std::path::PathBuf;
 
@@ -6,13 +6,13 @@ use super::workload::CONTAINER;
 use super::*;
 use crate::backend::Strategy;
 use crate::backends::{self, BTRFS, COPY, Config, OVERLAY};
-use crate::compare::cost::Place;
+use crate::compare::cost::MeasuredFs;
 use crate::compare::image::Image;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::store::Store;
 use crate::testing;
 
-/// A store and a directory to mount at, on a file system of their own.
+/// A store and a mount point on a file system that only this test uses.
 struct Stage {
     store: Store,
     target: PathBuf,
@@ -20,8 +20,8 @@ struct Stage {
 }
 
 impl Stage {
-    fn place(&self) -> Option<Place> {
-        Some(Place { dir: self.scratch.path().to_owned(), disk: self.scratch.statistics() })
+    fn measured_fs(&self) -> Option<MeasuredFs> {
+        Some(MeasuredFs { dir: self.scratch.path().to_owned(), disk: self.scratch.statistics() })
     }
 }
 
@@ -41,7 +41,7 @@ fn go_on(_: Progress<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// What happens to a container and its image: the workloads that need no special base.
+/// Workloads of a container and its image that need no special base.
 fn everyday() -> Vec<Workload> {
     [
         "unpack",
@@ -74,12 +74,12 @@ fn every_step_of_every_contestant_is_measured_and_nothing_is_left() {
         .iter()
         .map(|stage| {
             let label = Label::new("strategy", stage.scratch.fs().as_str(), Role::Strategy);
-            let entry = Entry::new(label).with_place(stage.place());
-            Subject::new(entry, &stage.store, &image, &stage.target).expect("unpack")
+            let profile = SubjectProfile::new(label).with_measured_fs(stage.measured_fs());
+            SnapshotterSubject::new(profile, &stage.store, &image, &stage.target).expect("unpack")
         })
         .collect();
-    let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
-    let measured = run(&contestants, &everyday(), plan(3), &mut go_on);
+    let subjects: Vec<&dyn Subject> = subjects.iter().map(|subject| subject as _).collect();
+    let measured = run(&subjects, &everyday(), plan(3), &mut go_on);
     assert_eq!(measured.len(), everyday().len());
     for (Measured { name, steps, costs, .. }, workload) in measured.iter().zip(everyday()) {
         assert_eq!(steps.len(), workload.steps.len(), "{name}");
@@ -106,10 +106,10 @@ fn the_floor_is_compared_with_and_does_not_compete() {
     let [dir, target] = ["plain", "floor"].map(|name| stage.scratch.path().join(name));
     [&dir, &target].iter().for_each(|dir| std::fs::create_dir(dir).expect("mkdir"));
     let image = Image::new(60, 4096, 1);
-    let entry = Entry::new(Label::new("plain directory", "ext4", Role::Floor));
-    let floor = Plain::new(entry, dir.clone(), target, &image, workload::Sizes::QUICK).expect("plain");
+    let profile = SubjectProfile::new(Label::new("plain directory", "ext4", Role::Floor));
+    let floor = DirectorySubject::new(profile, dir.clone(), target, &image, workload::Sizes::QUICK).expect("plain");
     let label = Label::new("overlay", "ext4", Role::Strategy);
-    let overlay = Subject::new(label, &stage.store, &image, &stage.target).expect("unpack");
+    let overlay = SnapshotterSubject::new(label, &stage.store, &image, &stage.target).expect("unpack");
     for Measured { name, steps, .. } in run(&[&overlay, &floor], &everyday(), plan(3), &mut go_on) {
         for Comparison { step, rows, .. } in steps {
             for row in &rows {
@@ -133,7 +133,7 @@ fn the_floor_is_compared_with_and_does_not_compete() {
 fn a_stack_is_read_as_deep_as_it_could_be_made() {
     let Some(stage) = stage(OVERLAY, FsType::Tmpfs) else { return };
     let image = Image::new(60, 4096, 1);
-    let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
+    let subject = SnapshotterSubject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
     let deep = find("deep");
     let measured = run(&[&subject], &[deep], plan(1), &mut go_on);
     let steps: Vec<_> = measured[0].steps.iter().map(|comparison| comparison.step.name).collect();
@@ -152,8 +152,8 @@ fn a_failure_is_a_row_and_the_others_go_on() {
     };
     let image = Image::new(60, 4096, 1);
     let subjects = [
-        Subject::new("broken", &broken.store, &image, broken.target.join("missing")).expect("unpack"),
-        Subject::new("sound", &sound.store, &image, &sound.target).expect("unpack"),
+        SnapshotterSubject::new("broken", &broken.store, &image, broken.target.join("missing")).expect("unpack"),
+        SnapshotterSubject::new("sound", &sound.store, &image, &sound.target).expect("unpack"),
     ];
     let measured = run(&[&subjects[0], &subjects[1]], &[CONTAINER], plan(2), &mut go_on);
     for Comparison { step, rows, .. } in &measured[0].steps {
@@ -168,7 +168,7 @@ fn a_failure_is_a_row_and_the_others_go_on() {
 fn an_early_end_keeps_what_was_measured() {
     let Some(stage) = stage(OVERLAY, FsType::Ext4) else { return };
     let image = Image::new(60, 4096, 1);
-    let subject = Subject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
+    let subject = SnapshotterSubject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
     let mut watch = |progress: Progress<'_>| {
         assert_eq!(progress.total, 18);
         if progress.done == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -179,15 +179,15 @@ fn an_early_end_keeps_what_was_measured() {
     assert!(measured[0].steps.iter().all(|comparison| counted(&comparison.rows[0]) == 3), "{measured:?}");
 }
 
-/// A contestant that takes as long as `taken` says of the round, in every step.
+/// A subject in which every step takes the time that `taken` returns for the round.
 struct Scripted<'a> {
-    entry: Entry<'static>,
+    profile: SubjectProfile<'static>,
     taken: &'a dyn Fn(u64) -> Duration,
 }
 
-impl Contestant for Scripted<'_> {
-    fn entry(&self) -> &Entry<'_> {
-        &self.entry
+impl Subject for Scripted<'_> {
+    fn profile(&self) -> &SubjectProfile<'_> {
+        &self.profile
     }
 
     fn does(&self, _: &Workload) -> bool {
@@ -209,7 +209,7 @@ impl Contestant for Scripted<'_> {
     }
 }
 
-/// So many times a millisecond, with a spread that follows from the round, as noise would not.
+/// Returns about `ms` milliseconds, with a deterministic spread that depends on the round.
 fn about(ms: u64) -> impl Fn(u64) -> Duration {
     move |round| Duration::from_micros(ms * 10 * (100 + round % 5))
 }
@@ -218,12 +218,12 @@ fn about(ms: u64) -> impl Fn(u64) -> Duration {
 fn the_end_is_the_end() {
     let end = Instant::now() + Duration::from_secs(2);
     let taken = |round: u64| {
-        // The third time, with the one that does not count, it is there until the time is up.
+        // Round 2 is the third turn, counting the warm-up round; it sleeps until the end of the plan.
         let left = if round == 2 { end.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
         std::thread::sleep(left);
         Duration::from_millis(1)
     };
-    let slow = Scripted { entry: Entry::new("slow"), taken: &taken };
+    let slow = Scripted { profile: SubjectProfile::new("slow"), taken: &taken };
     let measured = run(&[&slow], &[CONTAINER, CONTAINER], Plan { samples: 9, end: Some(end) }, &mut go_on);
     assert_eq!(measured.len(), 1, "there was no time for the second");
     let figures = measured[0].steps[0].rows[0].figures.expect("figures");
@@ -236,13 +236,13 @@ fn nobody_takes_the_time_of_the_others() {
     let end = Instant::now() + Duration::from_secs(12);
     let began = std::cell::Cell::new(false);
     let taken = |_: u64| {
-        // The first turn of all takes more than three shares of a second each.
+        // The first turn takes more than three shares of one second each.
         if !began.replace(true) {
             std::thread::sleep(Duration::from_millis(3500));
         }
         Duration::from_millis(1)
     };
-    let slow = Scripted { entry: Entry::new("slow"), taken: &taken };
+    let slow = Scripted { profile: SubjectProfile::new("slow"), taken: &taken };
     let measured = run(&[&slow], &[CONTAINER; 12], Plan { samples: 9, end: Some(end) }, &mut go_on);
     assert_eq!(measured.len(), 12);
     let figures = |index: usize| measured[index].steps[0].rows[0].figures;
@@ -255,7 +255,7 @@ fn a_floor_of_a_kind_is_the_floor_of_its_kind() {
     let taken = [20, 90, 10, 30, 5].map(about);
     let of = |index: usize, name: &str, kind: &str, role| {
         let label = Label { kind: kind.to_owned(), ..Label::new(name, "ext4", role) };
-        Scripted { entry: Entry::new(label), taken: &taken[index] }
+        Scripted { profile: SubjectProfile::new(label), taken: &taken[index] }
     };
     let all = [
         of(0, "a", "overlay", Role::Command),
@@ -264,13 +264,13 @@ fn a_floor_of_a_kind_is_the_floor_of_its_kind() {
         of(3, "cp", "copy", Role::Floor),
         of(4, "c", "btrfs", Role::Peer),
     ];
-    let contestants: Vec<&dyn Contestant> = all.iter().map(|one| one as _).collect();
-    let measured = run(&contestants, &[CONTAINER], plan(3), &mut go_on);
+    let subjects: Vec<&dyn Subject> = all.iter().map(|one| one as _).collect();
+    let measured = run(&subjects, &[CONTAINER], plan(3), &mut go_on);
     let times = |index: usize| measured[0].steps[0].rows[index].figures.expect("figures").times_floor;
     assert_eq!([0, 1, 2, 3, 4].map(times), [Some(2.0), Some(3.0), None, None, None]);
 }
 
-/// Each of the published benchmarks counts what it gets, so to run is to be right.
+/// Each graph driver workload checks its own counts, so a run without failure proves that the results are right.
 #[test]
 fn the_graph_drivers_benchmarks_run_on_every_strategy() {
     let strategies = [(OVERLAY, FsType::Ext4), (BTRFS, FsType::Btrfs), (COPY, FsType::Tmpfs)];
@@ -278,12 +278,12 @@ fn the_graph_drivers_benchmarks_run_on_every_strategy() {
     let image = Image::new(60, 4096, 1);
     let subjects: Vec<_> = stages
         .iter()
-        .map(|stage| Subject::new("strategy", &stage.store, &image, &stage.target).expect("unpack"))
+        .map(|stage| SnapshotterSubject::new("strategy", &stage.store, &image, &stage.target).expect("unpack"))
         .collect();
-    let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
+    let subjects: Vec<&dyn Subject> = subjects.iter().map(|subject| subject as _).collect();
     let workloads = Workload::find("graph-driver/*").expect("workloads");
     assert_eq!(workloads.len(), Workload::GRAPH_DRIVER.len());
-    for Measured { name, steps, .. } in run(&contestants, &workloads, plan(1), &mut go_on) {
+    for Measured { name, steps, .. } in run(&subjects, &workloads, plan(1), &mut go_on) {
         for row in steps.iter().flat_map(|step| &step.rows) {
             assert!(row.figures.is_some(), "{name}: {:?}", row.failure);
         }
@@ -296,11 +296,11 @@ fn the_graph_drivers_benchmarks_run_on_every_strategy() {
 #[test]
 fn two_runs_rank_alike_beyond_the_spread() {
     let taken = [10, 30, 10, 90].map(about);
-    let all = ["a", "b", "c", "d"].map(Entry::new);
-    let all: Vec<_> = all.into_iter().zip(&taken).map(|(entry, taken)| Scripted { entry, taken }).collect();
-    let contestants: Vec<&dyn Contestant> = all.iter().map(|one| one as _).collect();
+    let all = ["a", "b", "c", "d"].map(SubjectProfile::new);
+    let all: Vec<_> = all.into_iter().zip(&taken).map(|(profile, taken)| Scripted { profile, taken }).collect();
+    let subjects: Vec<&dyn Subject> = all.iter().map(|one| one as _).collect();
     let standings = || -> Vec<_> {
-        let measured = run(&contestants, &[CONTAINER], plan(5), &mut go_on);
+        let measured = run(&subjects, &[CONTAINER], plan(5), &mut go_on);
         measured[0].steps[0].rows.iter().map(|row| row.figures.and_then(|figures| figures.standing)).collect()
     };
     let first = standings();
@@ -309,7 +309,8 @@ fn two_runs_rank_alike_beyond_the_spread() {
     assert_eq!(first, standings());
 }
 
-/// Real stores, all that a quick run measures: what no sample of a run contradicts, none of another does.
+/// Runs the quick workloads twice on real stores: if all samples of one run show an order, the other run's samples must
+/// not show the opposite order.
 #[test]
 fn two_real_runs_rank_alike_beyond_the_spread() {
     let stages = [("overlay", OVERLAY), ("copy", COPY)].map(|(name, choice)| (name, stage(choice, FsType::Tmpfs)));
@@ -319,10 +320,10 @@ fn two_real_runs_rank_alike_beyond_the_spread() {
     let measure = || -> Vec<(String, Vec<Statistics>)> {
         let subjects: Vec<_> = stages
             .iter()
-            .map(|(name, stage)| Subject::new(*name, &stage.store, &image, &stage.target).expect("unpack"))
+            .map(|(name, stage)| SnapshotterSubject::new(*name, &stage.store, &image, &stage.target).expect("unpack"))
             .collect();
-        let contestants: Vec<&dyn Contestant> = subjects.iter().map(|subject| subject as _).collect();
-        let measured = run(&contestants, &workloads, plan(5), &mut go_on);
+        let subjects: Vec<&dyn Subject> = subjects.iter().map(|subject| subject as _).collect();
+        let measured = run(&subjects, &workloads, plan(5), &mut go_on);
         for name in [IMAGE, SMALL] {
             stages.iter().for_each(|(_, stage)| crate::Snapshotter::remove(&stage.store, name).expect("remove"));
         }
@@ -332,7 +333,8 @@ fn two_real_runs_rank_alike_beyond_the_spread() {
         };
         measured.iter().flat_map(named).collect()
     };
-    // Of equals, two halves of five samples part by chance now and then; a copy of every file and none are no equals.
+    // Between equal subjects, quartiles of five samples differ by chance now and then, so the ranges of all samples are
+    // compared. For `container prepare` quartiles suffice: copying every file and copying none differ widely.
     let is_faster = |step: &str, a: &Statistics, b: &Statistics| match step {
         "container prepare" => a.upper_quartile_ns < b.lower_quartile_ns,
         _ => a.max_ns < b.min_ns,

@@ -1,48 +1,48 @@
-//! A case: its name, where it comes from, what it means if it fails, and what became of it.
+//! A test case: its name, its source, the meaning of a failure, and its outcome.
 
 use rustix::io::Errno;
 
 use crate::error::Error;
 use crate::tree::NOT_MAPPED;
 
-/// One promise, and how to see whether it is kept.
+/// One promise, and the function that checks it.
 #[derive(Debug)]
 pub(super) struct Promise<F> {
-    /// Its name in its group.
+    /// Name in the group.
     pub name: &'static str,
-    /// Where it comes from: a specification, a case of containerd's suite, an issue, a kernel document.
+    /// Source of the promise: a specification, a case of containerd's suite, an issue, or a kernel document.
     pub source: &'static str,
-    /// What it means to a user if it fails.
+    /// Consequence for a user if the promise is broken.
     pub meaning: &'static str,
-    /// What shows it.
+    /// Checks the promise.
     pub run: F,
 }
 
-/// What became of a case.
+/// Outcome of a case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// The promise is kept.
     Passed,
-    /// It could not be seen, and why.
+    /// The case could not run here, for the given reason.
     Skipped(String),
-    /// The promise is broken, as it is known to be, and why.
+    /// The promise is broken in a known way, for the given reason.
     Deviation(String),
-    /// The promise is broken, and how.
+    /// The promise is broken, as the text says.
     Failed(String),
 }
 
-/// What somebody is known to do otherwise.
+/// A known deviation of a strategy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deviation {
-    /// The case, `group/name`.
+    /// Name of the case, `group/name`.
     pub case: &'static str,
-    /// What the failure says where it is this one, and not a worse one.
+    /// Text that the failure contains if it is this deviation, and not a worse failure.
     pub sign: &'static str,
-    /// Why, and where that is written.
+    /// Reason, and where it is documented.
     pub why: &'static str,
 }
 
-/// Why a case ended early.
+/// Reason why a case ended early.
 #[derive(Debug)]
 pub(super) enum Fault {
     Skip(String),
@@ -52,7 +52,7 @@ pub(super) enum Fault {
 impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let chain = error.chain();
-        // Nobody who keeps snapshots can help that.
+        // An ID without a mapping in the user namespace is not the snapshotter's fault.
         let beyond = chain.contains(NOT_MAPPED);
         if beyond { Self::Skip(chain) } else { Self::Broken(format!("{}: {chain}", error.kind())) }
     }
@@ -60,12 +60,12 @@ impl From<Error> for Fault {
 
 pub(super) type Verdict<T = ()> = std::result::Result<T, Fault>;
 
-/// The promise is broken, as `how` says, unless `kept`.
+/// Returns `Fault::Broken` with the text of `how` unless `kept` is true.
 pub(super) fn ensure(kept: bool, how: impl FnOnce() -> String) -> Verdict {
     if kept { Ok(()) } else { Err(Fault::Broken(how())) }
 }
 
-/// That the system call that does `what` fails with `errno`.
+/// Checks that the system call that does `what` failed with `errno`.
 pub(super) fn refuses<T>(what: &str, answer: std::result::Result<T, Errno>, errno: Errno) -> Verdict {
     match answer {
         Ok(_) => Err(Fault::Broken(format!("{what} succeeded, and must fail: {errno}"))),
@@ -74,7 +74,7 @@ pub(super) fn refuses<T>(what: &str, answer: std::result::Result<T, Errno>, errn
 }
 
 impl Outcome {
-    /// What `verdict` means for the case `name` where `known` deviations are.
+    /// Returns the outcome of the case `name` with that verdict, given the `known` deviations.
     pub(super) fn of(verdict: Verdict, name: &str, known: &[Deviation]) -> Self {
         match verdict {
             Ok(()) => Self::Passed,

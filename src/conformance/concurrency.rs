@@ -1,29 +1,29 @@
-//! Cases about many callers at once: one key has one winner, and nobody sees a half of anything.
+//! Cases with concurrent callers: exactly one caller gets a key, and no caller sees a half-made snapshot.
 //!
-//! Threads of this process call one snapshotter. No case waits for a moment: each says what must hold however the calls
-//! fall.
+//! Threads of this process call one snapshotter. No case depends on timing: each states what must hold for every order
+//! of the calls.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use super::case::{Fault, Promise, Verdict, ensure};
-use super::round::Round;
+use super::trial::Trial;
 use crate::error::ErrorKind::{self, AlreadyExists, FailedPrecondition, NotFound};
 use crate::error::Result;
 use crate::mount;
 use crate::tree::Dir;
 
-/// A promise about callers.
-pub(super) type Case = Promise<fn(&mut Round<'_>) -> Verdict>;
+/// A promise about concurrent callers.
+pub(super) type Case = Promise<fn(&mut Trial<'_>) -> Verdict>;
 
-/// Callers at once.
+/// Number of concurrent callers.
 const CALLERS: usize = 4;
 
-/// How often they meet.
+/// Number of repetitions.
 const ROUNDS: usize = 5;
 
-/// Every case.
+/// All cases of the group.
 pub(super) const CASES: [Case; 7] = [
     Case {
         name: "one-key-one-winner",
@@ -69,7 +69,7 @@ pub(super) const CASES: [Case; 7] = [
     },
 ];
 
-/// What every caller's call answered: that one succeeded, and the others failed with one of `kinds`.
+/// Checks that exactly one call succeeded and that the others failed with one of `kinds`.
 fn one_won(what: &str, answers: &[Result<()>], kinds: &[ErrorKind]) -> Verdict {
     let won = answers.iter().filter(|answer| answer.is_ok()).count();
     ensure(won == 1, || format!("{what}: {won} of {} succeeded", answers.len()))?;
@@ -79,7 +79,7 @@ fn one_won(what: &str, answers: &[Result<()>], kinds: &[ErrorKind]) -> Verdict {
     Ok(())
 }
 
-/// Has `call` made by all callers at once.
+/// Calls `call` from all callers at the same time.
 fn at_once(call: impl Fn(usize) -> Result<()> + Sync) -> Verdict<Vec<Result<()>>> {
     thread::scope(|scope| {
         let call = &call;
@@ -91,103 +91,103 @@ fn at_once(call: impl Fn(usize) -> Result<()> + Sync) -> Verdict<Vec<Result<()>>
     })
 }
 
-fn one_key(round: &mut Round<'_>) -> Verdict {
+fn one_key(trial: &mut Trial<'_>) -> Verdict {
     for number in 0..ROUNDS {
-        let key = round.key(&format!("key{number}"));
-        let answers = at_once(|_| round.on.prepare(&key, "", &round.labels).map(drop))?;
+        let key = trial.key(&format!("key{number}"));
+        let answers = at_once(|_| trial.on.prepare(&key, "", &trial.labels).map(drop))?;
         one_won("Prepare", &answers, &[AlreadyExists])?;
-        round.on.mounts(&key)?;
+        trial.on.mounts(&key)?;
     }
-    let left = round.walk(&[])?.len();
+    let left = trial.walk(&[])?.len();
     ensure(left == ROUNDS, || format!("{left} snapshots are there, and not {ROUNDS}"))
 }
 
-fn one_name(round: &mut Round<'_>) -> Verdict {
+fn one_name(trial: &mut Trial<'_>) -> Verdict {
     for number in 0..ROUNDS {
-        let key = |caller: usize| round.key(&format!("{number} of {caller}"));
-        (0..CALLERS).try_for_each(|caller| round.on.prepare(&key(caller), "", &round.labels).map(drop))?;
-        let name = round.key(&format!("name{number}"));
-        let answers = at_once(|caller| round.on.commit(&name, &key(caller), &round.labels))?;
+        let key = |caller: usize| trial.key(&format!("{number} of {caller}"));
+        (0..CALLERS).try_for_each(|caller| trial.on.prepare(&key(caller), "", &trial.labels).map(drop))?;
+        let name = trial.key(&format!("name{number}"));
+        let answers = at_once(|caller| trial.on.commit(&name, &key(caller), &trial.labels))?;
         one_won("Commit", &answers, &[AlreadyExists])?;
-        // Those who lost have their snapshots.
+        // The callers whose commit failed must still have their snapshots.
         for caller in (0..CALLERS).filter(|caller| answers[*caller].is_err()) {
-            round.on.mounts(&key(caller))?;
+            trial.on.mounts(&key(caller))?;
         }
     }
     Ok(())
 }
 
-fn one_commit(round: &mut Round<'_>) -> Verdict {
+fn one_commit(trial: &mut Trial<'_>) -> Verdict {
     for number in 0..ROUNDS {
-        let key = round.key(&format!("key{number}"));
-        round.on.prepare(&key, "", &round.labels)?;
-        let name = |caller: usize| round.key(&format!("{number} by {caller}"));
-        let answers = at_once(|caller| round.on.commit(&name(caller), &key, &round.labels))?;
+        let key = trial.key(&format!("key{number}"));
+        trial.on.prepare(&key, "", &trial.labels)?;
+        let name = |caller: usize| trial.key(&format!("{number} by {caller}"));
+        let answers = at_once(|caller| trial.on.commit(&name(caller), &key, &trial.labels))?;
         one_won("Commit", &answers, &[NotFound, FailedPrecondition])?;
     }
-    let left = round.walk(&[])?.len();
+    let left = trial.walk(&[])?.len();
     ensure(left == ROUNDS, || format!("{left} snapshots are there, and not {ROUNDS}"))
 }
 
-fn one_removal(round: &mut Round<'_>) -> Verdict {
+fn one_removal(trial: &mut Trial<'_>) -> Verdict {
     for number in 0..ROUNDS {
-        let key = round.key(&format!("key{number}"));
-        round.on.prepare(&key, "", &round.labels)?;
-        let answers = at_once(|_| round.on.remove(&key))?;
+        let key = trial.key(&format!("key{number}"));
+        trial.on.prepare(&key, "", &trial.labels)?;
+        let answers = at_once(|_| trial.on.remove(&key))?;
         one_won("Remove", &answers, &[NotFound, FailedPrecondition])?;
     }
     Ok(())
 }
 
-fn open(round: &Round<'_>, key: &str) -> Result<Dir> {
-    Ok(Dir::from_fd(mount::detached(&round.on.mounts(key)?)?, key))
+fn open(trial: &Trial<'_>, key: &str) -> Result<Dir> {
+    Ok(Dir::from_fd(mount::detached(&trial.on.mounts(key)?)?, key))
 }
 
-fn chains(round: &mut Round<'_>) -> Verdict {
+fn chains(trial: &mut Trial<'_>) -> Verdict {
     let name = |caller: usize, height: usize| match height {
         0 => String::new(),
-        height => round.key(&format!("{caller}.{height}")),
+        height => trial.key(&format!("{caller}.{height}")),
     };
     let answers = at_once(|caller| {
         for height in 1..=ROUNDS {
-            let key = round.key(&format!("{caller} in work"));
-            round.on.prepare(&key, &name(caller, height - 1), &round.labels)?;
-            open(round, &key)?.create_file(format!("{caller}.{height}"))?;
-            round.on.commit(&name(caller, height), &key, &round.labels)?;
+            let key = trial.key(&format!("{caller} in work"));
+            trial.on.prepare(&key, &name(caller, height - 1), &trial.labels)?;
+            open(trial, &key)?.create_file(format!("{caller}.{height}"))?;
+            trial.on.commit(&name(caller, height), &key, &trial.labels)?;
         }
         Ok(())
     })?;
     answers.into_iter().collect::<Result<()>>()?;
     for caller in 0..CALLERS {
-        let view = round.key(&format!("view of {caller}"));
-        round.on.view(&view, &name(caller, ROUNDS), &round.labels)?;
-        let found: Vec<_> = open(round, &view)?.names()?.into_iter().map(|entry| entry.name).collect();
+        let view = trial.key(&format!("view of {caller}"));
+        trial.on.view(&view, &name(caller, ROUNDS), &trial.labels)?;
+        let found: Vec<_> = open(trial, &view)?.names()?.into_iter().map(|entry| entry.name).collect();
         let expected: Vec<OsString> = (1..=ROUNDS).map(|height| format!("{caller}.{height}").into()).collect();
         ensure(found == expected, || format!("{found:?} and not {expected:?}"))?;
     }
-    let left = round.walk(&[])?.len();
+    let left = trial.walk(&[])?.len();
     ensure(left == CALLERS * (ROUNDS + 1), || format!("{left} snapshots are there"))
 }
 
-fn walk_while_others_write(round: &mut Round<'_>) -> Verdict {
+fn walk_while_others_write(trial: &mut Trial<'_>) -> Verdict {
     const WALKS: usize = 20;
-    round.layer("stays", "", &[])?;
-    round.prepare("stays, too", "stays")?;
-    let lasting = ["stays", "stays, too"].map(|key| round.key(key));
+    trial.layer("stays", "", &[])?;
+    trial.prepare("stays, too", "stays")?;
+    let lasting = ["stays", "stays, too"].map(|key| trial.key(key));
     let (done, walks) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let round = &*round;
+    let trial = &*trial;
     let answers = at_once(|caller| {
         if caller > 0 {
-            let key = round.key(&format!("comes and goes {caller}"));
+            let key = trial.key(&format!("comes and goes {caller}"));
             while !done.load(Ordering::Relaxed) {
-                round.on.prepare(&key, &lasting[0], &round.labels)?;
-                round.on.remove(&key)?;
+                trial.on.prepare(&key, &lasting[0], &trial.labels)?;
+                trial.on.remove(&key)?;
             }
             return Ok(());
         }
         let walked = (0..WALKS).try_for_each(|_| {
             let mut seen = Vec::new();
-            round.on.walk(&[], &mut |info| {
+            trial.on.walk(&[], &mut |info| {
                 seen.push(info.name.clone());
                 Ok(())
             })?;
@@ -203,17 +203,17 @@ fn walk_while_others_write(round: &mut Round<'_>) -> Verdict {
     ensure(whole == WALKS, || format!("{} of {WALKS} walks did not show once each of what was there", WALKS - whole))
 }
 
-fn parent_outlives_its_child(round: &mut Round<'_>) -> Verdict {
+fn parent_outlives_its_child(trial: &mut Trial<'_>) -> Verdict {
     for number in 0..ROUNDS {
-        let (base, key) = (format!("base{number}"), round.key(&format!("child{number}")));
-        round.layer(&base, "", &[])?;
-        let full = round.key(&base);
+        let (base, key) = (format!("base{number}"), trial.key(&format!("child{number}")));
+        trial.layer(&base, "", &[])?;
+        let full = trial.key(&base);
         let answers = at_once(|caller| match caller {
-            0 => round.on.prepare(&key, &full, &round.labels).map(drop),
-            _ => round.on.remove(&full),
+            0 => trial.on.prepare(&key, &full, &trial.labels).map(drop),
+            _ => trial.on.remove(&full),
         })?;
         let removed = answers[1..].iter().filter(|answer| answer.is_ok()).count();
-        let (has_child, has_base) = (round.on.stat(&key).is_ok(), round.on.stat(&full).is_ok());
+        let (has_child, has_base) = (trial.on.stat(&key).is_ok(), trial.on.stat(&full).is_ok());
         let consistent = has_child == answers[0].is_ok() && has_base == (removed == 0) && has_child == has_base;
         ensure(consistent && removed <= 1, || {
             format!("the child is there: {has_child}, its parent: {has_base}; answers: {answers:?}")

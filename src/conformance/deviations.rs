@@ -1,9 +1,9 @@
-//! What a strategy is known to do otherwise than a plain file system, with the reason.
+//! Known deviations of strategies from a plain file system, with reasons.
 
 use super::case::Deviation;
 use crate::mount::Mount;
 
-/// overlayfs, as it is mounted for containers: without `redirect_dir`, `index` and `metacopy`.
+/// Deviations of overlayfs as mounted for containers: without `redirect_dir`, `index` and `metacopy`.
 const OVERLAY: [Deviation; 5] = [
     Deviation {
         case: "content/mapping-sees-later-writes",
@@ -36,7 +36,7 @@ const OVERLAY: [Deviation; 5] = [
     },
 ];
 
-/// What overlayfs does otherwise still where it is mounted in a user namespace.
+/// Additional deviations of overlayfs that is mounted in a user namespace.
 const OF_USERS: [Deviation; 1] = [Deviation {
     case: "content/new-hard-links-are-one-file",
     sign: "the inode: ",
@@ -44,7 +44,7 @@ const OF_USERS: [Deviation; 1] = [Deviation {
           looked up (overlayfs.rst, Inode properties)",
 }];
 
-/// What is known of a snapshotter that hands out such a mount.
+/// Returns the known deviations of a snapshotter that returns such a mount.
 pub(super) fn of(mount: &Mount) -> Vec<Deviation> {
     match mount {
         Mount::Overlay { userxattr: true, .. } => [&OVERLAY[..], &OF_USERS].concat(),
@@ -53,7 +53,7 @@ pub(super) fn of(mount: &Mount) -> Vec<Deviation> {
     }
 }
 
-/// Everything that is known of anybody.
+/// Returns all known deviations.
 #[cfg(test)]
 pub(super) fn all() -> impl Iterator<Item = Deviation> {
     OVERLAY.into_iter().chain(OF_USERS)

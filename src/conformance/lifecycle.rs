@@ -1,14 +1,15 @@
-//! What every snapshotter must answer, one case for each promise, over the contract alone.
+//! Cases about the contract of a snapshotter, one case for each promise.
 //!
-//! The cases are those of containerd's suite for snapshotters and the classes of errors that it does not ask for. Each
-//! is a value with a name, where it comes from, and what it means if it fails. They need nothing but the contract: a
-//! store of strata, a daemon behind its socket and a snapshotter of containerd are judged alike.
+//! The cases are those of containerd's suite for snapshotters, plus the error kinds that the suite does not check. Each
+//! case is a value with a name, a source, and the meaning of a failure. The cases use nothing but the contract, so the
+//! same cases check a store of strata, a daemon behind its socket, and a snapshotter of containerd.
 //!
-//! A case keeps to keys below a prefix of its own and removes them afterwards, so that it may run beside others. All of
-//! its snapshots carry the label by which containerd's garbage collector spares them.
+//! A case only uses keys with its own prefix and removes them afterwards, so that it can run beside other cases. All of
+//! its snapshots have the label that protects them from containerd's garbage collector.
 //!
-//! Trees are compared as the suite compares them: types, modes, owners, contents, link groups and device numbers. Times
-//! and extended attributes, which containerd's own snapshotters lose, are judged by suites of strata's own.
+//! Trees are compared as containerd's suite compares them: types, modes, owners, contents, link groups and device
+//! numbers. Times and extended attributes, which containerd's own snapshotters lose, are checked by suites of strata's
+//! own.
 //!
 //! # References
 //! containerd, `core/snapshots/testsuite`, `core/snapshots/storage/metastore_test.go`.
@@ -17,20 +18,20 @@ mod contract;
 mod trees;
 
 use super::case::{Promise, Verdict};
-use super::ops::{Content, Edit};
-use super::round::Round;
+use super::ops::{Edit, FileContent};
+use super::trial::Trial;
 
 /// A promise about snapshots.
-pub(super) type Case = Promise<fn(&mut Round<'_>) -> Verdict>;
+pub(super) type Case = Promise<fn(&mut Trial<'_>) -> Verdict>;
 
-/// Every case.
+/// Returns all cases of the group.
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
     contract::CASES.iter().chain(&trees::CASES)
 }
 
-/// A file with `length` bytes of `seed`.
+/// Writes a file with `length` bytes generated from `seed`.
 fn file(path: &str, seed: u8, length: u32) -> Edit {
-    Edit::Write(path.into(), Content { seed, length })
+    Edit::Write(path.into(), FileContent { seed, length })
 }
 
 fn dir(path: &str) -> Edit {

@@ -1,5 +1,5 @@
-//! What every strategy must do alike, as values and judges: cases in groups ([`suite`]), the rules of layers,
-//! operations, a model of a store, random scripts.
+//! The behaviour that all strategies must share: cases in groups ([`suite`]), the rules of layers, operations, a model
+//! of a store, and random scripts.
 
 mod case;
 mod concurrency;
@@ -7,12 +7,12 @@ mod content;
 mod deviations;
 pub mod layers;
 mod lifecycle;
+mod location;
 pub mod model;
 pub mod ops;
-mod place;
 pub mod random;
-mod round;
 pub mod suite;
+mod trial;
 
 pub use case::{Deviation, Outcome};
-pub use round::GC_ROOT;
+pub use trial::GC_ROOT;

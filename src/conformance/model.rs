@@ -1,7 +1,7 @@
-//! A store in memory: what every strategy must answer.
+//! A store in memory: the reference for the results of every strategy.
 //!
-//! It is written from the contract ([`crate::Snapshotter`], [`crate::changeset`]) and shares no code with what it
-//! judges, apart from the value of a tree.
+//! The model is written from the contract ([`crate::Snapshotter`], [`crate::changeset`]). It shares no code with the
+//! checked strategies, except for the type of a tree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -12,47 +12,47 @@ use crate::snapshotter::Kind;
 use crate::tree::memory::{Inode, Tree};
 use crate::tree::{Device, FileType, Meta, Node, Timestamp, Xattrs};
 
-use super::ops::{ACL, Content, Edit, Op, access_list};
+use super::ops::{ACL, Edit, FileContent, Op, access_list};
 
-/// The longest name whose whiteout is still a name: 255 bytes less `.wh.`.
+/// Maximum length of a name whose whiteout is a valid name: 255 bytes less `.wh.`.
 const WHITEOUT_NAME_MAX: usize = 251;
 
 /// A snapshot of the model.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
-    /// Its kind.
+    /// Kind of the snapshot.
     pub kind: Kind,
-    /// The name of its parent, or nothing.
+    /// Name of the parent; empty without a parent.
     pub parent: String,
-    /// What it shows.
+    /// Content of the snapshot.
     pub tree: Tree,
 }
 
 /// A store in memory.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// The snapshots by key or name.
+    /// The snapshots, by key or name.
     pub snapshots: BTreeMap<String, Snapshot>,
     contents: BTreeMap<Digest, Vec<u8>>,
 }
 
-/// Whether a path had something, has something, or both: the letter of `strata diff`.
+/// Kind of a change at a path: the letter of `strata diff`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Letter {
-    /// Added.
+    /// Added: only the new tree has the path.
     A,
-    /// Deleted.
+    /// Deleted: only the old tree has the path.
     D,
-    /// Modified.
+    /// Modified: both trees have the path.
     M,
 }
 
 impl Model {
-    /// Does `op`, or says with which kind of error it fails. An edit that makes no sense is `InvalidArgument`: scripts
-    /// leave those out.
+    /// Performs `op`, or returns the kind of error it must fail with. An impossible edit fails with `InvalidArgument`;
+    /// scripts leave such edits out.
     ///
     /// # Errors
-    /// As [`crate::Snapshotter`] has it.
+    /// The kinds that [`crate::Snapshotter`] documents.
     pub fn perform(&mut self, op: &Op) -> Result<(), ErrorKind> {
         match op {
             Op::Prepare { key, parent } => self.make(Kind::Active, key, parent),
@@ -119,7 +119,7 @@ impl Model {
         Ok(())
     }
 
-    /// What `key` changed against its parent, in canonical order.
+    /// Returns the changes of `key` relative to its parent, in canonical order.
     pub fn changes(&self, key: &str) -> Vec<(Letter, PathBuf)> {
         let Some(snapshot) = self.snapshots.get(key) else { return Vec::new() };
         let nothing = Tree::default();
@@ -137,7 +137,7 @@ impl Model {
         self.contents.get(&tree.get(path)?.inode.content?).cloned()
     }
 
-    /// Does what [`possible`] allowed.
+    /// Performs an edit that [`possible`] allowed.
     fn edit(&mut self, tree: &mut Tree, edit: &Edit, time: Timestamp) -> Option<()> {
         match edit {
             Edit::Write(path, content) if tree.get(path).is_some() => self.fill(tree, path, content.bytes(), time)?,
@@ -217,7 +217,7 @@ impl Model {
     }
 }
 
-/// What `mknod` makes.
+/// Returns the node that `mknod` creates.
 fn special(file_type: FileType, device: Device) -> Node {
     match file_type {
         FileType::Char => Node::Char(device),
@@ -238,7 +238,7 @@ fn stamp_parent(tree: &mut Tree, path: &Path, time: Timestamp) -> Option<()> {
     Some(())
 }
 
-/// The permission bits that an access control list of the plain form (owner, one user, group, mask, others) shows.
+/// Returns the permission bits of an access control list with the five entries owner, one user, group, mask and others.
 fn acl_mode(value: &[u8]) -> Option<u32> {
     let mut mode = 0;
     for entry in value.get(4..)?.chunks_exact(8) {
@@ -261,11 +261,10 @@ fn has_acl(tree: &Tree, path: &Path) -> bool {
     tree.get(path).is_some_and(|named| named.inode.meta.xattrs.contains_key(ACL))
 }
 
-/// Whether an edit can be done, and leaves the same tree on every strategy.
+/// Returns true if an edit is possible and leaves the same tree on every strategy.
 ///
-/// Two differences between strategies are theirs by nature, and scripts keep clear of them: overlayfs splits the hard
-/// links of a lower file when one name is written to, and moves a lower directory by copying it, which splits hard
-/// links that lead out of it.
+/// Scripts avoid two differences that are inherent to overlayfs. It splits the hard links of a lower file when one name
+/// is written to. It moves a lower directory by copying, which splits hard links that lead out of the directory.
 fn possible(tree: &Tree, parent: Option<&Tree>, edit: &Edit) -> bool {
     let ty = |path: &Path| type_at(tree, path);
     let free = |path: &Path| ty(path).is_none() && makeable(tree, path);
@@ -310,14 +309,14 @@ fn makeable(tree: &Tree, path: &Path) -> bool {
     path.parent().is_some_and(|parent| type_at(tree, parent) == Some(FileType::Dir))
 }
 
-/// Whether the inode has several names and already had in the parent snapshot.
+/// Returns true if the inode has several names and already had several in the parent snapshot.
 fn frozen(tree: &Tree, parent: Option<&Tree>, path: &Path) -> bool {
     let Some(named) = tree.get(path) else { return false };
     let before = |name: &PathBuf| parent.and_then(|parent| parent.get(name)).is_some_and(|old| old.names.len() > 1);
     named.names.iter().any(before)
 }
 
-/// Whether a layer can say that `path` is gone: a name may be too long for its whiteout.
+/// Returns true if a layer can express the deletion of `path`: the name may be too long for a whiteout.
 fn removable(tree: &Tree, parent: Option<&Tree>, path: &Path) -> bool {
     let long = path.file_name().is_some_and(|name| name.len() > WHITEOUT_NAME_MAX);
     !path.as_os_str().is_empty()
@@ -325,7 +324,7 @@ fn removable(tree: &Tree, parent: Option<&Tree>, path: &Path) -> bool {
         && (!long || parent.is_none_or(|parent| parent.get(path).is_none()))
 }
 
-/// Whether `path` and all below can be moved with the same result everywhere.
+/// Returns true if moving `path` and everything below it has the same result on every strategy.
 fn movable(tree: &Tree, parent: Option<&Tree>, path: &Path) -> bool {
     if !removable(tree, parent, path) {
         return false;
@@ -342,7 +341,7 @@ fn linked(tree: &Tree, a: &Path, b: &Path) -> bool {
     tree.get(a).is_some_and(|named| named.names.contains(b))
 }
 
-/// What leads from `old` to `new`, by the rules of [`crate::changeset`], written anew.
+/// Computes the changes from `old` to `new` by the rules of [`crate::changeset`], without using its code.
 pub fn changes(old: &Tree, new: &Tree) -> Vec<(Letter, PathBuf)> {
     let mut letters: BTreeMap<PathBuf, Letter> = BTreeMap::new();
     for named in new.iter().filter(|named| named.inode.meta.node != Node::Socket) {
@@ -378,7 +377,7 @@ fn differs(old: &Inode, new: &Inode) -> bool {
     timeless(old) != timeless(new) || old.content != new.content
 }
 
-/// If one name of an inode is in the stream, all are.
+/// Adds all names of a hard-linked inode if one of the names is in the change set.
 fn whole_groups(old: &Tree, new: &Tree, letters: &mut BTreeMap<PathBuf, Letter>) {
     for named in new.iter().filter(|named| named.names.len() > 1 && named.inode.meta.node != Node::Socket) {
         if named.names.iter().any(|name| letters.contains_key(name)) && !letters.contains_key(named.path) {
@@ -388,8 +387,8 @@ fn whole_groups(old: &Tree, new: &Tree, letters: &mut BTreeMap<PathBuf, Letter>)
     }
 }
 
-/// A directory whose time alone differs is in the stream if something directly in it is. Deepest first: it may itself
-/// be what is in another.
+/// Adds each directory whose time alone differs if a direct entry of the directory is in the change set. Deeper
+/// directories come first, because a directory that is added is itself an entry of its parent.
 fn dirs_with_changed_entries(old: &Tree, new: &Tree, letters: &mut BTreeMap<PathBuf, Letter>) {
     let dirs: Vec<_> = new.iter().filter(|named| named.inode.meta.node == Node::Dir).collect();
     for dir in dirs.iter().rev() {
@@ -404,7 +403,7 @@ fn dirs_with_changed_entries(old: &Tree, new: &Tree, letters: &mut BTreeMap<Path
     }
 }
 
-/// Depth first, and in each directory what went before what is there.
+/// Sorts depth first, with deletions before other changes in each directory.
 fn ordered(letters: BTreeMap<PathBuf, Letter>) -> Vec<(Letter, PathBuf)> {
     let mut rest: Vec<_> = letters.into_iter().map(|(path, letter)| (letter, path)).collect();
     rest.sort_by_key(|(letter, path)| {
@@ -417,12 +416,12 @@ fn ordered(letters: BTreeMap<PathBuf, Letter>) -> Vec<(Letter, PathBuf)> {
     rest
 }
 
-/// What a script's number stands for, given the state of the model. Scripts are lists of numbers so that they shrink
-/// well; what they do is decided here, against what exists.
+/// Numbers that stand for one operation of a script. [`Model::interpret`] turns them into an operation for the current
+/// state of the model. Scripts of numbers shrink well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gene(pub u8, pub u16, pub u16, pub u16);
 
-/// Names that trees are made of: ordinary ones, so that operations meet, and odd ones.
+/// Returns file names for trees: a few ordinary ones, so that operations meet, and some unusual ones.
 fn names() -> [Vec<u8>; 12] {
     [
         b"a".to_vec(),
@@ -441,7 +440,8 @@ fn names() -> [Vec<u8>; 12] {
 }
 
 impl Model {
-    /// The operation that `gene` means now, at step `step`; `None` if it means none that is possible.
+    /// Returns the operation that `gene` stands for in the current state, at step `step` of the script; `None` if no
+    /// possible operation corresponds.
     pub fn interpret(&self, gene: Gene, step: usize) -> Option<Op> {
         let Gene(kind, a, b, c) = gene;
         let keys: Vec<&String> = self.snapshots.keys().collect();
@@ -499,12 +499,12 @@ fn edit_of(tree: &Tree, kind: u8, b: u16, c: u16) -> Option<Edit> {
     let names = names();
     let fresh = |n: u16| {
         use std::os::unix::ffi::OsStringExt as _;
-        // The odd names come seldom, so that most trees have layers that can be written.
+        // Unusual names are rare, so that most trees can be written as a layer.
         let name = pick(if n.is_multiple_of(8) { &names[..] } else { &names[..5] }, n / 8)?.clone();
         Some(dirs(n / 64)?.join(std::ffi::OsString::from_vec(name)))
     };
     let existing = |n: u16| pick(&paths, n).map(|path| path.to_path_buf());
-    let content = |n: u16| Content { seed: n as u8, length: [0, 1, 5, 700, 4096, 70_000][usize::from(n) % 6] };
+    let content = |n: u16| FileContent { seed: n as u8, length: [0, 1, 5, 700, 4096, 70_000][usize::from(n) % 6] };
     let mode = |n: u16| [0o644, 0o755, 0o600, 0o4755, 0o2750, 0o1777, 0o000, 0o444][usize::from(n) % 8];
     let owner = |n: u16| [0, 1, 1000, 65_534, 3_000_000_000][usize::from(n) % 5];
     Some(match kind {

@@ -1,8 +1,8 @@
-//! Operations as values: what a script does to snapshots and to the trees in them.
+//! Operations on snapshots and on the trees in them, as values.
 //!
-//! The same values drive the model and every strategy. An edit is done by name beneath an open directory, sets the
-//! times of all that it touches from the script, and moves directories as `mv` does, so that its result depends on
-//! neither the clock nor the strategy.
+//! The same values drive the model and every strategy. An edit works by names below an open directory, sets the times
+//! of everything it touches to the script's time, and moves directories as `mv` does. So its result depends neither on
+//! the clock nor on the strategy.
 
 mod parse;
 
@@ -18,10 +18,11 @@ use crate::tree::copy::{self, CloneMode};
 use crate::tree::text::{escape, print_path};
 use crate::tree::{Device, Dir, FileType, Timestamp, walk};
 
-/// The attribute that holds an access control list.
+/// Name of the attribute that holds an access control list.
 pub const ACL: &[u8] = b"system.posix_acl_access";
 
-/// The value of [`ACL`] that gives these permissions to the owner, the user 1000, the group, the mask and all others.
+/// Returns an [`ACL`] value that gives these permissions to the owner, the user 1000, the group, the mask and all
+/// others.
 ///
 /// # References
 /// Linux, `include/uapi/linux/posix_acl_xattr.h`: version 2, then entries of tag, permissions and id.
@@ -37,57 +38,57 @@ pub(super) fn access_list(permissions: [u16; 5]) -> Vec<u8> {
     value
 }
 
-/// One step of a script.
+/// One operation of a script.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    /// Makes an active snapshot.
+    /// Creates an active snapshot.
     Prepare {
-        /// Its key.
+        /// Key of the snapshot.
         key: String,
-        /// Its parent, or nothing.
+        /// Name of the parent; empty without a parent.
         parent: String,
     },
-    /// Makes a view.
+    /// Creates a view.
     View {
-        /// Its key.
+        /// Key of the view.
         key: String,
-        /// Its parent, or nothing.
+        /// Name of the parent; empty without a parent.
         parent: String,
     },
     /// Commits an active snapshot.
     Commit {
-        /// Its new name.
+        /// Name of the committed snapshot.
         name: String,
-        /// Its key.
+        /// Key of the active snapshot.
         key: String,
     },
     /// Removes a snapshot.
     Remove {
-        /// Its key or name.
+        /// Key or name of the snapshot.
         key: String,
     },
     /// Changes the tree of an active snapshot.
     Edit {
-        /// Its key.
+        /// Key of the snapshot.
         key: String,
-        /// How.
+        /// The change.
         edit: Edit,
-        /// The time that everything it touches gets.
+        /// Time that every touched inode gets.
         time: Timestamp,
     },
 }
 
-/// Bytes that are cheap to name: a function of a seed.
+/// File content that is generated from a seed, so that a script can name it briefly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Content {
-    /// Which bytes.
+pub struct FileContent {
+    /// Seed of the bytes.
     pub seed: u8,
-    /// How many.
+    /// Number of bytes.
     pub length: u32,
 }
 
-impl Content {
-    /// The bytes. Every fourth seed is all zeros: holes and data must not be told apart.
+impl FileContent {
+    /// Returns the bytes. Every fourth seed gives zeros only, because holes and zeros must be treated alike.
     pub fn bytes(self) -> Vec<u8> {
         let step = if self.seed.is_multiple_of(4) { 0 } else { self.seed };
         (0..self.length).map(|at| (at as u8).wrapping_mul(step).wrapping_add(step)).collect()
@@ -97,45 +98,45 @@ impl Content {
 /// One change of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Edit {
-    /// Makes a file, or replaces the bytes of the one that is there.
-    Write(PathBuf, Content),
-    /// Adds bytes to the end of a file.
-    Append(PathBuf, Content),
-    /// Cuts or extends a file.
+    /// Creates a file, or replaces the content of an existing file.
+    Write(PathBuf, FileContent),
+    /// Appends bytes to a file.
+    Append(PathBuf, FileContent),
+    /// Truncates or extends a file.
     Truncate(PathBuf, u32),
     /// Opens a file for writing and closes it again: no change.
     Open(PathBuf),
-    /// Writes a file's own bytes over it and gives its time back: no change.
+    /// Writes a file's content over itself and restores the time: no change.
     Rewrite(PathBuf),
-    /// Makes a directory.
+    /// Creates a directory.
     MakeDir(PathBuf),
-    /// Makes a symbolic link.
+    /// Creates a symbolic link.
     Symlink(PathBuf, Vec<u8>),
-    /// Makes a device, fifo or socket.
+    /// Creates a device, fifo or socket.
     MakeNode(PathBuf, FileType, Device),
-    /// Gives an inode another name.
+    /// Creates a hard link.
     Link {
-        /// Its name so far.
+        /// Existing name.
         from: PathBuf,
-        /// The new one.
+        /// New name.
         to: PathBuf,
     },
-    /// Removes a name and all below it.
+    /// Removes a name and everything below it.
     Remove(PathBuf),
-    /// Moves, as mv does: what is at the target goes.
+    /// Moves as `mv` does, replacing an existing target.
     Rename {
-        /// From where.
+        /// Old path.
         from: PathBuf,
-        /// To where.
+        /// New path.
         to: PathBuf,
     },
-    /// Two names change places.
+    /// Exchanges two names.
     Exchange(PathBuf, PathBuf),
     /// Sets the mode.
     Chmod(PathBuf, u32),
-    /// Sets the owner, and the mode again, which the kernel may have cut.
+    /// Sets the owner, and then the mode again, because the kernel may clear mode bits when the owner changes.
     Chown(PathBuf, u32, u32, u32),
-    /// Sets the time, to the script's.
+    /// Sets the modification time to the script's time.
     Touch(PathBuf),
     /// Sets an extended attribute.
     SetXattr(PathBuf, Vec<u8>, Vec<u8>),
@@ -144,7 +145,7 @@ pub enum Edit {
 }
 
 impl Edit {
-    /// The paths that it names.
+    /// Returns the paths that the edit names.
     pub fn paths(&self) -> Vec<&Path> {
         match self {
             Self::Write(path, _)
@@ -166,7 +167,7 @@ impl Edit {
     }
 }
 
-/// One line of a script; [`Op::from_str`](std::str::FromStr) reads it.
+/// Prints one line of a script; [`Op::from_str`](std::str::FromStr) parses it.
 impl fmt::Display for Op {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let shown = |name: &str| word(name.as_bytes());
@@ -213,7 +214,7 @@ impl fmt::Display for Edit {
     }
 }
 
-/// Stands for no bytes at all.
+/// Printed for an empty string.
 const NOTHING: &str = "-";
 
 fn word(bytes: &[u8]) -> String {
@@ -224,14 +225,14 @@ fn word(bytes: &[u8]) -> String {
     }
 }
 
-/// Where a path ends: the directory that holds its last name.
-struct Place {
+/// Target of an edit: an open parent directory and the last name of the path.
+struct EditTarget {
     dir: Dir,
     name: std::ffi::OsString,
 }
 
-impl Place {
-    /// Walks from `root` through directories only.
+impl EditTarget {
+    /// Walks from `root` to the parent directory of `path`, through directories only.
     fn find(root: &Dir, path: &Path) -> Result<Self> {
         let name = path.file_name().map(ToOwned::to_owned).unwrap_or_default();
         let mut dir = root.try_clone()?;
@@ -241,7 +242,8 @@ impl Place {
         Ok(Self { dir, name })
     }
 
-    /// Gives what was just made the owner 0:0, whatever a set-group-id directory gave it, and its mode.
+    /// Sets the owner 0:0 on a new inode, because a set-group-id directory gives it another group, and then sets the
+    /// mode.
     fn own(&self, mode: Option<u32>) -> Result<()> {
         self.dir.set_owner(&self.name, 0, 0)?;
         mode.map_or(Ok(()), |mode| self.dir.set_mode(&self.name, mode))
@@ -261,13 +263,13 @@ impl Place {
     }
 }
 
-/// Does `edit` to the tree at `root`.
+/// Performs `edit` on the tree at `root`.
 ///
 /// # Errors
-/// What the system calls report: a script makes only edits that its model says are possible.
+/// Errors of the system calls. The model rejects impossible edits beforehand, so any error is a finding.
 pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
     let paths = edit.paths();
-    let place = Place::find(root, paths[0])?;
+    let place = EditTarget::find(root, paths[0])?;
     match edit {
         Edit::Write(_, content) => write(&place, *content, time),
         Edit::Append(_, content) => {
@@ -297,7 +299,7 @@ pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
             place.stamp_both(time)
         }
         Edit::Link { to, .. } => {
-            let to = Place::find(root, to)?;
+            let to = EditTarget::find(root, to)?;
             to.dir.make_link(&place.dir, &place.name, &to.name)?;
             to.stamp_parent(time)
         }
@@ -306,15 +308,15 @@ pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
             place.stamp_parent(time)
         }
         Edit::Rename { to, .. } => {
-            let to = Place::find(root, to)?;
+            let to = EditTarget::find(root, to)?;
             move_over(&place, &to)?;
             place.stamp_parent(time)?;
             to.stamp_parent(time)
         }
         Edit::Exchange(_, with) => {
-            let with = Place::find(root, with)?;
+            let with = EditTarget::find(root, with)?;
             exchange(&place, &with)?;
-            // xfs gives a directory that is exchanged a new mtime, since its `..` is written.
+            // xfs sets the mtime of an exchanged directory, because it rewrites the directory's `..`.
             place.stamp_both(time)?;
             with.stamp_both(time)
         }
@@ -334,7 +336,7 @@ pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
     }
 }
 
-fn open_for_writing(place: &Place) -> Result<std::fs::File> {
+fn open_for_writing(place: &EditTarget) -> Result<std::fs::File> {
     use rustix::fs::{Mode, OFlags};
     let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(&place.dir, &place.name, flags, Mode::empty())
@@ -342,7 +344,7 @@ fn open_for_writing(place: &Place) -> Result<std::fs::File> {
         .at("open for writing", place.dir.shown_at(&place.name))
 }
 
-fn write(place: &Place, content: Content, time: Timestamp) -> Result<()> {
+fn write(place: &EditTarget, content: FileContent, time: Timestamp) -> Result<()> {
     let found = place.dir.stat_if_any(&place.name)?.is_some();
     let mut file = if found { open_for_writing(place)? } else { place.dir.create_file(&place.name)? };
     let shown = place.dir.shown_at(&place.name);
@@ -354,7 +356,7 @@ fn write(place: &Place, content: Content, time: Timestamp) -> Result<()> {
     place.stamp_both(time)
 }
 
-fn rewrite(place: &Place) -> Result<()> {
+fn rewrite(place: &EditTarget) -> Result<()> {
     use std::io::Read as _;
     let shown = place.dir.shown_at(&place.name);
     let before = place.dir.stat(&place.name)?;
@@ -368,10 +370,10 @@ fn rewrite(place: &Place) -> Result<()> {
     place.stamp(before.mtime)
 }
 
-/// `rename`, and where the file system will not move a directory, a copy, as mv makes it. A directory keeps its mtime:
-/// overlayfs moves one to a name that a lower has by exchanging it with the whiteout, which xfs takes for a change of
-/// it.
-fn move_over(from: &Place, to: &Place) -> Result<()> {
+/// Renames; if the file system refuses to rename a directory, copies and removes it as `mv` does. The directory's mtime
+/// is restored: overlayfs renames to a name that exists in a lower layer by exchanging with the whiteout, and xfs
+/// counts that as a change of the directory.
+fn move_over(from: &EditTarget, to: &EditTarget) -> Result<()> {
     let before = from.dir.stat(&from.name)?;
     let directory = before.file_type == FileType::Dir;
     if to.dir.stat_if_any(&to.name)?.is_some_and(|stat| directory || stat.file_type == FileType::Dir) {
@@ -391,13 +393,13 @@ fn copy_dir(from: &Dir, to: &Dir) -> Result<()> {
     copy::copy(from, to, copy::Options::new(CloneMode::Auto)).map(drop)
 }
 
-/// `RENAME_EXCHANGE`, and where the file system will not, three moves.
-fn exchange(a: &Place, b: &Place) -> Result<()> {
+/// Exchanges with `RENAME_EXCHANGE`, or with three renames if the file system does not support that.
+fn exchange(a: &EditTarget, b: &EditTarget) -> Result<()> {
     match rustix::fs::renameat_with(&a.dir, &a.name, &b.dir, &b.name, RenameFlags::EXCHANGE) {
         Err(Errno::XDEV | Errno::INVAL) => {}
         done => return done.at("exchange", a.dir.shown_at(&a.name)),
     }
-    let aside = Place { dir: a.dir.try_clone()?, name: "exchange.tmp".into() };
+    let aside = EditTarget { dir: a.dir.try_clone()?, name: "exchange.tmp".into() };
     if aside.dir.stat_if_any(&aside.name)?.is_some() {
         return Err(Error::already_exists("exchange.tmp"));
     }

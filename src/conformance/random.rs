@@ -1,7 +1,8 @@
-//! Random scripts of operations, done by strategies and by the model in lock step.
+//! Random scripts of operations, performed by several snapshotters and by the model in lock step.
 //!
-//! After every operation the class of its answer is equal; after every commit the tree, the list of changes and (but in
-//! the model) the layer are; and the layer, applied to the parent, leaves no difference. A script that fails is made
+//! After every operation all of them must return the same kind of result. After every commit the trees and the lists of
+//! changes must be equal, and the layers of all snapshotters. A layer applied to its parent must leave no difference. A
+//! failing script is shortened as long as it still fails, and printed as lines that can be parsed again.
 //! shorter as long as it fails, and printed as lines that can be read again.
 
 mod runner;
@@ -16,10 +17,10 @@ use super::model::{Gene, Model};
 use super::ops::Op;
 use crate::error::{Error, Result};
 
-/// Scripts of this many numbers make three or four layers.
+/// Maximum number of genes in a script: enough for three or four layers.
 const GENES_MAX: u64 = 60;
 
-/// Numbers that look random: the same for the same seed (SplitMix64).
+/// SplitMix64, a pseudorandom generator: the same seed gives the same numbers.
 #[derive(Clone, Debug)]
 struct Numbers(u64);
 
@@ -33,7 +34,7 @@ impl Numbers {
     }
 }
 
-/// The script `number` of `seed`: the same in every version that has the same model.
+/// Returns the script `number` of `seed`, which is the same in every version with the same model.
 pub fn script(seed: u64, number: u64) -> Vec<Op> {
     let mut numbers = Numbers(seed.wrapping_mul(1 << 32).wrapping_add(number));
     let mut model = Model::default();
@@ -42,7 +43,7 @@ pub fn script(seed: u64, number: u64) -> Vec<Op> {
         let bits = numbers.next();
         let gene = Gene((bits >> 48) as u8, (bits >> 32) as u16, (bits >> 16) as u16, bits as u16);
         if let Some(op) = model.interpret(gene, step as usize) {
-            // What has to fail is a part of the script, too.
+            // Operations that must fail are part of the script too.
             let _ = model.perform(&op);
             script.push(op);
         }
@@ -50,7 +51,7 @@ pub fn script(seed: u64, number: u64) -> Vec<Op> {
     script
 }
 
-/// One line for each operation.
+/// Prints one line for each operation.
 pub fn print(script: &[Op]) -> String {
     script.iter().fold(String::new(), |mut text, op| {
         _ = writeln!(text, "{op}");
@@ -58,7 +59,7 @@ pub fn print(script: &[Op]) -> String {
     })
 }
 
-/// What [`print()`] printed; empty lines and those that begin with `#` mean nothing.
+/// Parses the output of [`print()`]; empty lines and lines that begin with `#` are ignored.
 ///
 /// # Errors
 /// `InvalidArgument` that names the line.

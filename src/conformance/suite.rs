@@ -1,21 +1,21 @@
-//! Every case of every group under one name, and how one snapshotter is held to it.
+//! All cases of all groups, and running them on one snapshotter.
 //!
-//! A case needs nothing but the contract: a store of strata, a daemon behind its socket and a snapshotter of containerd
-//! are judged alike. It keeps to keys below a prefix of its own and removes them afterwards, so that it may run beside
-//! others. All of its snapshots carry the label by which containerd's garbage collector spares them.
+//! The cases use nothing but the contract, so the same cases check a store of strata, a daemon behind its socket, and a
+//! snapshotter of containerd. A case only uses keys with its own prefix and removes them afterwards, so that it can run
+//! beside other cases. All of its snapshots have the label that protects them from containerd's garbage collector.
 //!
-//! What is expected is what a plain file system does and what the contract says. What a strategy does otherwise by
-//! nature stands in one table, with the reason; there such a failure is an [`Outcome::Deviation`].
+//! The expected results are those of a plain file system and of the contract. Inherent deviations of a strategy are
+//! listed in one table with their reasons; such a failure is an [`Outcome::Deviation`].
 
 use std::fmt;
 use std::sync::OnceLock;
 
 use super::case::{Deviation, Fault, Outcome, Promise, Verdict};
 use super::layers::{self, Rule};
+use super::location::Features;
 use super::ops::Op;
-use super::place::Place;
 use super::random::{self, Runner};
-use super::round::{GC_ROOT, Round};
+use super::trial::{GC_ROOT, Trial};
 use super::{concurrency, content, deviations, lifecycle};
 use crate::error::Result;
 use crate::id::Digest;
@@ -23,18 +23,18 @@ use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::tree::{Dir, NOT_MAPPED};
 
-/// What a case is about.
+/// Subject matter of a case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Group {
-    /// Keys, kinds, labels, filters, errors, and what snapshots hold.
+    /// Keys, kinds, labels, filters, errors, and the content of snapshots.
     Lifecycle,
-    /// What is seen in a mounted snapshot, through the kernel.
+    /// File system semantics of a mounted snapshot.
     Content,
-    /// Many callers at once.
+    /// Concurrent callers.
     Concurrency,
-    /// What layers mean.
+    /// Semantics of layers.
     Layers,
-    /// Scripts of calls and edits, against a model.
+    /// Random scripts, compared with a model.
     Random,
 }
 
@@ -53,13 +53,13 @@ impl fmt::Display for Group {
 /// One case of any group.
 #[derive(Debug)]
 pub struct Case {
-    /// `group/name`.
+    /// Name of the case, `group/name`.
     pub name: String,
-    /// Its group.
+    /// Group of the case.
     pub group: Group,
-    /// Where it comes from: a specification, a case of containerd's suite, an issue, a kernel document.
+    /// Source of the case: a specification, a case of containerd's suite, an issue, or a kernel document.
     pub source: &'static str,
-    /// What it means to a user if it fails.
+    /// Consequence for a user if the case fails.
     pub meaning: &'static str,
     body: Body,
 }
@@ -76,18 +76,18 @@ enum Body {
 #[derive(Debug)]
 struct Script {
     ops: Vec<Op>,
-    /// The layers that came of it where it was done first: those of everybody.
+    /// Layers that the script made on the first subject; every other subject must make the same layers.
     layers: OnceLock<Vec<Option<Digest>>>,
 }
 
-/// Who is judged.
+/// The snapshotter that is checked.
 #[derive(Clone)]
 pub struct Subject<'a> {
     snapshotter: &'a dyn Snapshotter,
     prefix: String,
     known: Vec<Deviation>,
     root_times: bool,
-    place: Place,
+    features: Features,
 }
 
 impl fmt::Debug for Subject<'_> {
@@ -97,11 +97,11 @@ impl fmt::Debug for Subject<'_> {
 }
 
 impl<'a> Subject<'a> {
-    /// `snapshotter`, with keys that begin with `prefix`. What is known of its strategy follows from the mounts that it
-    /// hands out, and what can be tried where it keeps them is tried out.
+    /// Creates a subject from `snapshotter`, with keys that begin with `prefix`. The known deviations follow from the
+    /// mounts that it returns; the features of its location are tried out.
     ///
     /// # Errors
-    /// If it cannot make the two snapshots that tell.
+    /// Errors of creating the two snapshots that are needed for this.
     pub fn new(snapshotter: &'a dyn Snapshotter, prefix: &str) -> Result<Self> {
         let key = |name: &str| format!("{prefix}probe/{name}");
         let labels: Labels = [(GC_ROOT.to_owned(), "probe".to_owned())].into();
@@ -109,21 +109,21 @@ impl<'a> Subject<'a> {
         snapshotter.commit(&key("base"), &key("below"), &labels)?;
         let told = snapshotter.prepare(&key("top"), &key("base"), &labels).and_then(|mounts| {
             let known = mounts.last().map(deviations::of).unwrap_or_default();
-            let place = mount::detached(&mounts).and_then(|fd| Place::try_out(&Dir::from_fd(fd, "top")));
-            snapshotter.remove(&key("top")).and(place).map(|place| (known, place))
+            let features = mount::detached(&mounts).and_then(|fd| Features::try_out(&Dir::from_fd(fd, "top")));
+            snapshotter.remove(&key("top")).and(features).map(|features| (known, features))
         });
-        let (known, place) = snapshotter.remove(&key("base")).and(told)?;
-        Ok(Self { snapshotter, prefix: prefix.to_owned(), known, root_times: true, place })
+        let (known, features) = snapshotter.remove(&key("base")).and(told)?;
+        Ok(Self { snapshotter, prefix: prefix.to_owned(), known, root_times: true, features })
     }
 
-    /// The same, whose new root directories may have any time: the contract says nothing about it, and containerd's own
-    /// snapshotters give them the time at which they were made. Scripts and rules then begin by setting it.
+    /// Accepts any time on the root directory of a new snapshot. The contract does not define that time, and
+    /// containerd's own snapshotters use the time of creation. Scripts and layer rules then set it first.
     #[must_use]
     pub fn with_any_root_times(self) -> Self {
         Self { root_times: false, ..self }
     }
 
-    /// The same, of which more is known.
+    /// Adds known deviations.
     #[must_use]
     pub fn known(mut self, more: &[Deviation]) -> Self {
         self.known.extend_from_slice(more);
@@ -131,7 +131,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-/// Every case, in the order of groups, and the first `scripts` scripts of `seed`.
+/// Returns all cases in the order of groups, with the first `scripts` scripts of `seed`.
 pub fn cases(seed: u64, scripts: u64) -> Vec<Case> {
     let of_calls = |group: Group, case: &'static lifecycle::Case| named(group, case, Body::Calls(case));
     let of_lifecycle = lifecycle::cases().map(|case| of_calls(Group::Lifecycle, case));
@@ -149,7 +149,7 @@ pub fn cases(seed: u64, scripts: u64) -> Vec<Case> {
     of_lifecycle.chain(of_content).chain(of_concurrency).chain(of_layers).chain(of_scripts).collect()
 }
 
-/// The one case that does `script`.
+/// Returns a case that performs `script`.
 pub fn replay(script: Vec<Op>) -> Case {
     scripted("replay", script)
 }
@@ -169,7 +169,7 @@ fn scripted(name: &str, ops: Vec<Op>) -> Case {
     }
 }
 
-/// The letters and digits of `sentence`, with dashes between its words, up to the first pause.
+/// Returns the first clause of `sentence` as letters and digits, with dashes between the words.
 fn slug(sentence: &str) -> String {
     let clause = sentence.split([',', ':', ';']).next().unwrap_or(sentence);
     let words = clause.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
@@ -177,18 +177,18 @@ fn slug(sentence: &str) -> String {
 }
 
 impl Case {
-    /// Tries the case on `subject`, and removes what it made.
+    /// Runs the case on `subject`, and removes its snapshots.
     pub fn run(&self, subject: &Subject<'_>) -> Outcome {
         let on = subject.snapshotter;
-        let mut round = Round::new(on, &subject.prefix, &self.name);
-        (round.root_times, round.place) = (subject.root_times, subject.place);
+        let mut trial = Trial::new(on, &subject.prefix, &self.name);
+        (trial.root_times, trial.features) = (subject.root_times, subject.features);
         let verdict = match &self.body {
-            Body::Calls(case) => (case.run)(&mut round),
-            Body::Content(case) => content::run(case, &mut round),
-            Body::Rule(rule) => layers::check(rule, &mut round),
-            Body::Script(script) => script.check(&round),
+            Body::Calls(case) => (case.run)(&mut trial),
+            Body::Content(case) => content::run(case, &mut trial),
+            Body::Rule(rule) => layers::check(rule, &mut trial),
+            Body::Script(script) => script.check(&trial),
         };
-        let swept = round.sweep();
+        let swept = trial.sweep();
         match (Outcome::of(verdict, &self.name, &subject.known), swept) {
             (Outcome::Passed, Err(error)) => {
                 Outcome::Failed(format!("what it made cannot be removed: {}", error.chain()))
@@ -199,27 +199,27 @@ impl Case {
 }
 
 impl Script {
-    fn check(&self, round: &Round<'_>) -> Verdict {
-        if let Some(why) = round.place.lacks(random::print(&self.ops).lines()) {
+    fn check(&self, trial: &Trial<'_>) -> Verdict {
+        if let Some(why) = trial.features.lacks(random::print(&self.ops).lines()) {
             return Err(Fault::Skip(why.to_owned()));
         }
-        let Err(why) = self.run(round, &self.ops) else { return Ok(()) };
+        let Err(why) = self.run(trial, &self.ops) else { return Ok(()) };
         if why.contains(NOT_MAPPED) {
             return Err(Fault::Skip(why));
         }
-        let swept = |script: &[Op]| round.sweep().is_ok() && self.run(round, script).is_err();
+        let swept = |script: &[Op]| trial.sweep().is_ok() && self.run(trial, script).is_err();
         let shortest = random::shrink(self.ops.clone(), &mut |script| swept(script));
-        round.sweep()?;
-        let why = self.run(round, &shortest).err().unwrap_or(why);
+        trial.sweep()?;
+        let why = self.run(trial, &shortest).err().unwrap_or(why);
         let script = random::print(&shortest);
         Err(Fault::Broken(format!("{why}\nthe shortest script found, for strata conformance --replay FILE:\n{script}")))
     }
 
-    fn run(&self, round: &Round<'_>, ops: &[Op]) -> std::result::Result<(), String> {
-        let runner = Runner::new("the snapshotter", round.on, &round.prefix);
-        let mut runner = [if round.root_times { runner } else { runner.with_any_root_times() }];
+    fn run(&self, trial: &Trial<'_>, ops: &[Op]) -> std::result::Result<(), String> {
+        let runner = Runner::new("the snapshotter", trial.on, &trial.prefix);
+        let mut runner = [if trial.root_times { runner } else { runner.with_any_root_times() }];
         let layers = random::run(&mut runner, ops, &mut |_, _| Ok(()))?;
-        // Only the whole script has known layers.
+        // Layers are only compared if no operation was left out of the script.
         if ops.len() < self.ops.len() {
             return Ok(());
         }

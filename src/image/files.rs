@@ -23,7 +23,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Place;
 use super::document::DOCUMENT_BYTES_MAX;
 use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
-use crate::changeset::tar::{Content, members};
+use crate::changeset::tar::{MemberContent, members};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// How long an archive may be that has to be spooled: more than any image, less than a disk.
@@ -269,12 +269,12 @@ fn index(file: &File) -> Result<HashMap<PathBuf, Member>> {
     for member in members {
         let Some(path) = clean(&member.path) else { continue };
         let member = match member.content {
-            Content::File { offset, size } => Member::File { at: offset, size },
-            Content::HardLink { target } => match clean(&target) {
+            MemberContent::File { offset, size } => Member::File { at: offset, size },
+            MemberContent::HardLink { target } => match clean(&target) {
                 Some(target) => Member::Link { target },
                 None => continue,
             },
-            Content::Symlink { target } => match resolved(&path, &target) {
+            MemberContent::Symlink { target } => match resolved(&path, &target) {
                 Some(target) => Member::Link { target },
                 None => continue,
             },

@@ -1,8 +1,8 @@
-//! Making mounts from [`Mount`] values: detached from every tree first, then attached where the caller says.
+//! Creates mounts from [`Mount`] values: each mount is created detached, and then attached where the caller says.
 //!
-//! Every mount is made by the mount API of Linux 5.2 and later; [`legacy`] holds what kernels before 6.8 (stacks of
-//! more than a few layers) need instead. What the kernel objects to mostly goes to its log only, so [`explain`] looks
-//! for the reason.
+//! Every mount is created with the mount API of Linux 5.2 and later; [`legacy`] creates overlays of more than a few
+//! layers on kernels before 6.8. The kernel writes the reason of most refusals to its log only, so [`explain`] checks
+//! the possible reasons.
 //!
 //! Invariant: a call that fails leaves nothing mounted.
 
@@ -31,13 +31,15 @@ use super::{Access, Mount, Upper};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
-/// How long the first wait for a busy mount is; each further one is twice as long.
+/// First wait for a busy mount; each further wait is twice as long.
 const BUSY_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long the last one is: a quarter of a second in all, far more than a fork takes and still no nuisance.
+/// Longest single wait. All waits together last a quarter of a second: much longer than a fork, and still acceptable to
+/// a user.
 const BUSY_PAUSE_MAX: Duration = Duration::from_millis(128);
 
-/// Mounts `mounts` at the directory `target`, in order, each over the one before. They stay when the process ends.
+/// Attaches `mounts` at the directory `target`, in order, each on top of the one before. The mounts stay after the
+/// process ends.
 ///
 /// # Errors
 /// `NotFound` if `target` or a directory of a mount is missing; `InvalidArgument` for a mount that can never be made
@@ -48,8 +50,9 @@ pub fn attach(mounts: &[Mount], target: &Path) -> Result<()> {
     attach_each(mounts, target, make)
 }
 
-/// As [`attach`], where nothing that is written has to survive a power cut: no call waits for the disk, nor does the
-/// unmount. The mark that the kernel leaves in the upper's work directory keeps it from being mounted again.
+/// Attaches `mounts` like [`attach`], with volatile overlays: no write to an overlay and no unmount waits for the disk,
+/// so written data may not survive a power cut. The kernel leaves a mark in the work directory, which prevents mounting
+/// the upper again.
 pub(super) fn attach_volatile(mounts: &[Mount], target: &Path) -> Result<()> {
     attach_each(mounts, target, |mount| match mount {
         Mount::Overlay { lower, upper: Some(upper), userxattr } => volatile(lower, upper, *userxattr),
@@ -64,7 +67,7 @@ fn attach_each(mounts: &[Mount], target: &Path, make: impl Fn(&Mount) -> Result<
         let placed = make(mount).and_then(|made| place(&made, target));
         if let Err(error) = placed {
             for _ in 0..done {
-                // The error to report is the first one.
+                // A failure to unmount is ignored, because the first error is reported.
                 let _ = unmount(target);
             }
             return Err(error);
@@ -73,8 +76,8 @@ fn attach_each(mounts: &[Mount], target: &Path, make: impl Fn(&Mount) -> Result<
     Ok(())
 }
 
-/// Makes `mounts` without attaching them anywhere, and answers with the directory that one would see: the last, since
-/// it covers the others. It goes away with its last descriptor, however the process ends.
+/// Creates `mounts` without attaching them to a directory, and returns the root directory of the last one, which covers
+/// the others. The mount goes away with the last descriptor of it, even if the process is killed.
 ///
 /// # Errors
 /// As [`attach`].
@@ -84,20 +87,20 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
         make(mount)?;
     }
     let mount = make(top)?;
-    // The descriptor of a mount is of the O_PATH kind: good to resolve from, but not to read or to set attributes by.
+    // The mount's own descriptor is `O_PATH`: names can be resolved from it, but it cannot be read, and no attributes
+    // can be set through it.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(&mount, c".", flags, Mode::empty()).at("open the mount of", top.source())
 }
 
-/// An overlay of which nothing needs to survive, detached: unmounting it does not wait for the disk.
+/// Creates a detached volatile overlay: unmounting it does not wait for the disk.
 pub(super) fn volatile(lower: &[PathBuf], upper: &Upper, userxattr: bool) -> Result<OwnedFd> {
     let mut overlay = Overlay::own(lower, Some(upper), userxattr);
     overlay.options.push("volatile".to_owned());
     overlay::make(&overlay, &Attributes::default())
 }
 
-/// Unmounts what is mounted at `target`, the topmost if there are several. A mount that is in use is waited for, for a
-/// quarter of a second.
+/// Unmounts the topmost mount at `target`. If the mount is busy, retries for a quarter of a second.
 ///
 /// # Errors
 /// `NotFound`; `FailedPrecondition` if nothing is mounted there, or if it is in use; `PermissionDenied`.
@@ -119,8 +122,8 @@ pub fn unmount(target: &Path) -> Result<()> {
     }
 }
 
-/// A child that another thread forks has copies of all descriptors until it executes its program, among them any of the
-/// mount that were open at that moment.
+/// Retries while the mount is busy. A child that another thread forks has copies of all descriptors until it executes
+/// its program, including descriptors of files in the mount.
 fn unmount_patiently(target: &Path) -> Result<(), Errno> {
     let mut pause = BUSY_PAUSE;
     loop {
@@ -154,7 +157,7 @@ pub(super) fn place(mount: &OwnedFd, target: &Path) -> Result<()> {
     move_mount(mount, "", CWD, target, flags).at("mount at", target)
 }
 
-/// Makes one mount, detached.
+/// Creates one mount, detached.
 fn make(mount: &Mount) -> Result<OwnedFd> {
     match mount {
         Mount::Bind { source, access } => bind(source, true, &Attributes::of(*access)),
@@ -174,7 +177,7 @@ fn make(mount: &Mount) -> Result<OwnedFd> {
     }
 }
 
-/// A second view of the directory `source`, which mounts and unmounts nothing in the first.
+/// Creates a detached bind mount of the directory `source`; later mounts in one of the two do not appear in the other.
 fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> Result<OwnedFd> {
     let mut flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     if recursive {
@@ -193,20 +196,20 @@ fn bind(source: &Path, recursive: bool, attributes: &Attributes) -> Result<Owned
     Ok(mount)
 }
 
-/// Gives a detached mount its attributes, and no peers: what is mounted in it later appears nowhere else.
+/// Sets the attributes of a detached mount and makes it private, so that mounts below it do not propagate.
 fn change(mount: &OwnedFd, attributes: &Attributes, shown: &Path) -> Result<()> {
     let read_only = if attributes.access == Access::ReadOnly { MOUNT_ATTR_RDONLY } else { 0 };
     sys::mount::set_attributes(mount.as_fd(), attributes.set | read_only, attributes.clear)
         .at("set the attributes of the mount of", shown)
 }
 
-/// The kernel mounts some things read-only instead of refusing them.
+/// Checks that the mount is writable: in some cases the kernel mounts read-only instead of refusing.
 fn check_writable(mount: &OwnedFd, why: impl FnOnce() -> Error) -> Result<()> {
     let flags = fstatvfs(mount).at("stat", "a new mount")?.f_flag;
     if flags.contains(StatVfsMountFlags::RDONLY) { Err(why()) } else { Ok(()) }
 }
 
-/// A mount of a new instance of the file system `fs`, detached. An option without a value is a flag.
+/// Creates a detached mount of a new instance of the file system `fs`. An option without a value is a flag.
 pub(super) fn new(fs: &str, options: &[(&str, Option<&str>)]) -> Result<OwnedFd> {
     let context = context(fs)?;
     for (key, value) in options {

@@ -1,4 +1,4 @@
-//! Mounts that last as long as a value.
+//! Mounts that are unmounted on drop.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -7,22 +7,22 @@ use super::attach::attach_volatile;
 use super::{Mount, attach, unmount};
 use crate::error::{Context, Result};
 
-/// Something mounted at a directory until this is dropped.
+/// Mounts at a directory, unmounted on drop.
 ///
-/// Dropping does what it can and says nothing; who must know calls [`Self::unmount`]. What is busy at that moment stays
-/// mounted: a lazy unmount would hide a writer that goes on.
+/// Drop ignores errors; call [`Self::unmount`] to see them. A busy mount stays mounted, because a lazy unmount would
+/// hide a process that goes on writing.
 #[derive(Debug)]
 #[must_use = "dropping it unmounts"]
 pub struct Mounted {
     target: PathBuf,
-    /// How many mounts lie one over another at the target.
+    /// Number of mounts at the target.
     layers: usize,
-    /// What the kernel leaves of a volatile mount, for who does not know that all of it is on disk.
+    /// Marks that the kernel leaves in the work directories of volatile overlays.
     marks: Vec<PathBuf>,
 }
 
 impl Mounted {
-    /// Mounts `mounts` at the directory `target`, in order.
+    /// Attaches `mounts` at the directory `target`, in order.
     ///
     /// # Errors
     /// As [`attach`].
@@ -32,9 +32,9 @@ impl Mounted {
         Ok(Self { target, layers: mounts.len(), marks: Vec::new() })
     }
 
-    /// The same where nothing that is written has to survive a power cut, or will be brought to disk as a whole: no
-    /// call in an overlay waits for the disk, nor does the unmount. A crash leaves an upper that cannot be mounted
-    /// again.
+    /// Attaches `mounts` like [`Self::new`], with volatile overlays: no write to an overlay and no unmount waits for
+    /// the disk. Use it where written data need not survive a power cut, or is synced as a whole later. After a crash
+    /// the upper cannot be mounted again.
     ///
     /// # Errors
     /// As [`attach`].
@@ -51,22 +51,22 @@ impl Mounted {
         Ok(Self { target, layers: mounts.len(), marks: marks.collect() })
     }
 
-    /// Where it is mounted.
+    /// Returns the mount point.
     pub fn path(&self) -> &Path {
         &self.target
     }
 
-    /// Unmounts it.
+    /// Unmounts everything.
     ///
     /// # Errors
-    /// As [`unmount`]; what could not be unmounted stays.
+    /// As [`unmount`]; then the mount stays mounted.
     pub fn unmount(mut self) -> Result<()> {
         self.take_down()
     }
 
     fn take_down(&mut self) -> Result<()> {
         while self.layers > 0 {
-            // First, so that dropping after a failure does not try again.
+            // The count is taken first, so that drop does not try again after a failure.
             let left = std::mem::take(&mut self.layers) - 1;
             unmount(&self.target)?;
             self.layers = left;

@@ -1,10 +1,10 @@
-//! Mounts as values, and how they are made.
+//! Mounts as values, and their creation.
 //!
-//! A [`Mount`] says what a snapshot looks like to whoever mounts it. [`Mount::options`] prints it in containerd's form,
-//! which is an API: BuildKit and others parse it. Our own mounts are made from the value itself.
+//! A [`Mount`] describes how a snapshot is mounted. [`Mount::options`] prints it in containerd's form, which is an API:
+//! BuildKit and others parse it. Our own mounts are created from the value itself.
 //!
-//! Invariant: nothing here changes the propagation of an existing mount, and nothing is mounted anywhere but where the
-//! caller said, or detached from every tree.
+//! Invariants: nothing here changes the propagation of an existing mount. Nothing is mounted except where the caller
+//! said, or detached.
 //!
 //! # References
 //! `fsopen(2)`, `fsconfig(2)`, `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`; kernel document
@@ -25,14 +25,14 @@ pub use workplace::Workplace;
 
 use std::path::{Path, PathBuf};
 
-/// Overlay options that every overlay mount of strata has, whatever a kernel's build-time defaults are: the index and
-/// redirects put state into the upper that a layer cannot carry.
+/// Overlay options that every overlay mount of strata has, whatever the defaults of the kernel are: an index or a
+/// redirect would put state into the upper that a layer cannot contain.
 pub const OVERLAY_OPTIONS: [&str; 2] = ["index=off", "redirect_dir=nofollow"];
 
-/// The most lower directories of one overlay mount: `OVL_MAX_STACK` of the kernel.
+/// Maximum number of lower directories of one overlay mount: the kernel's `OVL_MAX_STACK`.
 pub const LOWER_MAX: usize = 500;
 
-/// Whether a mount may be written to.
+/// Access that a mount permits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Reading only.
@@ -41,29 +41,29 @@ pub enum Access {
     ReadWrite,
 }
 
-/// One mount: what `mount(8)` would be given.
+/// One mount: the arguments of `mount(8)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mount {
-    /// The directory `source`, bound.
+    /// A bind mount of the directory `source`.
     Bind {
-        /// An absolute path.
+        /// Absolute path of the directory.
         source: PathBuf,
-        /// Whether it may be written to.
+        /// Access that the mount permits.
         access: Access,
     },
-    /// A stack of directories, merged.
+    /// An overlay mount of several directories.
     Overlay {
-        /// Read-only layers, the nearest to the top first; at least one, and at least two without `upper`.
+        /// Read-only layers, the topmost first: at least one, or at least two without `upper`.
         lower: Vec<PathBuf>,
-        /// Where changes go; without it the mount is read-only.
+        /// The writable part; without it the mount is read-only.
         upper: Option<Upper>,
-        /// Whether overlayfs keeps its state in `user.overlay.*`: the only way inside a user namespace.
+        /// True if overlayfs keeps its state in `user.overlay.*` attributes, which is the only way in a user namespace.
         userxattr: bool,
     },
-    /// What another snapshotter handed out: made by `mount(2)` as it stands.
+    /// A mount of another snapshotter, created from the arguments of `mount(8)`.
     Other {
-        /// The file system type.
+        /// Type of the file system.
         fstype: String,
         /// The device or directory.
         source: String,
@@ -72,17 +72,17 @@ pub enum Mount {
     },
 }
 
-/// The writable part of an overlay mount. Both lie on one file system, neither inside the other.
+/// The writable part of an overlay mount. Both directories lie on one file system, neither inside the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Upper {
-    /// The directory that takes the changes.
+    /// Directory that receives the changes.
     pub dir: PathBuf,
-    /// overlayfs's own scratch directory, empty at first.
+    /// Work directory of overlayfs, initially empty.
     pub work: PathBuf,
 }
 
 impl Mount {
-    /// The file system type in containerd's form: `bind`, `overlay`, ...
+    /// Returns the file system type in containerd's form: `bind`, `overlay` or another.
     pub fn fstype(&self) -> &str {
         match self {
             Self::Bind { .. } => "bind",
@@ -91,7 +91,7 @@ impl Mount {
         }
     }
 
-    /// The source in containerd's form: a path for a bind, `overlay` for an overlay.
+    /// Returns the source in containerd's form: a path for a bind mount, `overlay` for an overlay.
     pub fn source(&self) -> String {
         match self {
             Self::Bind { source, .. } => source.display().to_string(),
@@ -100,8 +100,8 @@ impl Mount {
         }
     }
 
-    /// The options in containerd's form: stable, and parseable by BuildKit, which knows `workdir`, `upperdir`, one
-    /// `lowerdir=a:b:c`, `index=off`, `userxattr` and `redirect_dir` and nothing else.
+    /// Returns the options in containerd's form. The form is stable, and BuildKit can parse it: it accepts `workdir`,
+    /// `upperdir`, one `lowerdir=a:b:c`, `index=off`, `userxattr` and `redirect_dir`, and nothing else.
     pub fn options(&self) -> Vec<String> {
         match self {
             Self::Bind { access: Access::ReadOnly, .. } => vec!["rbind".into(), "ro".into()],
@@ -124,7 +124,8 @@ impl Mount {
         }
     }
 
-    /// The directories that are seen, the topmost first. `Other` says nothing of them.
+    /// Returns the directories that the mount shows, the topmost first; empty for [`Mount::Other`], whose directories
+    /// are not known.
     pub fn layers(&self) -> Vec<&Path> {
         match self {
             Self::Bind { source, .. } => vec![source],
@@ -135,7 +136,7 @@ impl Mount {
         }
     }
 
-    /// Whether what is mounted may be written to.
+    /// Returns the access that the mount permits.
     pub fn access(&self) -> Access {
         match self {
             Self::Bind { access, .. } => *access,

@@ -1,4 +1,4 @@
-//! A mount namespace of the calling thread.
+//! Mount namespaces of threads.
 //!
 //! # References
 //! `unshare(2)`, `mount_namespaces(7)`.
@@ -14,9 +14,11 @@ use rustix::mount::{MountPropagationFlags, mount_change};
 
 use crate::error::{Context, Result};
 
-/// Whether the calling thread has a namespace of its own ([`make_own`]), or one of a thread that started it.
+/// Returns true if the calling thread has a mount namespace created by [`make_own`], or inherited one from the thread
+/// that started it.
 pub(super) fn is_own() -> Result<bool> {
-    /// The namespace of the first caller. Kept open, so that its number stands for no other while the process lives.
+    /// Mount namespace of the first caller. The descriptor stays open, so that the kernel cannot give the inode number
+    /// to another namespace.
     static ORIGINAL: OnceLock<(OwnedFd, u64)> = OnceLock::new();
 
     let current = "/proc/thread-self/ns/mnt";
@@ -25,11 +27,11 @@ pub(super) fn is_own() -> Result<bool> {
     Ok(ORIGINAL.get_or_init(|| (own, number)).1 != number)
 }
 
-/// Gives the calling thread a mount namespace of its own, in which nothing that is mounted propagates to any other.
-/// Threads and processes that it starts afterwards share it.
+/// Moves the calling thread into a new mount namespace, from which no mount propagates to another. Threads and
+/// processes that it starts afterwards share the namespace.
 ///
-/// Mount tables must then be read for the thread (`/proc/thread-self/mountinfo`, `listmount(2)`): `/proc/self` is that
-/// of the first thread.
+/// Mount tables must then be read for the thread (`/proc/thread-self/mountinfo`, `listmount(2)`), because `/proc/self`
+/// shows the table of the process's first thread.
 ///
 /// # Errors
 /// `PermissionDenied` without root and outside a user namespace.
@@ -41,8 +43,8 @@ pub(super) fn make_own() -> Result<()> {
         .at("make private the mounts of the new namespace at", "/")
 }
 
-/// Makes the calling process root of a user namespace of its own, and of a mount namespace in it. Its own user and
-/// group are the only ones that it has there. It must have a single thread.
+/// Makes the calling process root of a new user namespace, with a new mount namespace. Only the caller's user and group
+/// are mapped there. The process must have a single thread.
 ///
 /// # Errors
 /// `PermissionDenied` where users may not make such namespaces; `InvalidArgument` with several threads.

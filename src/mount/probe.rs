@@ -1,8 +1,8 @@
-//! What this kernel, this user and this file system can do, found out by doing it.
+//! Tests of the features of this kernel, this user and this file system.
 //!
-//! Version numbers say little (distributions port features back, containers and security modules take them away), so
-//! every answer here comes from a try. Answers about the kernel are kept for the life of the process; those about a
-//! directory are not.
+//! Version numbers are not reliable, because distributions port features back, and containers and security modules
+//! remove them. So every answer comes from trying the feature. Answers about the kernel are kept for the life of the
+//! process; answers about a directory are not.
 
 use std::ffi::OsString;
 use std::fs;
@@ -20,54 +20,54 @@ use super::{Upper, attach};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// What the names of the directories begin with in which things are tried. A crash can leave one behind.
+/// Name prefix of the directories in which features are tried. A crash can leave such a directory behind.
 pub const TRIAL_PREFIX: &str = ".strata-probe-";
 
-/// The inode number of the first user namespace (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`): its map of ids
-/// looks like that of any other which maps every id to itself.
+/// Inode number of the initial user namespace (`PROC_USER_INIT_INO` in the kernel's `proc_ns.h`). Its ID map does not
+/// identify it: another namespace can map every ID to itself too.
 const INITIAL_INODE: u64 = 0xEFFF_FFFD;
 
-/// How much of a file is shared to see whether it can be: a block of any file system.
+/// Number of bytes that are cloned to test reflinks: at least a block of any file system.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// Whether something can be used.
+/// Availability of a feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Available {
-    /// It was tried and works.
+    /// The feature was tried and works.
     Yes,
-    /// It was tried and does not work, for this reason.
+    /// The feature was tried and does not work, for this reason.
     No(String),
 }
 
-/// One thing that was tried.
+/// One tested feature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Feature {
     /// A short stable name.
     pub name: &'static str,
-    /// What it is, in one line.
+    /// Description in one line.
     pub meaning: &'static str,
-    /// What is worse or impossible without it.
+    /// Consequence of the feature missing.
     pub matters_to: &'static str,
-    /// Whether it is there.
+    /// Availability of the feature.
     pub available: Available,
 }
 
-/// Everything that was tried.
+/// Results of all tests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// In the order in which they are worth reading.
+    /// The features, in reading order.
     pub features: Vec<Feature>,
 }
 
 impl Report {
-    /// The feature of that name.
+    /// Returns the feature of that name.
     pub fn get(&self, name: &str) -> Option<&Feature> {
         self.features.iter().find(|feature| feature.name == name)
     }
 }
 
-/// Tries everything that strata depends on; what depends on the file system is tried in `root`, a directory, which is
-/// left as it was.
+/// Tests everything that strata depends on. Features of the file system are tried in the directory `root`, which is
+/// left unchanged.
 pub fn probe(root: &Path) -> Report {
     let mut features = kernel().to_vec();
     features.extend([
@@ -88,7 +88,7 @@ fn feature(name: &'static str, meaning: &'static str, matters_to: &'static str, 
     Feature { name, meaning, matters_to, available }
 }
 
-/// What does not depend on a directory.
+/// Tests the features that do not depend on a directory.
 fn kernel() -> &'static [Feature] {
     static ANSWERS: OnceLock<Vec<Feature>> = OnceLock::new();
     ANSWERS.get_or_init(|| {
@@ -134,7 +134,7 @@ fn kernel() -> &'static [Feature] {
     })
 }
 
-/// Whether the caller is in a user namespace other than the machine's first.
+/// Returns true if the caller is in a user namespace other than the initial one.
 ///
 /// # Errors
 /// `Io` if `/proc` is not mounted.
@@ -143,12 +143,11 @@ pub fn in_user_namespace() -> Result<bool> {
     Ok(fs::metadata(path).at("stat", path)?.ino() != INITIAL_INODE)
 }
 
-/// Tries whether the file system of `dir` can hold the writable part of an overlay: mounts one there, detached, deletes
-/// through it and looks at what that left in the upper.
+/// Tests whether the file system of `dir` can hold the writable part of an overlay: mounts a detached overlay there,
+/// deletes files through it, and checks the whiteouts in the upper.
 ///
 /// # Errors
-/// `Unsupported` with the reason and the cure; `PermissionDenied` where the user may not mount; what the file system
-/// reports.
+/// `Unsupported` with the reason and the cure; `PermissionDenied` if the user may not mount; errors of the file system.
 pub fn upper(dir: &Path) -> Result<()> {
     let userxattr = in_user_namespace()?;
     let trial = Trial::new(dir)?;
@@ -191,10 +190,10 @@ fn no_upper(dir: &Path, why: &str) -> Error {
     ))
 }
 
-/// Tries whether files in `dir` can share blocks.
+/// Tests whether files in `dir` can share blocks.
 ///
 /// # Errors
-/// `Unsupported`; what the file system reports.
+/// `Unsupported`; errors of the file system.
 pub fn reflink(dir: &Path) -> Result<()> {
     let trial = Trial::new(dir)?;
     let [from, to] = ["from", "to"].map(|name| trial.path.join(name));
@@ -210,10 +209,10 @@ pub fn reflink(dir: &Path) -> Result<()> {
     }
 }
 
-/// Whether `dir` is on btrfs.
+/// Tests whether `dir` is on btrfs.
 ///
 /// # Errors
-/// `Unsupported` if it is not; what `statfs` reports.
+/// `Unsupported` if it is not; errors of `statfs`.
 pub fn btrfs(dir: &Path) -> Result<()> {
     let magic = rustix::fs::statfs(dir).at("stat", dir)?.f_type;
     if magic == i64::from(BTRFS_SUPER_MAGIC) {
@@ -251,7 +250,7 @@ fn loop_devices() -> Result<()> {
     rustix::fs::open(path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).at("open", path).map(drop)
 }
 
-/// Whether the names in `dir`, of which there are some, come with their types.
+/// Returns true if the entries of `dir`, a directory that is not empty, have file types.
 fn tells_types(dir: &Path) -> Result<bool> {
     let fd =
         rustix::fs::open(dir, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).at("open", dir)?;
@@ -263,8 +262,8 @@ fn tells_types(dir: &Path) -> Result<bool> {
     Ok(true)
 }
 
-/// A directory to try things in, removed when dropped. Its name begins with a dot and says what it is: only a kill in
-/// the milliseconds of a try leaves it behind.
+/// A directory for trying features, removed on drop. Its name begins with a dot and says what it is. Only a kill during
+/// the milliseconds of a test leaves it behind.
 struct Trial {
     path: PathBuf,
 }
@@ -282,7 +281,7 @@ impl Trial {
 
 impl Drop for Trial {
     fn drop(&mut self) {
-        // What cannot be removed now has a name that tells what it is.
+        // If the removal fails, the name of the directory tells users what it is.
         let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -1,16 +1,16 @@
-//! Fresh file systems to test and compare on, which nobody else sees and which leave nothing behind.
+//! New file systems for tests and comparisons, invisible to other processes and removed at the end.
 //!
-//! A [`Scratch`] lies in memory: a tmpfs, or a file system made by its `mkfs` in an anonymous file (`memfd`) behind a
-//! loop device. It is mounted in a mount namespace of the calling thread ([`private_namespace`]).
+//! A [`Scratch`] is in memory: a tmpfs, or a file system that its `mkfs` created in an anonymous file (`memfd`) behind
+//! a loop device. It is mounted in a mount namespace of the calling thread ([`private_namespace`]).
 //!
-//! # What cleans up
-//! Dropping unmounts it. After a kill the kernel does the rest: the namespace goes with its last thread and unmounts
-//! everything, the loop device was told to let go with its last user, and the anonymous file has no name.
+//! # Cleanup
+//! Drop unmounts the file system. After a kill the kernel cleans up: the namespace ends with its last thread, which
+//! unmounts everything; the loop device is configured to detach with its last user; and the anonymous file has no name.
 //!
-//! # Where it is mounted
-//! A private namespace starts with a small tmpfs over the first *empty* directory of `BASES`, which hides nothing,
-//! and every scratch has a directory of its own in it, numbered in the process. Other threads of the process and
-//! other processes go on seeing the empty directory.
+//! # Mount point
+//! A private namespace has a small tmpfs over the first *empty* directory of `BASES`, where it hides nothing. Every
+//! scratch has a numbered directory in it. Other threads of the process and other processes still see the empty
+//! directory.
 //!
 //! # References
 //! `unshare(2)`, `mount_namespaces(7)`, `loop(4)`, `memfd_create(2)`, `mkfs.ext4(8)`, `mkfs.xfs(8)`, `mkfs.btrfs(8)`.
@@ -31,33 +31,33 @@ use super::{attach, namespace};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// Directories that every system has by the file hierarchy standard and that most leave empty.
+/// Directories that every system has by the file system hierarchy standard, and that most systems leave empty.
 const BASES: [&str; 4] = ["/mnt", "/media", "/srv", "/opt"];
 
-/// Where Debian keeps `mkfs.*`, which is not in everybody's search path.
+/// Directories where Debian keeps `mkfs.*`, which are not in every user's search path.
 const SYSTEM_DIRS: [&str; 3] = ["", "/usr/sbin/", "/sbin/"];
 
-/// How often another process may take the loop device that was free a moment ago.
+/// Number of attempts to get a loop device: another process may take the free one first.
 const LOOP_ATTEMPTS_MAX: u32 = 100;
 
-/// A file system that a [`Scratch`] can be.
+/// Type of a [`Scratch`] file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FsType {
-    /// ext4 as `mkfs.ext4` makes it.
+    /// ext4 with the defaults of `mkfs.ext4`.
     Ext4,
-    /// xfs with reflinks; at least 300 MiB.
+    /// xfs with reflinks; needs at least 300 MiB.
     Xfs,
-    /// btrfs on one device; at least 110 MiB.
+    /// btrfs on one device; needs at least 110 MiB.
     Btrfs,
     /// tmpfs; needs no program and no loop device.
     Tmpfs,
 }
 
 impl FsType {
-    /// All of them.
+    /// All types.
     pub const ALL: [Self; 4] = [Self::Ext4, Self::Xfs, Self::Btrfs, Self::Tmpfs];
 
-    /// The kernel's name for it.
+    /// Returns the kernel's name of the type.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ext4 => "ext4",
@@ -67,7 +67,8 @@ impl FsType {
         }
     }
 
-    /// The program that makes one, its options, and Debian's package; `None` where none is needed.
+    /// Returns the program that makes such a file system, its options, and its Debian package; `None` if no program is
+    /// needed.
     fn maker(self) -> Option<(&'static str, &'static [&'static str], &'static str)> {
         match self {
             Self::Ext4 => Some(("mkfs.ext4", &["-q", "-F"], "e2fsprogs")),
@@ -84,24 +85,24 @@ impl fmt::Display for FsType {
     }
 }
 
-/// A fresh, empty file system. Dropping it unmounts it, with everything that is mounted below; its memory is free as
-/// soon as nobody has a file in it open.
+/// A new, empty file system. Drop unmounts it and everything mounted below it; its memory is freed when the last open
+/// file in it is closed.
 #[derive(Debug)]
 pub struct Scratch {
     fs: FsType,
     path: PathBuf,
-    /// The loop device: open, so that it keeps its file while nothing is mounted; and its path.
+    /// Descriptor and path of the loop device. The open descriptor keeps the device attached while nothing is mounted.
     device: Option<(OwnedFd, String)>,
 }
 
 impl Scratch {
-    /// Makes and mounts an empty `fs` of `size_bytes`, of which only what is written takes memory. The calling thread
-    /// gets a [`private_namespace`] first; threads that it starts afterwards see the scratch, others do not.
+    /// Creates and mounts an empty `fs` of `size_bytes`; only written blocks use memory. The calling thread gets a
+    /// [`private_namespace`] first. Threads that it starts afterwards see the file system, others do not.
     ///
     /// # Errors
-    /// `Unsupported` where the kernel has no such file system or the program that makes it is not installed (the
-    /// message names the package); `PermissionDenied` without root (in a user namespace: only [`FsType::Tmpfs`]);
-    /// `InvalidArgument` when `mkfs` refuses, usually for the size.
+    /// `Unsupported` if the kernel has no such file system or the program that makes it is not installed (the message
+    /// names the package); `PermissionDenied` without root (in a user namespace only [`FsType::Tmpfs`] works);
+    /// `InvalidArgument` if `mkfs` refuses, usually because of the size.
     pub fn new(fs: FsType, size_bytes: u64) -> Result<Self> {
         private_namespace()?;
         let (mount, device) = match fs.maker() {
@@ -109,7 +110,7 @@ impl Scratch {
             Some((program, options, package)) => {
                 let image = image(size_bytes)?;
                 make_file_system(program, options, package, &image)?;
-                // From here on the device keeps the image.
+                // From here on the loop device keeps the image.
                 let (device, device_path) = loop_device(&image)?;
                 (attach::new(fs.as_str(), &[("source", Some(&device_path))])?, Some((device, device_path)))
             }
@@ -117,35 +118,36 @@ impl Scratch {
         let path = mount_point()?;
         let attached = attach::place(&mount, &path).map(|()| Self { fs, path: path.clone(), device });
         if attached.is_err() {
-            // The directory is in a tmpfs of our own; the error to report is the other one.
+            // A failure to remove the directory is ignored: it lies in a tmpfs of our own, and the mount error is
+            // reported.
             let _ = rustix::fs::rmdir(&path);
         }
         attached
     }
 
-    /// Where it is mounted, as the thread that made it and the threads that this one starts see it.
+    /// Returns the mount point, as seen by the thread that created it and the threads which that thread started.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it is.
+    /// Returns the type.
     pub fn fs(&self) -> FsType {
         self.fs
     }
 
-    /// The kernel's statistics of the disk that it lies on, as a file of sysfs; none for a tmpfs.
+    /// Returns the path of the loop device's statistics in sysfs; `None` for a tmpfs.
     pub fn statistics(&self) -> Option<PathBuf> {
         let (_, device) = self.device.as_ref()?;
         Some(Path::new("/sys/class/block").join(Path::new(device).file_name()?).join("stat"))
     }
 
-    /// Unmounts it and mounts it again, so that nothing of it is in the caches of file systems. Its bytes stay in
-    /// memory.
+    /// Unmounts the file system and mounts it again, so that the caches hold none of its data. The loop device's data
+    /// stays in memory.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something in it is open or mounted; `Unsupported` for a tmpfs, which would be empty
-    /// then.
-    pub fn chill(&self) -> Result<()> {
+    /// `FailedPrecondition` if a file in it is open or something is mounted in it; `Unsupported` for a tmpfs, which
+    /// would lose its data.
+    pub fn drop_caches(&self) -> Result<()> {
         let Some((_, device)) = &self.device else {
             return Err(Error::unsupported("a tmpfs is nothing but a cache: it cannot be cold"));
         };
@@ -157,19 +159,19 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Lazily: who still has a file open keeps the file system until it is closed. A failure is repaired by the end
-        // of the namespace.
+        // A lazy unmount: a process with an open file keeps the file system until it closes the file. If the unmount
+        // fails, the end of the namespace unmounts it.
         let _ = unmount(&self.path, UnmountFlags::DETACH);
         let _ = rustix::fs::rmdir(&self.path);
     }
 }
 
-/// Gives the calling thread a mount namespace of its own, in which nothing that is mounted propagates to any other, and
-/// a place for scratch file systems. Threads that it starts afterwards share it. Where it has one already, nothing
-/// happens.
+/// Gives the calling thread a mount namespace of its own, from which no mount propagates to another, with a directory
+/// for scratch file systems. Threads that it starts afterwards share the namespace. Does nothing if the thread already
+/// has one.
 ///
-/// Mount tables must then be read for the thread (`/proc/thread-self/mountinfo`, `listmount(2)`): `/proc/self` is that
-/// of the first thread.
+/// Mount tables must then be read for the thread (`/proc/thread-self/mountinfo`, `listmount(2)`), because `/proc/self`
+/// shows the table of the process's first thread.
 ///
 /// # Errors
 /// `PermissionDenied` without root and outside a user namespace; `Unsupported` if none of the directories that the
@@ -184,7 +186,7 @@ pub fn private_namespace() -> Result<()> {
     attach::place(&places, base)
 }
 
-/// The directory of which the private namespaces of this process have their own version.
+/// Returns the directory over which the private namespaces of this process mount their tmpfs.
 fn base() -> Result<&'static Path> {
     static BASE: OnceLock<Option<&'static str>> = OnceLock::new();
     let is_empty = |path: &&str| std::fs::read_dir(path).is_ok_and(|mut names| names.next().is_none());
@@ -193,11 +195,11 @@ fn base() -> Result<&'static Path> {
     })
 }
 
-/// A fresh directory in the private namespace.
+/// Creates a directory in the private namespace.
 fn mount_point() -> Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let base = base()?;
-    // Otherwise the directory would be made on the machine's own file system.
+    // Without this check the directory would be created on the machine's own file system.
     if rustix::fs::statfs(base).at("stat", base)?.f_type != libc::TMPFS_MAGIC {
         return Err(Error::precondition(format!("{}: this thread's namespace has no scratch place", base.display())));
     }
@@ -211,7 +213,7 @@ fn tmpfs(size_bytes: u64) -> Result<OwnedFd> {
     attach::new("tmpfs", &[("source", Some("strata-scratch")), ("size", Some(&size)), ("mode", Some("0755"))])
 }
 
-/// An empty sparse file in memory, without a name.
+/// Creates an empty sparse file in memory, without a name.
 fn image(size_bytes: u64) -> Result<OwnedFd> {
     let image = rustix::fs::memfd_create("strata-scratch", MemfdFlags::CLOEXEC).at("make", "a file in memory")?;
     rustix::fs::ftruncate(&image, size_bytes).at("resize", "a file in memory")?;
@@ -235,8 +237,8 @@ fn make_file_system(program: &str, options: &[&str], package: &str, image: &Owne
     Err(Error::unsupported(format!("{program} is not installed: install the package {package}")))
 }
 
-/// A loop device that shows `image`, and its path. It lets go of the image when neither the descriptor nor a mount
-/// uses it any more.
+/// Attaches `image` to a loop device, and returns its descriptor and path. The device detaches when neither the
+/// descriptor nor a mount uses it any more.
 fn loop_device(image: &OwnedFd) -> Result<(OwnedFd, String)> {
     let control_path = "/dev/loop-control";
     let control = match rustix::fs::open(control_path, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()) {

@@ -1,8 +1,9 @@
-//! Which mounts of the caller's mount namespace use a directory.
+//! Finds the mounts of the caller's mount namespace that use a directory.
 //!
-//! One read of `mountinfo` answers for any number of mounts; asking for each by `statmount(2)` was measured slower.
+//! One read of `mountinfo` answers for any number of mounts; calling `statmount(2)` for each was measured slower.
 //!
-//! Invariant: the table is that of the calling thread (`/proc/thread-self`), which may have a namespace of its own.
+//! Invariant: the table is that of the calling thread (`/proc/thread-self`), which may have a mount namespace of its
+//! own.
 //!
 //! # References
 //! `proc_pid_mountinfo(5)`; kernel: `fs/proc_namespace.c`, `ovl_show_options` (how overlayfs shows its directories).
@@ -19,45 +20,46 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 
-/// What the kernel puts behind the root of a mount whose directory was removed.
+/// Suffix that the kernel appends to the root of a mount whose directory was removed.
 const DELETED: &[u8] = b"//deleted";
 
-/// One mount of the namespace.
+/// One line of the table.
 #[derive(Debug, PartialEq, Eq)]
-struct Entry<'a> {
-    /// Its number; another mount may get it later.
+struct MountEntry<'a> {
+    /// ID of the mount; the kernel may give it to another mount after an unmount.
     id: u64,
-    /// The device of its file system, `major:minor`. All subvolumes of a btrfs have the same here.
+    /// Device of the file system, `major:minor`. All subvolumes of a btrfs have the same device here.
     device: &'a [u8],
-    /// What of its file system it shows, as a path in that; `None` if that directory was removed.
+    /// Path, within the file system, of the directory that the mount shows; `None` if that directory was removed.
     root: Option<PathBuf>,
-    /// Where it is mounted, as seen from the caller's root directory.
+    /// Mount point, as seen from the caller's root directory.
     point: PathBuf,
-    /// The type of its file system.
+    /// Type of the file system.
     fstype: &'a [u8],
-    /// The options of its file system as they are in the table.
+    /// Options of the file system as written in the table.
     options: &'a [u8],
 }
 
-/// The mount points, each once and sorted, of the mounts that use the directory `dir`: that show it or something below
-/// it elsewhere, that are mounted on it or below, and overlays of which it is or contains an upper, work or lower
-/// directory. A directory that does not exist has no users.
+/// Returns the mount points of all mounts that use the directory `dir`, sorted and without duplicates. A mount uses
+/// `dir` if it shows `dir` or a directory below it elsewhere, if its mount point is `dir` or below it, or if it is an
+/// overlay with an upper, work or lower directory that is `dir` or below it. A directory that does not exist has no
+/// users.
 ///
-/// Mounts in other namespaces are not seen, nor are layers that an overlay was given by a path relative to its
-/// mounter's working directory.
+/// Not found are mounts in other namespaces, and overlays whose layers were given as paths relative to the working
+/// directory of the mounting process.
 ///
 /// # Errors
-/// What the system calls report.
+/// Errors of the system calls.
 pub fn users_of(dir: &Path) -> Result<Vec<PathBuf>> {
-    let Some(used) = Used::find(dir)? else { return Ok(Vec::new()) };
+    let Some(used) = UsedDir::find(dir)? else { return Ok(Vec::new()) };
     let table = text::read()?;
     let entries: Vec<_> = table.split(|byte| *byte == b'\n').filter_map(parse).collect();
-    // The path of `dir` within its file system. A detached mount is in no table.
+    // Path of `dir` within its file system. A detached mount is not in the table.
     let below = entries.iter().find(|entry| entry.id == used.mount_id).and_then(|holder| {
         let rest = used.path.strip_prefix(&holder.point).ok()?;
         Some((holder.device, holder.root.as_ref()?.join(rest)))
     });
-    let is_shown = |entry: &Entry<'_>| {
+    let is_shown = |entry: &MountEntry<'_>| {
         let Some((device, path)) = &below else { return false };
         entry.device == *device && entry.root.as_ref().is_some_and(|root| root.starts_with(path))
     };
@@ -71,27 +73,27 @@ pub fn users_of(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(users)
 }
 
-/// The options of the file system that `dir` lies on, as the kernel shows them; `None` for a detached mount.
+/// Returns the options of the file system that holds `dir`, as the kernel shows them; `None` for a detached mount.
 ///
 /// # Errors
-/// What the system calls report.
+/// Errors of the system calls.
 pub fn options_of(dir: &Path) -> Result<Option<String>> {
-    let Some(used) = Used::find(dir)? else { return Ok(None) };
+    let Some(used) = UsedDir::find(dir)? else { return Ok(None) };
     let table = text::read()?;
     let mut entries = table.split(|byte| *byte == b'\n').filter_map(parse);
     let holder = entries.find(|entry| entry.id == used.mount_id);
     Ok(holder.map(|entry| String::from_utf8_lossy(entry.options).into_owned()))
 }
 
-/// A directory that somebody may use.
-struct Used {
-    /// Its path from the caller's root directory, without links.
+/// A directory whose users are looked for.
+struct UsedDir {
+    /// Path from the caller's root directory, without links.
     path: PathBuf,
     mount_id: u64,
     identity: (u32, u32, u64),
 }
 
-impl Used {
+impl UsedDir {
     fn find(dir: &Path) -> Result<Option<Self>> {
         let fd = match rustix::fs::open(dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()) {
             Err(Errno::NOENT) => return Ok(None),
@@ -105,12 +107,13 @@ impl Used {
         Ok(Some(Self { path: OsString::from_vec(path.into_bytes()).into(), mount_id: stat.stx_mnt_id, identity }))
     }
 
-    /// Whether `entry` is an overlay with a directory in or below this one.
-    fn is_layer_of(&self, entry: &Entry<'_>) -> bool {
+    /// Returns true if `entry` is an overlay with a directory that is this one or below it.
+    fn is_layer_of(&self, entry: &MountEntry<'_>) -> bool {
         entry.fstype == b"overlay" && layers(entry.options).any(|layer| self.holds(&layer))
     }
 
-    /// Whether `path` is this directory or below it. Another spelling of it, through a link or a bind, ends alike.
+    /// Returns true if `path` is this directory or below it. A different path to the directory, through a link or a
+    /// bind mount, is recognised by its last component and its inode.
     fn holds(&self, path: &Path) -> bool {
         path.starts_with(&self.path)
             || path.is_absolute()
@@ -123,10 +126,10 @@ impl Used {
     }
 }
 
-/// Reads one line of `mountinfo`; `None` for an empty one, or one of a form that no kernel writes.
+/// Parses one line of `mountinfo`; returns `None` for an empty line or an unknown form.
 ///
 /// `36 35 98:0 /root /point rw,noatime shared:1 - ext4 /dev/root rw,errors=continue`
-fn parse(line: &[u8]) -> Option<Entry<'_>> {
+fn parse(line: &[u8]) -> Option<MountEntry<'_>> {
     let mut fields = line.split(|byte| *byte == b' ');
     let id = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
     let _parent = fields.next()?;
@@ -138,14 +141,14 @@ fn parse(line: &[u8]) -> Option<Entry<'_>> {
     let _source = fields.next()?;
     let options = fields.next()?;
     let root = (!root.ends_with(DELETED)).then(|| path(root));
-    Some(Entry { id, device, root, point, fstype, options })
+    Some(MountEntry { id, device, root, point, fstype, options })
 }
 
 fn path(bytes: Vec<u8>) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes))
 }
 
-/// The directories of an overlay, by its options.
+/// Returns the directories of an overlay from its options.
 fn layers(options: &[u8]) -> impl Iterator<Item = PathBuf> {
     options.split(|byte| *byte == b',').flat_map(|option| {
         let Some(at) = option.iter().position(|byte| *byte == b'=') else { return Vec::new() };
@@ -158,7 +161,7 @@ fn layers(options: &[u8]) -> impl Iterator<Item = PathBuf> {
     })
 }
 
-/// The parts of `lowerdir=a:b`, in which a backslash stands before a colon or backslash of a name.
+/// Splits `lowerdir=a:b`, where a backslash escapes a colon or a backslash in a name.
 fn split_layers(list: &[u8]) -> Vec<PathBuf> {
     let mut parts = vec![Vec::new()];
     let mut bytes = list.iter();
@@ -172,7 +175,7 @@ fn split_layers(list: &[u8]) -> Vec<PathBuf> {
     parts.into_iter().filter(|part| !part.is_empty()).map(path).collect()
 }
 
-/// Undoes the octal escapes of the table: a backslash and three digits.
+/// Decodes the octal escapes of the table: a backslash and three digits.
 fn unescape(text: &[u8]) -> Vec<u8> {
     let mut plain = Vec::with_capacity(text.len());
     let mut rest = text;

@@ -1,4 +1,4 @@
-//! A place in memory that only this process and its children see, and that goes with them.
+//! A private tmpfs that only this process and its children see.
 
 use std::path::{Path, PathBuf};
 
@@ -8,26 +8,27 @@ use rustix::mount::UnmountFlags;
 use super::{attach, namespace};
 use crate::error::{Context, Result};
 
-/// A small tmpfs, mounted over a directory in a fresh mount namespace of the calling thread: several threads may have
-/// one at the same directory. Whatever is mounted below it later is in nobody else's way, and goes with the last
-/// process of the namespace, however that dies.
+/// A small tmpfs, mounted over a directory in a new mount namespace of the calling thread. Several threads may each
+/// have one at the same directory. Mounts below it do not affect other processes, and end with the last process of the
+/// namespace, even if that process is killed.
 #[derive(Debug)]
 pub struct Workplace {
     path: PathBuf,
 }
 
 impl Workplace {
-    /// Makes one at `path`, a directory that is made if it is not there and stays empty for all others. The calling
-    /// thread gets a mount namespace of its own first, and stays in it.
+    /// Mounts the tmpfs at `path`. The directory is created if it is missing, and stays empty for all other processes.
+    /// The calling thread moves into a new mount namespace and stays in it.
     ///
     /// # Errors
-    /// `PermissionDenied` without root and outside a user namespace; what the file system reports.
+    /// `PermissionDenied` without root and outside a user namespace; errors of the file system.
     pub fn new(path: PathBuf) -> Result<Self> {
         match rustix::fs::mkdir(&path, rustix::fs::Mode::RWXU) {
             Err(Errno::EXIST) => {}
             made => made.at("make directory", &path)?,
         }
-        // So that the thread is known to have one, by the first look at where it comes from.
+        // Records the thread's original namespace before the thread leaves it, so that `is_own` returns true
+        // afterwards.
         namespace::is_own()?;
         namespace::make_own()?;
         let place = attach::new("tmpfs", &[("source", Some("strata")), ("mode", Some("0700"))])?;
@@ -35,7 +36,7 @@ impl Workplace {
         Ok(Self { path })
     }
 
-    /// Where it is, as the calling thread and its children see it.
+    /// Returns the path of the tmpfs, as the calling thread and its children see it.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -43,7 +44,8 @@ impl Workplace {
 
 impl Drop for Workplace {
     fn drop(&mut self) {
-        // With everything below, and lazily: nobody else sees it. A failure is repaired by the end of the namespace.
+        // A lazy unmount, including everything below: no other process sees the mounts. If it fails, the end of the
+        // namespace unmounts them.
         let _ = rustix::mount::unmount(&self.path, UnmountFlags::DETACH);
     }
 }

@@ -173,7 +173,7 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
         // Removed meanwhile.
         None => Ok(()),
         Some((row, parents)) if is_there => match row.kind {
-            Kind::Active => store.backend.mend(id, &parents),
+            Kind::Active => store.backend.complete_create(id, &parents),
             Kind::View | Kind::Committed => Ok(()),
         },
         Some((row, parents)) if !may_be_missing(store, &row, &parents) => {

@@ -96,8 +96,8 @@ impl Backend for Plain {
         (self.during.0)("create", id)
     }
 
-    fn mend(&self, id: Id, _parents: &Chain) -> Result<()> {
-        (self.during.0)("mend", id)
+    fn complete_create(&self, id: Id, _parents: &Chain) -> Result<()> {
+        (self.during.0)("complete_create", id)
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {

@@ -1,9 +1,10 @@
-//! btrfs's own ioctls: subvolumes, snapshots, and the search in its trees.
+//! The ioctls of btrfs: subvolumes, snapshots, and the search in its trees.
 //!
-//! Every function takes descriptors and gives values. What the kernel writes into a buffer is parsed with checked
-//! bounds; an answer that does not parse is `EPROTO`. Items are little-endian as on disk, search headers are native.
+//! Every function takes descriptors and returns values. Buffers filled by the kernel are parsed with checked bounds;
+//! data that does not parse is `EPROTO`. Items are little-endian as on disk, search headers are native.
 //!
-//! Invariant: no path of more than one component is ever resolved. A directory inside a subvolume is reached by its
+//! Invariant: no path of more than one component is ever resolved. A directory inside a subvolume is opened by its
+//! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
 //! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
 //!
 //! # References
@@ -22,36 +23,36 @@ use rustix::ioctl::{Getter, Setter, Updater, ioctl};
 
 use super::check;
 
-/// The inode number of the root directory of every subvolume, and the first that a file can have.
+/// Inode number of the root directory of every subvolume: the first inode number that a file can have.
 pub(crate) const ROOT_INODE: u64 = raw::BTRFS_FIRST_FREE_OBJECTID as u64;
-/// The last inode number that a file can have; above lie the file system's own objects.
+/// Last inode number that a file can have; larger numbers belong to the file system's own objects.
 pub(crate) const LAST_INODE: u64 = raw::BTRFS_LAST_FREE_OBJECTID as i64 as u64;
-/// The tree of trees.
+/// Number of the tree that lists all trees.
 const ROOT_TREE: u64 = raw::BTRFS_ROOT_TREE_OBJECTID as u64;
-/// The type of the item that says what an inode is.
+/// Type of the item that holds the attributes of an inode.
 pub(crate) const INODE_ITEM: u8 = raw::BTRFS_INODE_ITEM_KEY as u8;
-/// The type of the item that says where a part of a file lies.
+/// Type of the item that says where a part of a file lies.
 pub(crate) const EXTENT_DATA: u8 = raw::BTRFS_EXTENT_DATA_KEY as u8;
-/// The type of the item that says by which names an inode is reached, in the directory that its key names.
+/// Type of the item that holds the names of an inode in the directory that its key names.
 pub(crate) const INODE_REF: u8 = raw::BTRFS_INODE_REF_KEY as u8;
-/// The same, for those that the other has no room for.
+/// Type of the item for names that do not fit in [`INODE_REF`].
 pub(crate) const INODE_EXTREF: u8 = raw::BTRFS_INODE_EXTREF_KEY as u8;
-/// The type of the item that is a name in a directory, in the order in which they were made.
+/// Type of the item for a name in a directory, in order of creation.
 pub(crate) const DIR_INDEX: u8 = raw::BTRFS_DIR_INDEX_KEY as u8;
-/// The type of the item that says what a tree is.
+/// Type of the item that describes a tree.
 const ROOT_ITEM: u8 = raw::BTRFS_ROOT_ITEM_KEY as u8;
-/// The type of the item by which a subvolume knows those inside it.
+/// Type of the item by which a subvolume refers to a subvolume inside it.
 const ROOT_REF: u8 = raw::BTRFS_ROOT_REF_KEY as u8;
 
-/// `FILEID_BTRFS_WITHOUT_PARENT`: how a file handle of btrfs without the parent directory is marked.
+/// `FILEID_BTRFS_WITHOUT_PARENT`: type of a btrfs file handle without the parent directory.
 const HANDLE_TYPE: libc::c_int = 0x4d;
 
-/// Buffer of one search: an item is smaller than a tree node, of which the largest has 64 KiB.
+/// Buffer size of one search: an item is smaller than a tree node, and the largest node has 64 KiB.
 const SEARCH_BYTES: usize = 64 * 1024;
-/// Objectid, offset and transid of 8 bytes, type and length of 4.
+/// Length of a search header: objectid, offset and transid of 8 bytes, type and length of 4.
 const HEADER_BYTES: usize = size_of::<raw::btrfs_ioctl_search_header>();
 
-/// The argument of the subvolume ioctls. A name that does not fit is `ENAMETOOLONG`.
+/// Returns the argument of the subvolume ioctls. A name that does not fit is `ENAMETOOLONG`.
 fn volume_args(name: &OsStr, source: i64, flags: u32) -> Result<raw::btrfs_ioctl_vol_args_v2, Errno> {
     const NAME_BYTES: usize = raw::BTRFS_SUBVOL_NAME_MAX as usize + 1;
     let bytes = name.as_bytes();
@@ -71,14 +72,14 @@ fn volume_args(name: &OsStr, source: i64, flags: u32) -> Result<raw::btrfs_ioctl
     })
 }
 
-/// Makes the empty subvolume `name` in `dir`. It is on disk with the next commit of the file system.
+/// Creates the empty subvolume `name` in `dir`. It is on disk after the next commit of the file system.
 pub(crate) fn create_subvolume(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let args = volume_args(name, 0, 0)?;
     // SAFETY: the opcode takes this structure, only reads it, and no flag says that it holds a pointer.
     unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SUBVOL_CREATE_V2 }, _>::new(args)) }
 }
 
-/// Makes `name` in `dir` a snapshot of the subvolume `source`: what it is at this moment, on disk when the call
+/// Makes `name` in `dir` a snapshot of the subvolume `source` in its state at this moment, on disk when the call
 /// returns.
 pub(crate) fn snapshot(dir: BorrowedFd<'_>, name: &OsStr, source: BorrowedFd<'_>, frozen: bool) -> Result<(), Errno> {
     let flags = if frozen { raw::BTRFS_SUBVOL_RDONLY } else { 0 };
@@ -88,39 +89,39 @@ pub(crate) fn snapshot(dir: BorrowedFd<'_>, name: &OsStr, source: BorrowedFd<'_>
     unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SNAP_CREATE_V2 }, _>::new(args)) }
 }
 
-/// Destroys the subvolume `name` in `dir`, read-only or in use. `ENOTEMPTY` if subvolumes lie inside it, `EINVAL` for a
-/// plain directory, `ENOTDIR` for anything else, `EROFS` in a read-only subvolume.
+/// Destroys the subvolume `name` in `dir`, even if it is read-only or in use. `ENOTEMPTY` if it contains subvolumes,
+/// `EINVAL` for a plain directory, `ENOTDIR` for anything else, `EROFS` in a read-only subvolume.
 pub(crate) fn destroy(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     let args = volume_args(name, 0, 0)?;
     // SAFETY: the opcode takes this structure, only reads it, and no flag says that it holds a pointer.
     unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SNAP_DESTROY_V2 }, _>::new(args)) }
 }
 
-/// Whether the subvolume that `root` is the root directory of is read-only.
+/// Returns true if the subvolume with the root directory `root` is read-only.
 pub(crate) fn is_read_only(root: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: the opcode writes one 64-bit word.
     let flags: u64 = unsafe { ioctl(root, Getter::<{ op::BTRFS_IOC_SUBVOL_GETFLAGS }, u64>::new()) }?;
     Ok(flags & u64::from(raw::BTRFS_SUBVOL_RDONLY) != 0)
 }
 
-/// Makes the subvolume that `root` is the root directory of writable.
+/// Makes the subvolume with the root directory `root` writable.
 pub(crate) fn make_writable(root: BorrowedFd<'_>) -> Result<(), Errno> {
     // SAFETY: the opcode reads one 64-bit word.
     unsafe { ioctl(root, Setter::<{ op::BTRFS_IOC_SUBVOL_SETFLAGS }, u64>::new(0)) }
 }
 
-/// What a subvolume is.
+/// Properties of a subvolume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Subvolume {
-    /// The number of its tree; never used twice.
+    /// Number of its tree; never used twice.
     pub(crate) id: u64,
-    /// The transaction that made it. Nothing in a read-only snapshot is newer.
+    /// Transaction that made it. Nothing in a read-only snapshot is newer.
     pub(crate) made_in: u64,
-    /// The transaction that changed an inode of it last.
+    /// Transaction that last changed an inode in it.
     pub(crate) changed_in: u64,
 }
 
-/// The subvolume in which `inside` lies.
+/// Returns the properties of the subvolume that contains `inside`.
 pub(crate) fn subvolume(inside: BorrowedFd<'_>) -> Result<Subvolume, Errno> {
     type Info = raw::btrfs_ioctl_get_subvol_info_args;
     // SAFETY: the opcode writes the whole structure, in which every bit pattern is valid.
@@ -128,7 +129,8 @@ pub(crate) fn subvolume(inside: BorrowedFd<'_>) -> Result<Subvolume, Errno> {
     Ok(Subvolume { id: info.treeid, made_in: info.otransid, changed_in: info.ctransid })
 }
 
-/// The bytes of the nodes of the tree `id`, shared ones too, when the file system was committed last.
+/// Returns the size of the nodes of the tree `id` in bytes, including shared nodes, as of the last commit of the file
+/// system.
 pub(crate) fn tree_bytes(any: BorrowedFd<'_>, id: u64) -> Result<u64, Errno> {
     let first = Key { object: id, kind: ROOT_ITEM, offset: 0 };
     let mut search = Search::new(any, ROOT_TREE, first..=Key { offset: u64::MAX, ..first }, 0);
@@ -138,7 +140,8 @@ pub(crate) fn tree_bytes(any: BorrowedFd<'_>, id: u64) -> Result<u64, Errno> {
     }
 }
 
-/// The path of the directory `inode` from the root of the subvolume `tree`, for messages. `ENAMETOOLONG` beyond 4 KiB.
+/// Returns the path of the directory `inode` from the root of the subvolume `tree`, for messages. `ENAMETOOLONG` beyond
+/// 4 KiB.
 pub(crate) fn dir_path(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<PathBuf, Errno> {
     let mut args = raw::btrfs_ioctl_ino_lookup_args { treeid: tree, objectid: inode, name: [0; 4080] };
     // SAFETY: the opcode reads and writes this structure, in which every bit pattern is valid.
@@ -148,9 +151,9 @@ pub(crate) fn dir_path(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<Pat
     Ok(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
 }
 
-/// Opens the directory `inode` of the subvolume `tree`, of the file system of `any`. Needs `CAP_DAC_READ_SEARCH`.
+/// Opens the directory `inode` of the subvolume `tree` on the file system of `any`. Needs `CAP_DAC_READ_SEARCH`.
 pub(crate) fn open_dir(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<OwnedFd, Errno> {
-    /// `struct file_handle` and `struct btrfs_fid` up to its `gen`, of which the latter is packed.
+    /// `struct file_handle` and the packed `struct btrfs_fid` up to its `gen`.
     #[repr(C)]
     struct Handle {
         bytes: u32,
@@ -172,7 +175,7 @@ pub(crate) fn open_dir(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<Own
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// The transaction that made `inode`, which is part of its handle.
+/// Returns the transaction that made `inode`, which is part of its file handle.
 fn inode_generation(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<u64, Errno> {
     let key = Key { object: inode, kind: INODE_ITEM, offset: 0 };
     let mut search = Search::new(any, tree, key..=key, 0);
@@ -182,20 +185,20 @@ fn inode_generation(any: BorrowedFd<'_>, tree: u64, inode: u64) -> Result<u64, E
     }
 }
 
-/// A subvolume that lies inside another: the directory and the name by which it is reached there.
+/// A subvolume inside another, with the directory and the name under which it is found there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Nested {
-    /// The subvolume it lies in.
+    /// The subvolume that contains it.
     pub(crate) outer: u64,
-    /// The number of its own tree.
+    /// Number of its own tree.
     pub(crate) id: u64,
-    /// The inode of the directory that holds it.
+    /// Inode of the directory that holds it.
     pub(crate) dir: u64,
-    /// Its name there.
+    /// Name in that directory.
     pub(crate) name: OsString,
 }
 
-/// The subvolumes directly inside the subvolume `outer`, by their root references.
+/// Returns the subvolumes directly inside the subvolume `outer`, by their root references.
 pub(crate) fn nested(any: BorrowedFd<'_>, outer: u64) -> Result<Vec<Nested>, Errno> {
     let first = Key { object: outer, kind: ROOT_REF, offset: 0 };
     let last = Key { offset: u64::MAX, ..first };
@@ -214,19 +217,19 @@ pub(crate) fn nested(any: BorrowedFd<'_>, outer: u64) -> Result<Vec<Nested>, Err
     Ok(found)
 }
 
-/// Where an item stands in its tree; keys are ordered field by field.
+/// Position of an item in its tree; keys are ordered field by field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// What it is about: an inode, a tree.
+    /// The object that the item describes: an inode or a tree.
     pub(crate) object: u64,
-    /// The type of the item.
+    /// Type of the item.
     pub(crate) kind: u8,
-    /// Whatever the type makes of it.
+    /// Offset, whose meaning depends on the type.
     pub(crate) offset: u64,
 }
 
 impl Key {
-    /// The least key after this one.
+    /// Returns the smallest key after this one.
     fn successor(self) -> Option<Self> {
         if let Some(offset) = self.offset.checked_add(1) {
             return Some(Self { offset, ..self });
@@ -241,38 +244,38 @@ impl Key {
 /// One item that a [`Search`] found.
 #[derive(Debug)]
 pub(crate) struct Item<'a> {
-    /// Its key.
+    /// Key of the item.
     pub(crate) key: Key,
     content: &'a [u8],
 }
 
-/// When an inode came into being, and when it changed last.
+/// Transactions that made and changed an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Inode {
-    /// The transaction that made it.
+    /// Transaction that made it.
     pub(crate) made_in: u64,
-    /// The transaction that changed it last; for a directory, also its names.
+    /// Transaction that changed it last; for a directory also changes of its names.
     pub(crate) changed_in: u64,
-    /// Whether it is a directory.
+    /// True for a directory.
     pub(crate) is_dir: bool,
 }
 
-/// Where a part of a file lies.
+/// Location of a part of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
-    /// In the tree itself, this many bytes.
+    /// In the tree itself.
     Inline {
-        /// Stored length, compressed if it is.
+        /// Stored length, after compression.
         stored: u64,
     },
-    /// In an extent of its own, which other parts of this or other files can refer to as well.
+    /// In a separate extent, which other parts of this or other files can refer to as well.
     Regular {
-        /// Its address on the file system.
+        /// Address on the file system.
         address: u64,
-        /// Allocated length, compressed if it is.
+        /// Allocated length, after compression.
         allocated: u64,
     },
-    /// Nowhere.
+    /// A hole without data.
     Hole,
 }
 
@@ -289,12 +292,12 @@ impl Item<'_> {
         self.bytes_at(at).map(u64::from_le_bytes)
     }
 
-    /// Of an [`INODE_ITEM`]: the transaction that made the inode.
+    /// Returns, for an [`INODE_ITEM`], the transaction that made the inode.
     pub(crate) fn inode_generation(&self) -> Result<u64, Errno> {
         self.u64_at(offset_of!(raw::btrfs_inode_item, generation))
     }
 
-    /// Of an [`INODE_ITEM`]: what of it tells whether it changed.
+    /// Returns, for an [`INODE_ITEM`], the fields that show whether the inode changed.
     pub(crate) fn inode(&self) -> Result<Inode, Errno> {
         type Layout = raw::btrfs_inode_item;
         let mode = u32::from_le_bytes(self.bytes_at(offset_of!(Layout, mode))?);
@@ -305,7 +308,7 @@ impl Item<'_> {
         })
     }
 
-    /// Of a [`DIR_INDEX`]: the name, and the key of what it stands for.
+    /// Returns, for a [`DIR_INDEX`], the name and the key of the inode it refers to.
     pub(crate) fn dir_entry(&self) -> Result<(OsString, Key), Errno> {
         type Layout = raw::btrfs_dir_item;
         let length = self.bytes_at(offset_of!(Layout, name_len))?;
@@ -317,7 +320,8 @@ impl Item<'_> {
         Ok((OsString::from_vec(name.to_vec()), Key { object, kind, offset }))
     }
 
-    /// Of an [`INODE_REF`] or [`INODE_EXTREF`]: the directories and the names in them; none of any other item.
+    /// Returns, for an [`INODE_REF`] or [`INODE_EXTREF`], the directories and the names in them; empty for any other
+    /// item.
     pub(crate) fn references(&self) -> Result<Vec<(u64, OsString)>, Errno> {
         let (fixed, length_at) = match self.key.kind {
             INODE_REF => (size_of::<raw::btrfs_inode_ref>(), offset_of!(raw::btrfs_inode_ref, name_len)),
@@ -338,7 +342,7 @@ impl Item<'_> {
         Ok(found)
     }
 
-    /// Of an [`EXTENT_DATA`]: the transaction that wrote it, and where it lies.
+    /// Returns, for an [`EXTENT_DATA`], the transaction that wrote it, and its location.
     pub(crate) fn extent(&self) -> Result<(u64, Extent), Errno> {
         type Layout = raw::btrfs_file_extent_item;
         let generation = self.u64_at(offset_of!(Layout, generation))?;
@@ -362,25 +366,25 @@ struct SearchArgs {
     buffer: [u8; SEARCH_BYTES],
 }
 
-/// The items of one tree between two keys, in order. Needs `CAP_SYS_ADMIN` in the first user namespace.
+/// The items of one tree between two keys, in order. Needs `CAP_SYS_ADMIN` in the initial user namespace.
 ///
-/// Keys are compared as a whole, as the kernel does it: between (256, inode item, 0) and (300, inode item, 0) lie all
-/// items of the inodes in between, whatever their type. What is still in memory only (data not yet allocated, delayed
-/// directory entries and inode updates) is not found; in a snapshot nothing is.
+/// Keys are compared as a whole, as the kernel does: between (256, inode item, 0) and (300, inode item, 0) lie all
+/// items of the inodes in between, of every type. Changes that are only in memory (data not yet allocated, delayed
+/// directory entries and inode updates) are not found; a snapshot has none of these.
 pub(crate) struct Search<'a> {
     any: BorrowedFd<'a>,
     args: Box<SearchArgs>,
     last: Key,
-    /// Where the next call of the kernel starts; `None` when there is nothing left to ask for.
+    /// First key of the next ioctl; `None` if nothing is left.
     next: Option<Key>,
-    /// Items in the buffer that were not handed out yet, and where the first of them begins.
+    /// Number of items in the buffer that were not returned yet, and the offset of the first of them.
     left: u32,
     at: usize,
 }
 
 impl<'a> Search<'a> {
-    /// Searches `tree`, on the file system of `any`, for `keys`; parts of the tree that no transaction from `since` on
-    /// has touched are skipped without being read.
+    /// Searches `tree`, on the file system of `any`, for `keys`. Parts of the tree that no transaction from `since` on
+    /// has changed are skipped without being read.
     pub(crate) fn new(any: BorrowedFd<'a>, tree: u64, keys: std::ops::RangeInclusive<Key>, since: u64) -> Self {
         let (first, last) = keys.into_inner();
         let key = raw::btrfs_ioctl_search_key {
@@ -404,7 +408,7 @@ impl<'a> Search<'a> {
         Self { any, args, last, next: Some(first), left: 0, at: 0 }
     }
 
-    /// The next item, or `None` after the last.
+    /// Returns the next item, or `None` after the last.
     pub(crate) fn next_item(&mut self) -> Result<Option<Item<'_>>, Errno> {
         while self.left == 0 {
             match self.next {
@@ -421,7 +425,7 @@ impl<'a> Search<'a> {
         Ok(Some(Item { key, content }))
     }
 
-    /// Fills the buffer with items from `first` on.
+    /// Fills the buffer with the items from `first` on.
     fn read(&mut self, first: Key) -> Result<(), Errno> {
         self.args.key.min_objectid = first.object;
         self.args.key.min_type = first.kind.into();
@@ -432,12 +436,13 @@ impl<'a> Search<'a> {
         unsafe { ioctl(self.any, Updater::<{ op::BTRFS_IOC_TREE_SEARCH_V2 }, _>::new(&mut *self.args)) }?;
         self.left = self.args.key.nr_items;
         self.at = 0;
-        // A full buffer ends a call, and so does the end of the range: only an answer without items tells.
+        // A call returns early for a full buffer as well as at the end of the range; only a result without items shows
+        // the end.
         self.next = None;
         Ok(())
     }
 
-    /// The key of the item at `at`, and the length of its content.
+    /// Returns the key of the item at `at`, and the length of its content.
     fn header(&self) -> Result<(Key, usize), Errno> {
         type Layout = raw::btrfs_ioctl_search_header;
         let header = self.at.checked_add(HEADER_BYTES).and_then(|end| self.args.buffer.get(self.at..end));

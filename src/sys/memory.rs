@@ -1,4 +1,4 @@
-//! A file mapped into memory, to be looked at and written through.
+//! A file mapped into memory, for reading and writing through the mapping.
 //!
 //! # References
 //! `mmap(2)`, `msync(2)`, `proc_pid_mem(5)`.
@@ -11,7 +11,7 @@ use std::ptr;
 
 use rustix::io::Errno;
 
-/// The beginning of a file, mapped and shared.
+/// The beginning of a file, mapped as shared.
 #[derive(Debug)]
 pub(crate) struct Mapping {
     address: *mut libc::c_void,
@@ -24,7 +24,7 @@ impl Mapping {
         Self::with(file, length, libc::PROT_READ)
     }
 
-    /// The same, for writing, too: `file` must be open for both.
+    /// Maps the first `length` bytes of `file` for reading and writing: `file` must be open for both.
     pub fn writable(file: BorrowedFd<'_>, length: usize) -> Result<Self, Errno> {
         Self::with(file, length, libc::PROT_READ | libc::PROT_WRITE)
     }
@@ -35,24 +35,25 @@ impl Mapping {
         if address == libc::MAP_FAILED { Err(last_error()) } else { Ok(Self { address, length }) }
     }
 
-    /// The bytes that the mapping shows now. Others may write to them meanwhile, and cut the file: so it is the kernel
-    /// that reads, which then answers with an error.
+    /// Returns the bytes that the mapping shows now. Other processes may write to the file or truncate it meanwhile, so
+    /// the kernel reads the mapping, through `/proc/self/mem`, and returns an error instead of a signal.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; self.length];
         File::open("/proc/self/mem")?.read_exact_at(&mut bytes, self.address as u64)?;
         Ok(bytes)
     }
 
-    /// Writes `bytes` at the position `at` of the mapping, as a program does that stores to memory; by the kernel, too.
+    /// Writes `bytes` at the offset `at` of the mapping through `/proc/self/mem`, with the same effect as a store to
+    /// memory.
     pub fn write(&self, at: usize, bytes: &[u8]) -> io::Result<()> {
-        // What lies behind the mapping is somebody else's.
+        // Memory behind the mapping belongs to other code.
         if at.checked_add(bytes.len()).is_none_or(|end| end > self.length) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         OpenOptions::new().write(true).open("/proc/self/mem")?.write_all_at(bytes, (self.address as usize + at) as u64)
     }
 
-    /// Brings what was written to the file.
+    /// Writes the changed bytes to the file.
     pub fn sync(&self) -> Result<(), Errno> {
         // SAFETY: the address and the length are those of a mapping of our own, and nothing in it changes.
         let answer = unsafe { libc::msync(self.address, self.length, libc::MS_SYNC) };

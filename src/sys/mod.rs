@@ -1,7 +1,7 @@
-//! System calls that neither rustix nor nix wraps, or not safely: the only unsafe code of the crate.
+//! System calls that neither rustix nor nix wraps safely: the only unsafe code of the crate.
 //!
-//! Every function here is one system call with typed arguments and the kernel's errno; what a failure means to a user
-//! is said by the callers, which know the path and the operation.
+//! Every function here is one system call with typed arguments that returns the kernel's errno. The callers know the
+//! path and the operation, and explain a failure to the user.
 
 pub(crate) mod btrfs;
 #[cfg(feature = "lab")]
@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::io::Errno;
 
-/// Turns the return value of `libc::syscall` or `libc::ioctl` into a result.
+/// Converts the return value of `libc::syscall` or `libc::ioctl`.
 fn check(returned: libc::c_long) -> Result<usize, Errno> {
     usize::try_from(returned).map_err(|_| {
         let code = std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO);
@@ -22,7 +22,8 @@ fn check(returned: libc::c_long) -> Result<usize, Errno> {
     })
 }
 
-/// Changes the mode of what an `O_PATH` descriptor refers to, be it a device, a fifo or a file without read permission.
+/// Changes the mode of the inode behind an `O_PATH` descriptor; this includes devices, fifos and files without read
+/// permission.
 ///
 /// # References
 /// `fchmodat2(2)`, Linux 6.6; `ENOSYS` before.
@@ -33,7 +34,7 @@ pub(crate) fn chmod_fd(fd: BorrowedFd<'_>, mode: u32) -> Result<(), Errno> {
     check(returned).map(drop)
 }
 
-/// Has the kernel begin to write what was written to a file, and waits for nothing. It makes nothing durable.
+/// Makes the kernel start writing a file's dirty data, without waiting. This makes nothing durable.
 ///
 /// # References
 /// `sync_file_range(2)`.

@@ -11,16 +11,17 @@ use rustix::io::Errno;
 
 use super::check;
 
-/// `LO_FLAGS_AUTOCLEAR`: the device lets go of its file when its last user closes it.
+/// `LO_FLAGS_AUTOCLEAR`: the device detaches from its file when its last user closes it.
 const LOOP_AUTOCLEAR: u32 = 4;
 
-/// The number of a loop device that is free at the moment; the kernel makes one if there is none.
+/// Returns the number of a loop device that is free at the moment; the kernel creates one if there is none.
 pub(crate) fn loop_free_number(control: BorrowedFd<'_>) -> Result<usize, Errno> {
     // SAFETY: the request takes no argument, and the descriptor is borrowed for the whole call.
     check(libc::c_long::from(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE.into()) }))
 }
 
-/// Makes `device` show the bytes of `image` until its last user closes it; `EBUSY` if somebody took the device first.
+/// Attaches `image` to `device` until the device's last user closes it; `EBUSY` if another process took the device
+/// first.
 pub(crate) fn loop_configure(device: BorrowedFd<'_>, image: BorrowedFd<'_>) -> Result<(), Errno> {
     let config = loop_config {
         // A borrowed descriptor is never negative.
@@ -48,8 +49,8 @@ pub(crate) fn loop_configure(device: BorrowedFd<'_>, image: BorrowedFd<'_>) -> R
     check(libc::c_long::from(returned)).map(drop)
 }
 
-/// Sets the attributes `set` and takes away `clear` (`MOUNT_ATTR_*`) on the mount `mount` and everything mounted below,
-/// and makes all of it private.
+/// Sets the attributes `set` and clears `clear` (`MOUNT_ATTR_*`) on the mount `mount` and all mounts below it, and
+/// makes all of them private.
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: u32, clear: u32) -> Result<(), Errno> {
     let attributes =
         mount_attr { attr_set: set.into(), attr_clr: clear.into(), propagation: libc::MS_PRIVATE, userns_fd: 0 };

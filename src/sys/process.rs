@@ -1,4 +1,4 @@
-//! A child process that is the first of a process namespace of its own, and ends with the thread that started it.
+//! Starts a child process as the first process of a new PID namespace; the child ends with the thread that started it.
 //!
 //! # References
 //! `pid_namespaces(7)`, `PR_SET_PDEATHSIG(2const)`, `signal-safety(7)`, `cgroups(7)`.
@@ -11,18 +11,18 @@ use std::ptr;
 
 use nix::sched::{CloneFlags, unshare};
 
-/// Where control groups are mounted, by convention.
+/// Mount point of control groups, by convention.
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
 
-/// Starts `command` as the first process of a new process namespace, with a mount namespace in which `/proc` shows it,
-/// no signal blocked. Whatever kills it kills all that it started, and the kernel kills it when the calling thread
-/// ends.
+/// Starts `command` as the first process of a new PID namespace, with no signal blocked, and with a mount namespace in
+/// which `/proc` shows the new PID namespace. If the command is killed, all processes that it started are killed. The
+/// kernel kills the command when the calling thread ends.
 ///
-/// The calling thread can start neither threads nor another such child afterwards: it should be one for this purpose.
-/// Its mounts must be private.
+/// The calling thread can start neither threads nor another such child afterwards, so it should be a thread for this
+/// purpose only. Its mounts must be private.
 ///
 /// # Errors
-/// `EPERM` without the privilege; what `fork`, `execve` and the mounts report.
+/// `EPERM` without the privilege; errors of `fork`, `execve` and the mounts.
 pub(crate) fn spawn_as_init(command: &mut Command) -> io::Result<Child> {
     unshare(CloneFlags::CLONE_NEWPID)?;
     // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates nothing.
@@ -36,9 +36,9 @@ fn become_init() -> io::Result<()> {
     // SAFETY: a plain value.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"proc", c"/proc")?;
-    // Runtimes know version 1 and version 2 of control groups, and some refuse a machine that has both. In a user
-    // namespace it takes a namespace of them, too; whoever may not mount this all the same goes on with what the
-    // machine has.
+    // Container runtimes support version 1 and version 2 of control groups, and some refuse a machine that has both. In
+    // a user namespace, mounting version 2 also needs a cgroup namespace. If mounting is not permitted even then, the
+    // control groups of the machine are used.
     if !has_cgroup2() && mount(c"cgroup2", CGROUPS).is_err() {
         // SAFETY: a plain value.
         let _ = check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).and_then(|()| mount(c"cgroup2", CGROUPS));
@@ -57,7 +57,7 @@ fn mount(fstype: &CStr, target: &CStr) -> io::Result<()> {
     check(unsafe { libc::mount(fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, ptr::null()) })
 }
 
-/// Whether version 2 of control groups is what the machine has.
+/// Returns true if the machine uses version 2 of control groups.
 fn has_cgroup2() -> bool {
     // SAFETY: the path is a NUL-terminated string, and the kernel fills the structure, for which zeros are valid.
     unsafe {

@@ -17,10 +17,11 @@ const SYS_GETXATTRAT: libc::c_long = 464;
 const SYS_LISTXATTRAT: libc::c_long = 465;
 const SYS_REMOVEXATTRAT: libc::c_long = 466;
 
-/// What one call of [`list`] or [`get`] starts with; most files have no or few attributes.
+/// Initial buffer size of [`list`] and [`get`]; most files have no or few attributes.
 const BUFFER_BYTES: usize = 512;
 
-/// The path which reaches `name` in `dir` where the `*at` calls are missing. An empty name is the directory itself.
+/// Returns the path that reaches `name` in `dir` on kernels without the `*at` calls. An empty name is the directory
+/// itself.
 fn proc_path(dir: BorrowedFd<'_>, name: &CStr) -> Result<CString, Errno> {
     let mut path = format!("/proc/self/fd/{}/", dir.as_raw_fd()).into_bytes();
     path.extend_from_slice(if name.is_empty() { b"." } else { name.to_bytes() });
@@ -49,12 +50,12 @@ fn grow(mut read: impl FnMut(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u
     }
 }
 
-/// Whether the kernel has the calls by directory and name; `ENOSYS` if not.
+/// Returns `ENOSYS` if the kernel lacks the calls by directory and name.
 pub(crate) fn has_at_calls() -> Result<(), Errno> {
     list_at(rustix::fs::CWD, c".", &mut []).map(drop)
 }
 
-/// The names of the attributes of `name` in `dir` (of `dir` itself if it is empty), NUL-terminated one after another.
+/// Returns the attribute names of `name` in `dir` (of `dir` itself if the name is empty), each terminated by a NUL.
 pub(crate) fn list(dir: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>, Errno> {
     grow(|buffer| match list_at(dir, name, buffer) {
         Err(Errno::NOSYS) => rustix::fs::llistxattr(&proc_path(dir, name)?, buffer),
@@ -70,7 +71,7 @@ fn list_at(dir: BorrowedFd<'_>, name: &CStr, buffer: &mut [u8]) -> Result<usize,
     check(returned)
 }
 
-/// The value of one attribute; `ENODATA` if there is none.
+/// Returns the value of one attribute; `ENODATA` if it does not exist.
 pub(crate) fn get(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr) -> Result<Vec<u8>, Errno> {
     grow(|buffer| match get_at(dir, name, attribute, buffer) {
         Err(Errno::NOSYS) => rustix::fs::lgetxattr(&proc_path(dir, name)?, attribute, buffer),
@@ -96,7 +97,7 @@ fn get_at(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr, buffer: &mut [u8])
     check(returned)
 }
 
-/// Sets one attribute, made new or replaced.
+/// Sets one attribute, creating or replacing it.
 pub(crate) fn set(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr, value: &[u8]) -> Result<(), Errno> {
     match set_at(dir, name, attribute, value) {
         Err(Errno::NOSYS) => {
@@ -124,7 +125,7 @@ fn set_at(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr, value: &[u8]) -> R
     check(returned).map(drop)
 }
 
-/// Removes one attribute; `ENODATA` if there is none.
+/// Removes one attribute; `ENODATA` if it does not exist.
 pub(crate) fn remove(dir: BorrowedFd<'_>, name: &CStr, attribute: &CStr) -> Result<(), Errno> {
     match remove_at(dir, name, attribute) {
         Err(Errno::NOSYS) => rustix::fs::lremovexattr(&proc_path(dir, name)?, attribute),

@@ -1,14 +1,14 @@
-//! Copying a tree with everything it has: the copy backend makes snapshots with it.
+//! Copies a tree with all of its attributes; the copy backend makes snapshots with it.
 //!
 //! Kept: content with its holes, type, mode, owner, mtime in nanoseconds (also of directories), hard links, device
-//! numbers, sockets, every extended attribute that can be set. Not kept: atime, inode flags (`chattr`).
+//! numbers, sockets, and every extended attribute that can be set. Not kept: atime and inode flags (`chattr`).
 //!
-//! The work is divided by directory: whoever takes a directory makes all that is directly in it, queues its
-//! subdirectories, and sets its attributes last, when nothing will be made in it any more. Both sides of a directory
-//! are opened anew from the two roots, so that the queue holds paths and no descriptors.
+//! The work is divided by directory. A worker creates all direct entries of a directory, queues its subdirectories, and
+//! sets the directory's attributes last, after all of its entries were created. Source and target directory are opened
+//! from the two roots each time, so that the queue holds paths and no descriptors.
 //!
-//! Invariants: no link is followed on either side; the source is only read, and its atimes stay where the caller may
-//! keep them; the first error stops all workers.
+//! Invariants: no link is followed on either side. The source is only read, and its atimes stay unchanged where the
+//! caller has permission for that. The first error stops all workers.
 
 mod attributes;
 mod data;
@@ -26,35 +26,35 @@ use std::thread;
 
 use rustix::fs::{Mode, OFlags};
 
-use self::attributes::{Maker, Place};
+use self::attributes::{CopyInode, Maker};
 use self::data::Contents;
 use super::{Dir, FileType, Name, Stat, Timestamp, Xattrs};
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// More workers than this only wait for each other: creating files takes the file system's own locks.
+/// Maximum number of workers: more only wait for each other, because creating files takes locks of the file system.
 const WORKERS_MAX: usize = 4;
 
-/// How much the workers' nice value is above the caller's.
+/// Difference of the workers' nice value to the caller's.
 const NICENESS: i32 = 10;
 
-/// The permission bits that creating a file may be asked for; set-id bits and the like come when it has its owner.
+/// Permission bits that a new file is created with; set-id and sticky bits are set after the owner.
 const CREATE_MODE_MASK: u32 = 0o777;
 
-/// What a directory is made with until its attributes are set.
+/// Mode of a directory until its attributes are set.
 const DIR_CREATE_MODE: u32 = 0o700;
 
-/// What a device, fifo or socket is made with until its attributes are set.
+/// Mode of a device, fifo or socket until its attributes are set.
 const NODE_CREATE_MODE: u32 = 0o600;
 
-/// How the bytes of files are copied.
+/// Way of copying file content.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum CloneMode {
-    /// Shared where the file system can, else copied.
+    /// Share blocks if the file system can, otherwise copy.
     #[default]
     Auto,
-    /// Shared, or an error.
+    /// Share blocks, or fail.
     Reflink,
-    /// Copied, never shared.
+    /// Copy all bytes, never share.
     Bytes,
 }
 
@@ -81,44 +81,44 @@ impl FromStr for CloneMode {
     }
 }
 
-/// How to copy.
+/// Options of a copy.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How the bytes of files are copied.
+    /// Way of copying file content.
     pub clone: CloneMode,
-    /// How many threads copy, while the caller's waits.
+    /// Number of threads that copy while the caller waits.
     pub workers: NonZeroUsize,
-    /// Whether [`Copied::dirs`] is wanted.
+    /// True if [`Copied::dirs`] is to be filled.
     pub record: bool,
 }
 
 impl Options {
-    /// As many workers as the machine has use for, no record.
+    /// Returns options with as many workers as the machine can use, without a record.
     pub fn new(clone: CloneMode) -> Self {
         let available = thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Self { clone, workers: available.min(NonZeroUsize::MIN.saturating_add(WORKERS_MAX - 1)), record: false }
     }
 }
 
-/// What was copied.
+/// Result of a copy.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Copied {
-    /// Inodes made, the root's included.
+    /// Number of created inodes, including the root.
     pub inodes: u64,
-    /// Device nodes left out because a user namespace may not make them.
+    /// Number of device nodes left out because a user namespace may not create them.
     pub skipped_devices: u64,
-    /// Every directory made, in canonical order, if [`Options::record`] asked for them.
+    /// Every created directory, in canonical order, if [`Options::record`] is set.
     pub dirs: Vec<CopiedDir>,
 }
 
-/// A directory of the copy as it was when the copy was done.
+/// A directory of the copy, as it was when the copy was complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CopiedDir {
-    /// Its path below the root of the copy.
+    /// Path below the root of the copy.
     pub path: PathBuf,
-    /// Its inode.
+    /// Stamp of the directory's inode.
     pub stamp: Stamp,
-    /// What is in it, by the bytes of the names.
+    /// Entries of the directory, ordered by the bytes of the names.
     pub entries: Vec<CopiedEntry>,
 }
 
@@ -127,16 +127,16 @@ pub struct CopiedDir {
 pub struct CopiedEntry {
     /// The name.
     pub name: OsString,
-    /// The inode it names.
+    /// Stamp of the named inode.
     pub stamp: Stamp,
 }
 
-/// An inode and when it changed last: if both are the same later, so are its content and attributes.
+/// Inode number and change time: if both are unchanged later, so are content and attributes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Stamp {
-    /// The inode's number.
+    /// Inode number.
     pub ino: u64,
-    /// Its change time.
+    /// Change time.
     pub ctime: Timestamp,
 }
 
@@ -154,18 +154,18 @@ pub fn probe_reflink(dir: &Dir) -> Result<()> {
     data::probe(dir)
 }
 
-/// Copies what is in `source`, and its attributes, into the existing and empty directory `target`. The source must rest
-/// meanwhile.
+/// Copies the content and the attributes of `source` into the existing, empty directory `target`. The source must not
+/// change meanwhile.
 ///
 /// # Errors
-/// The first error of any worker, with its path; then `target` holds a part. `Unsupported` with
-/// [`CloneMode::Reflink`] where the file system cannot, or for an extended attribute that it cannot hold;
-/// `ResourceExhausted` when disk, inodes or names of one inode are used up; `InvalidArgument` for an owner outside the
-/// caller's user namespace.
+/// The first error of any worker, with its path; then `target` holds a part of the copy. `Unsupported` with
+/// [`CloneMode::Reflink`] if the file system cannot share blocks, or for an extended attribute that the target cannot
+/// hold; `ResourceExhausted` if space, inodes or the names of one inode are used up; `InvalidArgument` for an owner
+/// outside the caller's user namespace.
 pub fn copy(source: &Dir, target: &Dir, options: Options) -> Result<Copied> {
-    // A default ACL that the target inherited would go to everything that is made in it.
+    // A default ACL that the target inherited would apply to everything created in it.
     target.set_xattrs("", &Xattrs::new())?;
-    let crew = Crew {
+    let state = CopyState {
         source,
         target,
         options,
@@ -177,10 +177,10 @@ pub fn copy(source: &Dir, target: &Dir, options: Options) -> Result<Copied> {
     };
     let copied = thread::scope(|scope| {
         let workers: Vec<_> = (0..options.workers.get())
-            // Without another thread the work is done by fewer.
-            .map_while(|_| thread::Builder::new().spawn_scoped(scope, || crew.work_behind_others()).ok())
+            // If a thread cannot be started, fewer threads do the work.
+            .map_while(|_| thread::Builder::new().spawn_scoped(scope, || state.work_behind_others()).ok())
             .collect();
-        let mut copied = if workers.is_empty() { crew.work() } else { Copied::default() };
+        let mut copied = if workers.is_empty() { state.work() } else { Copied::default() };
         for worker in workers {
             match worker.join() {
                 Ok(part) => copied.add(part),
@@ -189,9 +189,9 @@ pub fn copy(source: &Dir, target: &Dir, options: Options) -> Result<Copied> {
         }
         copied
     });
-    match lock(&crew.queue).failure.take() {
+    match lock(&state.queue).failure.take() {
         Some(error) => Err(error),
-        None => crew.complete(copied),
+        None => state.complete(copied),
     }
 }
 
@@ -203,25 +203,25 @@ impl Copied {
     }
 }
 
-/// What the workers share.
-struct Crew<'a> {
+/// State shared by the workers.
+struct CopyState<'a> {
     source: &'a Dir,
     target: &'a Dir,
     options: Options,
     maker: Maker,
     queue: Mutex<Queue>,
-    /// A job was queued, or there will be none any more.
+    /// Signalled when a path was queued, or when no more will be.
     changed: Condvar,
     stopped: AtomicBool,
-    /// Inodes of the source that have several names, and their first name in the target.
+    /// Inodes of the source with several names, each with its first name in the target.
     links: Mutex<HashMap<Identity, Linked>>,
 }
 
-/// A device and an inode number.
+/// Device and inode number.
 type Identity = ((u32, u32), u64);
 
 struct Queue {
-    /// Directories to be copied, by their paths. The last is taken first, which keeps the list short.
+    /// Paths of directories to copy. The last is taken first, which keeps the list short.
     jobs: Vec<PathBuf>,
     busy: usize,
     failure: Option<Error>,
@@ -229,26 +229,27 @@ struct Queue {
 
 struct Linked {
     first: PathBuf,
-    /// Whether it got a second name, which changed its ctime.
+    /// True if the inode got a second name, which changed its ctime.
     again: bool,
 }
 
-/// Nothing that is locked here is left half-changed by a panic.
+/// Locks ignoring poison: a panic leaves none of the locked values half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl Crew<'_> {
-    /// Copies directories, and lets whoever has less to do go first: a copy takes seconds and all cores.
+impl CopyState<'_> {
+    /// Copies directories at a lower priority: a copy takes seconds and all cores.
     fn work_behind_others(&self) -> Copied {
-        // The kernel's priority is one of this thread, which ends with its work. Without it the copy is no other.
+        // The nice value is that of this thread, which ends after the work. If it cannot be set, the copy is still
+        // correct.
         let _ = rustix::process::nice(NICENESS);
         self.work()
     }
 
-    /// Copies directories until there are no more.
+    /// Copies directories until the queue is empty and no worker is busy.
     fn work(&self) -> Copied {
-        let mut worker = Worker { crew: self, contents: Contents::new(self.options.clone), copied: Copied::default() };
+        let mut worker = Worker { state: self, contents: Contents::new(self.options.clone), copied: Copied::default() };
         while let Some(path) = self.take() {
             let done = worker.copy_dir(path);
             let mut queue = lock(&self.queue);
@@ -286,8 +287,8 @@ impl Crew<'_> {
         self.changed.notify_one();
     }
 
-    /// Sorts the record and brings it up to what happened after an entry was noted: attributes of directories were
-    /// set, and inodes got more names.
+    /// Sorts the record and updates ctimes that changed after an entry was recorded: the attributes of directories were
+    /// set, and inodes got further names.
     fn complete(&self, mut copied: Copied) -> Result<Copied> {
         let mut changed = HashMap::new();
         for linked in lock(&self.links).values().filter(|linked| self.options.record && linked.again) {
@@ -307,18 +308,18 @@ impl Crew<'_> {
 }
 
 struct Worker<'a> {
-    crew: &'a Crew<'a>,
+    state: &'a CopyState<'a>,
     contents: Contents,
     copied: Copied,
 }
 
 impl Worker<'_> {
-    /// Makes what is directly in the directory at `path`, queues its subdirectories, and sets its attributes.
+    /// Creates the direct entries of the directory at `path`, queues its subdirectories, and sets its attributes.
     fn copy_dir(&mut self, path: PathBuf) -> Result<()> {
-        let (source, target) = (self.crew.source.open_beneath(&path)?, self.crew.target.open_beneath(&path)?);
+        let (source, target) = (self.state.source.open_beneath(&path)?, self.state.target.open_beneath(&path)?);
         let mut entries = Vec::new();
         for Name { name, file_type } in source.names()? {
-            if self.crew.stopped.load(Ordering::Relaxed) {
+            if self.state.stopped.load(Ordering::Relaxed) {
                 return Ok(());
             }
             let stamp = match file_type {
@@ -326,14 +327,14 @@ impl Worker<'_> {
                 Some(FileType::Dir) => Some(self.make_dir(&path, &target, &name)?),
                 _ => self.copy_other(&path, &source, &target, &name)?,
             };
-            if let (Some(stamp), true) = (stamp, self.crew.options.record) {
+            if let (Some(stamp), true) = (stamp, self.state.options.record) {
                 entries.push(CopiedEntry { name, stamp });
             }
         }
-        let [from, to] = [&source, &target].map(|dir| Place { dir, name: OsStr::new(""), file: None });
-        let made = to.take_attributes(from, &from.stat()?, DIR_CREATE_MODE, self.crew.maker)?;
+        let [from, to] = [&source, &target].map(|dir| CopyInode { dir, name: OsStr::new(""), file: None });
+        let made = to.take_attributes(from, &from.stat()?, DIR_CREATE_MODE, self.state.maker)?;
         self.copied.inodes += 1;
-        if self.crew.options.record {
+        if self.state.options.record {
             self.copied.dirs.push(CopiedDir { path, stamp: Stamp::from(&made), entries });
         }
         Ok(())
@@ -341,15 +342,15 @@ impl Worker<'_> {
 
     fn make_dir(&mut self, path: &Path, target: &Dir, name: &OsStr) -> Result<Stamp> {
         target.make_dir(name)?;
-        // Before it is queued: its ctime changes with everything that is made in it.
+        // Read before the directory is queued, because its ctime changes whenever something is created in it.
         let stamp = Stamp::from(&target.stat(name)?);
-        self.crew.add(path.join(name));
+        self.state.add(path.join(name));
         Ok(stamp)
     }
 
     fn copy_file(&mut self, path: &Path, source: &Dir, target: &Dir, name: &OsStr) -> Result<Stamp> {
         let file = source.open_file(name)?;
-        let from = Place { dir: source, name, file: Some(&file) };
+        let from = CopyInode { dir: source, name, file: Some(&file) };
         let stat = from.stat()?;
         if stat.file_type != FileType::File {
             let message = format!("{} changed while it was copied", source.shown_at(name).display());
@@ -362,15 +363,15 @@ impl Worker<'_> {
                 .at("create", target.place(name))?;
             let made = std::fs::File::from(made);
             worker.contents.copy(&file, &made, &stat, target.place(name))?;
-            let to = Place { dir: target, name, file: Some(&made) };
-            to.take_attributes(from, &stat, asked_mode, worker.crew.maker)
+            let to = CopyInode { dir: target, name, file: Some(&made) };
+            to.take_attributes(from, &stat, asked_mode, worker.state.maker)
         })
     }
 
-    /// Copies what is neither a file nor a directory, or of which the directory does not say what it is; `None` for a
-    /// device that may not be made.
+    /// Copies an entry that is neither a file nor a directory, or whose type the directory does not report; returns
+    /// `None` for a device that may not be created.
     fn copy_other(&mut self, path: &Path, source: &Dir, target: &Dir, name: &OsStr) -> Result<Option<Stamp>> {
-        let from = Place { dir: source, name, file: None };
+        let from = CopyInode { dir: source, name, file: None };
         let stat = from.stat()?;
         match stat.file_type {
             FileType::File => return self.copy_file(path, source, target, name).map(Some),
@@ -382,8 +383,8 @@ impl Worker<'_> {
                 FileType::Symlink => target.make_symlink(&source.read_link(name)?, name)?,
                 file_type => target.make_node(file_type, stat.device, name)?,
             }
-            let to = Place { dir: target, name, file: None };
-            to.take_attributes(from, &stat, NODE_CREATE_MODE, worker.crew.maker)
+            let to = CopyInode { dir: target, name, file: None };
+            to.take_attributes(from, &stat, NODE_CREATE_MODE, worker.state.maker)
         });
         match made {
             Err(error)
@@ -398,8 +399,8 @@ impl Worker<'_> {
         }
     }
 
-    /// Makes an inode, or the next name of one that has several. The map stays locked while such an inode is made:
-    /// whoever comes with its next name must find it complete.
+    /// Creates an inode, or a further name of an inode that has several. The map stays locked while an inode with
+    /// several names is created, so that a worker with the next name finds it complete.
     fn make_or_link(
         &mut self,
         path: &Path,
@@ -413,8 +414,8 @@ impl Worker<'_> {
             self.copied.inodes += 1;
             return Ok(Stamp::from(&made));
         }
-        let crew = self.crew;
-        let mut links = lock(&crew.links);
+        let state = self.state;
+        let mut links = lock(&state.links);
         match links.entry((stat.dev, stat.ino)) {
             hash_map::Entry::Vacant(vacant) => {
                 let made = make(self)?;
@@ -426,7 +427,7 @@ impl Worker<'_> {
                 let linked = occupied.get_mut();
                 linked.again = true;
                 let first_name = linked.first.file_name().unwrap_or_default();
-                let first_dir = crew.target.open_beneath(linked.first.parent().unwrap_or(Path::new("")))?;
+                let first_dir = state.target.open_beneath(linked.first.parent().unwrap_or(Path::new("")))?;
                 target.make_link(&first_dir, first_name, name)?;
                 Ok(Stamp::from(&target.stat(name)?))
             }

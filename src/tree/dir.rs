@@ -1,4 +1,4 @@
-//! A directory by descriptor, and what can be done to one name in it.
+//! An open directory, and operations on one name in it.
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, CString, OsStr, OsString};
@@ -14,30 +14,30 @@ use super::{Device, FileType, MODE_MASK, Meta, Node, Stat, Timestamp, Xattrs, xa
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// `getdents64` buffer: large enough that a directory of a thousand names takes one or two calls.
+/// Buffer size for `getdents64`: a directory of a thousand names takes one or two calls.
 const READ_DIR_BYTES: usize = 64 * 1024;
 
-/// The longest path that one system call takes: `PATH_MAX` without its final NUL.
+/// Maximum length of a path in one system call: `PATH_MAX` without the final NUL.
 const PATH_BYTES_MAX: usize = 4095;
 
-/// How often `openat2` is tried that something else on the machine disturbs: each time takes microseconds.
+/// Number of attempts of an `openat2` that renames or mounts elsewhere disturb; each takes microseconds.
 const OPEN_TRIES_MAX: u32 = 1000;
 
-/// What an error says of an owner that the caller's user namespace does not have.
+/// Part of the message about an owner that the caller's user namespace does not map.
 pub(crate) const NOT_MAPPED: &str = "is not mapped in this user namespace";
 
-/// A name in a directory, with its type as the directory entry says it (`None` where the file system does not).
+/// A name in a directory, with the type in the directory entry (`None` if the file system does not report it).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// The last component, never `.` or `..`.
+    /// Last path component, never `.` or `..`.
     pub name: OsString,
-    /// The entry's type.
+    /// Type of the entry.
     pub file_type: Option<FileType>,
 }
 
 /// An open directory. Operations take one name and never follow a link.
 ///
-/// It remembers the path under which it was reached, for error messages only.
+/// The path by which the directory was reached is kept for error messages only.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -50,30 +50,31 @@ impl AsFd for Dir {
     }
 }
 
-/// Where an operation failed, if it fails: the join costs nothing until then.
+/// Path for the error message of an operation, joined only if the operation fails.
 #[derive(Debug)]
-pub(crate) struct Place<'a> {
+pub(crate) struct LazyPath<'a> {
     dir: &'a Path,
     name: &'a OsStr,
     joined: OnceCell<PathBuf>,
 }
 
-impl AsRef<Path> for Place<'_> {
+impl AsRef<Path> for LazyPath<'_> {
     fn as_ref(&self) -> &Path {
         self.joined.get_or_init(|| if self.name.is_empty() { self.dir.to_path_buf() } else { self.dir.join(self.name) })
     }
 }
 
-/// What a single-name operation needs: the name as the kernel takes it.
+/// Converts a name for a system call.
 fn c_name(name: &OsStr) -> std::result::Result<CString, Errno> {
     CString::new(name.as_bytes()).map_err(|_| Errno::INVAL)
 }
 
 impl Dir {
-    /// Opens the directory at `path`, a path of the machine and not of a tree: links on the way are followed.
+    /// Opens the directory at `path`. This is a path of the machine and not one inside a tree: links in it are
+    /// followed.
     ///
     /// # Errors
-    /// `NotFound`; `Io` with `ENOTDIR` if it is no directory.
+    /// `NotFound`; `Io` with `ENOTDIR` if it is not a directory.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
@@ -81,31 +82,31 @@ impl Dir {
         Ok(Self::from_fd(fd, path))
     }
 
-    /// Takes over a descriptor; `shown` stands for it in error messages.
+    /// Wraps a descriptor; `shown` is its path in error messages.
     pub fn from_fd(fd: OwnedFd, shown: impl Into<PathBuf>) -> Self {
         Self { fd, shown: shown.into() }
     }
 
-    /// A second descriptor of the same directory.
+    /// Returns a second descriptor of the same directory.
     ///
     /// # Errors
-    /// `ResourceExhausted` when the process may open no more.
+    /// `ResourceExhausted` if the process may open no more descriptors.
     pub fn try_clone(&self) -> Result<Self> {
         let fd = rustix::io::fcntl_dupfd_cloexec(&self.fd, 0).at("duplicate descriptor of", &self.shown)?;
         Ok(Self { fd, shown: self.shown.clone() })
     }
 
-    /// The descriptor alone.
+    /// Returns the descriptor.
     pub fn into_fd(self) -> OwnedFd {
         self.fd
     }
 
-    /// The path by which the directory was reached, for messages.
+    /// Returns the path by which the directory was reached, for messages.
     pub fn shown(&self) -> &Path {
         &self.shown
     }
 
-    /// The path of `name` here, for messages.
+    /// Returns the path of `name` in this directory, for messages.
     pub fn shown_at(&self, name: impl AsRef<OsStr>) -> PathBuf {
         if name.as_ref().is_empty() { self.shown.clone() } else { self.shown.join(name.as_ref()) }
     }
@@ -113,7 +114,7 @@ impl Dir {
     /// Opens the directory `name`.
     ///
     /// # Errors
-    /// `NotFound`; `Io` with `ENOTDIR` if it is anything but a directory, a link to one included.
+    /// `NotFound`; `Io` with `ENOTDIR` if it is not a directory, including a link to one.
     pub fn open_dir(&self, name: impl AsRef<OsStr>) -> Result<Self> {
         let name = name.as_ref();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -123,7 +124,7 @@ impl Dir {
         Ok(Self { fd, shown: self.shown.join(name) })
     }
 
-    /// Opens the directory `name` unless something is mounted on it. Subvolumes are no mounts.
+    /// Opens the directory `name` unless something is mounted on it. Subvolumes are not mounts.
     ///
     /// # Errors
     /// As [`Self::open_dir`]; `FailedPrecondition` for a mount point.
@@ -141,10 +142,11 @@ impl Dir {
         }
     }
 
-    /// Opens the directory at `path` below this one, however long the path is. No component may be a link.
+    /// Opens the directory at `path` below this one; the path may be longer than `PATH_MAX`. No component may be a
+    /// link.
     ///
     /// # Errors
-    /// `NotFound`; `Io` with `ENOTDIR` or `ELOOP` if a component is no directory.
+    /// `NotFound`; `Io` with `ENOTDIR` or `ELOOP` if a component is not a directory.
     pub fn open_beneath(&self, path: &Path) -> Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
@@ -163,10 +165,10 @@ impl Dir {
         }
     }
 
-    /// Opens `path` below this directory by `openat2`, which may follow links that stay within, as `resolve` says.
+    /// Opens `path` below this directory with `openat2`; `resolve` decides whether links that stay below are followed.
     ///
-    /// A path with `..`, be it in a link, is tried again where something was moved or mounted on the machine meanwhile:
-    /// the kernel then cannot tell whether it left the directory.
+    /// A path with `..`, also in a link, is tried again if something was moved or mounted on the machine meanwhile: the
+    /// kernel then cannot tell whether the path left the directory.
     pub(crate) fn open_within(
         &self,
         path: &Path,
@@ -184,8 +186,8 @@ impl Dir {
         opened
     }
 
-    /// Opens the directory above this one, which must still be `expected` (device and inode): so a walk may close what
-    /// it comes back to.
+    /// Opens the parent directory, which must be `expected` (device and inode), so that a walk may close directories
+    /// and return to them.
     ///
     /// # Errors
     /// `Unavailable` if the directory was moved since.
@@ -202,7 +204,7 @@ impl Dir {
         }
     }
 
-    /// Opens the regular file `name` for reading. A fifo or device in its place is not waited for.
+    /// Opens the regular file `name` for reading, without blocking if a fifo or device is in its place.
     ///
     /// # Errors
     /// `NotFound`; `Io` with `ELOOP` for a link.
@@ -212,12 +214,12 @@ impl Dir {
         Ok(File::from(open_quietly(self.as_fd(), name, flags).at("open", self.place(name))?))
     }
 
-    /// All names, sorted by their bytes.
+    /// Returns all names, sorted by their bytes.
     ///
     /// # Errors
-    /// What `getdents64` reports.
+    /// Errors of `getdents64`.
     pub fn names(&self) -> Result<Vec<Name>> {
-        // A descriptor of its own: reading a directory moves the offset that duplicates share.
+        // A new descriptor, because reading a directory moves the file offset, which duplicated descriptors share.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open_quietly(self.as_fd(), OsStr::new("."), flags).at("open directory", &self.shown)?;
         let mut buffer = Vec::with_capacity(READ_DIR_BYTES);
@@ -236,19 +238,19 @@ impl Dir {
         Ok(names)
     }
 
-    /// `statx` of `name`, or of the directory itself if the name is empty.
+    /// Returns the `statx` of `name`, or of the directory itself if the name is empty.
     ///
     /// # Errors
-    /// `NotFound`; what else `statx` reports.
+    /// `NotFound`; other errors of `statx`.
     pub fn stat(&self, name: impl AsRef<OsStr>) -> Result<Stat> {
         let name = name.as_ref();
         self.try_stat(name).at("stat", self.place(name))
     }
 
-    /// Like [`Self::stat`]; `None` where there is no such name.
+    /// Like [`Self::stat`]; returns `None` if the name does not exist.
     ///
     /// # Errors
-    /// What `statx` reports, but for `ENOENT`.
+    /// Errors of `statx` except `ENOENT`.
     pub fn stat_if_any(&self, name: impl AsRef<OsStr>) -> Result<Option<Stat>> {
         let name = name.as_ref();
         match self.try_stat(name) {
@@ -258,9 +260,9 @@ impl Dir {
         }
     }
 
-    /// The path of `name` here for [`Context::at`], joined only if something fails.
-    pub(crate) fn place<'a>(&'a self, name: &'a OsStr) -> Place<'a> {
-        Place { dir: &self.shown, name, joined: OnceCell::new() }
+    /// Returns the path of `name` for [`Context::at`], joined only if something fails.
+    pub(crate) fn place<'a>(&'a self, name: &'a OsStr) -> LazyPath<'a> {
+        LazyPath { dir: &self.shown, name, joined: OnceCell::new() }
     }
 
     fn try_stat(&self, name: &OsStr) -> std::result::Result<Stat, Errno> {
@@ -268,21 +270,21 @@ impl Dir {
         stat_of(&statx)
     }
 
-    /// Where the symbolic link `name` points.
+    /// Returns the target of the symbolic link `name`.
     ///
     /// # Errors
-    /// `NotFound`; `Io` with `EINVAL` if it is no link.
+    /// `NotFound`; `Io` with `EINVAL` if it is not a link.
     pub fn read_link(&self, name: impl AsRef<OsStr>) -> Result<Vec<u8>> {
         let name = name.as_ref();
         let target = rustix::fs::readlinkat(&self.fd, name, Vec::new()).at("read link", self.place(name))?;
         Ok(target.into_bytes())
     }
 
-    /// The portable extended attributes of `name`, or of the directory itself if the name is empty. A file system
-    /// without attributes has none.
+    /// Returns the portable extended attributes of `name`, or of the directory itself if the name is empty. The result
+    /// is empty on a file system without attributes.
     ///
     /// # Errors
-    /// What the system calls report.
+    /// Errors of the system calls.
     pub fn xattrs(&self, name: impl AsRef<OsStr>) -> Result<Xattrs> {
         let name = name.as_ref();
         let mut all = Xattrs::new();
@@ -297,10 +299,10 @@ impl Dir {
         Ok(all)
     }
 
-    /// The names of all extended attributes of `name`, those that are not portable included.
+    /// Returns the names of all extended attributes of `name`, including those that are not portable.
     ///
     /// # Errors
-    /// What the system calls report.
+    /// Errors of the system calls.
     pub fn xattr_names(&self, name: impl AsRef<OsStr>) -> Result<Vec<CString>> {
         let name = name.as_ref();
         let listed = c_name(name).and_then(|name| sys::xattr::list(self.as_fd(), &name));
@@ -315,10 +317,10 @@ impl Dir {
             .collect())
     }
 
-    /// The value of one extended attribute of `name`, if it has it.
+    /// Returns the value of one extended attribute of `name`, if it exists.
     ///
     /// # Errors
-    /// What the system call reports, but for `ENODATA`.
+    /// Errors of the system call except `ENODATA`.
     pub fn xattr(&self, name: impl AsRef<OsStr>, attribute: &CStr) -> Result<Option<Vec<u8>>> {
         let name = name.as_ref();
         match c_name(name).and_then(|name| sys::xattr::get(self.as_fd(), &name, attribute)) {
@@ -328,10 +330,10 @@ impl Dir {
         }
     }
 
-    /// Everything the tree says of `name` (of the directory itself if it is empty), given its `stat`.
+    /// Returns the node and attributes of `name` (of the directory itself if the name is empty), given its `stat`.
     ///
     /// # Errors
-    /// What the system calls report.
+    /// Errors of the system calls.
     pub fn meta(&self, name: impl AsRef<OsStr>, stat: &Stat) -> Result<Meta> {
         let name = name.as_ref();
         let node = match stat.file_type {
@@ -347,19 +349,19 @@ impl Dir {
         Ok(Meta { node, mode: stat.mode, uid: stat.uid, gid: stat.gid, mtime: stat.mtime, xattrs })
     }
 
-    /// Makes the directory `name`, mode 0700 until its attributes are set.
+    /// Creates the directory `name` with mode 0700 until its attributes are set.
     ///
     /// # Errors
-    /// `AlreadyExists`; what else `mkdirat` reports.
+    /// `AlreadyExists`; other errors of `mkdirat`.
     pub fn make_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::mkdirat(&self.fd, name, Mode::RWXU).at("make directory", self.place(name))
     }
 
-    /// Makes the empty file `name`, mode 0600 until its attributes are set, open for reading and writing.
+    /// Creates the empty file `name` with mode 0600 until its attributes are set, open for reading and writing.
     ///
     /// # Errors
-    /// `AlreadyExists`; what else `openat` reports.
+    /// `AlreadyExists`; other errors of `openat`.
     pub fn create_file(&self, name: impl AsRef<OsStr>) -> Result<File> {
         let name = name.as_ref();
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -367,29 +369,29 @@ impl Dir {
         Ok(File::from(fd))
     }
 
-    /// Makes the symbolic link `name`.
+    /// Creates the symbolic link `name`.
     ///
     /// # Errors
-    /// `AlreadyExists`; what else `symlinkat` reports.
+    /// `AlreadyExists`; other errors of `symlinkat`.
     pub fn make_symlink(&self, target: &[u8], name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::symlinkat(OsStr::from_bytes(target), &self.fd, name).at("make link", self.place(name))
     }
 
-    /// Makes `name` another name of the inode `source_name` in `source`; a symbolic link is linked, not followed.
+    /// Creates the hard link `name` to the inode `source_name` in `source`; a symbolic link is linked, not followed.
     ///
     /// # Errors
-    /// `AlreadyExists`; `ResourceExhausted` at the file system's limit of names; what else `linkat` reports.
+    /// `AlreadyExists`; `ResourceExhausted` at the file system's maximum link count; other errors of `linkat`.
     pub fn make_link(&self, source: &Self, source_name: impl AsRef<OsStr>, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::linkat(&source.fd, source_name.as_ref(), &self.fd, name, AtFlags::empty())
             .at("make hard link", self.place(name))
     }
 
-    /// Makes the device, fifo or socket `name`, mode 0600 until its attributes are set.
+    /// Creates the device, fifo or socket `name` with mode 0600 until its attributes are set.
     ///
     /// # Errors
-    /// `AlreadyExists`; `PermissionDenied` for a device in a user namespace; what else `mknodat` reports.
+    /// `AlreadyExists`; `PermissionDenied` for a device in a user namespace; other errors of `mknodat`.
     pub fn make_node(&self, file_type: FileType, device: Device, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         let (raw_type, device) = match file_type {
@@ -405,10 +407,10 @@ impl Dir {
         rustix::fs::mknodat(&self.fd, name, raw_type, Mode::RUSR | Mode::WUSR, number).at("make node", self.place(name))
     }
 
-    /// Removes the name of anything but a directory.
+    /// Removes `name`, which must not be a directory.
     ///
     /// # Errors
-    /// `NotFound`; what else `unlinkat` reports.
+    /// `NotFound`; other errors of `unlinkat`.
     pub fn unlink(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::unlinkat(&self.fd, name, AtFlags::empty()).at("unlink", self.place(name))
@@ -417,18 +419,18 @@ impl Dir {
     /// Removes the empty directory `name`.
     ///
     /// # Errors
-    /// `NotFound`; what else `unlinkat` reports.
+    /// `NotFound`; other errors of `unlinkat`.
     pub fn remove_dir(&self, name: impl AsRef<OsStr>) -> Result<()> {
         let name = name.as_ref();
         rustix::fs::unlinkat(&self.fd, name, AtFlags::REMOVEDIR).at("remove directory", self.place(name))
     }
 
-    /// Sets owner, mode, extended attributes and mtime of `name` (of the directory itself if it is empty), in the
-    /// order in which none undoes another: owner, attributes, mode, times. Attributes that it has and `meta` has not
-    /// are removed if they are portable. The atime becomes the mtime.
+    /// Sets owner, mode, extended attributes and mtime of `name` (of the directory itself if the name is empty). The
+    /// order is owner, attributes, mode, times, because then no step undoes another. Portable attributes that `meta`
+    /// does not have are removed. The atime becomes the mtime.
     ///
     /// # Errors
-    /// `PermissionDenied`, `Unsupported`, `ResourceExhausted` (an attribute that the file system has no room for).
+    /// `PermissionDenied`, `Unsupported`, `ResourceExhausted` (no space for an attribute).
     pub fn set_meta(&self, name: impl AsRef<OsStr>, meta: &Meta) -> Result<()> {
         let name = name.as_ref();
         self.set_owner(name, meta.uid, meta.gid)?;
@@ -439,10 +441,11 @@ impl Dir {
         self.set_mtime(name, meta.mtime)
     }
 
-    /// Sets the owner of `name`. An id outside the caller's user namespace is an error that names it.
+    /// Sets the owner of `name`.
     ///
     /// # Errors
-    /// `InvalidArgument` for an id that is not mapped; `PermissionDenied`.
+    /// `InvalidArgument` for an ID outside the caller's user namespace, with a message that names the ID;
+    /// `PermissionDenied`.
     pub fn set_owner(&self, name: impl AsRef<OsStr>, uid: u32, gid: u32) -> Result<()> {
         let name = name.as_ref();
         if uid == u32::MAX || gid == u32::MAX {
@@ -463,7 +466,7 @@ impl Dir {
     /// Makes the portable extended attributes of `name` exactly `wanted`.
     ///
     /// # Errors
-    /// What the system calls report; the message names the attribute.
+    /// Errors of the system calls; the message names the attribute.
     pub fn set_xattrs(&self, name: impl AsRef<OsStr>, wanted: &Xattrs) -> Result<()> {
         let name = name.as_ref();
         for attribute in self.xattr_names(name)? {
@@ -477,7 +480,7 @@ impl Dir {
     /// Sets one extended attribute of `name`.
     ///
     /// # Errors
-    /// What the system call reports; the message names the attribute.
+    /// Errors of the system call; the message names the attribute.
     pub fn set_xattr(&self, name: impl AsRef<OsStr>, attribute: &[u8], value: &[u8]) -> Result<()> {
         let name = name.as_ref();
         c_name(name)
@@ -513,10 +516,10 @@ impl Dir {
         }
     }
 
-    /// Sets the mtime of `name`, and the atime to the same.
+    /// Sets the mtime and the atime of `name`.
     ///
     /// # Errors
-    /// What `utimensat` reports.
+    /// Errors of `utimensat`.
     pub fn set_mtime(&self, name: impl AsRef<OsStr>, mtime: Timestamp) -> Result<()> {
         let name = name.as_ref();
         let time = Timespec { tv_sec: mtime.seconds, tv_nsec: mtime.nanos.into() };
@@ -530,7 +533,8 @@ impl Dir {
     }
 }
 
-/// Before Linux 6.6: the magic link of an `O_PATH` descriptor leads to exactly that inode, unless it is a link itself.
+/// Sets the mode on kernels before 6.6: the magic link of an `O_PATH` descriptor leads to exactly that inode, unless
+/// the inode is itself a link.
 fn chmod_through_proc(fd: &OwnedFd, mode: u32) -> std::result::Result<(), Errno> {
     let statx = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::TYPE)?;
     if FileType::of_mode(statx.stx_mode.into()) == Some(FileType::Symlink) {
@@ -540,7 +544,7 @@ fn chmod_through_proc(fd: &OwnedFd, mode: u32) -> std::result::Result<(), Errno>
     rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), Mode::from_raw_mode(mode))
 }
 
-/// Opens for reading without a trace in the atime, where the caller may.
+/// Opens for reading without changing the atime, if the caller has permission for that.
 fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> std::result::Result<OwnedFd, Errno> {
     match rustix::fs::openat(dir, name, flags | OFlags::NOATIME, Mode::empty()) {
         Err(Errno::PERM) => rustix::fs::openat(dir, name, flags, Mode::empty()),
@@ -548,7 +552,7 @@ fn open_quietly(dir: BorrowedFd<'_>, name: &OsStr, flags: OFlags) -> std::result
     }
 }
 
-/// Cuts a relative path in two at a slash where it is longer than a system call takes.
+/// Splits a relative path at a slash if it is too long for one system call.
 fn split_path(path: &[u8]) -> (&[u8], &[u8]) {
     if path.len() <= PATH_BYTES_MAX {
         return (path, &[]);
@@ -563,7 +567,7 @@ fn no_follow(name: &OsStr) -> AtFlags {
     if name.is_empty() { AtFlags::EMPTY_PATH } else { AtFlags::SYMLINK_NOFOLLOW }
 }
 
-/// What `statx` said, in the crate's own words.
+/// Converts a `statx` result.
 pub(crate) fn stat_of(statx: &rustix::fs::Statx) -> std::result::Result<Stat, Errno> {
     let mode = u32::from(statx.stx_mode);
     Ok(Stat {

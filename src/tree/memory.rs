@@ -1,8 +1,8 @@
-//! A tree as a value: what its canonical text prints, what models edit and tests compare.
+//! A file tree as a value, for canonical text, models and tests.
 //!
-//! Invariants: the root is a directory; every path is clean and its parent is a directory of the tree; a regular file
-//! has the digest of its content and nothing else has; only names that were put or linked make a hard-link group, never
-//! a link count. Two trees are equal if their texts are.
+//! Invariants: the root is a directory. Every path is clean, and its parent is a directory of the tree. Regular files
+//! have the digest of their content, other inodes have none. Hard-link groups come only from names that were put or
+//! linked, never from a link count. Two trees are equal if and only if their texts are.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
@@ -16,27 +16,27 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use super::dir::stat_of;
-use super::walk::{Entry, walk};
+use super::walk::{WalkEntry, walk};
 use super::{Dir, FileType, MODE_MASK, Meta, Node, Stat};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Digest;
 
-/// How much of a file is read at a time: where larger buffers stop being faster.
+/// Read size for files: larger buffers were not faster.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// How often a file that changes while it is read is read again.
+/// Number of attempts to read a file that changes meanwhile.
 const READ_ATTEMPTS_MAX: u32 = 3;
 
-/// What a tree knows of one inode.
+/// One inode of a tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inode {
-    /// Its type and attributes.
+    /// Type and attributes.
     pub meta: Meta,
-    /// The digest of its bytes, for a regular file.
+    /// Digest of the content of a regular file.
     pub content: Option<Digest>,
 }
 
-/// A file tree. The default is an empty root as [`Meta::implied_dir`] has it.
+/// A file tree. The default is an empty root as [`Meta::implied_dir`] describes it.
 #[derive(Clone, Debug)]
 pub struct Tree {
     names: BTreeMap<PathBuf, usize>,
@@ -50,19 +50,19 @@ struct Held {
     names: BTreeSet<PathBuf>,
 }
 
-/// One name of a tree, as [`Tree::iter`] yields it.
+/// One name of a tree, as returned by [`Tree::iter`].
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {
-    /// The name's path.
+    /// Path of the name.
     pub path: &'a Path,
-    /// What it names.
+    /// The named inode.
     pub inode: &'a Inode,
-    /// All names of that inode, this one included, in canonical order.
+    /// All names of the inode including this one, in canonical order.
     pub names: &'a BTreeSet<PathBuf>,
 }
 
 impl Named<'_> {
-    /// Whether this is the inode's first name in canonical order.
+    /// Returns true if this is the inode's first name in canonical order.
     pub fn is_first(&self) -> bool {
         self.names.first().is_some_and(|first| first == self.path)
     }
@@ -88,11 +88,11 @@ impl PartialEq for Tree {
 impl Eq for Tree {}
 
 impl Tree {
-    /// Reads the tree at `dir`: portable extended attributes only, every file's bytes. Names that vanish meanwhile are
-    /// left out.
+    /// Reads the tree at `dir`: the content of all files, and portable extended attributes only. Names that vanish
+    /// meanwhile are left out.
     ///
     /// # Errors
-    /// `Unavailable` for a file that goes on changing while it is read; what the system calls report.
+    /// `Unavailable` for a file that keeps changing while it is read; errors of the system calls.
     pub fn read(dir: &Dir) -> Result<Self> {
         let mut tree = Self::default();
         let mut first_names = HashMap::new();
@@ -110,13 +110,13 @@ impl Tree {
         Ok(tree)
     }
 
-    /// What is at `path`.
+    /// Returns the name and inode at `path`.
     pub fn get(&self, path: impl AsRef<Path>) -> Option<Named<'_>> {
         let (path, number) = self.names.get_key_value(path.as_ref())?;
         self.named(path, *number)
     }
 
-    /// All names in canonical order, the root first.
+    /// Returns all names in canonical order, the root first.
     pub fn iter(&self) -> impl Iterator<Item = Named<'_>> {
         self.names.iter().filter_map(|(path, number)| self.named(path, *number))
     }
@@ -125,12 +125,12 @@ impl Tree {
         self.inodes.get(&number).map(|held| Named { path, inode: &held.inode, names: &held.names })
     }
 
-    /// Puts a new inode at `path`. A directory put on a directory changes its attributes and keeps what is in it;
-    /// anything else that was there is removed, with everything below.
+    /// Puts a new inode at `path`. A directory put on a directory changes its attributes and keeps its content;
+    /// anything else at `path` is removed with everything below it.
     ///
     /// # Errors
-    /// `InvalidArgument` for a path that is not clean, a root that is no directory, or an inode that cannot be;
-    /// `NotFound` if the parent is no directory of the tree.
+    /// `InvalidArgument` for a path that is not clean, a root that is not a directory, or an invalid inode; `NotFound`
+    /// if the parent is not a directory of the tree.
     pub fn put(&mut self, path: impl AsRef<Path>, inode: Inode) -> Result<()> {
         let path = path.as_ref();
         check_inode(path, &inode)?;
@@ -150,11 +150,12 @@ impl Tree {
         Ok(())
     }
 
-    /// Makes `path` another name of the inode at `target`. What was at `path` is removed, unless it is that inode.
+    /// Makes `path` another name of the inode at `target`. An existing entry at `path` is removed, unless it is that
+    /// inode.
     ///
     /// # Errors
-    /// `NotFound` if there is nothing at `target` or the parent of `path` is no directory; `InvalidArgument` for a
-    /// directory and for a path that is not clean.
+    /// `NotFound` if there is nothing at `target` or the parent of `path` is not a directory; `InvalidArgument` for a
+    /// directory, and for a path that is not clean.
     pub fn link(&mut self, path: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<()> {
         let (path, target) = (path.as_ref(), target.as_ref());
         self.check_parent(path)?;
@@ -177,7 +178,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Removes `path` and everything below it; false if there was nothing. Of the root only what is below goes.
+    /// Removes `path` and everything below it; returns false if there was nothing. For the root, removes only its
+    /// content.
     pub fn remove(&mut self, path: impl AsRef<Path>) -> bool {
         let path = path.as_ref();
         let below = self.names.range::<Path, _>((Bound::Included(path), Bound::Unbounded)).map(|(path, _)| path);
@@ -197,16 +199,17 @@ impl Tree {
         !gone.is_empty()
     }
 
-    /// The inode at `path`, to be changed under all its names. What it becomes must be what [`Tree::put`] would take.
+    /// Returns the inode at `path` for changes, which apply to all of its names. The changed inode must be one that
+    /// [`Tree::put`] would accept.
     pub fn edit(&mut self, path: impl AsRef<Path>) -> Option<&mut Inode> {
         let number = self.names.get(path.as_ref())?;
         self.inodes.get_mut(number).map(|held| &mut held.inode)
     }
 
-    /// Moves `from` and everything below it to `to`. What was at `to` is removed.
+    /// Moves `from` and everything below it to `to`. An existing entry at `to` is removed.
     ///
     /// # Errors
-    /// `NotFound` if there is nothing at `from` or the parent of `to` is no directory; `InvalidArgument` if one of them
+    /// `NotFound` if there is nothing at `from` or the parent of `to` is not a directory; `InvalidArgument` if one path
     /// lies in the other, and for a path that is not clean.
     pub fn rename(&mut self, from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
         let (from, to) = (from.as_ref(), to.as_ref());
@@ -282,8 +285,8 @@ fn check_inode(path: &Path, Inode { meta, content }: &Inode) -> Result<()> {
     Err(Error::invalid(format!("{path:?}: {broken}")))
 }
 
-fn read_inode(entry: &Entry<'_>, buffer: &mut [u8]) -> Result<Inode> {
-    let Entry { dir, name, stat, .. } = entry;
+fn read_inode(entry: &WalkEntry<'_>, buffer: &mut [u8]) -> Result<Inode> {
+    let WalkEntry { dir, name, stat, .. } = entry;
     if stat.file_type != FileType::File {
         return Ok(Inode { meta: dir.meta(name, stat)?, content: None });
     }

@@ -1,10 +1,10 @@
-//! What a file tree is: node types, attributes, names beneath a directory descriptor.
+//! File trees: node types, attributes, and names below a directory descriptor.
 //!
-//! Paths inside a tree are relative and clean: no leading `/`, no `.` or `..`, the root is the empty path. `Path`
+//! Paths inside a tree are relative and clean: no leading `/`, no `.` or `..`; the root is the empty path. `Path`
 //! orders them component by component, which is the canonical order of a change stream. Names are bytes.
 //!
 //! Invariant: no function here resolves more than one component of a tree's path at a time, and none follows a link
-//! that stands in a tree.
+//! inside a tree.
 
 pub mod copy;
 pub mod difference;
@@ -22,24 +22,24 @@ pub use dir::{Dir, Name};
 use std::collections::BTreeMap;
 use std::fmt;
 
-/// The permission bits, set-id bits and sticky bit of a mode.
+/// Permission bits, set-id bits and sticky bit of a mode.
 pub const MODE_MASK: u32 = 0o7777;
 
 /// Extended attributes by name, sorted.
 pub type Xattrs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Whether an extended attribute belongs to the tree, and not to the machine or the strategy that holds it.
+/// Returns true if an extended attribute belongs to the tree, and not to the machine or the strategy that holds it.
 ///
-/// One list for comparing, for layers and for tree text. What does not travel: overlayfs's own state, SELinux labels
-/// (set by the host's policy), NFSv4 ACLs (a view of the server's), btrfs's properties (`btrfs.compression`, inherited
-/// from where the store lies), and the second names under which xfs lists POSIX ACLs.
+/// Comparing, layers and tree text all use this list. Excluded are overlayfs's own state, SELinux labels (set by the
+/// host's policy), NFSv4 ACLs (a view of the server's), btrfs properties (`btrfs.compression`, inherited from the
+/// store's location), and the second names under which xfs lists POSIX ACLs.
 pub fn xattr_is_portable(name: &[u8]) -> bool {
     const PREFIXES: [&[u8]; 4] = [b"trusted.overlay.", b"user.overlay.", b"trusted.SGI_ACL_", b"btrfs."];
     const NAMES: [&[u8]; 2] = [b"security.selinux", b"system.nfs4_acl"];
     !PREFIXES.iter().any(|prefix| name.starts_with(prefix)) && !NAMES.contains(&name)
 }
 
-/// A moment as file systems keep it: seconds since 1970, which may be negative, and nanoseconds after that second.
+/// A time as file systems store it: seconds since 1970, possibly negative, and nanoseconds after that second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp {
     /// Whole seconds since the epoch, rounded down.
@@ -49,16 +49,16 @@ pub struct Timestamp {
 }
 
 impl Timestamp {
-    /// 1970-01-01T00:00:00Z: the time of what nobody described.
+    /// 1970-01-01T00:00:00Z: the time of directories that no layer describes.
     pub const EPOCH: Self = Self { seconds: 0, nanos: 0 };
 }
 
 /// A device number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Device {
-    /// Which driver: 12 bits on Linux.
+    /// Number of the driver: 12 bits on Linux.
     pub major: u32,
-    /// Which of the driver's devices: 20 bits on Linux.
+    /// Number of the driver's device: 20 bits on Linux.
     pub minor: u32,
 }
 
@@ -82,7 +82,7 @@ pub enum FileType {
 }
 
 impl FileType {
-    /// The letter of tree text and of `ls -l`.
+    /// Returns the letter that tree text and `ls -l` use.
     pub fn letter(self) -> char {
         match self {
             Self::File => 'f',
@@ -123,19 +123,19 @@ impl fmt::Display for FileType {
     }
 }
 
-/// What an inode is, apart from its attributes.
+/// Type of an inode, with the data that belongs to the type.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Node {
     /// A regular file of `size` bytes.
     File {
-        /// Its length in bytes.
+        /// Length in bytes.
         size: u64,
     },
     /// A directory.
     Dir,
     /// A symbolic link.
     Symlink {
-        /// Where it points, any bytes.
+        /// Target path, as any bytes.
         target: Vec<u8>,
     },
     /// A character device.
@@ -144,12 +144,12 @@ pub enum Node {
     Block(Device),
     /// A named pipe.
     Fifo,
-    /// A unix socket: kept in trees and copies, never in a layer.
+    /// A unix socket: part of trees and copies, never of a layer.
     Socket,
 }
 
 impl Node {
-    /// Its type alone.
+    /// Returns the type without its data.
     pub fn file_type(&self) -> FileType {
         match self {
             Self::File { .. } => FileType::File,
@@ -163,10 +163,10 @@ impl Node {
     }
 }
 
-/// Everything a tree says of one inode, except the bytes of a file.
+/// Everything that a tree records about one inode, except the content of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Meta {
-    /// Type and what goes with it.
+    /// Type of the inode, with its data.
     pub node: Node,
     /// Permissions, set-id and sticky bits: [`MODE_MASK`].
     pub mode: u32,
@@ -174,23 +174,23 @@ pub struct Meta {
     pub uid: u32,
     /// Numeric group.
     pub gid: u32,
-    /// When its content changed last.
+    /// Time of the last modification of the content.
     pub mtime: Timestamp,
     /// Portable extended attributes ([`xattr_is_portable`]).
     pub xattrs: Xattrs,
 }
 
 impl Meta {
-    /// A directory that nobody described: 0755, owner 0:0, mtime 0.
+    /// Returns the attributes of a directory that no layer describes: 0755, owner 0:0, mtime 0.
     pub fn implied_dir() -> Self {
         Self { node: Node::Dir, mode: 0o755, uid: 0, gid: 0, mtime: Timestamp::EPOCH, xattrs: Xattrs::new() }
     }
 }
 
-/// What `statx` says of an inode.
+/// Result of `statx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
-    /// Its type.
+    /// Type of the inode.
     pub file_type: FileType,
     /// Permissions, set-id and sticky bits.
     pub mode: u32,
@@ -206,12 +206,12 @@ pub struct Stat {
     pub mtime: Timestamp,
     /// Change time.
     pub ctime: Timestamp,
-    /// The device it is, for device nodes.
+    /// Device number, for device nodes.
     pub device: Device,
-    /// The file system it lies on.
+    /// Device of the file system.
     pub dev: (u32, u32),
-    /// Its inode number.
+    /// Inode number.
     pub ino: u64,
-    /// How many names it has.
+    /// Number of hard links.
     pub nlink: u32,
 }

@@ -1,4 +1,4 @@
-//! Random small trees for tests: as a value, and written to disk by the simplest means.
+//! Random small trees for tests, as values and written to disk by simple means.
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -12,20 +12,20 @@ use super::memory::{Inode, Tree};
 use super::*;
 use crate::id::Digest;
 
-/// The times that ext4, xfs, btrfs and tmpfs all keep: 1906 to 2286.
+/// Range of times that ext4, xfs, btrfs and tmpfs all can store: 1906 to 2286.
 const SECONDS: std::ops::Range<i64> = -2_000_000_000..10_000_000_000;
 
-/// What a tree is made of, parents first.
+/// Content of a tree, parents first.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sample {
-    /// Inodes at their first names, with the bytes of regular files.
+    /// Inodes at their first names, with the content of regular files.
     pub entries: Vec<(PathBuf, Meta, Vec<u8>)>,
-    /// New names of what is in `entries`.
+    /// Further names of inodes in `entries`.
     pub links: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Sample {
-    /// The tree as a value.
+    /// Returns the tree as a value.
     pub(crate) fn tree(&self) -> Tree {
         let mut tree = Tree::default();
         for (path, meta, bytes) in &self.entries {
@@ -70,7 +70,7 @@ impl Sample {
     }
 }
 
-/// Trees of a root and up to `inodes_max` inodes.
+/// Generates trees with a root and up to `inodes_max` inodes.
 pub(crate) fn samples(inodes_max: usize) -> impl Strategy<Value = Sample> {
     (attributes(), prop::collection::vec(step(), 0..inodes_max)).prop_map(|(root, steps)| {
         let mut sample = Sample::default();
@@ -119,7 +119,7 @@ impl Sample {
     }
 }
 
-/// The attributes that an inode of this type can have on disk.
+/// Returns the attributes that an inode of this type can have on disk.
 fn with_node(node: Node, (mode, (uid, gid), mtime, mut xattrs): Attributes) -> Meta {
     let file_type = node.file_type();
     let mode = if file_type == FileType::Symlink { 0o777 } else { mode };
@@ -138,7 +138,7 @@ fn step() -> impl Strategy<Value = Step> {
     })
 }
 
-/// Short names that sort in surprising ways (`a-b` against `a/b`), and what escaping must survive.
+/// Generates short names that sort unexpectedly (`a-b` and `a/b`) or need escaping.
 fn name() -> impl Strategy<Value = OsString> {
     prop_oneof![
         6 => prop::sample::select(vec!["a", "b", "a-b", "a.b", "A", "-", ".wh.x", "..x", "a b", "a,b=c", "a\\x20", "\n"])
@@ -160,7 +160,7 @@ fn kind() -> impl Strategy<Value = Kind> {
     ]
     .prop_map(|bytes| Kind::Node(Node::File { size: bytes.len() as u64 }, bytes));
     let target = prop::collection::vec(1_u8.., 1..40);
-    // xfs has 9 bits for the major and 18 for the minor number.
+    // xfs has 9 bits for the major and 18 bits for the minor number.
     let device = (0..512_u32, 0..262_144_u32).prop_map(|(major, minor)| Device { major, minor: minor | 1 });
     let bare = |node| Kind::Node(node, Vec::new());
     prop_oneof![

@@ -1,7 +1,7 @@
-//! The canonical text of a tree: equal for equal trees, on every strategy and file system.
+//! The canonical text of a tree: equal trees have equal text, on every strategy and file system.
 //!
-//! One line an inode, at its first name in canonical order; the columns are [`COLUMNS`], one space between them, `-`
-//! where one does not apply:
+//! Each inode is one line, at its first name in canonical order. The columns are [`COLUMNS`], separated by one space;
+//! `-` stands for a column that does not apply:
 //!
 //! ```text
 //! d 0755 0 0 - 1700000000.000000000 - - . - - -
@@ -11,15 +11,15 @@
 //! ```
 //!
 //! - *type*: [`super::FileType::letter`]; *mode*: four octal digits; *uid*, *gid*: decimal.
-//! - *size*: of regular files and symbolic links only, because a directory's belongs to its file system.
+//! - *size*: of regular files and symbolic links only, because the size of a directory depends on its file system.
 //! - *time*: of the last modification, seconds since 1970 as a decimal number with nine places.
 //! - *device*: major and minor number; *content*: the digest of a regular file's bytes.
-//! - *path*: relative, the root is `.`; *target*: where a symbolic link points.
+//! - *path*: relative, the root is `.`; *target*: of a symbolic link.
 //! - *xattrs*: portable ones as `name=value`, by name; *links*: the other names of the inode. Both joined by commas.
 //!
-//! Bytes other than printable ASCII, the space, `\` and `,` (in attribute names also `=`) stand as `\xHH`, and a name
-//! that is just `-` as `\x2d`. So any bytes go in and the same bytes come out: `parse(print(t)) == t`, and [`parse`]
-//! accepts nothing that [`print()`] does not print.
+//! Bytes other than printable ASCII, the space, `\` and `,` (in attribute names also `=`) are written as `\xHH`, and a
+//! name that is just `-` as `\x2d`. So any bytes can be written and read again: `parse(print(t)) == t`, and [`parse`]
+//! accepts only text that [`print()`] can produce.
 
 use std::ffi::OsStr;
 use std::fmt::Write as _;
@@ -31,16 +31,16 @@ use super::{Device, Meta, Node, Timestamp, Xattrs};
 use crate::error::{Error, Result};
 use crate::id::Digest;
 
-/// What the columns of a line are called.
+/// Names of the columns.
 pub const COLUMNS: [&str; 12] =
     ["type", "mode", "uid", "gid", "size", "time", "device", "content", "path", "target", "xattrs", "links"];
 
-/// A column that does not apply.
+/// Text of a column that does not apply.
 const NONE: &str = "-";
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// The text of `tree`.
+/// Returns the text of `tree`.
 pub fn print(tree: &Tree) -> String {
     let mut text = String::new();
     for named in tree.iter().filter(Named::is_first) {
@@ -50,15 +50,15 @@ pub fn print(tree: &Tree) -> String {
     text
 }
 
-/// The digest of the text of `tree`.
+/// Returns the digest of the text of `tree`.
 pub fn digest(tree: &Tree) -> Digest {
     Digest::of(print(tree).as_bytes())
 }
 
-/// The tree that [`print()`] printed as `text`.
+/// Parses the output of [`print()`].
 ///
 /// # Errors
-/// `InvalidArgument` that names the line and what is wrong with it, be it only its spelling or its place.
+/// `InvalidArgument` that names the line and the mistake, including a non-canonical form or order.
 pub fn parse(text: &str) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut links = Vec::new();
@@ -78,12 +78,12 @@ pub fn parse(text: &str) -> Result<Tree> {
     Err(Error::invalid(format!("line {} of a tree is not canonical, misplaced or missing", same + 1)))
 }
 
-/// Whatever is wrong with a line, it is the text that is.
+/// Wraps any error in a line as an error of the text.
 fn at_line(number: usize, error: Error) -> Error {
     Error::invalid(format!("line {number} of a tree")).with_source(error)
 }
 
-/// The columns of one name's line, in the order of [`COLUMNS`]. The links are all its inode's names but itself.
+/// Returns the columns of one name's line, in the order of [`COLUMNS`]. The links are all other names of the inode.
 pub fn columns(named: &Named<'_>) -> [String; 12] {
     let Inode { meta, content } = named.inode;
     let none = || NONE.to_owned();
@@ -123,7 +123,7 @@ fn list(words: impl Iterator<Item = String>) -> String {
     if words.is_empty() { NONE.to_owned() } else { words.join(",") }
 }
 
-/// The path as it stands in tree text; the root is `.`.
+/// Returns the path in tree text; the root is `.`.
 pub fn print_path(path: &Path) -> String {
     match path.as_os_str().as_bytes() {
         b"" => ".".to_owned(),
@@ -131,12 +131,12 @@ pub fn print_path(path: &Path) -> String {
     }
 }
 
-/// Escaped, and never the sign for nothing.
+/// Escapes a word, including one that would read as an empty column.
 fn word(bytes: &[u8]) -> String {
     if bytes == NONE.as_bytes() { r"\x2d".to_owned() } else { escape(bytes) }
 }
 
-/// Any bytes as printable ASCII without spaces and commas; [`unescape`] gives them back.
+/// Writes any bytes as printable ASCII without spaces and commas; [`unescape`] reverses it.
 pub fn escape(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for byte in bytes {
@@ -149,10 +149,10 @@ pub fn escape(bytes: &[u8]) -> String {
     text
 }
 
-/// What [`escape`] made text of.
+/// Reverses [`escape`].
 ///
 /// # Errors
-/// `InvalidArgument` for a `\` that begins no `\xHH`.
+/// `InvalidArgument` for a `\` that does not begin `\xHH`.
 pub fn unescape(text: &str) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut parts = text.split('\\');
@@ -232,7 +232,7 @@ fn parse_xattrs(text: &str) -> Result<Xattrs> {
     text.split(',').map(pair).collect()
 }
 
-/// Seconds as a signed decimal number: `-0.5` is half a second before 1970.
+/// Formats seconds as a signed decimal number: `-0.5` is half a second before 1970.
 fn print_time(time: Timestamp) -> String {
     let nanos = i128::from(time.seconds) * NANOS_PER_SECOND + i128::from(time.nanos);
     let sign = if nanos < 0 { "-" } else { "" };

@@ -1,4 +1,4 @@
-//! Layers on real file systems, read and compared with their digests.
+//! Reads layers on real file systems and compares them with their digests.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -25,7 +25,7 @@ const NONE: &Labels = &BTreeMap::new();
 
 const DEEP: CheckOptions<'_> = CheckOptions { deep: true, record: false, cancel: None };
 
-/// `base` and `child`, each with a file of its name.
+/// Creates `base` and `child`, each with a file of the same name.
 fn furnished(bench: &Bench) -> Store {
     let store = bench.store("store");
     for (name, parent) in [("base", ""), ("child", "base")] {
@@ -37,7 +37,7 @@ fn furnished(bench: &Bench) -> Store {
     store
 }
 
-/// The directory of the layer of the snapshot that was made as the `number`th.
+/// Returns the directory of the layer of the `number`th created snapshot.
 fn layer(store: &Store, number: usize) -> PathBuf {
     let mut ids = store.backend().inventory().expect("inventory");
     ids.sort();
@@ -84,7 +84,7 @@ fn bit_rot_is_found() {
     });
 }
 
-/// A layer that came as an archive of another spelling is verified in that.
+/// A layer that was imported from an archive with another encoding is verified in that encoding.
 #[test]
 fn rot_in_an_imported_layer_is_found() {
     on_each(|bench| {
@@ -101,10 +101,10 @@ fn rot_in_an_imported_layer_is_found() {
     });
 }
 
-/// What it is called, what is done to the directory of a layer, and the paths that are named for it.
+/// A kind of damage: its name, the function that damages a layer's directory, and the paths in the finding.
 type Befall = (&'static str, fn(&Path), &'static [&'static str]);
 
-/// What no byte of a layer's files tells: it is compared with what the layer makes anew.
+/// Damage that no file content shows is found by comparison with a tree made anew from the layer.
 #[test]
 fn what_befell_an_imported_tree_is_found() {
     let befalls: [Befall; 7] = [
@@ -131,7 +131,7 @@ fn what_befell_an_imported_tree_is_found() {
         ),
         (
             "what comes back",
-            // A whiteout goes, where there is one.
+            // Removes a whiteout, if there is one.
             |dir| {
                 let file = dir.join("lower");
                 fs::remove_file(&file).or_else(|_| fs::write(&file, "as it was")).expect("write");
@@ -197,7 +197,7 @@ fn small_archive(entries: &[(&str, tar::EntryType)]) -> Vec<u8> {
     archive.into_inner().expect("memory")
 }
 
-/// Commits `archive` as an importer does.
+/// Commits `archive` as an import does.
 fn imported(store: &Store, name: &str, parent: &str, archive: &[u8]) -> DiffId {
     let (diff_id, limits) = (Digest::of(archive), Limits::default());
     store.prepare_layer("making", parent).expect("prepare");
@@ -208,7 +208,7 @@ fn imported(store: &Store, name: &str, parent: &str, archive: &[u8]) -> DiffId {
     diff_id
 }
 
-/// Lets a sealed layer be written to.
+/// Makes a sealed layer writable.
 fn thaw(bench: &Bench, dir: &Path) {
     if bench.setting.strategy == BTRFS {
         let thaw = Command::new("btrfs").args(["property", "set", "-f"]).arg(dir).args(["ro", "false"]).status();
@@ -236,7 +236,7 @@ fn an_unreadable_layer_is_named_with_the_path() {
         let [finding] = &other.findings[..] else { panic!("{other:?}") };
         assert!(matches!(finding.problem, Problem::Content { .. }), "it is not what it was committed as: {finding:?}");
         assert!(matches!(finding.remedy, Remedy::None(_)), "no import brings it again: {finding:?}");
-        // What no tree may hold, as a stand-in for what no disk gives back.
+        // A device 0:0 stands in for an unreadable file, because no tree may contain it.
         let path = layer(&store, 2).join("lost");
         assert!(Command::new("mknod").arg(&path).args(["c", "0", "0"]).status().expect("mknod").success());
         let damaged = check(&store, DEEP);
@@ -259,7 +259,7 @@ fn a_check_can_be_called_off() {
     });
 }
 
-/// The committer says whether a snapshot is the layer that was applied to it and nothing else.
+/// The caller of the commit decides whether the snapshot is exactly the layer that was applied to it.
 #[test]
 fn a_layer_is_known_if_the_committer_says_so() {
     let mut archive = tar::Builder::new(Vec::new());
@@ -290,7 +290,7 @@ fn a_layer_is_known_if_the_committer_says_so() {
         let name = format!("default/3/{diff_id}");
         store.write_layer(&name, &LayerOptions::default(), &mut again).expect("write");
         assert!(again == layer, "{who}: byte for byte");
-        // What is applied in the ordinary way afterwards is not in the layer.
+        // Changes that are applied afterwards without a layer are not in the layer.
         apply("mixed");
         store.apply("mixed", &mut |sink| decode(&mut &layer[..], &Limits::default(), sink).map(drop)).expect("apply");
         let all =
@@ -298,7 +298,7 @@ fn a_layer_is_known_if_the_committer_says_so() {
         store.commit_judged("mixture", "mixed", NONE, &all).expect("commit");
         assert_eq!(store.diff_id("mixture").expect("stat"), None, "{who}");
         assert!(store.stat("mixture").expect("stat").labels.contains_key(UNVERIFIED), "{who}");
-        // What somebody wrote besides is found, because the name denies it.
+        // A file that was changed in addition is found, because the commit claims that it is unchanged.
         apply("touched");
         let dir = PathBuf::from(store.mounts("touched").expect("mounts")[0].source());
         fs::write(dir.join("file"), b"changed").expect("write");

@@ -1,4 +1,4 @@
-//! Blobs that are cut or damaged at every offset: an error that says where, and a store that is as it was.
+//! Blobs truncated or damaged at every offset: the error must say where, and the store must be unchanged.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -23,7 +23,7 @@ use strata::{Error, ErrorKind};
 
 use crate::{Bench, MATRIX, support};
 
-/// A layer with every kind of entry, and with every spelling of what a header cannot hold.
+/// A layer with every kind of entry, and every encoding of values that do not fit in a header.
 const LAYER: [&str; 12] = [
     "d d 755 1:2 @5",
     "f d/a \"content\" 4755 @5.5 user.a=b",
@@ -39,13 +39,13 @@ const LAYER: [&str; 12] = [
     "f s \"AB\" pax:GNU.sparse.size=4 pax:GNU.sparse.map=1,1,3,1",
 ];
 
-/// Every so many bytes of the plain layer go through a whole import; all of them through the decoder.
+/// Step between tested offsets of the uncompressed layer in whole imports; the decoder alone is tested at all offsets.
 const PLAIN_STEP: usize = 97;
 
-/// Every so many bytes of a blob are damaged where its digest tells: the same check finds all of them.
+/// Step between tested offsets of damage that the digest detects: the same check finds all of them.
 const DAMAGE_STEP: usize = 7;
 
-/// At every so many bytes of the plain layer a tree is written as well.
+/// Step between offsets of the uncompressed layer at which a tree is also written.
 const APPLY_STEP: usize = 61;
 
 fn layer() -> Vec<u8> {
@@ -58,15 +58,15 @@ fn compress(bytes: &[u8], compression: Compression) -> Vec<u8> {
     compress.finish().expect("memory").0
 }
 
-/// A blob, and the one that its descriptor describes.
+/// A blob, and the blob that its descriptor describes.
 struct Upper<'a> {
     blob: &'a [u8],
     described: &'a [u8],
-    /// How its media type ends.
+    /// End of its media type.
     ending: &'static str,
 }
 
-/// An image in a directory: a good layer, and above it `upper`, which should hold [`layer`].
+/// Writes an image into a directory: a good layer, and above it `upper`, which should contain [`layer`].
 fn layout(dir: &Path, below: &[u8], upper: Option<&Upper<'_>>) {
     const VENDOR: &str = "application/vnd.oci.image";
     let blobs = dir.join("blobs/sha256");
@@ -93,7 +93,7 @@ fn layout(dir: &Path, below: &[u8], upper: Option<&Upper<'_>>) {
     fs::write(dir.join("oci-layout"), r#"{"imageLayoutVersion":"1.0.0"}"#).expect("write");
 }
 
-/// All that a store says of itself: snapshots with their parents and trees, and images.
+/// Returns the whole state of a store: snapshots with their parents and trees, and images.
 fn state(store: &Store) -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
     let mut note = |info: &strata::snapshotter::Info| {
@@ -106,7 +106,7 @@ fn state(store: &Store) -> BTreeMap<String, String> {
     state
 }
 
-/// A store with an image whose only layer is the lower one of every damaged image.
+/// A store with an image whose only layer is the lower layer of every damaged image.
 struct Victim {
     store: Store,
     dir: PathBuf,
@@ -125,7 +125,7 @@ impl Victim {
         Self { store, dir, below, before }
     }
 
-    /// Imports an image with `upper`, which must fail, and answers with the error.
+    /// Imports an image with `upper`, which must fail, and returns the error.
     fn refuses(&self, upper: &Upper<'_>, what: &str) -> Error {
         fs::remove_dir_all(&self.dir).expect("remove");
         layout(&self.dir, &self.below, Some(upper));
@@ -142,7 +142,8 @@ fn import(store: &Store, dir: &Path) -> strata::Result<()> {
     image::import(store, &source, &options, &()).map(drop)
 }
 
-/// Runs `case` on the first strategy that this machine can have: what is tested is above them.
+/// Runs `case` on the first strategy that this machine supports, because the tested code does not depend on the
+/// strategy.
 fn on_one(case: impl Fn(&Victim)) {
     if let Some(bench) = MATRIX.into_iter().find_map(Bench::new) {
         case(&Victim::new(&bench));
@@ -152,7 +153,7 @@ fn on_one(case: impl Fn(&Victim)) {
 const COMPRESSIONS: [(&str, Compression, usize); 3] =
     [("", Compression::None, PLAIN_STEP), ("+gzip", Compression::Gzip, 1), ("+zstd", Compression::Zstd, 1)];
 
-/// The descriptor describes the cut blob, as that of somebody would who means harm: only what is in it tells.
+/// The descriptor describes the truncated blob, as in an attack, so only the content shows the damage.
 #[test]
 fn a_blob_that_is_cut_anywhere_is_refused_and_leaves_nothing() {
     on_one(|victim| {
@@ -189,7 +190,7 @@ fn a_blob_that_is_damaged_anywhere_is_refused_and_leaves_nothing() {
     });
 }
 
-/// The media type says one thing, the blob is another.
+/// The media type and the format of the blob differ.
 #[test]
 fn a_compression_that_is_not_known_is_refused_and_leaves_nothing() {
     on_one(|victim| {
@@ -202,12 +203,12 @@ fn a_compression_that_is_not_known_is_refused_and_leaves_nothing() {
     });
 }
 
-/// Every byte of the plain stream: what the decoder and the applier say names the entry, or the byte.
+/// For every byte of the uncompressed stream, the error of the decoder or the applier names the entry or the offset.
 #[test]
 fn a_stream_that_is_cut_or_damaged_anywhere_says_where() {
     let Some(scratch) = support::scratch(FsType::Tmpfs) else { return };
     let whole = layer();
-    // What is lost with the end is nothing: the zero blocks, and the padding in front of them.
+    // Losing the end loses no content: the zero blocks, and the padding before them.
     let content = whole.len() - 1024 - 510;
     for at in 0..content {
         let root = at.is_multiple_of(APPLY_STEP).then(|| scratch.path().join(at.to_string()));
@@ -215,7 +216,7 @@ fn a_stream_that_is_cut_or_damaged_anywhere_says_where() {
             let chain = error.chain();
             assert!(chain.contains("at byte") || chain.contains("empty stream"), "cut at {at}: {chain}");
         } else {
-            // Between two entries nothing shows: the digest does.
+            // Truncation between two entries does not show here; the digest detects it.
             assert!(whole[at..at.next_multiple_of(512)].iter().all(|byte| *byte == 0), "cut at {at}");
         }
         let mut damaged = whole.clone();

@@ -1,5 +1,5 @@
-//! Every call that a store makes of its backend fails once, and the process dies once at each: nothing that was
-//! acknowledged is lost, nothing half-made is visible, no debris is left, and the store goes on working.
+//! Every call of the store to its backend fails once, and the process is killed once at each call. No acknowledged
+//! change may be lost, nothing half-made may be visible, no debris may be left, and the store must continue to work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -19,10 +19,11 @@ use super::{Bench, MATRIX, on_each};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// What tells the child where to die: the strategy's place in the matrix, the root, the call, before or after it.
+/// Environment variable that tells the child where to die: position in the matrix, root, number of the call, before or
+/// after it.
 const CHILD: &str = "STRATA_TEST_DIE";
 
-/// The steps of the script, each one acknowledged call, and what the store must list when it is done.
+/// Steps of the script, each one acknowledged call, with the snapshots that the store must then list.
 const SCRIPT: [(&str, &[&str]); 9] = [
     ("prepare a", &["a"]),
     ("commit base a", &["base"]),
@@ -51,7 +52,8 @@ fn step(store: &Store, step: &str) -> strata::Result<()> {
     }
 }
 
-/// The store must list what it did after `done` steps, or (if it may) after one more, and hold all of it.
+/// Checks that the store lists the snapshots after `done` steps, or, if `or_next` is true, after one more, and that
+/// they are complete.
 fn check(bench: &Bench, root: &str, done: usize, or_next: bool) {
     let store = bench.store(root);
     store.cleanup().expect("cleanup");
@@ -82,7 +84,7 @@ fn check(bench: &Bench, root: &str, done: usize, or_next: bool) {
     store.remove("newer").expect("the store works");
 }
 
-/// How many calls of its backend the script makes when all goes well.
+/// Returns the number of backend calls of the script without faults.
 fn calls(bench: &Bench) -> u64 {
     let mut counter = None;
     let store = bench
@@ -148,7 +150,7 @@ fn the_process_dies_at_every_call() {
     }
 }
 
-/// The process that dies. It finds its file system in the mount namespace that it was started in.
+/// Runs in the process that dies. It finds its file system in the mount namespace that it was started in.
 #[test]
 #[ignore = "waits to be killed"]
 fn child() {
@@ -169,7 +171,7 @@ fn child() {
     }
 }
 
-/// As a process dies that is killed: nothing is run down.
+/// Kills the process, so that no destructor runs.
 fn die() {
     let _ = nix::sys::signal::kill(nix::unistd::Pid::this(), nix::sys::signal::Signal::SIGKILL);
     loop {

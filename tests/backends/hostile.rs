@@ -1,5 +1,5 @@
-//! Layers of strangers: a regression test for each class of hole that container engines and tar libraries had, on every
-//! strategy.
+//! Hostile layers: a regression test for each class of vulnerability that container engines and tar libraries had, on
+//! every strategy.
 
 use std::fs;
 use std::io::Read;
@@ -18,10 +18,10 @@ use strata::{Error, ErrorKind, Result};
 
 use crate::{Bench, on_each};
 
-/// What is in the file that no layer may read or write.
+/// Content of the file that no layer may read or write.
 const SECRET: &str = "the machine's";
 
-/// A store, and beside it a directory that is none of its business.
+/// A store, and beside it a directory that the store must not touch.
 struct Target<'a> {
     bench: &'a Bench,
     store: Store,
@@ -44,15 +44,16 @@ impl<'a> Target<'a> {
         text::print(&Tree::read(&Dir::open(self.bench.root("outside")).expect("open")).expect("read"))
     }
 
-    /// Where links to the outside lead: by an absolute path, by more `..` than there are directories, by magic.
+    /// Targets of links that lead outside: an absolute path, a path with more `..` than there are directories, a magic
+    /// link.
     fn ways_out(&self) -> [String; 5] {
         let absolute = self.bench.root("outside").display().to_string();
         let up = "../".repeat(20);
         [absolute.clone(), format!("{up}{absolute}"), format!("/proc/self/root{absolute}"), "../outside".into(), up]
     }
 
-    /// Applies `layers`, each in a snapshot of its own on top of the one before, then all of them as one layer; answers
-    /// with the tree of each, or the error. Whatever came of it, the outside is as it was and nothing of it is inside.
+    /// Applies `layers`, each in a snapshot on top of the previous one, and then all of them as one layer. Returns the
+    /// resulting trees or errors. In each case the directory outside must be unchanged and none of its content inside.
     fn attack(&self, layers: &[&[String]]) -> [Result<Tree>; 2] {
         let all = layers.concat();
         [self.apply_all(layers), self.apply_all(&[&all])]
@@ -136,7 +137,7 @@ fn a_hard_link_takes_nothing_from_outside() {
     });
 }
 
-/// CVE-2025-47290, CVE-2018-15664 within one layer: what was a directory a moment ago is a link now, and back.
+/// CVE-2025-47290, CVE-2018-15664 within one layer: a directory is replaced with a link, and the other way round.
 #[test]
 fn a_parent_that_is_swapped_for_a_link_leads_nowhere_else() {
     on_each_target(|target| {
@@ -185,8 +186,8 @@ fn the_root_is_not_replaced() {
     });
 }
 
-/// RUSTSEC-2026-0068, RUSTSEC-2026-0112, GHSA-3cv2-h65g-fgmm, CVE-2025-62518: an archive in the content of a file that
-/// one reader skips by the size in the PAX header, another by the size in the file's own.
+/// RUSTSEC-2026-0068, RUSTSEC-2026-0112, GHSA-3cv2-h65g-fgmm, CVE-2025-62518: an archive inside the content of a file.
+/// One reader skips it by the size in the PAX header, another by the size in the file's own header.
 #[test]
 fn a_size_in_a_pax_header_hides_nothing() {
     let hidden = archive(&["f hidden \"evil\""]).expect("lines");
@@ -202,7 +203,7 @@ fn a_size_in_a_pax_header_hides_nothing() {
     });
 }
 
-/// CVE-2021-32760, RUSTSEC-2026-0067: attributes meant for an entry went to what a link of its name points to.
+/// CVE-2021-32760, RUSTSEC-2026-0067: attributes of an entry were applied to the target of a link with the same name.
 #[test]
 fn attributes_do_not_go_through_a_link() {
     on_each_target(|target| {
@@ -217,7 +218,7 @@ fn attributes_do_not_go_through_a_link() {
     });
 }
 
-/// CVE-2024-40635: an owner of more than 32 bits was root; and -1 is "leave it" to `chown`.
+/// CVE-2024-40635: an owner of more than 32 bits became root; and -1 means "unchanged" to `chown`.
 #[test]
 fn an_owner_does_not_wrap_around() {
     on_each_target(|target| {
@@ -229,8 +230,8 @@ fn an_owner_does_not_wrap_around() {
     });
 }
 
-/// CVE-2017-14992, CVE-2020-1702: what is small outside and large inside is given up at the limit, not at the end of
-/// memory or disk.
+/// CVE-2017-14992, CVE-2020-1702: a layer that is small when compressed and large when unpacked is refused at the
+/// limit, before memory or disk is full.
 #[test]
 fn bombs_are_given_up() {
     let limits = Limits { entries: 10, total_bytes: 1 << 20, ..Limits::default() };
@@ -256,7 +257,7 @@ fn bombs_are_given_up() {
     });
 }
 
-/// CVE-2017-14992: what stands behind the end of the archive was kept in memory.
+/// CVE-2017-14992: data after the end of the archive was kept in memory.
 #[test]
 fn padding_without_end_is_given_up() {
     on_each_target(|target| {
@@ -266,7 +267,7 @@ fn padding_without_end_is_given_up() {
     });
 }
 
-/// So many zeros as one file of a layer, compressed.
+/// Returns a compressed layer with one file of that many zeros.
 fn compressed(compression: Compression, zeros: usize) -> Vec<u8> {
     let mut plain = archive(&[&format!("f a \"\" size={zeros}")]).expect("lines");
     plain.truncate(512);
@@ -283,7 +284,7 @@ fn refused(store: &Store, archive: &mut dyn Read, limits: &Limits) {
     store.remove("bomb").expect("remove");
 }
 
-/// CVE-2024-3727: a digest is the name of a file, so it is checked before it is one.
+/// CVE-2024-3727: a digest becomes a file name, so it is checked first.
 #[test]
 fn a_digest_is_no_path() {
     let hex = "a".repeat(64);
@@ -302,7 +303,7 @@ fn a_digest_is_no_path() {
     assert_eq!(format!("sha256:{hex}").parse::<Digest>().expect("a digest").to_string(), format!("sha256:{hex}"));
 }
 
-/// What is well-meant still works: so the tests above fail for no trivial reason.
+/// Checks that valid layers still work, so that the tests above do not pass for a trivial reason.
 #[test]
 fn a_layer_of_a_friend_is_taken() {
     on_each_target(|target| {

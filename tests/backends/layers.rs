@@ -1,4 +1,4 @@
-//! The rules of layers, each example on every strategy.
+//! The rules of layers: each example on every strategy.
 
 use strata::conformance::layers;
 use strata::store::Durability;
@@ -11,7 +11,7 @@ fn every_rule_holds_on_every_strategy() {
     assert!(failures.is_empty(), "{} examples fail:\n{}", failures.len(), failures.join("\n"));
 }
 
-/// The examples that fail on one strategy, and how.
+/// Returns the examples that fail on one strategy, each with its error.
 fn failures(bench: &Bench) -> Vec<String> {
     let store = bench.store_with("layers", Durability::None, |backend| backend).expect("a store");
     let (mut failures, mut count) = (Vec::new(), 0);

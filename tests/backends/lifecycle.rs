@@ -1,5 +1,5 @@
-//! The contract's preconditions and errors, in its order of checks (containerd's storage suite, and the errors that its
-//! drivers get wrong).
+//! Preconditions and errors of the contract, in its order of checks: from containerd's storage suite, and errors that
+//! containerd's drivers return wrongly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ fn kind<T>(result: strata::Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// `base` (committed, holds `file`), `top` (active on it), `sight` (view of it), `bare` (view of nothing).
+/// Creates `base` (committed, contains `file`), `top` (active on it), `sight` (view of it), `bare` (view of nothing).
 fn furnish(store: &Store) {
     store.prepare("making", "", NONE).expect("prepare");
     write(store, "making", "file", b"old");
@@ -224,7 +224,7 @@ fn a_mounted_snapshot_is_busy() {
     });
 }
 
-/// Overlay's limit is the kernel's; the others have none.
+/// overlay has the kernel's limit; the other strategies have none.
 #[test]
 fn a_chain_may_be_as_deep_as_the_strategy_mounts() {
     on_each(|bench| {

@@ -1,7 +1,7 @@
-//! The random scripts of [`strata::conformance::random`], done by every strategy and by the model in lock step.
+//! Performs the random scripts of [`strata::conformance::random`] on every strategy and on the model in lock step.
 //!
-//! Besides what is compared there: the DiffID of each layer is that of every strategy, what a strategy knows of what
-//! changed only narrows the comparison, and nothing is left on disk. A failing script is made shorter and printed.
+//! In addition to the comparisons there: every strategy gives the same DiffID, a strategy's hints about changes do not
+//! alter the result of the comparison, and nothing is left on disk. A failing script is shortened and printed.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use super::narrow::narrowed_is_generic;
 use super::{Bench, MATRIX};
 use crate::support;
 
-/// How long the random suite runs if nobody says otherwise, in seconds.
+/// Default duration of the random suite, in seconds.
 const BUDGET_S: u64 = 20;
 
 pub(crate) fn budget() -> Duration {
@@ -24,7 +24,7 @@ pub(crate) fn budget() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// How many scripts are wanted whatever time they take: `make test-long` says 20,000.
+/// Returns the number of scripts to run regardless of time: `make test-long` sets 20,000.
 pub(crate) fn scripts_wanted() -> Option<usize> {
     std::env::var("STRATA_SCRIPTS").ok().and_then(|text| text.parse().ok())
 }
@@ -48,7 +48,7 @@ fn run(benches: &[Bench], script: &[Op]) -> Result<(), String> {
     done.and(ended)
 }
 
-/// Everything can be removed, and leaves nothing.
+/// Checks that everything can be removed, and that nothing is left.
 fn end(who: &str, store: Store) -> Result<(), String> {
     while let names @ [_, ..] = super::lifecycle::names(&store).as_slice() {
         let removed = names.iter().filter(|name| store.remove(name).is_ok()).count();

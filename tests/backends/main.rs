@@ -1,4 +1,4 @@
-//! The matrix: every strategy on the file systems that it is used on, held to the contract and to one another.
+//! The matrix: every strategy on its usual file systems, compared with the contract and with the other strategies.
 
 #[path = "../support/random.rs"]
 mod random;
@@ -27,10 +27,10 @@ use strata::mount::scratch::{FsType, Scratch};
 use strata::store::{Database, Durability, LOCAL, Store};
 use strata::tree::copy::CloneMode;
 
-/// A strategy and where it is tested.
+/// A strategy and the file system it is tested on.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    /// What the tables call it.
+    /// Name in tables.
     pub(crate) name: &'static str,
     pub(crate) strategy: Strategy,
     pub(crate) fs: FsType,
@@ -44,7 +44,7 @@ impl Setting {
     }
 }
 
-/// All of them.
+/// All settings.
 pub(crate) const MATRIX: [Setting; 5] = [
     Setting { name: "overlay on ext4", strategy: OVERLAY, fs: FsType::Ext4, clone: CloneMode::Auto },
     Setting { name: "overlay on xfs", strategy: OVERLAY, fs: FsType::Xfs, clone: CloneMode::Auto },
@@ -53,7 +53,7 @@ pub(crate) const MATRIX: [Setting; 5] = [
     Setting { name: "copy with reflinks on xfs", strategy: COPY, fs: FsType::Xfs, clone: CloneMode::Reflink },
 ];
 
-/// A strategy, ready on a file system of its own.
+/// A strategy on a file system of its own.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) setting: Setting,
@@ -61,7 +61,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// `None` where the machine lacks something that is not required.
+    /// Returns `None` if the machine lacks something that is not required.
     pub(crate) fn new(setting: Setting) -> Option<Self> {
         Some(Self { setting, scratch: support::scratch(setting.fs)? })
     }
@@ -70,7 +70,7 @@ impl Bench {
         self.scratch.path().join(name)
     }
 
-    /// The store `name`, made if it is not there, with a backend that `wrap` may change.
+    /// Opens or creates the store `name`, with a backend that `wrap` may change.
     pub(crate) fn store_with(
         &self,
         name: &str,
@@ -84,13 +84,13 @@ impl Bench {
         Store::new(database, wrap(backend), LOCAL)
     }
 
-    /// The store `name` as users have it.
+    /// Opens or creates the store `name` with the default settings.
     pub(crate) fn store(&self, name: &str) -> Store {
         self.store_with(name, Durability::Commit, |backend| backend).expect(self.setting.name)
     }
 }
 
-/// Runs `case` on each member of the matrix that this machine can have.
+/// Runs `case` on each setting that this machine supports.
 pub(crate) fn on_each(case: impl Fn(&Bench)) {
     for bench in MATRIX.into_iter().filter_map(Bench::new) {
         case(&bench);

@@ -1,8 +1,9 @@
-//! What a strategy knows of a change only narrows what is compared: its answer is that of the walk of both trees.
+//! Checks that a strategy's hints about changes only narrow the comparison: the result must be that of walking both
+//! trees.
 //!
-//! Random scripts of dense edits on trees in which much is equal or linked, so that a hint that leaves something out
-//! shows. Unlike in lock step there is no model and nothing that scripts keep clear of: an edit that the file system
-//! refuses is none, and strategies may differ from one another. Only the two answers of one store must not.
+//! Random scripts make dense edits on trees in which many files are equal or linked, so that an incomplete hint shows.
+//! Unlike in lock step there is no model, and scripts avoid nothing: an edit that the file system refuses is skipped,
+//! and strategies may differ from one another. Only the two results of one store must be equal.
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -16,7 +17,7 @@ use proptest::test_runner::{Config, TestCaseError, TestError, TestRunner};
 
 use strata::backends::OVERLAY;
 use strata::changeset::{Candidates, Change, diff};
-use strata::conformance::ops::{Content, Edit, perform};
+use strata::conformance::ops::{Edit, FileContent, perform};
 use strata::mount;
 use strata::snapshotter::Labels;
 use strata::store::{Durability, Store};
@@ -27,18 +28,18 @@ use super::lock_step::{budget, scripts_wanted};
 use super::{Bench, MATRIX, on_each};
 use crate::{random, support};
 
-/// Scripts of this many numbers make some layers.
+/// Maximum number of genes in a script: enough for a few layers.
 const GENES_MAX: usize = 70;
 
-/// What the first layer holds: directories with equal names in them, hard links within and across them, a name that no
-/// whiteout can spell, and every type.
+/// Fills the first layer: directories with the same names in them, hard links within and across directories, a name
+/// that no whiteout can express, and every file type.
 fn furnish(root: &Dir) {
     let time = Timestamp { seconds: 1_000_000_000, nanos: 1 };
     let mut edits = Vec::new();
     for dir in ["a", "b", "b/a", "c", "c/a", "c/a/b"] {
         edits.push(Edit::MakeDir(dir.into()));
         for (name, seed) in [("f", dir.len() as u8), ("g", 1), ("h", 2)] {
-            edits.push(Edit::Write(Path::new(dir).join(name), Content { seed, length: 9 }));
+            edits.push(Edit::Write(Path::new(dir).join(name), FileContent { seed, length: 9 }));
         }
         edits.push(Edit::Symlink(Path::new(dir).join("l"), b"f".to_vec()));
     }
@@ -48,13 +49,13 @@ fn furnish(root: &Dir) {
             Edit::Link { from, to }
         },
     ));
-    edits.push(Edit::Write(Path::new("c/a").join("n".repeat(254)), Content { seed: 3, length: 5 }));
+    edits.push(Edit::Write(Path::new("c/a").join("n".repeat(254)), FileContent { seed: 3, length: 5 }));
     edits.push(Edit::MakeNode("b/p".into(), FileType::Fifo, Device::default()));
     edits.push(Edit::MakeNode("b/s".into(), FileType::Socket, Device::default()));
     edits.iter().try_for_each(|edit| perform(root, edit, time)).expect("the first layer");
 }
 
-/// A number of a script: which edit, of what, to what.
+/// An edit of a script: its kind, object and parameter.
 type Gene = (u8, u16, u16);
 
 /// One script on one strategy.
@@ -116,7 +117,8 @@ impl Script<'_> {
     }
 }
 
-/// What of `key` a walk of both trees finds, and what is found by what the strategy knows, if they differ.
+/// Compares the changes of `key` found by walking both trees with those found through the strategy's hint; returns an
+/// error if they differ.
 pub(crate) fn narrowed_is_generic(store: &Store, key: &str) -> std::result::Result<(), String> {
     let parent = store.stat(key).expect("stat").parent;
     let generic = stream(|note| {
@@ -131,7 +133,7 @@ pub(crate) fn narrowed_is_generic(store: &Store, key: &str) -> std::result::Resu
     }
 }
 
-/// Every change on a line, or why there is no answer.
+/// Returns one line for each change, or the error.
 fn stream(produce: impl FnOnce(&mut dyn strata::changeset::Sink) -> Result<()>) -> String {
     let mut lines = String::new();
     let mut note = |change: &Change, data: &mut dyn Read| {
@@ -144,7 +146,7 @@ fn stream(produce: impl FnOnce(&mut dyn strata::changeset::Sink) -> Result<()>) 
     answer.map_or_else(|error| error.chain(), |()| lines)
 }
 
-/// What `gene` stands for in `tree` as it is now.
+/// Returns the edit that `gene` stands for in the current state of `tree`.
 fn edit_of(tree: &Dir, (kind, b, c): Gene, step: usize) -> Option<(Edit, Timestamp)> {
     let mut found = Vec::new();
     walk::walk(tree, |entry| {
@@ -163,8 +165,8 @@ fn edit_of(tree: &Dir, (kind, b, c): Gene, step: usize) -> Option<(Edit, Timesta
         let name = OsString::from_vec(names[usize::from(n) % names.len()].to_vec());
         Some(of(n / 8, FileType::Dir)?.0.join(name))
     };
-    let content = Content { seed: c as u8 % 3, length: [0, 9, 5000][usize::from(c) % 3] };
-    // Also clocks that step back, and times that were there before.
+    let content = FileContent { seed: c as u8 % 3, length: [0, 9, 5000][usize::from(c) % 3] };
+    // Some times go back, and some repeat an earlier time.
     let seconds = [1_000_000_000, 1_000_000_000 + step as i64, 5, 4_000_000_000][usize::from(c / 7) % 4];
     let time = Timestamp { seconds, nanos: 1 };
     let edit = match kind {
@@ -172,9 +174,9 @@ fn edit_of(tree: &Dir, (kind, b, c): Gene, step: usize) -> Option<(Edit, Timesta
         36..=55 => Edit::Write(of(b, FileType::File)?.0, content),
         56..=75 => {
             let (path, stat) = of(b, FileType::File)?;
-            // Other bytes, or the same, under the old size and time.
+            // New content, or the same content, with the old size and time.
             let length = u32::try_from(stat.size).ok()?;
-            return Some((Edit::Write(path, Content { seed: c as u8 % 3, length }), stat.mtime));
+            return Some((Edit::Write(path, FileContent { seed: c as u8 % 3, length }), stat.mtime));
         }
         76..=83 => Edit::Rewrite(of(b, FileType::File)?.0),
         84..=95 => Edit::MakeDir(fresh(b)?),
@@ -229,7 +231,7 @@ fn what_a_strategy_knows_only_narrows() {
     support::say(&format!("narrow: {rounds} scripts on {} strategies in {seconds:.0} s", benches.len()));
 }
 
-/// Runs one script on every strategy; `done` tells what the last of them did.
+/// Runs one script on every strategy; `done` lists the edits on the last strategy.
 fn run(benches: &[Bench], genes: &[Gene], done: &mut Vec<String>) -> std::result::Result<(), TestCaseError> {
     for bench in benches {
         done.clear();
@@ -250,7 +252,7 @@ fn clear(store: Store) {
     std::fs::remove_dir_all(store.root()).expect("remove the store");
 }
 
-/// Commits what `edit` did to the snapshot on `parent`, and compares both answers before and after.
+/// Commits `edit` on top of `parent`, and compares both results before and after the commit.
 fn layer(store: &Store, parent: &str, name: &str, edit: impl FnOnce(&Dir)) {
     let tree = Dir::from_fd(mount::detached(&store.prepare(KEY, parent, NONE).expect(name)).expect(name), KEY);
     edit(&tree);
@@ -270,8 +272,8 @@ fn paths(store: &Store, key: &str) -> Vec<PathBuf> {
     paths
 }
 
-/// An inode with more names than one item of btrfs holds, and one that a directory which moves brings along: all names
-/// are emitted, and those that stayed are found without a walk of the tree around them.
+/// An inode with more names than one btrfs item holds, and an inode in a directory that is moved: all of their names
+/// are emitted. The names outside the moved directory are found without walking the tree around them.
 #[test]
 fn all_names_of_an_inode_are_emitted() {
     const LINKS: usize = 150;
@@ -283,8 +285,8 @@ fn all_names_of_an_inode_are_emitted() {
             for dir in ["d", "e", "far", "far/away"] {
                 change(tree, Edit::MakeDir(dir.into()));
             }
-            change(tree, Edit::Write("d/f".into(), Content { seed: 1, length: 3 }));
-            change(tree, Edit::Write("e/f".into(), Content { seed: 2, length: 3 }));
+            change(tree, Edit::Write("d/f".into(), FileContent { seed: 1, length: 3 }));
+            change(tree, Edit::Write("e/f".into(), FileContent { seed: 2, length: 3 }));
             change(tree, Edit::Link { from: "e/f".into(), to: "far/away/f".into() });
             for number in 0..LINKS {
                 let to = Path::new("d").join(format!("{number:0200}"));
@@ -292,7 +294,7 @@ fn all_names_of_an_inode_are_emitted() {
             }
         });
         layer(&store, "base", "many", |tree| change(tree, Edit::Chmod("d/f".into(), 0o600)));
-        // overlayfs has split them.
+        // overlayfs has split the links.
         let expected = if bench.setting.strategy == OVERLAY { 1 } else { 1 + LINKS };
         assert_eq!(paths(&store, "many").iter().filter(|path| path.starts_with("d/")).count(), expected);
         layer(&store, "base", "moved", |tree| {
@@ -303,8 +305,8 @@ fn all_names_of_an_inode_are_emitted() {
     });
 }
 
-/// A name that no whiteout can spell makes its directory opaque in a layer: an inode that it keeps is emitted under all
-/// its names, also those in directories that nobody touched.
+/// A name that no whiteout can express makes its directory opaque in the layer. An inode that stays in the directory is
+/// emitted under all its names, including those in unchanged directories.
 #[test]
 fn what_an_opaque_directory_keeps_is_emitted_under_all_its_names() {
     let time = Timestamp { seconds: 7, nanos: 0 };
@@ -316,9 +318,9 @@ fn what_an_opaque_directory_keeps_is_emitted_under_all_its_names() {
             for dir in ["d", "far"] {
                 change(tree, Edit::MakeDir(dir.into()));
             }
-            change(tree, Edit::Write("d/f".into(), Content { seed: 1, length: 3 }));
+            change(tree, Edit::Write("d/f".into(), FileContent { seed: 1, length: 3 }));
             change(tree, Edit::Link { from: "d/f".into(), to: "far/f".into() });
-            change(tree, Edit::Write(long.clone(), Content { seed: 2, length: 3 }));
+            change(tree, Edit::Write(long.clone(), FileContent { seed: 2, length: 3 }));
         });
         layer(&store, "base", "gone", |tree| change(tree, Edit::Remove(long.clone())));
         assert_eq!(paths(&store, "gone"), ["d", "d", "d/f", "far/f"].map(PathBuf::from), "{}", bench.setting.name);

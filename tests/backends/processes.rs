@@ -1,8 +1,8 @@
-//! Several processes of several threads on one store, some of which are killed in the middle of whatever they do.
+//! Several processes with several threads on one store; some processes are killed at random moments.
 //!
-//! Each thread makes random calls on keys of its own and on parents of all, mounts and writes, walks, looks at what
-//! others committed, collects garbage, and writes down what it is about to do and what was acknowledged. Afterwards the
-//! store must hold exactly that, but for the one call of each thread that nobody answered.
+//! Each thread makes random calls on its own keys and on shared parents. It mounts and writes, walks, reads snapshots
+//! that others committed, and frees space. It logs each call before making it, and each acknowledgement. Afterwards the
+//! store must hold exactly the acknowledged state, except for the one unanswered call of each thread.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -21,21 +21,21 @@ use super::{Bench, MATRIX, on_each, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// What tells a child what to do: its place in the matrix, the file system, its name, its seed, how many calls to make.
+/// Environment variable with the order for a child: position in the matrix, file system, name, seed, number of calls.
 const ORDER: &str = "STRATA_TEST_WORK";
 
 const PROCESSES: usize = 3;
 
-/// In each process: they share a store's handle.
+/// Threads in each process, which share one handle of the store.
 const THREADS: usize = 2;
 
-/// How often each process is killed and started again before it is let finish.
+/// Number of times that each process is killed and started again before its last run.
 const LIVES: u64 = 3;
 
-/// What the last life does; the others go on until they are killed.
+/// Number of calls in the last run; the earlier runs go on until they are killed.
 const CALLS: u64 = 25;
 
-/// Numbers that look random: the same for the same seed.
+/// Pseudorandom numbers: the same seed gives the same numbers.
 struct Numbers(u64);
 
 impl Numbers {
@@ -88,7 +88,7 @@ fn killed_workers_lose_nothing_and_leave_nothing() {
     });
 }
 
-/// What the journal of one worker says: what there is for certain, and the call that may have been made or not.
+/// State according to the journal of one worker: the certain snapshots, and calls without an answer.
 #[derive(Debug, Default)]
 struct Journal {
     active: BTreeSet<String>,
@@ -133,7 +133,7 @@ impl Journal {
     }
 }
 
-/// Compares the store with the journals, and answers how many calls were acknowledged.
+/// Compares the store with the journals, and returns the number of acknowledged calls.
 fn check(bench: &Bench) -> usize {
     let store = bench.store("store");
     store.cleanup().expect("cleanup");
@@ -174,7 +174,7 @@ fn check(bench: &Bench) -> usize {
     acknowledged
 }
 
-/// One of the processes. It finds its file system in the mount namespace that it was started in.
+/// Runs in one of the processes. It finds its file system in the mount namespace that it was started in.
 #[test]
 #[ignore = "waits to be killed"]
 fn child() {
@@ -197,11 +197,11 @@ fn child() {
     });
 }
 
-/// The journal that a worker writes. A kill can leave its last line torn.
+/// Journal that a worker writes. A kill can leave its last line incomplete.
 struct Log(File);
 
 impl Log {
-    /// Opens it for further lines, without a torn one: whoever wrote that was killed before it was told of anything.
+    /// Opens the journal for appending and cuts an incomplete last line: its writer was killed before it got an answer.
     fn open(path: &Path) -> Self {
         let file = File::options().create(true).append(true).open(path).expect("log");
         let text = fs::read(path).expect("log");
@@ -210,7 +210,7 @@ impl Log {
         Self(file)
     }
 
-    /// In one write, so that at most this line is torn.
+    /// Writes a line with one call, so that at most this line is incomplete.
     fn line(&mut self, what: &str, call: &str) {
         self.0.write_all(format!("{what} {call}\n").as_bytes()).expect("log");
     }
@@ -261,7 +261,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Reads what somebody committed, by a view. Whoever made it may remove it first.
+    /// Reads the content of a committed snapshot through a view. Its owner may remove it first.
     fn look(&self, view: &str, name: &str) {
         match self.store.view(view, name, NONE) {
             Ok(_) => {
@@ -274,7 +274,7 @@ impl Worker<'_> {
         }
     }
 
-    /// Its own active snapshots, and the committed ones of all.
+    /// Returns this worker's active snapshots, and the committed ones of all workers.
     fn listed(&self) -> (Vec<String>, Vec<String>) {
         let (mut mine, mut committed) = (Vec::new(), Vec::new());
         let prefix = format!("{}-", self.name);
@@ -290,7 +290,8 @@ impl Worker<'_> {
         (mine, committed)
     }
 
-    /// Makes one call. Others may have removed the parent, or built on what is to be removed; nothing else may fail.
+    /// Makes one call. It may only fail because another worker removed the parent or built on the snapshot to be
+    /// removed.
     fn call(&mut self, call: &str) {
         self.log.line("begin", call);
         let answer = match call.split(' ').collect::<Vec<_>>().as_slice() {

@@ -1,8 +1,8 @@
-//! Somebody swaps directories for links while a layer is applied: the worst that a directory can do which is not
-//! private.
+//! Applies layers while another process swaps directories for links, the worst that can happen in a directory which is
+//! not private.
 //!
-//! The store's own directories are (0700, and mounts that nobody else sees), so this holds the applier alone to what
-//! its documentation says: nothing outside its root is written, whatever happens to the names below it.
+//! The store's own directories are private (mode 0700, and mounts that no other process sees). So this test checks only
+//! the promise of the applier: nothing outside its root is written, whatever happens to the names below it.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -20,13 +20,13 @@ use strata::tree::{Dir, FileType, text};
 
 use super::{lock_step, support};
 
-/// What tells a child where to swap.
+/// Environment variable that tells a child where to swap.
 const ORDER: &str = "STRATA_TEST_SWAP";
 
-/// Which part of a suite's budget this one takes.
+/// The suite gets one in this many parts of the time budget.
 const BUDGET_SHARE: u32 = 4;
 
-/// What every layer does: make, replace, link, remove and describe, in directories that come and go.
+/// Layer that creates, replaces, links, removes and describes entries in directories that come and go.
 const LAYER: [&str; 16] = [
     "d d 755 @5",
     "f d/file \"evil\"",
@@ -99,7 +99,7 @@ fn is_link(root: &Path) -> bool {
     stat.is_some_and(|stat| stat.file_type == FileType::Symlink)
 }
 
-/// A new root, with something to swap, remove and replace in it.
+/// Creates a new root with entries to swap, remove and replace.
 fn renew(base: &Path, outside: &Path) {
     let [root, next, old] = ["root", "next", "old"].map(|name| base.join(name));
     fs::create_dir_all(next.join("d/e/dir")).expect("mkdir");
@@ -109,24 +109,24 @@ fn renew(base: &Path, outside: &Path) {
         fs::rename(&root, &old).expect("rename");
     }
     fs::rename(&next, &root).expect("rename");
-    // The swapper may hold a path into it for a moment still.
+    // The swapping process may still hold a path into the old root for a moment.
     while old.exists() {
         let _ = fs::remove_dir_all(&old);
     }
 }
 
-/// The process that swaps. It finds the file system in the mount namespace that it was started in.
+/// Runs in the process that swaps. It finds the file system in the mount namespace that it was started in.
 #[test]
 #[ignore = "waits to be killed"]
 fn child() {
     let Ok(base) = std::env::var(ORDER) else { return };
     let root = Path::new(&base).join("root");
-    // What is to be swapped may be missing just now.
+    // The directory or the link may be missing at the moment.
     let swap = |dir: &Dir, one: &str, other: &str| {
         let _ = renameat_with(dir, one, dir, other, RenameFlags::EXCHANGE);
     };
     loop {
-        // By descriptors, lest a link lead this process to swap what is outside.
+        // Opened by descriptors, so that a link cannot lead this process to swap directories outside.
         let Ok(root) = Dir::open(&root) else { continue };
         swap(&root, "d", "l");
         if let Ok(dir) = root.open_dir("d") {

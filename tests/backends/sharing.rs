@@ -12,7 +12,7 @@ use super::on_each;
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// One wins, the others are told, and nothing is left of them.
+/// One caller succeeds, the others get an error, and nothing of theirs is left.
 #[test]
 fn one_key_has_one_winner() {
     on_each(|bench| {
@@ -34,7 +34,7 @@ fn one_key_has_one_winner() {
     });
 }
 
-/// Prepares, commits and removals of many at once: each does its own, and the sum is right.
+/// Concurrent prepares, commits and removals: each takes effect, and the final state is right.
 #[test]
 fn many_at_once() {
     on_each(|bench| {
@@ -73,7 +73,7 @@ fn many_at_once() {
     });
 }
 
-/// Owners do not see each other.
+/// Owners do not see each other's snapshots.
 #[test]
 fn owners_are_apart() {
     on_each(|bench| {

@@ -1,4 +1,4 @@
-//! What a store promises on real file systems: after a boot, on a full disk, and while several calls are under way.
+//! Promises of a store on real file systems: after a boot, on a full disk, and during concurrent calls.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,20 +18,20 @@ use super::{Bench, MATRIX, Setting, on_each, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// A file system that is soon full.
+/// Size of a file system that is soon full.
 const SMALL_BYTES: u64 = 24 << 20;
 
-/// The same, for those that cannot be as small: xfs wants 300 MiB.
+/// Size of a small file system for types with a minimum: xfs needs 300 MiB.
 const LEAST_BYTES: u64 = 320 << 20;
 
-/// Less than what a copy of the test's snapshot takes.
+/// Free space that is smaller than a copy of the test's snapshot.
 const ROOM_BYTES: u64 = 512 << 10;
 
 fn kind<T>(result: strata::Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// What was acknowledged of a fresh snapshot is there after a power cut that took its directory.
+/// An acknowledged empty snapshot exists after a power cut that removed its directory.
 #[test]
 fn an_empty_active_is_made_again_after_a_boot() {
     on_each(|bench| {
@@ -42,7 +42,7 @@ fn an_empty_active_is_made_again_after_a_boot() {
         store.prepare("top", "base", NONE).expect("prepare");
         store.prepare("bare", "", NONE).expect("prepare");
         let ids = store.backend().inventory().expect("inventory");
-        // A copy of a parent was on disk before it was acknowledged: a power cut cannot take it.
+        // A copy of a parent was synced before it was acknowledged, so a power cut cannot remove it.
         let taken = if store.backend().capabilities().create_needs_sync { 1 } else { 2 };
         for id in &ids[ids.len() - taken..] {
             store.backend().remove(*id).expect("what a power cut does");
@@ -57,7 +57,7 @@ fn an_empty_active_is_made_again_after_a_boot() {
     });
 }
 
-/// Nobody commits what is still being written, and nobody removes it.
+/// A snapshot cannot be committed or removed while an `apply` writes to it.
 #[test]
 fn an_apply_has_its_snapshot_to_itself() {
     on_each(|bench| {
@@ -77,7 +77,7 @@ fn an_apply_has_its_snapshot_to_itself() {
     });
 }
 
-/// A daemon is asked for the usage by many at once, of snapshots that are in use.
+/// A daemon is asked for the usage of active snapshots by many clients at once.
 #[test]
 fn usage_is_asked_for_by_several() {
     on_each(|bench| {
@@ -99,12 +99,13 @@ fn usage_is_asked_for_by_several() {
     });
 }
 
-/// Whether the active snapshot waits in the trash after a commit.
+/// Returns true if the active snapshot is in the trash after a commit.
 fn fresh(bench: &Bench) -> bool {
     bench.setting.strategy == BTRFS
 }
 
-/// Takes all space but for what the database needs to begin: so the disk is full in the middle of the work, too.
+/// Fills the disk except for a little space with which the database can begin, so that the disk gets full during the
+/// work.
 fn fill(path: &Path) {
     let mut file = fs::File::create(path).expect("create");
     for size in [1 << 20, 1 << 16, 1 << 12, 1] {
@@ -114,7 +115,7 @@ fn fill(path: &Path) {
     file.set_len(size - ROOM_BYTES).and_then(|()| file.sync_all()).expect("make some room");
 }
 
-/// A store that has `base`, of 1 MiB, on a disk of that size.
+/// Creates a store with the snapshot `base` of 1 MiB, on a disk of that size.
 fn on_a_disk_of(size_bytes: u64, setting: Setting) -> Option<(Bench, Store)> {
     let scratch = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, size_bytes))?;
     let bench = Bench { setting, scratch };
@@ -145,7 +146,7 @@ fn full_disk(setting: Setting) {
         }
     };
     expected.push(if count(store.commit("done", "ready", NONE)) { "done" } else { "ready" }.to_owned());
-    // What fits into the log still succeeds; so again and again.
+    // A transaction that fits in the log still succeeds, so the calls are repeated.
     for number in 0..200 {
         let key = format!("x{number:03}");
         if count(store.prepare(&key, "base", NONE).map(drop)) {
@@ -167,13 +168,13 @@ fn full_disk(setting: Setting) {
     assert_no_work(&bench.root("store"));
 }
 
-/// A snapshot that was removed is in nobody's way, even before its space is freed.
+/// A removed snapshot does not block new ones, even before its space is freed.
 #[test]
 fn what_was_removed_makes_room() {
     for setting in MATRIX.into_iter().filter(|setting| setting.strategy == COPY) {
         let Some((bench, store)) = on_a_disk_of(LEAST_BYTES, setting) else { return };
         store.prepare("old", "base", NONE).expect("prepare");
-        // More than what xfs keeps back for itself.
+        // More than the space that xfs reserves for itself.
         write(&store, "old", "own", &vec![4; 48 << 20]);
         fill(&bench.root("filler"));
         let refused = (0..1000).map(|number| store.prepare(&format!("x{number}"), "base", NONE)).find_map(Result::err);
@@ -200,7 +201,7 @@ fn a_full_disk_loses_nothing() {
     MATRIX.into_iter().for_each(full_disk);
 }
 
-/// No strategy is left to chance: what a store was made with is what it is.
+/// A store keeps the strategy that it was created with.
 #[test]
 fn a_store_keeps_its_backend() {
     on_each(|bench| {

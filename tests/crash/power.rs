@@ -216,8 +216,8 @@ impl Backend for Careless {
         self.0.create(id, parents)
     }
 
-    fn mend(&self, id: Id, parents: &Chain) -> strata::Result<()> {
-        self.0.mend(id, parents)
+    fn complete_create(&self, id: Id, parents: &Chain) -> strata::Result<()> {
+        self.0.complete_create(id, parents)
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> strata::Result<Vec<Mount>> {

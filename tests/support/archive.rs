@@ -1,11 +1,11 @@
-//! Small images, to be imported.
+//! Small images for import tests.
 
 use serde_json::{Value, json};
 
-/// What an image is made of: its name, and for each of its layers the names and contents of the files in it.
+/// An image: its name, and for each layer the names and contents of its files.
 pub type Image<'a> = (&'a str, Vec<Vec<(String, Vec<u8>)>>);
 
-/// A docker archive of `images`.
+/// Returns a docker archive of `images`.
 pub fn docker_archive(images: &[Image<'_>]) -> Vec<u8> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     let mut manifest = Vec::new();
@@ -25,7 +25,7 @@ pub fn docker_archive(images: &[Image<'_>]) -> Vec<u8> {
     archive(&files)
 }
 
-/// A tar archive of `files`.
+/// Returns a tar archive of `files`.
 pub fn archive(files: &[(String, Vec<u8>)]) -> Vec<u8> {
     let mut archive = tar::Builder::new(Vec::new());
     for (name, bytes) in files {

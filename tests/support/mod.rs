@@ -1,17 +1,18 @@
-//! What every test shares: unit tests as `crate::testing`, integration tests as `mod support`.
+//! Code shared by all tests: unit tests use it as `crate::testing`, integration tests as `mod support`.
 //!
-//! A test that needs what a machine may lack (root, a file system, a feature) asks here. Where it is missing the test
-//! says `skipped: <reason>` and passes, unless `STRATA_REQUIRE`, a comma list, names it: then the test fails.
+//! Tests that need something a machine may lack (root, a file system, a feature) ask here. If it is missing, the test
+//! prints `skipped: <reason>` and passes, unless `STRATA_REQUIRE`, a comma-separated list, names it: then the test
+//! fails.
 
 use std::io::Write as _;
 
 use strata::mount::scratch::{FsType, Scratch};
 use strata::{ErrorKind, Result};
 
-/// What [`scratch`] has room for.
+/// Size of the file system of [`scratch`].
 const SCRATCH_BYTES: u64 = 512 << 20;
 
-/// Whether `name` is there, and if not, why: `false` means that the test must return.
+/// Returns true if `name` is available. Otherwise prints the reason and returns false; then the test must return.
 ///
 /// # Panics
 /// If it is missing and required.
@@ -26,13 +27,13 @@ pub fn require(name: &str, available: Result<(), String>) -> bool {
     false
 }
 
-/// Says something that is worth knowing of a test that passes: how much it did.
+/// Prints a line about a test that passes, for example how much it did.
 pub fn say(line: &str) {
-    // Not by `eprintln`, which the test harness keeps to itself when a test passes.
+    // Written directly, because the test harness hides the output of `eprintln` when a test passes.
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// The value, or `None` (the test must return) where the machine or the user lacks what it needs.
+/// Returns the value, or `None` if the machine or the user lacks something it needs; then the test must return.
 ///
 /// # Panics
 /// For any other error, and if `name` is required.
@@ -47,8 +48,8 @@ pub fn gate<T>(name: &str, value: Result<T>) -> Option<T> {
     }
 }
 
-/// A fresh file system of half a gigabyte in the private mount namespace of the calling thread, or `None` (the test
-/// must return) where it cannot be had.
+/// Returns a new file system of half a gigabyte in the private mount namespace of the calling thread, or `None` if it
+/// cannot be created; then the test must return.
 ///
 /// # Panics
 /// As [`gate`].

@@ -1,12 +1,12 @@
-//! Where random suites get their scripts from.
+//! Seeds and generators for random test suites.
 
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-/// With what number random suites begin: the same in every run, so that a failure can be had again, unless
-/// `STRATA_SEED` gives another.
+/// Returns the seed of random suites: the same in every run, so that a failure can be reproduced, unless `STRATA_SEED`
+/// sets another.
 ///
 /// # Panics
-/// If that is no number.
+/// If `STRATA_SEED` is not a number.
 pub fn seed() -> u64 {
     match std::env::var("STRATA_SEED") {
         Ok(text) => text.parse().unwrap_or_else(|_| panic!("STRATA_SEED={text:?} is no number")),
@@ -14,7 +14,7 @@ pub fn seed() -> u64 {
     }
 }
 
-/// The source of a random suite's round `round`.
+/// Returns the generator for round `round` of a random suite.
 pub fn rng(round: u64) -> TestRng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed().to_le_bytes());

@@ -41,8 +41,8 @@ if [[ -d $out/$key ]]; then
   exit
 fi
 
-# Everything is made in new/ and renamed when it is complete. We hold the lock: whatever else lies
-# here is the rest of an interrupted run or the image of an older script.
+# Everything is made in new/ and renamed when it is complete. The lock is held, so any other file here is left from an
+# interrupted run or is the image of an older script.
 find "$out" -mindepth 1 -maxdepth 1 -regex '.*/\(new\|[0-9a-f]+\)' \
   -exec rm -rf --one-file-system {} +
 new=$out/new
@@ -53,16 +53,16 @@ trap 'exit 1' INT TERM HUP
 export TMPDIR=$new
 umask 022
 
-# The mirror of the distribution itself, not that of some other vendor for the same suite.
+# The mirror of the distribution itself, not one of another vendor for the same suite.
 mirror() {
-  # shellcheck disable=SC2016 # the fields are apt's to expand
+  # shellcheck disable=SC2016 # the fields are expanded by apt
   apt-get indextargets --format '$(ORIGIN) $(RELEASE) $(REPO_URI)' \
     'Created-By: Packages' "Codename: $suite" 'Component: main' |
     awk -v vendor="$ID" -v suite="$suite" \
       'tolower($1) == vendor && $2 !~ /-/ && !done { print $3; done = 1 }'
 }
 
-# layer1: a Debian (or Ubuntu) as small as it comes.
+# layer1: a minimal Debian (or Ubuntu).
 make_base() {
   local uri
   uri=$(mirror)
@@ -73,19 +73,19 @@ make_base() {
   [[ -n $uri ]] || die "apt has no source for $suite main"
   eval "$(apt-config shell http_proxy Acquire::http::Proxy)"
   [[ -z ${http_proxy:-} ]] || export http_proxy
-  # What debootstrap mounts goes away with its mount namespace, however it ends.
+  # The mounts of debootstrap go away with its mount namespace, however it ends.
   unshare --mount debootstrap --variant=minbase "$suite" "$root" "$uri" >"$new/log" 2>&1 ||
     { tail -n 20 "$new/log" >&2; die "debootstrap failed"; }
   rm -rf "$root"/var/cache/apt/archives/*.deb "$root"/var/lib/apt/lists/*
-  # What the later layers change and no distribution has.
+  # Entries that the later layers change and no distribution has.
   ln "$root/usr/bin/env" "$root/usr/bin/env-too"
   mkdir -p "$root/opt/"{renamed/sub,replaced,opaque/sub}
   echo 1 | tee "$root/opt/renamed/"{a,sub/b} "$root/opt/replaced/"{gone,changed,kept} \
     "$root/opt/opaque/"{hidden,changed,sub/hidden} >"$root/opt/becomes-dir"
 }
 
-# layer2: one of everything that can happen to a file. For the content of a directory that is now
-# something else, umoci writes whiteouts below that file or symlink: readers must do nothing there.
+# layer2: every kind of change to a file. For the content of a directory that is replaced with another type, umoci
+# writes whiteouts below that file or symlink: readers must ignore them.
 edit_once() (
   cd "$root"
   # deletions
@@ -104,7 +104,7 @@ edit_once() (
   # renames
   mv opt/renamed opt/new-name
   mv etc/profile etc/profile.old
-  # one kind of file in place of another
+  # replaced with another file type
   mv usr/share/common-licenses usr/share/licenses
   ln -s licenses usr/share/common-licenses # a symlink for a directory with content
   rm var/run
@@ -116,7 +116,7 @@ edit_once() (
   rm opt/becomes-dir
   mkdir opt/becomes-dir # a directory for a file
   echo 2 >opt/becomes-dir/file
-  # a directory removed and made anew
+  # a directory removed and created again
   rm -r opt/replaced
   mkdir -m 0750 opt/replaced
   echo 2 | tee opt/replaced/{new,changed} >/dev/null
@@ -151,7 +151,7 @@ edit_once() (
   echo 2 >"$deep/file"
 )
 
-# layer3: changes to what layer2 changed.
+# layer3: changes to entries that layer2 changed.
 edit_again() (
   cd "$root"
   echo 'back again' >etc/issue

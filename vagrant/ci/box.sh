@@ -1,8 +1,7 @@
 #!/usr/bin/env bash
-# box.sh BOX: a box for Vagrant's libvirt provider, of Debian's packages alone: this machine's own
-# release, with the kernel of its backports and what the suites need. No loop device, no mount and no
-# boot loader's installer is needed. A box that is there already stays, as long as it was made of the same:
-# these scripts, these packages, this kernel.
+# box.sh BOX: makes a box for Vagrant's libvirt provider from Debian's packages alone: this machine's own release, with
+# the kernel of its backports and the packages that the suites need. It needs no loop device, no mount and no installer
+# of a boot loader. An existing box is kept if it was made of the same scripts, packages and kernel.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=vagrant/archive.sh
@@ -12,13 +11,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 box=$1
 archive=$box.archive
 
-# What a box is: a system that boots, takes an address and lets Vagrant in.
+# Packages of a box: a system that boots, gets an address and lets Vagrant in.
 SYSTEM=systemd,systemd-sysv,udev,dbus,openssh-server,sudo,rsync,iproute2,procps,initramfs-tools,zstd
 DISK_MB=8192
-# The first partition begins after this, and the boot loader lies before it.
+# The first partition begins after this offset; the boot loader lies before it.
 BEFORE_MB=1
 
-# The version of the kernel that the archive has for the box.
+# Prints the version of the kernel that the archive has for the box.
 kernel_version() {
   archive_lists "$archive" "$release" "$release-backports" || return
   private_apt "$archive" apt-cache madison linux-image-amd64 | awk -v suite="$release-backports/main" '$6 == suite { print $3; exit }'
@@ -35,7 +34,7 @@ make_root() {
     "deb [signed-by=$KEYRING] $site $release main" "deb [signed-by=$KEYRING] $site $release-backports main"
 }
 
-# A partition table, a file system with the tree in it, and GRUB with its modules built in.
+# Writes a partition table, a file system with the tree, and GRUB with its modules built in.
 make_disk() {
   local disk=$work/disk part=$work/part
   truncate -s "${DISK_MB}M" "$disk"

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# customize.sh ROOT: makes a system that boots, takes an address and lets Vagrant in of the packages in ROOT.
+# customize.sh ROOT: makes the packages in ROOT a system that boots, gets an address and lets Vagrant in.
 set -euo pipefail
 root=$1
 
-# The key that every Vagrant knows: the box is thrown away, and seen by this machine alone.
+# The key that every Vagrant knows: the box is thrown away, and only this machine sees it.
 key=$(dpkg -L vagrant | sed -n '/\/keys\/vagrant\.pub$/p')
 chroot "$root" useradd -m -s /bin/bash vagrant
 install -d -m 700 "$root/home/vagrant/.ssh"
@@ -21,7 +21,7 @@ LinkLocalAddressing=no
 IPv6AcceptRA=no
 NETWORK
 chroot "$root" systemctl --quiet enable systemd-networkd ssh
-# What would work beside the suites, and what would wait for a network that there is not.
+# Services that would run beside the suites, or would wait for a network that does not exist.
 chroot "$root" systemctl --quiet mask systemd-networkd-wait-online.service apt-daily.timer \
   apt-daily-upgrade.timer man-db.timer e2scrub_all.timer fstrim.timer dpkg-db-backup.timer containerd.service
 echo strata >"$root/etc/hostname"
@@ -29,7 +29,7 @@ echo '127.0.0.1 localhost strata' >"$root/etc/hosts"
 echo 'UseDNS no' >>"$root/etc/ssh/sshd_config"
 echo '/dev/vda1 / ext4 defaults,noatime 0 1' >"$root/etc/fstab"
 
-# An emulated timer's interrupts can come too late for the kernel's check of them, which then panics.
+# Interrupts of an emulated timer can come too late for the kernel's timer check, which then panics.
 version=$(ls "$root/lib/modules")
 mkdir -p "$root/boot/grub"
 cat >"$root/boot/grub/grub.cfg" <<GRUB

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# inside.sh WORK BOX COMMAND: process 1 of what ci.sh starts. libvirtd without an init system, a machine
-# from BOX, COMMAND in it. Files of this run are below WORK.
+# inside.sh WORK BOX COMMAND: process 1 of the namespaces that ci.sh creates. It starts libvirtd without an init system
+# and a machine from BOX, and runs COMMAND in it. The files of this run are below WORK.
 set -euo pipefail
 work=$1 box=$2 command=$3
 cd "$(dirname "$0")/.."
@@ -10,7 +10,7 @@ export VAGRANT_CHECKPOINT_DISABLE=1 VAGRANT_NO_COLOR=1 STRATA_BOX=strata-ci
 say() { printf 'ci.sh: %s (%d s inside)\n' "$*" "$SECONDS" >&2; }
 die() { say "$*"; exit 2; }
 
-# libvirt writes to fixed places: here each is the machine's own with a layer of memory on it, and the
+# libvirt writes to fixed paths. Here each of them is the machine's own directory with a layer in memory on top, and the
 # disks are in $work.
 make_private_places() {
   local dir
@@ -57,7 +57,7 @@ bring_up() {
   vagrant box add --name "$STRATA_BOX" "$box" >"$work/box.log" 2>&1 || die "the box is refused: $(cat "$work/box.log")"
   vagrant validate >"$work/up.log" 2>&1 || die "$(cat "$work/up.log")"
   say "vagrant up"
-  # It draws its progress in thousands of lines.
+  # The output draws progress in thousands of lines.
   vagrant up >"$work/up.log" 2>&1 || die "vagrant up: $(tr '\r' '\n' <"$work/up.log" | tail -n 20)"
 }
 

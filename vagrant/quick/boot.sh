@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# boot.sh KERNELDIR ROOT SHARE SUITE OUT: boots, runs SHARE/SUITE as root in the guest and exits with
-# its status; 125 where it never ended. Its output goes to OUT, the kernel's to OUT.console. The guest
-# can write to neither the root image nor the host: both are read-only for it.
+# boot.sh KERNELDIR ROOT SHARE SUITE OUT: boots, runs SHARE/SUITE as root in the guest and exits with its status, or
+# with 125 if it never ended. The suite's output goes to OUT, the kernel's to OUT.console. The guest can write neither
+# to the root image nor to the host: both are read-only for it.
 set -euo pipefail
 kernel=$1 root=$2 share=$3 suite=$4 out=$5
 here=$(cd "$(dirname "$0")" && pwd)
 
 MEMORY_MB=2048
-# A guest that hangs must not hold up the others for ever.
+# A guest that hangs must not block the others for ever.
 TIMEOUT_S=${STRATA_VM_TIMEOUT_S:-900}
 
 if [[ $("$here/../accelerator.sh") == kvm ]]; then
@@ -31,7 +31,7 @@ timeout --foreground "$TIMEOUT_S" qemu-system-x86_64 "${accelerator[@]}" -smp "$
   -device isa-debug-exit,iobase=0x501,iosize=2 -device virtio-rng-pci \
   -drive "file=$root,if=none,id=root,format=raw,readonly=on" -device virtio-blk-pci,drive=root \
   "${shares[@]}" </dev/null || status=$?
-# An even status is the emulator's own, or the timeout's: the guest said nothing.
+# An even status comes from the emulator or the timeout: the guest has returned none.
 if ((status % 2)); then exit $((status / 2)); fi
 echo "the guest did not end its suite (status $status of the emulator)" >&2
 exit 125

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # shellcheck shell=dash
-# The first program of the guest: the root image is read-only, what is written goes to memory.
+# The first program of the guest: mounts the root image read-only, with writes going to memory.
 /bin/busybox --install -s /bin
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys

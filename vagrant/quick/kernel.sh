@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# kernel.sh KERNEL DIR: a kernel of Debian's, by the beginning of its version (6.1, 6.18.15), unpacked
-# below DIR with its modules and an initial ramdisk. What is in DIR already stays, as long as the archive
-# has no newer one; where the archive is out of reach, it says so and takes what is there.
+# kernel.sh KERNEL DIR: unpacks a kernel of Debian, named by the beginning of its version (6.1, 6.18.15), below DIR with
+# its modules and an initial ramdisk. The content of DIR is kept if the archive has no newer kernel; if the archive is
+# out of reach, the script says so and uses the content of DIR.
 #
 #   DIR/vmlinuz  DIR/initrd  DIR/version  DIR/lib/modules/VERSION
 set -euo pipefail
@@ -13,14 +13,14 @@ here=$(cd "$(dirname "$0")" && pwd)
 kernel=$1 dir=$2
 archive=$(dirname "$dir")/archive
 
-# The newest of a series is taken, whichever release has it.
+# The newest kernel of a series is used, whichever release has it.
 SUITES=(bookworm bookworm-backports trixie trixie-backports)
 
-# What the initial ramdisk needs to find the root and what the host shares. Some are built in.
+# Modules of the initial ramdisk for finding the root and the host's shared directory. Some are built in.
 MODULES=(virtio_pci virtio_blk virtio_rng ext4 overlay 9pnet_virtio 9p)
 
-# The version, as in the package's name, of the newest kernel that begins with $kernel. The cloud
-# kernels have no 9p, the real-time ones are others.
+# Prints the version, as in the package's name, of the newest kernel that begins with $kernel. The cloud kernels lack
+# 9p, and the real-time kernels are different kernels.
 find_version() {
   local series=${kernel//./\\.}
   private_apt "$archive" apt-cache search --names-only "^linux-(image|binary)-$series(\\.|-|\\+).*[0-9]-amd64\$" |
@@ -47,7 +47,7 @@ unpack() {
   depmod -b "$new" "$version"
 }
 
-# The modules that the initial ramdisk loads, in order, each once.
+# The modules that the initial ramdisk loads, in order and without duplicates.
 module_files() {
   local module
   for module in "${MODULES[@]}"; do

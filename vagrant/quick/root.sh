@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# root.sh IMAGE: the root file system of the guests, of this machine's own release of Debian: what is
-# built here runs there. An image that is there already stays, if it was made of the same.
+# root.sh IMAGE: makes the root file system of the guests from this machine's own release of Debian, so that programs
+# built here run there. An existing image is kept if it was made of the same inputs.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=vagrant/archive.sh
@@ -9,7 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/../made_of.sh"
 image=$1
 
-# Beyond what is essential in Debian: the file systems under test, and modules.
+# Packages beyond Debian's essential ones: the file systems under test, and modules.
 PACKAGES=btrfs-progs,xfsprogs,e2fsprogs,kmod,mount
 IMAGE_SIZE=600M
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every suite that proves something, one after another; the status is that of the worst.
+# Runs every suite that proves something, one after another; exits with the worst status.
 set -euo pipefail
 
 worst=0

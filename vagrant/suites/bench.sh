@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# How do the strategies compare on this kernel: `strata compare`, with arguments for it. It proves nothing
-# right, and figures of an emulated processor say nothing about any other: there, without arguments, little
-# is measured, once.
+# Compares the strategies on this kernel with `strata compare`; arguments are passed to it. It proves nothing, and the
+# figures of an emulated processor say nothing about a real one. On an emulated processor, without arguments, it
+# measures little, once.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# What every suite needs: the programs to run, and a verdict that cannot be had by running nothing.
-# To be sourced. Exit status of a suite: 0 passed, 1 something failed, 2 it could not be run.
+# Functions of all suites: the programs to run, and a result that is not a success if nothing ran. To be sourced. Exit
+# status of a suite: 0 passed, 1 something failed, 2 it could not be run.
 
 CHECKOUT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BIN=$CHECKOUT/target/vm/bin
@@ -8,17 +8,17 @@ export PATH=$PATH:/usr/sbin:/sbin:${CARGO_HOME:-$HOME/.cargo}/bin
 
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 2; }
 
-# Every suite mounts and makes file systems.
+# Every suite mounts and creates file systems.
 [[ $EUID -eq 0 ]] || exec sudo -E "$0" "$@"
 
-# Whether the processor is emulated: then a sample has to do where nobody says what to try.
+# True if the processor is emulated: then the default is to run a sample.
 is_emulated() { grep -q 'QEMU TCG' /proc/cpuinfo; }
 
-# The file systems that the suites use, loaded by name: in a small guest nothing else does it.
+# Loads the modules of the file systems that the suites use: in a small guest nothing else loads them.
 for module in overlay btrfs xfs loop fuse; do modprobe -q "$module" || true; done
 
-# shellcheck disable=SC2034 # STRATA is for those who source this
-# Sets STRATA to a strata that runs here: what the host built, else what cargo builds here.
+# shellcheck disable=SC2034 # STRATA is used by scripts that source this
+# Sets STRATA to a program that runs here: the one that the host built, or one that cargo builds here.
 find_strata() {
   if [[ -x $BIN/strata ]] && "$BIN/strata" --version >/dev/null 2>&1; then
     STRATA=$BIN/strata
@@ -30,7 +30,7 @@ find_strata() {
   fi
 }
 
-# Runs the test program $1 of cargo's, with arguments for it.
+# Runs cargo's test program $1 with the given arguments.
 run_test() {
   local name=$1 log passed status=0
   shift
@@ -49,7 +49,7 @@ run_test() {
   return $status
 }
 
-# Programs that were built elsewhere look for strata, and for a second containerd, where they were built.
+# Test programs look for strata and for a second containerd where the programs were built.
 link_checkout() {
   local built
   built=$(cat "$BIN/checkout")
@@ -57,14 +57,14 @@ link_checkout() {
     mkdir -p "$(dirname "$built")"
     ln -s "$CHECKOUT" "$built"
   fi
-  # Not where the host shares its checkout read-only: what needs strata says so then.
+  # Not possible if the host shares its checkout read-only; a test that needs strata then says so.
   if [[ ! -e $built/target/debug/strata && -w $built ]]; then
     mkdir -p "$built/target/debug"
     ln -s "$BIN/strata" "$built/target/debug/strata"
   fi
 }
 
-# Fails where the kernel complained of itself since it was started.
+# Fails if the kernel logged a complaint about itself since it was started.
 kernel_is_well() {
   ! dmesg | grep -E '\bBUG: |\bWARNING: |Oops|general protection|possible recursive|hung_task|blocked for more than'
 }

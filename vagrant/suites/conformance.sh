@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Is what containers see right, on this kernel: `strata conformance` for each file system and each
-# strategy that it can carry. Ends with one line for each:
+# Checks what containers see on this kernel: runs `strata conformance` for each file system and each strategy that can
+# use it. Prints one line for each:
 #
 #   RESULT kernel filesystem strategy passed expected failed skipped
 #
-# STRATA_EVERY=N: of each pair only every N-th case, beginning at another one for each, so that all cases
-# are tried as long as N is not above the number of pairs: what an emulated processor does if nobody says
-# otherwise, since all on all take it very long. STRATA_FIRST=N: the first begins at the N-th.
+# STRATA_EVERY=N: runs only every N-th case of each pair, each pair beginning at another case, so that all cases run if
+# N is at most the number of pairs. This is the default on an emulated processor, where all cases on all pairs take very
+# long. STRATA_FIRST=N: the first pair begins at the N-th case.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"
@@ -18,7 +18,7 @@ PAIRS=(
   tmpfs/overlay tmpfs/copy
 )
 
-# Counts the answers of one run, which are in the form of the Test Anything Protocol.
+# Counts the results of one run, which are in the Test Anything Protocol.
 count() {
   awk -v kernel="$(uname -r)" -v pair="$1" '
     /^ok .*# SKIP/ { skipped++; next }
@@ -31,7 +31,7 @@ count() {
     }' "$2"
 }
 
-# The cases that the pair of number $1 is to try, as one pattern.
+# Prints the cases that pair number $1 runs, as one pattern.
 cases_of() {
   local every=${STRATA_EVERY:-1}
   [[ $every =~ ^[1-9][0-9]*$ ]] || die "STRATA_EVERY is no number: $every"
@@ -44,17 +44,17 @@ cases_of() {
   fi
 }
 
-# One run; what failed, and why, is shown with it.
+# Runs one pair, and prints failures with their reasons.
 judge() {
   local pair=$1 log=$2/${1/\//-} status=0 line cases
   cases=$(cases_of "$(($3 + ${STRATA_FIRST:-0}))")
-  # Nothing here asks what a power cut leaves, and an emulated disk is slow.
+  # No case here checks the state after a power cut, and an emulated disk is slow.
   "$STRATA" conformance --durability none --fs "${pair%/*}" --strategy "${pair#*/}" \
     --case "$cases" --format tap >"$log" 2>"$log.err" || status=1
   line=$(count "$pair" "$log")
   echo "$line" >"$log.result"
   echo "conformance: $pair is through after $SECONDS s"
-  # Neither an empty answer nor one of skips alone is a verdict.
+  # An empty result, or only skipped cases, is not a success.
   [[ $(cut -d ' ' -f 5 <<<"$line") -gt 0 ]] || status=1
   if [[ $status -ne 0 ]]; then
     grep -A 12 '^not ok' "$log" | grep -v -- '# TODO' || true
@@ -73,7 +73,7 @@ logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 export STRATA_REQUIRE=root,overlay,btrfs,copy,ext4,xfs,tmpfs
 status=0 number=0
-# As many at a time as there are processors: each has file systems of its own.
+# As many pairs at a time as there are processors: each pair has file systems of its own.
 for pair in "${PAIRS[@]}"; do
   while [[ $(jobs -rp | wc -l) -ge $(nproc) ]]; do wait -n || status=1; done
   judge "$pair" "$logs" "$number" &

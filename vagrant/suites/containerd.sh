@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Is strata right behind containerd: the tests of tests/containerd, with this system's containerd, on this
-# kernel. Arguments go to the test program.
+# Checks strata behind containerd: runs the tests of tests/containerd with this system's containerd, on this kernel.
+# Arguments are passed to the test program.
 #
-# STRATA_EVERY=N: of the cases of `strata conformance` each subject is held to every N-th only.
+# STRATA_EVERY=N: each subject runs only every N-th case of `strata conformance`.
 #
-# An emulated processor takes a sample if nobody says otherwise: what people do, a daemon that is killed, the layers
-# that the differ applies, and calls by the socket. Each test is of all strategies, or of what has none. They run one
-# at a time, for one of them starts 20 containers at once.
+# On an emulated processor the default is a sample: everyday use, a daemon that is killed, the layers that the differ
+# applies, and calls through the socket. Each test covers all strategies, or code that does not depend on one. They run
+# one at a time, because one of them starts 20 containers at once.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"
@@ -15,7 +15,7 @@ SAMPLE=(
   everyday::on_every_strategy killed::in_the_middle_of_commits layers::are_unpacked_by_the_transfer_service
   service:: refusals:: patience:: conformance::by_our_socket
 )
-# Too slow there: the second time with another containerd, and a list of hundreds.
+# Too slow on an emulated processor: the second run with another containerd, and a list of hundreds.
 NOT=(--skip everyday::on_every_strategy_with_1_7 --skip service::a_list_has_no_end)
 
 if [[ $# -eq 0 ]] && is_emulated; then

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What is left after power cuts, a process that dies at any system call, failing and full disks: the tests
-# of tests/crash, on this kernel. Arguments go to the test program.
+# Checks the state after power cuts, after a process dies at any system call, and with failing and full disks: runs the
+# tests of tests/crash on this kernel. Arguments are passed to the test program.
 #
-# STRATA_POWER_POINTS=N: so many power cuts for each store. STRATA_BUDGET_S=N: seconds for each random suite.
+# STRATA_POWER_POINTS=N: number of power cuts for each store. STRATA_BUDGET_S=N: seconds for each random suite.
 #
-# An emulated processor takes a sample if nobody says otherwise: of power cuts those on btrfs, where every
-# strategy is, and a few of each; of the faults at system calls as many as there is time for.
+# On an emulated processor the default is a sample: the power cuts on btrfs, which every strategy can use, a few for
+# each strategy, and as many faults at system calls as there is time for.
 set -euo pipefail
 # shellcheck source=vagrant/suites/common.sh
 . "$(dirname "$0")/common.sh"

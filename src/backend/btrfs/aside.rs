@@ -1,28 +1,28 @@
-//! Where a large subvolume is destroyed: in a directory of its own.
+//! Destroys large subvolumes in a directory of their own.
 //!
-//! The kernel evicts what it has cached of a subvolume while it destroys it, and holds the directory around it
-//! meanwhile: half a second for 60,000 files, in which nobody could make a snapshot in that directory. So a large one
-//! is moved out of the way first. That makes the next fsync of anybody commit the file system, which takes longer than
-//! destroying a small one: those are destroyed where they are.
+//! While the kernel destroys a subvolume, it evicts the subvolume's cached data and holds a lock on the parent
+//! directory: half a second for 60,000 files, during which no snapshot can be made in that directory. So a large
+//! subvolume is first moved into another directory. That move makes the next fsync by any process commit the file
+//! system, which takes longer than destroying a small subvolume; small ones are destroyed where they are.
 
 use std::ffi::OsString;
 use std::os::fd::AsFd;
 
 use rustix::fs::RenameFlags;
 
-use super::{Beside, clear};
+use super::{TemporaryName, clear};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::sys::btrfs as sys;
 use crate::tree::{Dir, FileType};
 
-/// A tree of that many bytes is large: some 8,000 files.
+/// Size of a large tree in bytes: some 8,000 files.
 const LARGE_TREE_BYTES: u64 = 4 << 20;
 
-/// Removes the snapshot `id` from `snapshots`. Nothing there is success.
+/// Removes the snapshot `id` from `snapshots`. Succeeds if there is nothing.
 pub(super) fn remove(snapshots: &Dir, id: Id) -> Result<()> {
     let name = OsString::from(id.to_string());
-    // What a crash left.
+    // A crash may have left a subvolume that was moved aside.
     clear_aside(snapshots, id)?;
     if is_large(snapshots, &name)? {
         move_aside(snapshots, id, &name)?;
@@ -31,7 +31,7 @@ pub(super) fn remove(snapshots: &Dir, id: Id) -> Result<()> {
     clear(snapshots, &name)
 }
 
-/// Whether `name` is a subvolume with a large tree.
+/// Returns true if `name` is a subvolume with a large tree.
 pub(super) fn is_large(snapshots: &Dir, name: &OsString) -> Result<bool> {
     match snapshots.stat_if_any(name)? {
         Some(stat) if stat.file_type == FileType::Dir && stat.ino == sys::ROOT_INODE => {}
@@ -43,15 +43,15 @@ pub(super) fn is_large(snapshots: &Dir, name: &OsString) -> Result<bool> {
     Ok(bytes >= LARGE_TREE_BYTES)
 }
 
-/// Moves the subvolume `name` into the directory that belongs to `id`, or leaves it where it is.
+/// Moves the subvolume `name` into the directory that belongs to `id`; if that fails, leaves it where it is.
 pub(super) fn move_aside(snapshots: &Dir, id: Id, name: &OsString) -> Result<()> {
-    let around = Beside::Gone.of(id);
+    let around = TemporaryName::Gone.of(id);
     match snapshots.make_dir(&around) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let (dir, around) = (snapshots.open_dir(name)?, snapshots.open_dir(&around)?);
-    // A read-only one cannot be moved to another directory.
+    // A read-only subvolume cannot be moved to another directory.
     let moved = sys::make_writable(dir.as_fd())
         .and_then(|()| rustix::fs::renameat_with(snapshots, name, &around, name, RenameFlags::NOREPLACE));
     if let Err(why) = moved {
@@ -60,9 +60,9 @@ pub(super) fn move_aside(snapshots: &Dir, id: Id, name: &OsString) -> Result<()>
     Ok(())
 }
 
-/// Destroys what was moved aside, and the directory around it.
+/// Destroys the subvolumes that were moved aside for `id`, and their directory.
 fn clear_aside(snapshots: &Dir, id: Id) -> Result<()> {
-    let around = Beside::Gone.of(id);
+    let around = TemporaryName::Gone.of(id);
     let Some(stat) = snapshots.stat_if_any(&around)? else { return Ok(()) };
     if stat.file_type == FileType::Dir {
         let dir = snapshots.open_dir(&around)?;

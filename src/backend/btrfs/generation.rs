@@ -1,16 +1,17 @@
-//! What changed in a btrfs snapshot since its parent was made, by the transactions that its tree remembers.
+//! Finds the changes in a btrfs snapshot since its parent was made, from the transaction numbers in its tree.
 //!
-//! Every inode carries the transaction that changed it last, and the kernel skips parts of a tree that are older than
-//! asked for. The parent is read-only and was on disk before anything could be written on top of it, so that what is
-//! not newer than the transaction that made it is what it was there, under the same inode number.
+//! Every inode carries the number of the transaction that changed it last, and the kernel skips parts of a tree that
+//! are older than asked for. The parent is read-only and was on disk before anything could be written on top of it. So
+//! an inode that is not newer than the transaction that made the parent is unchanged since then, under the same inode
+//! number.
 //!
-//! - Of a directory that changed, the names in both trees are compared: one that is gone, is new or stands for another
-//!   inode is looked at, with all below it, for the inode may be a directory that came from elsewhere with what is in
-//!   it.
-//! - Any other inode that changed is looked at under each of its names, of which it keeps a list.
-//! - An inode that was made since needs nothing: the directories in which its names are changed, too.
+//! - For a changed directory, the names in both trees are compared. A name that is gone, is new or refers to another
+//!   inode is selected with everything below it, because the inode may be a directory that was moved there with its
+//!   content.
+//! - Any other changed inode is selected under each of its names, which btrfs lists for the inode.
+//! - A new inode needs nothing more: the directories that hold its names have changed too.
 //!
-//! Inode numbers are never used twice in a subvolume and its snapshots' ancestry.
+//! Inode numbers are never reused in a subvolume and the ancestry of its snapshots.
 //!
 //! # References
 //! `linux/btrfs_tree.h`; `sys::btrfs` for the search.
@@ -32,15 +33,15 @@ use crate::tree::Dir;
 
 /// A snapshot and its parent, to be searched.
 pub(super) struct Generation {
-    /// The root of a read-only snapshot: of others, a part may be in memory only.
-    new: Tree,
-    /// The root of its parent.
-    base: Tree,
-    /// The transaction that made the parent.
+    /// SubvolumeTree of the snapshot, which must be read-only: part of a writable subvolume may be in memory only.
+    new: SubvolumeTree,
+    /// SubvolumeTree of its parent.
+    base: SubvolumeTree,
+    /// Transaction that made the parent.
     since: u64,
-    /// The paths of directories that were asked for.
+    /// Paths of directories that were looked up.
     paths: RefCell<HashMap<u64, PathBuf>>,
-    /// Keeps `new` there.
+    /// Keeps `new` in existence.
     _hold: Option<Box<dyn Any>>,
 }
 
@@ -50,32 +51,32 @@ impl fmt::Debug for Generation {
     }
 }
 
-/// A tree of a btrfs.
+/// SubvolumeTree of a subvolume.
 #[derive(Debug)]
-struct Tree {
+struct SubvolumeTree {
     root: Dir,
     id: u64,
 }
 
-/// What a name in a directory stands for, by name.
+/// Keys of the inodes in a directory, by name.
 type Names = HashMap<OsString, Key>;
 
 impl Generation {
-    /// What came into `new`, the root of a read-only subvolume, after it was snapshotted from `base`, the root of
-    /// another. `hold` is dropped when nobody searches any more.
+    /// Prepares the search for changes in `new`, the root of a read-only subvolume that is a snapshot of `base`, the
+    /// root of another. `hold` is dropped with the result.
     ///
     /// # Errors
-    /// What the kernel reports for either.
+    /// Errors of the kernel for either subvolume.
     pub(super) fn new(new: Dir, base: Dir, hold: Option<Box<dyn Any>>) -> Result<Self> {
         let number = |root: &Dir| sys::subvolume(root.as_fd()).at("get the number of", root.shown());
         let (id, parent) = (number(&new)?.id, number(&base)?);
-        let (new, base) = (Tree { root: new, id }, Tree { root: base, id: parent.id });
+        let (new, base) = (SubvolumeTree { root: new, id }, SubvolumeTree { root: base, id: parent.id });
         Ok(Self { new, base, since: parent.made_in, paths: RefCell::default(), _hold: hold })
     }
 
-    /// Adds the names that stand for something else in the directory `ino` than they did.
+    /// Selects the names in the directory `ino` that refer to another inode than before.
     fn names(&self, ino: u64, selection: &mut Selection<'_>) -> Result<()> {
-        // One that was removed while it was open has no path; what was in it went before.
+        // A directory that was removed while open has no path; its content was removed before it.
         let Some(path) = self.path_of(ino)? else { return Ok(()) };
         let mut before = self.base.names(ino)?;
         for (name, now) in self.new.names(ino)? {
@@ -87,7 +88,7 @@ impl Generation {
         Ok(())
     }
 
-    /// The path of the directory `ino`, if it has one.
+    /// Returns the path of the directory `ino`, if it has one.
     fn path_of(&self, ino: u64) -> Result<Option<PathBuf>> {
         let mut known = self.paths.borrow_mut();
         let mut unknown = Vec::new();
@@ -135,7 +136,7 @@ impl Hint for Generation {
 impl LinkSearch for Generation {
     fn paths_of(&self, ino: u64) -> Result<Vec<PathBuf>> {
         let mut paths = Vec::new();
-        // The root directory is called `..` in itself.
+        // The root directory is listed in itself under the name `..`.
         if ino == sys::ROOT_INODE {
             return Ok(paths);
         }
@@ -146,9 +147,9 @@ impl LinkSearch for Generation {
     }
 }
 
-impl Tree {
-    /// Calls `visit` for the items of the inodes from `first` to `last` that lie in parts of the tree which a
-    /// transaction after `since` touched.
+impl SubvolumeTree {
+    /// Calls `visit` for the items of the inodes from `first` to `last`, in parts of the tree that were changed by a
+    /// transaction after `since`.
     fn search(
         &self,
         first: Key,
@@ -170,7 +171,7 @@ impl Tree {
         }
     }
 
-    /// The inodes that a transaction after `since` changed, by their numbers.
+    /// Returns the inodes that a transaction after `since` changed, with their numbers.
     fn changed(&self, since: u64) -> Result<Vec<(u64, sys::Inode)>> {
         let first = Key { object: sys::ROOT_INODE, kind: 0, offset: 0 };
         let last = Key { object: sys::LAST_INODE, kind: u8::MAX, offset: u64::MAX };
@@ -185,7 +186,7 @@ impl Tree {
         Ok(found)
     }
 
-    /// What is in the directory `ino`.
+    /// Returns the content of the directory `ino`.
     fn names(&self, ino: u64) -> Result<Names> {
         let first = Key { object: ino, kind: sys::DIR_INDEX, offset: 0 };
         let mut names = Names::new();
@@ -196,7 +197,7 @@ impl Tree {
         Ok(names)
     }
 
-    /// The directories and names in them that lead to the inode `ino`.
+    /// Returns the parent directories of the inode `ino`, each with the name in it.
     fn references(&self, ino: u64) -> Result<Vec<(u64, OsString)>> {
         let first = Key { object: ino, kind: sys::INODE_REF, offset: 0 };
         let last = Key { object: ino, kind: sys::INODE_EXTREF, offset: u64::MAX };

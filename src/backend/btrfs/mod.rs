@@ -1,23 +1,23 @@
-//! btrfs: every snapshot is a subvolume, and the kernel's snapshots do the work.
+//! btrfs: every snapshot is a subvolume, made by the file system's own snapshots.
 //!
-//! `s/<id>` is the subvolume itself, so the root may be any directory on btrfs. Making, sealing and removing cost the
-//! same whatever the size of the tree; only what changed is ever looked at.
+//! `s/<id>` is the subvolume itself, so the root may be any directory on btrfs. Making, sealing and removing take the
+//! same time whatever the size of the tree. Finding changes only reads the changed parts.
 //!
 //! # Sealing
-//! A committed snapshot is a read-only snapshot of the active one under a fresh id: the state of one moment, on disk
-//! when the call returns. Setting the read-only flag instead would be neither: whoever has a file open goes on writing,
-//! and nothing is flushed.
+//! A committed snapshot is a read-only snapshot of the active one under a new id: the state at one point in time, on
+//! disk when the call returns. Setting the read-only flag instead would give neither: a process with an open file could
+//! go on writing, and nothing would be flushed.
 //!
 //! # Subvolumes inside a snapshot
-//! Who may write in an active snapshot may make subvolumes in it. A snapshot of it has empty placeholders in their
-//! stead, which are not quite directories; so sealing makes plain directories of empty ones and refuses others, and
-//! removal destroys them first. See `nested.rs`.
+//! A user who may write in an active snapshot may create subvolumes in it. A snapshot of it has empty placeholders in
+//! their place, which are not ordinary directories. So sealing turns empty subvolumes into plain directories and
+//! refuses others, and removal destroys them first. See `nested.rs`.
 //!
-//! # What a crash leaves
-//! Beside `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, which was looked at, and `<id>.gone`, in
-//! which it was being destroyed (see `aside.rs`): they are listed by [`Backend::inventory`] under their id and go with
-//! it. `s/<id>` itself is complete if it is there, but for the attributes of an empty one, which [`Backend::mend`]
-//! gives it again after a power cut.
+//! # State after a crash
+//! Besides `<id>` there can be `<id>.new`, which was not finished, `<id>.now`, a read-only copy for reading, and
+//! `<id>.gone`, in which a subvolume was being destroyed (see `aside.rs`). [`Backend::inventory`] lists them under
+//! their id, and they are removed with it. `s/<id>` itself is complete if it exists, except for the attributes of an
+//! empty one, which [`Backend::complete_create`] sets again after a power cut.
 //!
 //! # References
 //! `btrfs-subvolume(8)`; `sys::btrfs` for the ioctls.
@@ -44,21 +44,21 @@ use crate::mount::{Access, Mount};
 use crate::sys::btrfs as sys;
 use crate::tree::{Dir, Meta, walk};
 
-/// The directory of the snapshots in the root.
+/// Name of the directory in the root that holds the snapshots.
 const SNAPSHOTS: &str = "s";
 
-/// What a snapshot can have beside it while a call is under way.
+/// Suffix of a name beside a snapshot while a call is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Beside {
+enum TemporaryName {
     /// A snapshot that takes more than one step to make.
     New,
-    /// A read-only copy of an active snapshot, of which the usage is taken or the changes are looked for.
+    /// A read-only copy of an active snapshot, for computing usage or changes.
     Now,
-    /// A directory in which a large one is destroyed.
+    /// A directory in which a large subvolume is destroyed.
     Gone,
 }
 
-impl Beside {
+impl TemporaryName {
     const ALL: [Self; 3] = [Self::New, Self::Now, Self::Gone];
 
     fn suffix(self) -> &'static str {
@@ -93,20 +93,20 @@ pub const STRATEGY: Strategy = Strategy {
 /// Snapshots as subvolumes of one btrfs.
 #[derive(Debug)]
 pub struct Btrfs {
-    /// `<root>/s`, by its path.
+    /// Path of `<root>/s`.
     path: PathBuf,
-    /// The same, open.
+    /// The open directory `<root>/s`.
     snapshots: Dir,
 }
 
 impl Btrfs {
-    /// Opens the snapshots below `root`, an absolute path of a directory on btrfs; makes their directory if it is
+    /// Opens the snapshots below `root`, an absolute path of a directory on btrfs; creates their directory if it is
     /// missing.
     ///
     /// # Errors
-    /// `Unsupported` if `root` is not on btrfs; `PermissionDenied` without `CAP_SYS_ADMIN` in the first user namespace,
-    /// which btrfs demands for searching its trees and destroying subvolumes; `InvalidArgument` for a relative path;
-    /// `NotFound` if there is no `root`.
+    /// `Unsupported` if `root` is not on btrfs; `PermissionDenied` without `CAP_SYS_ADMIN` in the initial user
+    /// namespace, which btrfs requires for searching its trees and destroying subvolumes; `InvalidArgument` for a
+    /// relative path; `NotFound` if `root` does not exist.
     pub fn new(root: &Path) -> Result<Self> {
         if !root.is_absolute() {
             return Err(Error::invalid(format!("the root {root:?} is not an absolute path")));
@@ -124,7 +124,7 @@ impl Btrfs {
     /// Opens the subvolume of `id`.
     fn open(&self, id: Id) -> Result<Dir> {
         let dir = self.snapshots.open_dir(id.to_string())?;
-        // Older kernels take a plain directory for the subvolume around it.
+        // Older kernels accept a plain directory and act on the subvolume that contains it.
         if dir.stat("")?.ino != sys::ROOT_INODE {
             return Err(Error::data_loss(format!("{} is no subvolume", dir.shown().display())));
         }
@@ -137,10 +137,10 @@ impl Btrfs {
             .at("make the snapshot", self.snapshots.shown_at(name))
     }
 
-    /// Makes an empty snapshot, under its name from the start. Giving it a name by a rename would keep a power cut from
-    /// leaving it without its attributes ([`Backend::mend`] does that), but after the rename of a subvolume the next
-    /// fsync of anybody commits the whole file system: 2.3 ms instead of 0.4, and as long as a large writer takes
-    /// beside one.
+    /// Creates an empty snapshot directly under its final name. Creating it under another name and renaming it would
+    /// prevent a power cut from leaving it without its attributes ([`Backend::complete_create`] sets them again). But
+    /// after the rename of a subvolume, the next fsync by any process commits the whole file system: 2.3 ms instead of
+    /// 0.4, and much longer beside a process that writes a lot.
     fn create_empty(&self, id: Id) -> Result<()> {
         let name = OsString::from(id.to_string());
         let shown = || self.snapshots.shown_at(&name);
@@ -151,30 +151,31 @@ impl Btrfs {
         describe_empty(&self.snapshots.open_dir(&name)?)
     }
 
-    /// Removes whatever is called `name`.
+    /// Removes the entry `name`, whatever its type.
     fn clear(&self, name: &OsString) -> Result<()> {
         clear(&self.snapshots, name)
     }
 
-    /// The transaction after which whatever `parents` do not hold came into being.
+    /// Returns the transaction after which everything that `parents` do not contain was made.
     fn origin(&self, parents: &Chain) -> Result<u64> {
         let Some(parent) = parents.first() else { return Ok(0) };
         let dir = self.open(*parent)?;
         Ok(sys::subvolume(dir.as_fd()).at("get the generation of", dir.shown())?.made_in)
     }
 
-    /// A read-only snapshot of the active snapshot `id` as it is now, in which nothing is in memory only.
-    fn now(&self, id: Id, active: &Dir) -> Result<Now> {
-        let name = Beside::Now.of(id);
+    /// Makes a read-only snapshot of the active snapshot `id` in its current state, with all data on disk.
+    fn now(&self, id: Id, active: &Dir) -> Result<FrozenCopy> {
+        let name = TemporaryName::Now.of(id);
         let alone = self.alone()?;
         self.clear(&name)?;
-        let now = Now { snapshots: self.snapshots.try_clone()?, name, _alone: alone };
+        let now = FrozenCopy { snapshots: self.snapshots.try_clone()?, name, _alone: alone };
         self.snapshot(active, &now.name, true)?;
         Ok(now)
     }
 
-    /// A subvolume of which all is on disk: `dir`, the root of `id`, or a copy of it that goes with the second value.
-    fn at_rest(&self, id: Id, dir: Dir) -> Result<(Dir, Option<Now>)> {
+    /// Returns a subvolume with all data on disk: `dir`, the root of `id`, if it is read-only, otherwise a copy, which
+    /// is removed when the second value is dropped.
+    fn at_rest(&self, id: Id, dir: Dir) -> Result<(Dir, Option<FrozenCopy>)> {
         if sys::is_read_only(dir.as_fd()).at("get the flags of", dir.shown())? {
             return Ok((dir, None));
         }
@@ -182,21 +183,22 @@ impl Btrfs {
         Ok((self.snapshots.open_dir(&now.name)?, Some(now)))
     }
 
-    /// Waits until nobody else, in whatever process, looks at an active snapshot. The lock is on the directory of all
-    /// snapshots: one on a snapshot could be held for ever by who uses it.
+    /// Waits until no other process or thread reads a copy of an active snapshot. The lock is on the directory of all
+    /// snapshots, because a user of a snapshot could hold a lock on the snapshot itself for ever.
     fn alone(&self) -> Result<Dir> {
         let dir = Dir::open(&self.path)?;
         rustix::fs::flock(&dir, FlockOperation::LockExclusive).at("lock", &self.path)?;
         Ok(dir)
     }
 
-    /// Seals a snapshot that has subvolumes inside: a copy of it gets directories in their stead, and is sealed.
+    /// Seals a snapshot that contains subvolumes: in a copy of it, the subvolumes are replaced with directories, and
+    /// the copy is sealed.
     fn seal_flat(&self, active: &Dir, inside: &[sys::Nested], sealed: Id) -> Result<()> {
         nested::require_empty(active, inside)?;
-        let name = Beside::New.of(sealed);
+        let name = TemporaryName::New.of(sealed);
         self.snapshot(active, &name, false)?;
         let flat = self.snapshots.open_dir(&name)?;
-        // Once more: what was put into them before the copy was made must not be lost in silence.
+        // Checked again, so that files written into them before the copy was made are not lost silently.
         nested::require_empty(active, inside)?;
         nested::flatten(&flat, inside)?;
         self.snapshot(&flat, &sealed.to_string().into(), true)?;
@@ -223,10 +225,10 @@ impl Backend for Btrfs {
         }
     }
 
-    /// The file system may have been committed between the making of an empty subvolume and its attributes, for which a
-    /// transaction cannot be held open. One that is still empty, and unchanged since the transaction that made it, gets
-    /// them again.
-    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+    /// A commit of the file system may have come between the creation of an empty subvolume and the setting of its
+    /// attributes; btrfs cannot hold a transaction open over both. A subvolume that is still empty, and unchanged since
+    /// the transaction that made it, gets the attributes again.
+    fn complete_create(&self, id: Id, parents: &Chain) -> Result<()> {
         if !parents.is_empty() {
             return Ok(());
         }
@@ -244,11 +246,11 @@ impl Backend for Btrfs {
         Ok(vec![Mount::Bind { source: self.path.join(top.to_string()), access }])
     }
 
-    /// Point in time and durable. An empty subvolume inside becomes a plain directory with its attributes.
+    /// Seals at one point in time, durably. An empty subvolume inside becomes a plain directory with its attributes.
     ///
     /// # Errors
-    /// `FailedPrecondition` for a subvolume inside that is not empty; `Unavailable` if subvolumes inside come or go
-    /// meanwhile; `AlreadyExists` if something is at `sealed`.
+    /// `FailedPrecondition` for a subvolume inside that is not empty; `Unavailable` if subvolumes inside appear or
+    /// vanish meanwhile; `AlreadyExists` if something exists at `sealed`.
     fn seal(&self, active: Id, sealed: Id) -> Result<()> {
         let dir = self.open(active)?;
         let inside = nested::list(&dir)?;
@@ -268,14 +270,14 @@ impl Backend for Btrfs {
     }
 
     fn remove(&self, id: Id) -> Result<()> {
-        for beside in [Beside::New, Beside::Now] {
-            self.clear(&beside.of(id))?;
+        for temporary in [TemporaryName::New, TemporaryName::Now] {
+            self.clear(&temporary.of(id))?;
         }
         aside::remove(&self.snapshots, id)
     }
 
-    /// Exact at the moment of the call, in time proportional to what changed. See `usage.rs` for what is counted. For an
-    /// active snapshot a read-only one is made and destroyed, which flushes its data and commits a transaction.
+    /// Exact at the time of the call, in time proportional to the changes. See `usage.rs` for the definition. For an
+    /// active snapshot a read-only copy is made and destroyed, which flushes its data and commits a transaction.
     fn usage(&self, id: Id, parents: &Chain) -> Result<Usage> {
         let since = self.origin(parents)?;
         let (dir, _now) = self.at_rest(id, self.open(id)?)?;
@@ -293,8 +295,8 @@ impl Backend for Btrfs {
         Some(Layer { dir: self.path.join(id.to_string()), format: Format::Tree })
     }
 
-    /// For an active snapshot a read-only one is made, as for [`Self::usage`]; it goes with the answer, and until then
-    /// others who look at an active snapshot wait.
+    /// For an active snapshot a read-only copy is made, as for [`Self::usage`]. It is removed when the result is
+    /// dropped; until then other readers of active snapshots wait.
     fn candidates(&self, id: Id, parent: Id) -> Result<Candidates> {
         let base = self.open(parent)?;
         let (dir, now) = self.at_rest(id, self.open(id)?)?;
@@ -303,24 +305,25 @@ impl Backend for Btrfs {
     }
 }
 
-/// A read-only snapshot that goes with the value. Nobody else makes one meanwhile.
+/// A read-only snapshot that is destroyed on drop. It holds a lock, so there is only one at a time.
 #[derive(Debug)]
-struct Now {
+struct FrozenCopy {
     snapshots: Dir,
     name: OsString,
     _alone: Dir,
 }
 
-impl Drop for Now {
+impl Drop for FrozenCopy {
     fn drop(&mut self) {
         if let Err(error) = clear(&self.snapshots, &self.name) {
-            // It is listed with its snapshot, and goes with that or when the next one is made.
+            // The copy is listed under its snapshot's id, and removed with the snapshot or before the next copy is
+            // made.
             tracing::warn!(why = error.chain(), "a snapshot that was made to be looked at is left");
         }
     }
 }
 
-/// Removes whatever is called `name` in `snapshots`.
+/// Removes the entry `name` in `snapshots`, whatever its type.
 fn clear(snapshots: &Dir, name: &OsString) -> Result<()> {
     match sys::destroy(snapshots.as_fd(), name) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
@@ -330,18 +333,19 @@ fn clear(snapshots: &Dir, name: &OsString) -> Result<()> {
     }
 }
 
-/// Gives the root directory of a new subvolume the attributes of one that nobody described.
+/// Sets the attributes of an empty snapshot on the root directory of a new subvolume.
 fn describe_empty(root: &Dir) -> Result<()> {
     let meta = Meta::implied_dir();
     root.set_owner("", meta.uid, meta.gid)?;
-    // The umask was applied. Extended attributes stay: they are properties inherited from the directory around.
+    // The mode is set because the umask was applied. Extended attributes stay: they are properties inherited from the
+    // parent directory.
     root.set_mode("", meta.mode)?;
     root.set_mtime("", meta.mtime)
 }
 
-/// The snapshot to which the directory entry `name` belongs.
+/// Returns the id of the snapshot that the directory entry `name` belongs to.
 fn id_of(name: &str) -> Option<Id> {
-    let stem = Beside::ALL.iter().find_map(|beside| name.strip_suffix(beside.suffix())).unwrap_or(name);
+    let stem = TemporaryName::ALL.iter().find_map(|temporary| name.strip_suffix(temporary.suffix())).unwrap_or(name);
     stem.parse().ok()
 }
 
@@ -363,7 +367,8 @@ fn require_btrfs(root: &Dir) -> Result<()> {
     )))
 }
 
-/// Searching is what needs the most; the kernel says no before it looks at anything.
+/// Checks the privilege with a search, the operation with the highest requirement; the kernel refuses it before looking
+/// at anything.
 fn require_privilege(root: &Dir) -> Result<()> {
     match sys::nested(root.as_fd(), sys::ROOT_INODE) {
         Err(Errno::PERM) => Err(Error::new(

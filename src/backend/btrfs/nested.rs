@@ -1,7 +1,7 @@
-//! Subvolumes that a user made inside a snapshot: found by their root references, never by walking.
+//! Subvolumes that a user created inside a snapshot: found through their root references, never by walking.
 //!
-//! Each is known by the number of its tree, the inode of the directory that holds it, and its name there. Directories
-//! are opened by inode number, so a path that is too long, or that somebody changes meanwhile, does no harm.
+//! A subvolume is identified by the number of its tree, the inode of the directory that holds it, and its name there.
+//! Directories are opened by inode number, so a path that is too long, or that a user changes meanwhile, does no harm.
 
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -14,13 +14,13 @@ use crate::error::{Context, Error, Result};
 use crate::sys::btrfs::{self as sys, Nested};
 use crate::tree::Dir;
 
-/// How often one subvolume may turn out to hold others again after these were destroyed.
+/// Number of attempts to destroy a subvolume in which new subvolumes keep appearing.
 const ATTEMPTS_MAX: u32 = 16;
 
-/// What `chattr` can set to forbid that a directory is changed or a subvolume destroyed.
+/// Flags of `chattr` that forbid changing a directory or destroying a subvolume.
 const LOCKS: IFlags = IFlags::IMMUTABLE.union(IFlags::APPEND);
 
-/// The subvolumes directly inside the one with the root directory `root`.
+/// Returns the subvolumes directly inside the one with the root directory `root`.
 pub(super) fn list(root: &Dir) -> Result<Vec<Nested>> {
     let id = tree_id(root)?;
     sys::nested(root.as_fd(), id).at("look for subvolumes in", root.shown())
@@ -30,8 +30,8 @@ fn tree_id(root: &Dir) -> Result<u64> {
     Ok(sys::subvolume(root.as_fd()).at("get the number of", root.shown())?.id)
 }
 
-/// Where `nested` lies, from the root of the subvolume around it. For messages only, so a directory whose path the
-/// kernel cannot say is called by its inode number.
+/// Returns the path of `nested` from the root of the outer subvolume, for messages only. If the kernel cannot tell the
+/// path, the directory's inode number is shown instead.
 fn place(root: &Dir, nested: &Nested) -> PathBuf {
     match sys::dir_path(root.as_fd(), nested.outer, nested.dir) {
         Ok(dir) => dir.join(&nested.name),
@@ -44,10 +44,10 @@ fn open(root: &Dir, tree: u64, inode: u64, shown: PathBuf) -> Result<Dir> {
     Ok(Dir::from_fd(fd, shown))
 }
 
-/// Makes sure that a layer can hold the subvolumes `inside` as what they are: empty directories.
+/// Checks that a layer can hold the subvolumes `inside` as empty directories.
 ///
 /// # Errors
-/// `FailedPrecondition` that names the first which is not empty, and the command that removes it.
+/// `FailedPrecondition` that names the first one which is not empty, and the command that removes it.
 pub(super) fn require_empty(root: &Dir, inside: &[Nested]) -> Result<()> {
     for nested in inside {
         let place = place(root, nested);
@@ -62,8 +62,8 @@ pub(super) fn require_empty(root: &Dir, inside: &[Nested]) -> Result<()> {
     Ok(())
 }
 
-/// Makes plain directories, with the attributes of the subvolumes `inside`, of their placeholders in `copy`, a writable
-/// snapshot of the subvolume in which they lie. The directories which hold them keep their times.
+/// Replaces the placeholders in `copy` with plain directories that have the attributes of the subvolumes `inside`.
+/// `copy` is a writable snapshot of the outer subvolume. The parent directories keep their times.
 pub(super) fn flatten(copy: &Dir, inside: &[Nested]) -> Result<()> {
     let tree = tree_id(copy)?;
     for nested in inside {
@@ -80,8 +80,8 @@ pub(super) fn flatten(copy: &Dir, inside: &[Nested]) -> Result<()> {
     Ok(())
 }
 
-/// Destroys the subvolume `name` in `snapshots` with all that lie inside it at any depth, the innermost first, and
-/// whatever a user did to forbid it.
+/// Destroys the subvolume `name` in `snapshots` with all subvolumes inside it at any depth, the innermost first,
+/// lifting any flags that forbid it.
 pub(super) fn destroy(snapshots: &Dir, name: &OsStr) -> Result<()> {
     let top = snapshots.open_dir(name)?;
     unlock(top.as_fd(), top.as_fd()).at("lift the immutable flag of", top.shown())?;
@@ -119,7 +119,7 @@ fn destroy_one(top: &Dir, nested: &Nested) -> Result<(), Errno> {
     let holder = sys::open_dir(top.as_fd(), nested.outer, nested.dir)?;
     match sys::destroy(holder.as_fd(), &nested.name) {
         Err(Errno::ROFS | Errno::PERM) => {
-            // The subvolume around it, which forbids the change, is about to go as well.
+            // The outer subvolume may be read-only; it is made writable because it is about to be destroyed as well.
             let outer = sys::open_dir(top.as_fd(), nested.outer, sys::ROOT_INODE)?;
             let root = sys::open_dir(top.as_fd(), nested.id, sys::ROOT_INODE)?;
             sys::make_writable(outer.as_fd())?;
@@ -131,7 +131,7 @@ fn destroy_one(top: &Dir, nested: &Nested) -> Result<(), Errno> {
     }
 }
 
-/// Takes the immutable and append-only flags from `dir`, a directory of the subvolume with the root directory `root`.
+/// Clears the immutable and append-only flags of `dir`, a directory in the subvolume with the root directory `root`.
 fn unlock(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Errno> {
     let flags = rustix::fs::ioctl_getflags(dir)?;
     if !flags.intersects(LOCKS) {

@@ -29,14 +29,14 @@ impl Fixture {
         self.root.join(SNAPSHOTS).join(id.to_string())
     }
 
-    /// Makes the active snapshot `id`, lets `edit` work in it, and seals it to `id + 1`.
+    /// Creates the active snapshot `id`, runs `edit` in it, and seals it as `id + 1`.
     fn layer(&self, id: u64, parents: &Chain, edit: impl FnOnce(&Path)) {
         self.backend.create(Id(id), parents).unwrap();
         edit(&self.path(id));
         self.backend.seal(Id(id), Id(id + 1)).unwrap();
     }
 
-    /// What is in the directory of the snapshots, whoever may own it.
+    /// Returns all names in the directory of the snapshots, also names that are not ids.
     fn names(&self) -> Vec<OsString> {
         self.backend.snapshots.names().unwrap().into_iter().map(|entry| entry.name).collect()
     }
@@ -48,7 +48,7 @@ fn make_subvolume(at: &Path) -> Dir {
     Dir::open(at).unwrap()
 }
 
-/// A directory so deep that no path reaches it.
+/// Creates a directory so deep that no path reaches it.
 fn deep_dir(top: &Path) -> Dir {
     let mut dir = Dir::open(top).unwrap();
     for _ in 0..30 {
@@ -62,7 +62,7 @@ fn deep_dir(top: &Path) -> Dir {
 #[test]
 fn lifecycle() {
     let Some(at) = Fixture::new() else { return };
-    // The thread's own, since its namespace is its own.
+    // The umask belongs to this thread only, because the thread has a mount namespace of its own.
     rustix::process::umask(Mode::from_raw_mode(0o077));
     at.backend.create(Id(1), &[]).unwrap();
     let meta = fs::metadata(at.path(1)).unwrap();
@@ -150,7 +150,7 @@ fn an_empty_subvolume_inside_becomes_a_directory() {
     assert!(stat.ino > sys::ROOT_INODE, "a directory of its own: {stat:?}");
     assert_eq!(lib.meta("vols", &stat).unwrap(), inside.meta("", &inside.stat("").unwrap()).unwrap());
 
-    // No placeholder is left that a child could inherit, not even where no path leads.
+    // No placeholder is left that a child could inherit, also not where no path leads.
     at.backend.create(Id(3), &[Id(2)]).unwrap();
     fs::write(at.path(3).join("var/lib/vols/f"), "x").unwrap();
     let mut dir = Dir::open(at.path(3)).unwrap();
@@ -179,7 +179,7 @@ fn a_subvolume_with_content_refuses_the_seal() {
     at.backend.remove(Id(2)).unwrap();
     assert_eq!(at.names(), ["1"]);
 
-    // A subvolume whose only content is another is not empty either.
+    // A subvolume that only contains another subvolume is not empty either.
     fs::remove_file(full.join("f")).unwrap();
     make_subvolume(&full.join("inner"));
     assert_eq!(at.backend.seal(Id(1), Id(2)).unwrap_err().kind(), ErrorKind::FailedPrecondition);
@@ -188,7 +188,7 @@ fn a_subvolume_with_content_refuses_the_seal() {
     assert_eq!(at.names(), ["1", "2"]);
 }
 
-/// Whoever makes subvolumes while a snapshot is sealed gets an error or a sound layer, never one with placeholders.
+/// If subvolumes are created during a seal, the result is an error or a sound layer, never a layer with placeholders.
 #[test]
 fn subvolumes_that_come_while_sealing() {
     let Some(at) = Fixture::new() else { return };
@@ -220,7 +220,7 @@ fn subvolumes_that_come_while_sealing() {
 fn removal_takes_everything_inside() {
     let Some(at) = Fixture::new() else { return };
     at.backend.create(Id(1), &[]).unwrap();
-    // In each other, beside each other, where no path leads, and in use.
+    // Nested subvolumes, adjacent ones, one that no path reaches, and one in use.
     let mut path = at.path(1);
     for _ in 0..10 {
         path.push("n");
@@ -284,30 +284,30 @@ fn an_empty_snapshot_gets_its_attributes_after_a_power_cut() {
         let dir = at.backend.open(Id(id)).unwrap();
         dir.meta("", &dir.stat("").unwrap()).unwrap() == Meta::implied_dir()
     };
-    // The cut came right after the ioctl.
+    // The power cut came right after the ioctl.
     let cut = |id: u64| drop(make_subvolume(&at.path(id)));
     cut(1);
     assert!(!implied(1));
-    at.backend.mend(Id(1), &[]).unwrap();
+    at.backend.complete_create(Id(1), &[]).unwrap();
     assert!(implied(1));
-    // Somebody wrote to it already,
+    // A user already wrote to the second snapshot.
     cut(2);
     fs::write(at.path(2).join("f"), "x").unwrap();
-    at.backend.mend(Id(2), &[]).unwrap();
+    at.backend.complete_create(Id(2), &[]).unwrap();
     assert!(!implied(2) && at.path(2).join("f").exists());
-    // or changed it after it was made whole.
+    // A user changed the third snapshot after it was complete.
     at.backend.create(Id(3), &[]).unwrap();
     rustix::fs::syncfs(&at.backend.snapshots).unwrap();
     fs::set_permissions(at.path(3), fs::Permissions::from_mode(0o700)).unwrap();
     rustix::fs::syncfs(&at.backend.snapshots).unwrap();
-    at.backend.mend(Id(3), &[]).unwrap();
+    at.backend.complete_create(Id(3), &[]).unwrap();
     assert!(!implied(3));
-    // What has a parent came with its attributes.
+    // A snapshot with a parent got its attributes from the parent.
     at.layer(4, &[], |dir| fs::set_permissions(dir, fs::Permissions::from_mode(0o711)).unwrap());
     at.backend.create(Id(6), &[Id(5)]).unwrap();
-    at.backend.mend(Id(6), &[Id(5)]).unwrap();
+    at.backend.complete_create(Id(6), &[Id(5)]).unwrap();
     assert!(!implied(6));
-    assert_eq!(at.backend.mend(Id(9), &[]).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(at.backend.complete_create(Id(9), &[]).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -340,7 +340,7 @@ fn debris_is_listed_and_goes() {
 fn a_large_one_is_destroyed_aside() {
     let Some(at) = Fixture::new() else { return };
     let fill = |dir: &Path| {
-        // Each lies in the tree itself.
+        // Small files lie in the tree itself.
         (0..2500).for_each(|number| fs::write(dir.join(number.to_string()), [0x5a; 2000]).unwrap());
         make_subvolume(&dir.join("inside"));
     };
@@ -352,7 +352,7 @@ fn a_large_one_is_destroyed_aside() {
         let id = Id(name.parse().unwrap());
         assert!(aside::is_large(&at.backend.snapshots, &name.into()).unwrap(), "{name}");
         aside::move_aside(&at.backend.snapshots, id, &name.into()).unwrap();
-        // As a crash leaves it: not there, and not forgotten.
+        // As after a crash: the subvolume is not at its id, but the inventory lists it.
         assert!(at.backend.inventory().unwrap().contains(&id));
         assert!(!at.path(id.0).exists() && at.path(id.0).with_extension("gone").join(name).exists(), "{name}");
         at.backend.remove(id).unwrap();
@@ -360,7 +360,7 @@ fn a_large_one_is_destroyed_aside() {
     at.backend.remove(Id(1)).unwrap();
     assert_eq!(at.backend.inventory().unwrap(), []);
     assert!(at.names().is_empty());
-    // And what is small stays where it is.
+    // A small subvolume stays where it is.
     at.layer(5, &[], |dir| fs::write(dir.join("f"), "x").unwrap());
     assert!(!aside::is_large(&at.backend.snapshots, &"6".into()).unwrap());
     assert!(!aside::is_large(&at.backend.snapshots, &"7".into()).unwrap());
@@ -388,7 +388,7 @@ fn a_long_chain() {
 
 #[test]
 fn usage_is_what_was_written_since() {
-    /// One new file touches about four leaves, of at most a few hundred items each; the whole tree has 30,000.
+    /// One new file touches about four leaves of at most a few hundred items each; the whole tree has 30,000 items.
     const ITEMS_MAX: u64 = 2_000;
     let Some(at) = Fixture::new() else { return };
     at.layer(1, &[], |dir| {
@@ -417,7 +417,7 @@ fn usage_is_what_was_written_since() {
     assert!(!at.names().contains(&"90.now".into()));
 }
 
-/// Each edit on top of one file of 1 MiB, and what it takes.
+/// Each edit is made on top of one file of 1 MiB; the expected usage is given for each.
 #[test]
 fn usage_counts_extents_once_and_the_parents_never() {
     let Some(at) = Fixture::new() else { return };
@@ -537,7 +537,7 @@ fn other_file_systems_are_refused_by_name() {
 #[test]
 fn without_privilege_the_reason_is_said() {
     let Some(scratch) = testing::scratch(FsType::Btrfs) else { return };
-    // Of this thread only, and for good.
+    // Dropped for this thread only, and permanently.
     let mut sets = capabilities(None).unwrap();
     sets.effective.remove(CapabilitySet::SYS_ADMIN);
     set_capabilities(None, sets).unwrap();

@@ -1,16 +1,16 @@
-//! What changed in a copy, by its manifest: what was made where, so that a later comparison with the parent need only
-//! look at what is not as it was made.
+//! Finds the changes in a copy from its manifest, a record of all inodes that the copy made. A later comparison with
+//! the parent only has to look at entries that differ from the record.
 //!
-//! It lies beside the snapshot and is exactly as durable as that. A manifest that is missing, damaged, of another boot
-//! or of another parent only means that everything is compared.
+//! The manifest lies beside the snapshot and is exactly as durable. If the manifest is missing, damaged, of another
+//! boot or of another parent, everything is compared.
 //!
-//! # What may be concluded
+//! # Conclusions
 //! An entry is unchanged since the copy if its path has the recorded inode number and ctime **and** that ctime is older
-//! than [`Manifest::complete`]: within one tick of the clock a change leaves no trace. A directory with another inode
-//! number than recorded came from elsewhere, and nothing is known of what is below it. A ctime that is merely old
-//! proves nothing: renaming a directory leaves those below as they were, and clocks are set back.
+//! than [`Manifest::complete`]: two changes within one tick of the clock cannot be told apart. A directory with another
+//! inode number than recorded was moved there, and nothing is known about its content. An old ctime alone proves
+//! nothing: renaming a directory leaves the ctimes below it unchanged, and clocks can be set back.
 //!
-//! One walk of the copy answers, and the parent is only touched for what the answer names.
+//! One walk of the copy finds the changes; the parent is only read for the entries found.
 //!
 //! # Layout
 //! Numbers are little-endian. *varint*: seven bits a byte, the lowest first, the top bit set in all but the last byte.
@@ -46,37 +46,37 @@ use crate::changeset::selection::{Hint, Selection};
 use crate::error::{Error, Result};
 use crate::id::{Digest, Id};
 use crate::tree::copy::{CopiedDir, CopiedEntry, Stamp};
-use crate::tree::walk::{Entry, Walk};
+use crate::tree::walk::{Walk, WalkEntry};
 use crate::tree::{Dir, FileType, Timestamp};
 
 const MAGIC: &[u8; 8] = b"strata-m";
 
-/// Grows with the layout; another one is not read.
+/// Version of the layout; a manifest of another version is not read.
 const VERSION: u32 = 1;
 
 const DIGEST_BYTES: usize = 32;
 
-/// The most bytes that a varint of 64 bits takes.
+/// Maximum length of a varint of 64 bits, in bytes.
 const VARINT_BYTES_MAX: u32 = 10;
 
-/// The boot in which something was done: ctimes are compared within one only.
+/// ID of a boot: ctimes are compared within one boot only.
 pub(super) type BootId = [u8; 16];
 
-/// What a copy made.
+/// Record of the inodes that a copy made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Manifest {
-    /// The boot in which it was copied.
+    /// Boot in which the copy was made.
     pub(super) boot: BootId,
-    /// Of what it is a copy.
+    /// Snapshot that was copied.
     pub(super) parent: Id,
-    /// When the copy was complete, by the clock that file systems take ctimes from.
+    /// Time at which the copy was complete, by the clock that file systems take ctimes from.
     pub(super) complete: Timestamp,
     /// Every directory with its entries, in canonical order.
     pub(super) dirs: Vec<CopiedDir>,
 }
 
 impl Manifest {
-    /// The manifest as it lies on disk.
+    /// Returns the manifest in its form on disk.
     pub(super) fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
@@ -100,10 +100,10 @@ impl Manifest {
         out
     }
 
-    /// What [`Self::encode`] made `bytes` of.
+    /// Decodes the result of [`Self::encode`].
     ///
     /// # Errors
-    /// `DataLoss` if they are damaged; `Unsupported` for another version.
+    /// `DataLoss` if the bytes are damaged; `Unsupported` for another version.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self> {
         let Some((body, digest)) = bytes.split_last_chunk::<DIGEST_BYTES>() else { return Err(damaged()) };
         let mut input = Input(body);
@@ -130,18 +130,18 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// The record of the directory at `path`.
+    /// Returns the record of the directory at `path`.
     fn dir(&self, path: &Path) -> Option<&CopiedDir> {
         let found = self.dirs.binary_search_by(|dir| dir.path.as_path().cmp(path));
         found.ok().and_then(|place| self.dirs.get(place))
     }
 
-    /// Whether an inode that was recorded as `made` can have changed since, now that it has `now`.
+    /// Returns true if an inode recorded as `made` may have changed, given its current stamp `now`.
     fn is_stale(&self, made: Stamp, now: Stamp) -> bool {
         made != now || now.ctime >= self.complete
     }
 
-    /// What the first stamp is told from.
+    /// Returns the stamp that the first stamp on disk is relative to.
     fn origin(&self) -> Stamp {
         Stamp { ino: 0, ctime: self.complete }
     }
@@ -154,7 +154,7 @@ impl Hint for Manifest {
 
     fn select(&self, new: &Dir) -> Result<Selection<'_>> {
         let mut reading =
-            Reading { manifest: self, frames: Vec::new(), selection: Selection::nothing(), links: HashMap::new() };
+            ManifestWalk { manifest: self, frames: Vec::new(), selection: Selection::nothing(), links: HashMap::new() };
         let mut walk = Walk::new(new)?;
         while let Some(entry) = walk.next_entry()? {
             if !reading.visit(&entry) {
@@ -165,32 +165,32 @@ impl Hint for Manifest {
         Ok(reading.selection.with_known_links(reading.links))
     }
 
-    /// Damage of the disk changes neither an inode number nor a ctime.
+    /// Damage of the disk changes neither inode numbers nor ctimes.
     fn selects_damaged_files(&self) -> bool {
         false
     }
 }
 
-/// A walk of the copy along the manifest: both are in the same order.
-struct Reading<'a> {
+/// A walk of the copy in step with the manifest; both are in the same order.
+struct ManifestWalk<'a> {
     manifest: &'a Manifest,
-    /// The directories down to where the walk is.
+    /// The directories from the root to the current position.
     frames: Vec<Frame<'a>>,
     selection: Selection<'static>,
-    /// Where the inodes with several names are.
+    /// Paths of the inodes with several names.
     links: HashMap<u64, Vec<PathBuf>>,
 }
 
-/// A directory that is the one which was made at its path.
+/// A directory that is still the one recorded for its path.
 struct Frame<'a> {
     dir: &'a CopiedDir,
-    /// The entries that the walk has not come by yet.
+    /// Recorded entries that the walk has not reached yet.
     left: Peekable<slice::Iter<'a, CopiedEntry>>,
 }
 
-impl Reading<'_> {
-    /// Looks at one entry; false: nothing is known of what is below it.
-    fn visit(&mut self, entry: &Entry<'_>) -> bool {
+impl ManifestWalk<'_> {
+    /// Looks at one entry; returns false if nothing is known about the content of a directory.
+    fn visit(&mut self, entry: &WalkEntry<'_>) -> bool {
         let now = Stamp::from(&entry.stat);
         let made = match entry.path.parent() {
             Some(above) => {
@@ -223,7 +223,7 @@ impl Reading<'_> {
         true
     }
 
-    /// The record of the next entry, `name`. Those before it are gone.
+    /// Returns the record of the next entry, `name`. Recorded entries before it are gone and selected.
     fn entry(&mut self, name: &OsStr) -> Option<Stamp> {
         let Frame { dir, left } = self.frames.last_mut()?;
         while let Some(gone) = left.next_if(|made| made.name.as_os_str() < name) {
@@ -232,7 +232,8 @@ impl Reading<'_> {
         left.next_if(|made| made.name == name).map(|made| made.stamp)
     }
 
-    /// Leaves the directories that do not lead to `path`; what was made in them and not met is gone.
+    /// Leaves the directories that are not `path`; their recorded entries that the walk did not reach are gone and
+    /// selected.
     fn rise_to(&mut self, path: Option<&Path>) {
         while let Some(frame) = self.frames.pop_if(|frame| Some(frame.dir.path.as_path()) != path) {
             for gone in frame.left {
@@ -274,7 +275,7 @@ fn unzigzag(code: u64) -> i64 {
     (code >> 1).cast_signed() ^ -((code & 1).cast_signed())
 }
 
-/// What is still to be read.
+/// Bytes that are still to be decoded.
 struct Input<'a>(&'a [u8]);
 
 impl Input<'_> {

@@ -1,4 +1,4 @@
-//! Naive copy: a snapshot is a full copy of its parent, of which the file system may share the bytes.
+//! Naive copy: a snapshot is a full copy of its parent. The file system may share the bytes.
 //!
 //! ```text
 //! s/<id>/fs         the tree: a layer as soon as the snapshot is committed
@@ -6,11 +6,11 @@
 //! s/<id>.new/       the same, not finished
 //! ```
 //!
-//! It needs nothing of the kernel or the file system, and what it makes needs nothing of its parent.
+//! The strategy has no requirements on kernel or file system, and a snapshot does not depend on its parent.
 //!
 //! # Invariants
-//! - `s/<id>` is complete if it is there: it is made under another name and renamed. That is so after a power cut only
-//!   for what was synced before ([`Capabilities::create_needs_sync`]).
+//! - `s/<id>` is complete if it exists: it is made under another name and renamed. After a power cut that holds only if
+//!   the snapshot was synced before ([`Capabilities::create_needs_sync`]).
 //! - Nothing moves when a snapshot is sealed.
 
 mod manifest;
@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 use rustix::time::ClockId;
 
 use self::manifest::{BootId, Manifest};
-use super::shelf::Shelf;
+use super::snapshots_dir::SnapshotsDir;
 use super::{Backend, Capabilities, Chain, Strategy, StrategyOption, StrategyOptions, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, Result};
@@ -34,19 +34,19 @@ use crate::mount::{Access, Mount};
 use crate::tree::copy::{CloneMode, CopiedDir, Options, copy, probe_reflink};
 use crate::tree::{Dir, Meta, Timestamp, walk};
 
-/// A snapshot's tree.
+/// Name of a snapshot's tree.
 const TREE: &str = "fs";
 
-/// The manifest of a snapshot that has a parent.
+/// Name of the manifest of a snapshot with a parent.
 const MANIFEST: &str = "manifest";
 
-/// For how long the usage of a snapshot is not taken anew.
+/// Time for which the usage of a snapshot is cached.
 const USAGE_KEPT: Duration = Duration::from_secs(60);
 
-/// Where the kernel says which boot this is.
+/// File in which the kernel shows the ID of this boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The option for how the bytes of files are copied: the names of [`CloneMode`].
+/// Option that selects how file content is copied; the values are the names of [`CloneMode`].
 pub const CLONE: StrategyOption = StrategyOption {
     name: "clone",
     help: "How the copy backend copies file contents",
@@ -62,7 +62,7 @@ pub const STRATEGY: Strategy = Strategy {
     variants: &[BYTES, REFLINK],
 };
 
-/// Copies of every byte.
+/// Copies of all bytes.
 const BYTES: Variant = Variant {
     name: "copy",
     options: &[(CLONE.name, "bytes")],
@@ -72,7 +72,7 @@ const BYTES: Variant = Variant {
     copies_all_bytes: true,
 };
 
-/// Copies that share blocks with their parent until somebody writes to them.
+/// Copies that share blocks with their parent until they are written to.
 const REFLINK: Variant = Variant {
     name: "copy+reflink",
     options: &[(CLONE.name, "reflink")],
@@ -92,18 +92,18 @@ impl From<CloneMode> for StrategyOptions {
 /// Snapshots as full copies.
 #[derive(Debug)]
 pub struct Copy {
-    snapshots: Shelf,
+    snapshots: SnapshotsDir,
     mode: CloneMode,
-    /// What was answered when.
+    /// Cached usages, each with the time of its computation.
     usages: Mutex<HashMap<Id, (Instant, Usage)>>,
 }
 
 impl Copy {
-    /// Opens the snapshots below `root`, an absolute path; makes their directory if it is missing.
+    /// Opens the snapshots below `root`, an absolute path; creates their directory if it is missing.
     ///
     /// # Errors
-    /// `Unsupported` if `mode` is [`CloneMode::Reflink`] and the file system has none; `InvalidArgument` for a relative
-    /// path; `NotFound` if there is no `root`.
+    /// `Unsupported` if `mode` is [`CloneMode::Reflink`] and the file system cannot share blocks; `InvalidArgument` for
+    /// a relative path; `NotFound` if `root` does not exist.
     pub fn new(root: &Path, mode: CloneMode) -> Result<Self> {
         if !root.is_absolute() {
             return Err(Error::invalid(format!("the root {:?} is not an absolute path", root.display())));
@@ -112,17 +112,17 @@ impl Copy {
         if mode == CloneMode::Reflink {
             probe_reflink(&dir)?;
         }
-        Ok(Self { snapshots: Shelf::open(root, &dir)?, mode, usages: Mutex::default() })
+        Ok(Self { snapshots: SnapshotsDir::open(root, &dir)?, mode, usages: Mutex::default() })
     }
 
-    /// The answers that are young enough to be given again.
+    /// Returns the cache after removing expired usages.
     fn kept(&self) -> MutexGuard<'_, HashMap<Id, (Instant, Usage)>> {
         let mut kept = self.usages.lock().unwrap_or_else(PoisonError::into_inner);
         kept.retain(|_, (taken, _)| taken.elapsed() < USAGE_KEPT);
         kept
     }
 
-    /// The tree of `id`, open.
+    /// Opens the tree of `id`.
     fn tree(&self, id: Id) -> Result<Dir> {
         self.snapshots.snapshot(id)?.open_dir(TREE)
     }
@@ -134,17 +134,18 @@ impl Copy {
         if copied.skipped_devices > 0 {
             let skipped = copied.skipped_devices;
             tracing::warn!(%parent, skipped, "device nodes were left out: a user namespace cannot make them");
-            // It tells what became of the copy, which no longer is all that differs from the parent.
+            // No manifest is written: it describes the copy, and the copy lacks the devices of the parent.
             return Ok(());
         }
         if let Err(error) = write_manifest(unfinished, parent, copied.dirs) {
-            // It only narrows a later comparison; half of one is found damaged and does not.
+            // The error is not returned: a manifest only narrows a later comparison, and an incomplete one is
+            // recognised as damaged.
             tracing::warn!(%parent, error = error.chain(), "changes will be looked for everywhere: no manifest");
         }
         Ok(())
     }
 
-    /// The manifest of `id`, if it tells what differs from `parent`; else why not.
+    /// Returns the manifest of `id` if it describes a copy of `parent` made in this boot, else the reason as an error.
     fn manifest(&self, id: Id, parent: Id) -> Result<Manifest> {
         let mut bytes = Vec::new();
         let dir = self.snapshots.snapshot(id)?;
@@ -170,7 +171,7 @@ fn write_manifest(unfinished: &Dir, parent: Id, dirs: Vec<CopiedDir>) -> Result<
     unfinished.create_file(MANIFEST)?.write_all(&manifest.encode()).at("write", unfinished.shown_at(MANIFEST))
 }
 
-/// The id of this boot, which the kernel draws at random.
+/// Returns the ID of this boot, which the kernel draws at random.
 fn boot_id() -> Result<BootId> {
     let text = fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
@@ -192,7 +193,8 @@ impl Backend for Copy {
         }
     }
 
-    /// In time and space proportional to the nearest parent, which must rest meanwhile; the others are not read.
+    /// Takes time and space proportional to the nearest parent, which must not change meanwhile; the other parents are
+    /// not read.
     fn create(&self, id: Id, parents: &Chain) -> Result<()> {
         self.snapshots.make(id, |unfinished| {
             unfinished.make_dir(TREE)?;
@@ -223,14 +225,15 @@ impl Backend for Copy {
         self.snapshots.remove_until(id, stop)
     }
 
-    /// The whole tree, since it stands alone. Shared extents count in full, as `st_blocks` says: what the removal of
-    /// one of those that share them frees depends on the others. An answer is kept for `USAGE_KEPT`, for whoever
-    /// watches many snapshots would walk all of them all the time.
+    /// Returns the space of the whole tree, because it depends on no parent. Shared extents count in full, as
+    /// `st_blocks` reports them: the space that a removal frees depends on the other users of the extents. The result
+    /// is cached for `USAGE_KEPT`, because a program that watches many snapshots would otherwise walk all of them
+    /// continually.
     fn usage(&self, id: Id, _parents: &Chain) -> Result<Usage> {
         if let Some((_, usage)) = self.kept().get(&id) {
             return Ok(*usage);
         }
-        // Nobody else waits for the walk.
+        // The lock is not held during the walk.
         let walk::Space { size_bytes, inodes } = walk::usage(&self.tree(id)?)?;
         let usage = Usage { size_bytes, inodes };
         self.kept().insert(id, (Instant::now(), usage));

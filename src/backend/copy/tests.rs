@@ -30,7 +30,7 @@ impl Bench {
         Tree::read(&Dir::open(self.path(id)).unwrap()).unwrap()
     }
 
-    /// 1, with a directory, a file and a link in it.
+    /// Creates snapshot 1 with a directory, a file and a hard link.
     fn base(&self) {
         self.backend.create(Id(1), &[]).unwrap();
         let fs = self.path(1);
@@ -163,7 +163,7 @@ fn the_manifest_is_the_copy_as_it_was_made() {
         recorded.push((PathBuf::new(), manifest.dirs[0].stamp));
         recorded.sort();
         assert_eq!(recorded, found);
-        // Whatever is done from now on leaves a ctime that is not older than the manifest.
+        // Every change from now on gives a ctime that is not older than the manifest.
         fs::write(bench.path(2).join("late"), "").unwrap();
         let late = Dir::open(bench.path(2)).unwrap().stat("late").unwrap();
         assert!(late.ctime >= manifest.complete);

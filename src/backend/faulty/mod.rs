@@ -1,11 +1,11 @@
-//! A backend that fails or dies at the n-th call: for tests of whatever stands on a backend.
+//! A backend that fails or kills the process at the n-th call, for tests of code that uses a backend.
 //!
-//! [`Faulty`] passes every method on to another backend, counts the calls, and at the chosen one does what a full disk,
-//! a broken disk or a power cut would do. Run a script once with [`Fault::NONE`] to learn how many calls it makes, then
-//! once for each call, before and after it, and look at what was left.
+//! [`Faulty`] forwards every method to another backend and counts the calls. At the chosen call it does what a full
+//! disk, a broken disk or a power cut would do. Run a script once with [`Fault::NONE`] to count its calls, then once
+//! for each call, before and after it, and check the resulting state.
 //!
-//! Every method of [`Backend`] that can fail is one call. Calls are numbered from 1 in the order in which they begin,
-//! over all threads.
+//! Every method of [`Backend`] that can fail counts as one call. Calls are numbered from 1 in the order in which they
+//! begin, over all threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,38 +16,38 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, Mount};
 
-/// On which side of the work a [`Fault`] strikes.
+/// Time of a [`Fault`] relative to the work of the call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum When {
-    /// Nothing was done.
+    /// Before the work: nothing was done.
     Before,
-    /// All was done, and nobody is told. Strikes also if it was done in vain.
+    /// After the work: everything was done, but the caller gets no result. Also strikes if the work failed.
     After,
 }
 
-/// What a [`Fault`] does.
+/// Effect of a [`Fault`].
 #[derive(Clone, Copy, Debug)]
 pub enum Action {
-    /// The call answers an error of kind `Io`.
+    /// The call returns an error of kind `Io`.
     Fail,
-    /// The function is called, and should end the process: `std::process::abort` in a child that the test started. If
-    /// it returns, the call goes on as if there were no fault.
+    /// The function is called, which should end the process: `std::process::abort` in a child that the test started. If
+    /// it returns, the call continues as if there were no fault.
     Die(fn()),
 }
 
-/// The call at which it happens, and what.
+/// A fault: the call that it strikes, and its effect.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
-    /// Which call, from 1 on; 0 is none.
+    /// Number of the call, from 1; 0 for no call.
     pub at_call: u64,
-    /// On which side of it.
+    /// Time relative to the work of the call.
     pub when: When,
-    /// What happens.
+    /// Effect of the fault.
     pub action: Action,
 }
 
 impl Fault {
-    /// Never.
+    /// No fault.
     pub const NONE: Self = Self { at_call: 0, when: When::Before, action: Action::Fail };
 }
 
@@ -60,12 +60,12 @@ pub struct Faulty {
 }
 
 impl Faulty {
-    /// Puts `fault` in front of `inner`.
+    /// Wraps `inner` with `fault`.
     pub fn new(inner: Box<dyn Backend>, fault: Fault) -> Self {
         Self { inner, fault, calls: Arc::default() }
     }
 
-    /// How many calls began so far; goes on counting when the backend was given away.
+    /// Returns the counter of calls, which keeps counting after the backend was moved.
     pub fn calls(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.calls)
     }
@@ -112,8 +112,8 @@ impl Backend for Faulty {
         self.call("create", || self.inner.create(id, parents))
     }
 
-    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
-        self.call("mend", || self.inner.mend(id, parents))
+    fn complete_create(&self, id: Id, parents: &Chain) -> Result<()> {
+        self.call("complete_create", || self.inner.complete_create(id, parents))
     }
 
     fn mounts(&self, stack: &Chain, access: Access) -> Result<Vec<Mount>> {

@@ -2,7 +2,7 @@ use std::sync::Mutex;
 
 use super::*;
 
-/// Writes down what it is asked; nothing else.
+/// Records the names of the called methods; does nothing else.
 #[derive(Debug, Default)]
 struct Recorder(Arc<Mutex<Vec<&'static str>>>);
 
@@ -59,7 +59,7 @@ impl Backend for Recorder {
 const METHODS: [&str; 9] =
     ["create", "mounts", "seal", "remove", "remove_until", "usage", "survey", "inventory", "candidates"];
 
-/// Calls every method once: the error of each, what reached the backend, and the count.
+/// Calls every method once; returns the error of each, the calls that reached the inner backend, and the count.
 fn run(fault: Fault) -> (Vec<Option<Error>>, Vec<&'static str>, u64) {
     let recorder = Recorder::default();
     let reached = Arc::clone(&recorder.0);

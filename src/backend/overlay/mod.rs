@@ -1,23 +1,22 @@
-//! overlayfs: a snapshot is the upper directory in which the kernel collects what was written, over those of its
-//! parents.
+//! overlayfs: a snapshot is the upper directory of an overlay mount over the upper directories of its parents.
 //!
 //! ```text
 //! s/<id>/fs     the upper directory: a layer as soon as the snapshot is committed
 //! s/<id>/work   overlayfs's own, empty while nothing is mounted but for a directory of the kernel's
 //! s/<id>.new/   the same, not finished
-//! s/userxattr   an empty file: the layers are spelled with user.overlay.*, for the store was made in a user namespace
+//! s/userxattr   an empty file: the layers use user.overlay.*, for the store was made in a user namespace
 //! ```
 //!
-//! Nothing moves when a snapshot is sealed, so the path of a layer is the same for ever.
+//! Nothing moves when a snapshot is sealed, so the path of a layer never changes.
 //!
 //! # Invariants
-//! - `s/<id>` is complete if it is there: it is made under another name and renamed. A power cut can take it back; on
-//!   btrfs, where an fsync in the upper brings nothing but the way to it to disk, it can take `work` alone, which
-//!   [`Backend::mend`] makes again.
-//! - How deletions are spelled is a property of the store, whoever opens it: read in the other spelling, deleted files
-//!   come back.
-//! - The root of `fs` has the mode, owner, times and attributes of the parent's: overlayfs shows those of the topmost
-//!   layer as those of the mount.
+//! - `s/<id>` is complete if it exists: it is made under another name and renamed. A power cut can undo that. On btrfs
+//!   a cut can remove `work` alone, because an fsync in the upper brings only the path to that file to disk;
+//!   [`Backend::complete_create`] then creates `work` again.
+//! - The format of whiteouts is a property of the store and not of the user who opens it: a layer that is read in the
+//!   other format shows deleted files again.
+//! - The root of `fs` has the mode, owner, times and attributes of the parent's root, because overlayfs shows those of
+//!   the topmost layer as those of the mount.
 //!
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`.
@@ -28,7 +27,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use self::upper::UpperHint;
-use super::shelf::{SNAPSHOTS, Shelf};
+use super::snapshots_dir::{SNAPSHOTS, SnapshotsDir};
 use super::{Backend, Capabilities, Chain, Strategy, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,16 +35,16 @@ use crate::id::Id;
 use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
 use crate::tree::{Dir, Meta, walk};
 
-/// A snapshot's upper directory.
+/// Name of a snapshot's upper directory.
 const UPPER: &str = "fs";
 
-/// A snapshot's work directory.
+/// Name of a snapshot's work directory.
 const WORK: &str = "work";
 
-/// The mark of a store whose layers are spelled with `user.overlay.*`.
+/// Name of the file that marks a store whose whiteouts use `user.overlay.*`.
 const USER_MARK: &str = "userxattr";
 
-/// Bytes that a path in an option string of overlayfs cannot have, as containerd and others split it.
+/// Bytes that a path in an overlayfs option string cannot contain, as containerd and other programs split the string.
 const UNPRINTABLE: &[u8] = b",:\\\n";
 
 /// Entry of the table of strategies.
@@ -67,38 +66,38 @@ pub const STRATEGY: Strategy = Strategy {
 /// Snapshots as the upper directories of overlay mounts.
 #[derive(Debug)]
 pub struct Overlay {
-    snapshots: Shelf,
-    /// Whether overlayfs keeps its state in `user.overlay.*`.
+    snapshots: SnapshotsDir,
+    /// True if overlayfs keeps its state in `user.overlay.*` attributes.
     userxattr: bool,
 }
 
 impl Overlay {
-    /// Opens the snapshots below `root`, an absolute path; makes their directory if it is missing, after a try whether
-    /// the file system can hold the upper directory of an overlay.
+    /// Opens the snapshots below `root`, an absolute path. If their directory is missing, tests whether the file system
+    /// can hold the upper directory of an overlay, and creates it.
     ///
     /// # Errors
-    /// `Unsupported` if it cannot, or if mount options cannot carry the path of `root`; `PermissionDenied` where the
-    /// user may not mount; `FailedPrecondition` in a user namespace if the layers were made outside; `InvalidArgument`
-    /// for a relative path; `NotFound` if there is no `root`.
+    /// `Unsupported` if the file system cannot, or if the path of `root` cannot be written in mount options;
+    /// `PermissionDenied` if the user may not mount; `FailedPrecondition` in a user namespace if the layers were made
+    /// outside of one; `InvalidArgument` for a relative path; `NotFound` if `root` does not exist.
     pub fn new(root: &Path) -> Result<Self> {
         check_root(root)?;
         let dir = Dir::open(root)?;
         if dir.stat_if_any(SNAPSHOTS)?.is_none() {
             probe::upper(root)?;
         }
-        let snapshots = Shelf::open(root, &dir)?;
-        let userxattr = spelled_for_users(&snapshots, probe::in_user_namespace()?)?;
+        let snapshots = SnapshotsDir::open(root, &dir)?;
+        let userxattr = uses_user_xattrs(&snapshots, probe::in_user_namespace()?)?;
         Ok(Self { snapshots, userxattr })
     }
 
-    /// What the root directory of a snapshot on top of `parents` begins with.
+    /// Returns the initial attributes of the root directory of a snapshot on top of `parents`.
     fn root_meta(&self, parents: &Chain) -> Result<Meta> {
         let Some(parent) = parents.first() else { return Ok(Meta::implied_dir()) };
         let dir = self.upper(*parent)?;
         dir.meta("", &dir.stat("")?)
     }
 
-    /// The upper directory of `id`, open.
+    /// Opens the upper directory of `id`.
     fn upper(&self, id: Id) -> Result<Dir> {
         self.snapshots.snapshot(id)?.open_dir(UPPER)
     }
@@ -109,9 +108,9 @@ fn make_upper(snapshot: &Dir, root_meta: &Meta) -> Result<()> {
     snapshot.open_dir(UPPER)?.set_meta("", root_meta)
 }
 
-/// Whether the layers are spelled with `user.overlay.*`. A user namespace can read and write nothing else, so a store
-/// without a layer that is opened there is marked; everybody else takes what there is.
-fn spelled_for_users(snapshots: &Shelf, in_user_namespace: bool) -> Result<bool> {
+/// Returns true if the layers use `user.overlay.*`. A user namespace can use no other format, so a store
+/// without a layer is marked when it is opened there. Outside of one, both formats can be read, and the mark decides.
+fn uses_user_xattrs(snapshots: &SnapshotsDir, in_user_namespace: bool) -> Result<bool> {
     let marked = snapshots.dir().stat_if_any(USER_MARK)?.is_some();
     if marked || !in_user_namespace {
         return Ok(marked);
@@ -129,7 +128,7 @@ fn spelled_for_users(snapshots: &Shelf, in_user_namespace: bool) -> Result<bool>
     }
 }
 
-/// Refuses a root whose path would mean something else in a list of mount options.
+/// Refuses a root whose path would have another meaning in a list of mount options.
 fn check_root(root: &Path) -> Result<()> {
     if !root.is_absolute() {
         return Err(Error::invalid(format!("the root {:?} is not an absolute path", root.display())));
@@ -165,7 +164,7 @@ impl Backend for Overlay {
         })
     }
 
-    fn mend(&self, id: Id, parents: &Chain) -> Result<()> {
+    fn complete_create(&self, id: Id, parents: &Chain) -> Result<()> {
         let snapshot = self.snapshots.snapshot(id)?;
         if snapshot.stat_if_any(WORK)?.is_none() {
             snapshot.make_dir(WORK)?;
@@ -187,7 +186,7 @@ impl Backend for Overlay {
         }
         let lower: Vec<PathBuf> = lower_ids.iter().map(|id| self.snapshots.path(*id, UPPER)).collect();
         Ok(vec![match (access, parents) {
-            // One directory is not merged with anything, and overlayfs does not take it alone.
+            // A single directory is bind-mounted: overlayfs does not accept one lower directory without an upper.
             (_, []) => Mount::Bind { source: self.snapshots.path(*top, UPPER), access },
             (Access::ReadOnly, _) => Mount::Overlay { lower, upper: None, userxattr: self.userxattr },
             (Access::ReadWrite, _) => {

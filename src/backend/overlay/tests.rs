@@ -38,7 +38,7 @@ impl Bench {
         Mounted::new(&mounts, &self.point).unwrap_or_else(|error| panic!("{mounts:?}: {}", error.chain()))
     }
 
-    /// Makes `stack[0]` on the others and does `edit` in it.
+    /// Creates `stack[0]` on top of the others, runs `edit` in it, and seals it.
     fn make(&self, stack: &Chain, edit: impl FnOnce(&Path)) {
         self.backend.create(stack[0], &stack[1..]).expect("create");
         let mounted = self.mount(stack, Access::ReadWrite);
@@ -99,17 +99,17 @@ fn life_of_three(bench: &Bench) {
 }
 
 #[test]
-fn the_spelling_is_the_stores() {
+fn the_format_is_the_stores() {
     let Some(bench) = Bench::new(FsType::Tmpfs) else { return };
-    let shelf = &bench.backend.snapshots;
-    assert!(!spelled_for_users(shelf, false).expect("outside"));
+    let snapshots = &bench.backend.snapshots;
+    assert!(!uses_user_xattrs(snapshots, false).expect("outside"));
     bench.backend.create(Id(1), &[]).expect("create");
-    let error = spelled_for_users(shelf, true).expect_err("made outside");
+    let error = uses_user_xattrs(snapshots, true).expect_err("made outside");
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     bench.backend.remove(Id(1)).expect("remove");
-    assert!(spelled_for_users(shelf, true).expect("an empty one"));
+    assert!(uses_user_xattrs(snapshots, true).expect("an empty one"));
     bench.backend.create(Id(2), &[]).expect("create");
-    assert!(spelled_for_users(shelf, true).expect("inside") && spelled_for_users(shelf, false).expect("outside"));
+    assert!(uses_user_xattrs(snapshots, true).expect("inside") && uses_user_xattrs(snapshots, false).expect("outside"));
     assert_eq!(bench.backend.inventory().expect("inventory"), [Id(2)]);
 }
 
@@ -120,10 +120,10 @@ fn what_a_power_cut_took_is_made_again() {
     let at = |name: &str| bench.root().join("s/1").join(name);
     fs::write(at("fs/f"), "x").expect("write");
     fs::remove_dir(at("work")).expect("remove");
-    bench.backend.mend(Id(1), &[]).expect("mend");
+    bench.backend.complete_create(Id(1), &[]).expect("complete_create");
     assert!(at("work").is_dir() && at("fs/f").exists());
     fs::remove_dir_all(at("fs")).expect("remove");
-    bench.backend.mend(Id(1), &[]).expect("mend");
+    bench.backend.complete_create(Id(1), &[]).expect("complete_create");
     let upper = bench.backend.upper(Id(1)).expect("upper");
     assert_eq!(upper.meta("", &upper.stat("").expect("stat")).expect("meta"), Meta::implied_dir());
 }
@@ -137,7 +137,7 @@ fn lifecycle() {
     }
 }
 
-/// Starts itself again in a user namespace, unless it is in one.
+/// Runs itself again in a user namespace, unless it already is in one.
 #[test]
 fn lifecycle_in_a_user_namespace() {
     if probe::in_user_namespace().expect("/proc") {
@@ -157,7 +157,7 @@ fn lifecycle_in_a_user_namespace() {
         let [said, skipped] = [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text));
         assert!(output.status.success(), "{said} {skipped}");
         if !said.contains("lived in a user namespace") {
-            // A tmpfs holds attributes of users since Linux 6.6.
+            // tmpfs supports `user.*` attributes since Linux 6.6.
             testing::require("userns", Err(skipped.into_owned()));
         }
     }
@@ -234,12 +234,12 @@ fn the_root_directory_is_like_the_parents() {
         (meta.mode, meta.uid, meta.gid) = (0o3771, 12, 34);
         meta.mtime = Timestamp { seconds: 1_000_000_000, nanos: 5 };
         if fs_type != FsType::Tmpfs {
-            // A tmpfs takes them since Linux 6.6 only.
+            // tmpfs supports `user.*` attributes only since Linux 6.6.
             meta.xattrs.insert(b"user.name".to_vec(), b"value".to_vec());
         }
         meta.xattrs.insert(b"trusted.name".to_vec(), b"value".to_vec());
         base.set_meta("", &meta).expect("set");
-        // State of overlayfs must not travel: an opaque root would hide every parent.
+        // State of overlayfs must not be copied: an opaque root would hide all parents.
         base.set_xattr("", b"trusted.overlay.opaque", b"y").expect("set");
         for stack in [&[Id(2), Id(1)][..], &[Id(3), Id(2), Id(1)]] {
             bench.backend.create(stack[0], &stack[1..]).expect("create");

@@ -1,14 +1,15 @@
-//! What changed by an overlayfs upper: it holds whatever was written, and a mark for whatever was removed.
+//! Finds the changes in an overlayfs upper directory: it holds every written file, and a whiteout for every removed
+//! name.
 //!
-//! - A name in it is looked at, whatever it is: a whiteout hides a name of the lowers, anything else replaces one.
-//!   (That a name was merely copied up shows in the comparison.)
-//! - Below a directory that is merged with those of the lowers, only names of the upper can differ. An opaque one hides
-//!   the lowers: there, everything is looked at.
-//! - Whiteouts share inodes, so link counts say nothing here. The names of one inode of the upper are all in the upper,
-//!   for copying up breaks hard links (`index=off`): a walk of it comes by all of them.
-//! - A whiteout of a name that no layer can spell makes its directory opaque in the layer: what it keeps of the lowers
-//!   is emitted, too, and with an inode of a lower all its names, wherever they are. Only a walk of everything finds
-//!   those.
+//! - Every name in the upper is selected: a whiteout hides a name of the lowers, any other entry replaces one. (If a
+//!   name was only copied up, the comparison shows no difference.)
+//! - Below a directory that is merged with directories of the lowers, only names in the upper can differ. An opaque
+//!   directory hides the lowers, so everything below it is selected.
+//! - Whiteouts share inodes, so link counts are meaningless here. All names of an inode of the upper are in the upper,
+//!   because copying up breaks hard links (`index=off`), so a walk of the upper finds all of them.
+//! - A whiteout for a name that no layer can contain makes its directory opaque in the layer. Then the entries that the
+//!   directory keeps from the lowers must be emitted too, and for an inode of a lower all of its names, wherever they
+//!   are. Only a walk of everything finds those.
 //!
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`: whiteouts and opaque directories.
@@ -20,11 +21,11 @@ use rustix::io::Errno;
 use crate::changeset::selection::{Hint, Selection};
 use crate::changeset::{Layer, WHITEOUT_NAME_MAX};
 use crate::error::Result;
-use crate::tree::walk::{Entry, Walk};
+use crate::tree::walk::{Walk, WalkEntry};
 use crate::tree::{Device, Dir, FileType, Stat};
 
-/// How an opaque directory is marked, outside and inside a user namespace. The kernel heeds one of them; who heeds both
-/// looks at more, never at less.
+/// Marks of an opaque directory, outside and inside a user namespace. The kernel honours only one of them; honouring
+/// both here can only select more paths, never fewer.
 const OPAQUE: [&CStr; 2] = [c"trusted.overlay.opaque", c"user.overlay.opaque"];
 
 /// The upper directory of a snapshot.
@@ -61,17 +62,17 @@ fn select(layer: &Layer) -> Result<Selection<'static>> {
     Ok(selection)
 }
 
-/// How overlayfs marks a name that was removed.
+/// Returns true for overlayfs's mark of a removed name.
 fn is_whiteout(stat: &Stat) -> bool {
     stat.file_type == FileType::Char && stat.device == Device::default()
 }
 
-fn is_opaque(entry: &Entry<'_>) -> Result<bool> {
+fn is_opaque(entry: &WalkEntry<'_>) -> Result<bool> {
     for mark in OPAQUE {
         match entry.dir.xattr(entry.name, mark) {
             Ok(None) => {}
             Ok(Some(_)) => return Ok(true),
-            // A file system that knows one of the spellings only.
+            // This file system supports only one of the two attribute names.
             Err(error) if error.errno() == Some(Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error),
         }

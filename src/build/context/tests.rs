@@ -19,7 +19,7 @@ fn context(names: &[&str], ignored: &str) -> (tempfile::TempDir, Origin) {
 fn paths(origin: &mut Origin, source: &str) -> Vec<String> {
     let mut paths = Vec::new();
     for selected in origin.select(source).unwrap_or_else(|error| panic!("{source}: {}", error.chain())) {
-        let visit = &mut |path: &Path, _: &Entry<'_>| {
+        let visit = &mut |path: &Path, _: &WalkEntry<'_>| {
             paths.push(selected.path.join(path).display().to_string().trim_end_matches('/').to_owned());
             Ok(())
         };

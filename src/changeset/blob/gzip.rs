@@ -1,7 +1,8 @@
-//! gzip on every core: the plain bytes are cut into blocks of one size, and each becomes a member of its own.
+//! gzip compression on several threads: the plain bytes are cut into blocks of one size, and each block becomes a gzip
+//! member.
 //!
-//! The members come out in order, and depend on the plain bytes alone, not on the number of threads. Memory is bounded:
-//! whoever brings a block waits as long as too many are on their way.
+//! The members are written in order. They depend only on the plain bytes, not on the number of threads. Memory is
+//! bounded: `push` waits while too many blocks are being compressed.
 //!
 //! # References
 //! RFC 1952, 2.2: a file is a series of members, read one after the other as one.
@@ -16,20 +17,20 @@ use libdeflater::{CompressionLvl, Compressor};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// How hard it tries: where the size is below that of `gzip -6` and the speed three times its.
+/// Compression level, chosen so that the result is smaller than that of `gzip -6` at three times the speed.
 const LEVEL: i32 = 6;
 
-/// Beyond these the one thread that cuts the blocks is the slowest.
+/// Maximum number of threads: with more, the single thread that cuts the blocks is the bottleneck.
 const THREADS_MAX: usize = 8;
 
-/// How many blocks may be on their way for each thread: one in work, and others in reserve, for threads are not
-/// scheduled at once on a machine that has more to do.
+/// Number of blocks in flight for each thread: one being compressed and others in reserve, because a thread may not be
+/// scheduled at once on a busy machine.
 const AHEAD_MAX: usize = 4;
 
-/// A block, and where its member is waited for.
+/// A block, and the channel for its member.
 type Job = (Arc<Vec<u8>>, SyncSender<Vec<u8>>);
 
-/// The threads, and the members that they owe.
+/// The threads, and the members that are not written yet.
 #[derive(Debug)]
 pub(super) struct Members {
     jobs: SyncSender<Job>,
@@ -51,7 +52,7 @@ impl Members {
         Ok(Self { jobs, owed: VecDeque::new(), owed_max: AHEAD_MAX * threads })
     }
 
-    /// Takes a block, and writes the members that are due to `writer`.
+    /// Takes a block, and writes members to `writer` while too many are in flight.
     pub(super) fn push(&mut self, block: Arc<Vec<u8>>, writer: &mut dyn Write) -> io::Result<()> {
         while self.owed.len() >= self.owed_max {
             self.write_next(writer)?;
@@ -62,7 +63,7 @@ impl Members {
         Ok(())
     }
 
-    /// Writes what is still owed.
+    /// Writes the remaining members.
     pub(super) fn finish(mut self, writer: &mut dyn Write) -> io::Result<()> {
         while !self.owed.is_empty() {
             self.write_next(writer)?;
@@ -82,7 +83,7 @@ fn gone() -> io::Error {
     Error::new(ErrorKind::Io, "a thread that compresses ended early").into()
 }
 
-/// Compresses until nobody has a block any more.
+/// Compresses blocks until no more are sent.
 fn work(todo: &Mutex<Receiver<Job>>) {
     let level = CompressionLvl::new(LEVEL).expect("a level that libdeflate has");
     let mut compressor = Compressor::new(level);
@@ -92,7 +93,7 @@ fn work(todo: &Mutex<Receiver<Job>>) {
         let mut member = vec![0; compressor.gzip_compress_bound(block.len())];
         let length = compressor.gzip_compress(&block, &mut member).expect("no block is longer than its bound");
         member.truncate(length);
-        // If nobody waits for it any more, the writer was given up.
+        // Sending fails only if the writer was dropped; then the member is not needed.
         let _ = give.send(member);
     }
 }

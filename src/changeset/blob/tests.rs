@@ -21,7 +21,7 @@ fn decompress(blob: &[u8], compression: Compression, limits: Expansion) -> Resul
     Ok(plain)
 }
 
-/// Compressible, yet not trivially so.
+/// Returns data that compresses well, but not trivially.
 fn sample(length: usize) -> Vec<u8> {
     let mut state = 1_u32;
     std::iter::repeat_with(|| {
@@ -53,7 +53,7 @@ fn round_trip_and_detection() {
     }
 }
 
-/// Lengths around the borders of blocks, in pieces of any length.
+/// Lengths around the block size, written in pieces of varying length.
 #[test]
 fn what_is_written_is_read_back_with_both_digests() {
     for compression in [Compression::None, Compression::Gzip, Compression::Zstd] {
@@ -71,7 +71,7 @@ fn what_is_written_is_read_back_with_both_digests() {
     }
 }
 
-/// gzip -6 of the same bytes is longer: no reader of ours pays for the blocks.
+/// `gzip -6` of the same bytes is longer, so cutting into blocks costs readers no space.
 #[test]
 fn a_gzip_blob_is_no_longer_than_gzips() {
     let plain: Vec<u8> = std::fs::read(std::env::current_exe().expect("a path")).expect("read");
@@ -103,7 +103,7 @@ fn a_writer_that_fails_ends_it() {
     }
 }
 
-/// Others read it as one stream.
+/// Other programs read the members as one stream.
 #[test]
 fn outside_judges_read_what_is_written() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -226,7 +226,7 @@ fn expansion_limits() {
     }
 }
 
-/// A bomb is noticed soon after the free bytes, not at its end.
+/// A decompression bomb is detected soon after the free bytes, not at its end.
 #[test]
 fn ratio_limit() {
     const FREE: u64 = 8 << 20;

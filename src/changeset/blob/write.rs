@@ -1,7 +1,7 @@
-//! A blob on its way out: compressed, counted, and digested on both sides, in one pass.
+//! Writes a blob: compressed, counted, and digested before and after compression, in one pass.
 //!
-//! The digest of the plain bytes and the compression have threads of their own; the caller's thread cuts the stream
-//! into blocks, and writes and digests what comes out.
+//! Computing the DiffID and compressing happen on other threads. The caller's thread cuts the stream into blocks, and
+//! writes and digests the compressed data.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -17,33 +17,32 @@ use super::thread::start;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
 
-/// The plain bytes of a block. A gzip member does not look back into the one before, which costs about half a percent
-/// of the size at this length, and twice that at a quarter of it.
+/// Plain bytes of a block. A gzip member cannot refer to an earlier member, which costs about half a percent of the
+/// size at this length, and twice that at a quarter of it.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// How many blocks may wait for their digest: a thread that is not scheduled at once keeps nobody waiting.
+/// Number of blocks that may wait for their digest, so that a thread which is not scheduled at once blocks nothing.
 const AHEAD_MAX: usize = 8;
 
-/// What is spent on zstd: the library's own default.
+/// Compression level for zstd: the library's default.
 const ZSTD_LEVEL: i32 = 3;
 
-/// What was written.
+/// Result of writing a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blob {
-    /// The digest of the blob.
+    /// Digest of the blob.
     pub digest: Digest,
-    /// The length of the blob.
+    /// Length of the blob.
     pub size_bytes: u64,
-    /// The digest of what is compressed in it.
+    /// Digest of the plain bytes.
     pub diff_id: DiffId,
-    /// The length of that.
+    /// Length of the plain bytes.
     pub plain_bytes: u64,
 }
 
-/// A writer of a blob. The same bytes in give the same bytes out, with one version of the libraries, on any number of
-/// cores.
+/// Writes a blob. The same input gives the same output, with one version of the libraries and any number of cores.
 ///
-/// gzip comes as a series of members without a name or a time, zstd as one frame that ends with a checksum.
+/// gzip output is a series of members without name and time; zstd output is one frame with a checksum at the end.
 pub struct BlobWriter<W: Write> {
     block: Vec<u8>,
     plain: Hashing,
@@ -57,7 +56,7 @@ enum Compressor<W: Write> {
 }
 
 impl<W: Write> BlobWriter<W> {
-    /// A blob that goes to `writer`, in pieces of up to a mebibyte.
+    /// Creates a writer whose output goes to `writer`, in pieces of up to a mebibyte.
     ///
     /// # Errors
     /// `Io` if there is no memory for a compressor, or no thread.
@@ -70,10 +69,10 @@ impl<W: Write> BlobWriter<W> {
         Ok(Self { block: Vec::new(), plain: Hashing::start()?, compressor })
     }
 
-    /// Writes the end of the blob; answers with the writer, not flushed, and with what the blob is.
+    /// Writes the end of the blob. Returns the writer, not flushed, and the digests and lengths.
     ///
     /// # Errors
-    /// What the writer reports. Without this call the blob is cut short.
+    /// Errors of the writer. Without this call the blob is truncated.
     pub fn finish(mut self) -> Result<(W, Blob)> {
         self.pass_on().at("write", "layer")?;
         let Self { plain, compressor, .. } = self;
@@ -93,9 +92,9 @@ impl<W: Write> BlobWriter<W> {
         Ok((writer, Blob { digest: Digest::finish(hasher), size_bytes: bytes, diff_id, plain_bytes }))
     }
 
-    /// Hands the block over to the threads.
+    /// Sends the block to the threads.
     fn pass_on(&mut self) -> io::Result<()> {
-        // Nothing at all is compressed, too: its blob is not empty.
+        // An empty input is compressed too: its blob is not empty.
         if self.block.is_empty() && self.plain.bytes > 0 {
             return Ok(());
         }
@@ -122,7 +121,7 @@ impl<W: Write> Write for BlobWriter<W> {
         Ok(count)
     }
 
-    /// Does nothing: where blocks end does not depend on the caller.
+    /// Does nothing, so that block boundaries do not depend on the caller.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -134,7 +133,7 @@ impl<W: Write> fmt::Debug for BlobWriter<W> {
     }
 }
 
-/// With the threads of the library itself. The frame is the same for any number of them.
+/// Creates an encoder that uses the library's threads. The frame is the same for any number of threads.
 fn zstd_encoder<W: Write>(writer: W) -> io::Result<zstd::Encoder<'static, W>> {
     let mut encoder = zstd::Encoder::new(writer, ZSTD_LEVEL)?;
     encoder.include_checksum(true)?;
@@ -177,7 +176,7 @@ fn ended() -> Error {
     Error::new(ErrorKind::Io, "the thread that digests ended early")
 }
 
-/// A writer that digests and counts what passes.
+/// A writer that digests and counts the bytes it forwards.
 struct Digesting<W> {
     writer: W,
     hasher: Sha256,

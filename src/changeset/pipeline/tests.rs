@@ -1,4 +1,4 @@
-//! The pipeline against the same stages one after the other on one thread.
+//! Compares the pipeline with the same stages run one after the other on one thread.
 
 use std::io::Write as _;
 use std::sync::atomic::AtomicUsize;
@@ -11,7 +11,7 @@ use crate::changeset::blob::BlobWriter;
 
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Gzip, Compression::Zstd];
 
-/// Longer than all queues together hold.
+/// Length greater than the capacity of all queues.
 const LONG: usize = PLAIN_BYTES * (PLAIN_QUEUE + DIGEST_QUEUE + 4) + RAW_BYTES * RAW_QUEUE;
 
 fn compressed(plain: &[u8], compression: Compression) -> Vec<u8> {
@@ -20,7 +20,7 @@ fn compressed(plain: &[u8], compression: Compression) -> Vec<u8> {
     writer.finish().expect("memory").0
 }
 
-/// Compressible, yet not trivially so.
+/// Returns data that compresses well, but not trivially.
 fn sample(length: usize, seed: u32) -> Vec<u8> {
     let mut state = seed | 1;
     std::iter::repeat_with(|| {
@@ -31,7 +31,7 @@ fn sample(length: usize, seed: u32) -> Vec<u8> {
     .collect()
 }
 
-/// A long blob, made once.
+/// Returns a long blob, made once.
 fn long(compression: Compression) -> &'static [u8] {
     static LONG_BLOBS: [OnceLock<Vec<u8>>; 3] = [const { OnceLock::new() }; 3];
     let at = COMPRESSIONS.iter().position(|known| *known == compression).expect("known");
@@ -42,7 +42,7 @@ fn blob(bytes: &[u8], compression: Compression) -> Blob<'_> {
     Blob { reader: Box::new(bytes), compression, expansion: Expansion::default(), shown: "layer x".into() }
 }
 
-/// What one blob comes to: its plain bytes, its error, its digests.
+/// Result of one blob: its plain bytes, its error, its digests.
 #[derive(Debug, PartialEq, Eq)]
 struct Outcome {
     plain: Vec<u8>,
@@ -51,7 +51,7 @@ struct Outcome {
     diff_id: Option<DiffId>,
 }
 
-/// One thread, one stage behind the other.
+/// Runs the stages on one thread.
 fn sequential(bytes: &[u8], compression: Compression) -> Outcome {
     let mut raw = DigestReader::new(bytes);
     let mut plain = Vec::new();
@@ -94,8 +94,8 @@ fn several_blobs_are_as_on_one_thread() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// Damaged anywhere or cut anywhere: the same error, the same digests, and the same bytes up to the buffer in which
-    /// a decompressor found the damage.
+    /// For damage or truncation at any position, the error and the digests are the same as on one thread, and the bytes
+    /// are the same up to the buffer in which the decompressor found the damage.
     #[test]
     fn damage_is_as_on_one_thread(
         compression in proptest::sample::select(COMPRESSIONS.to_vec()),
@@ -122,7 +122,7 @@ proptest! {
         prop_assert!(piped == expected, "{:?} and {:?}", piped.error, expected.error);
     }
 
-    /// A caller that stops anywhere, in any way, is not kept, and can have the digest of the blob.
+    /// A caller that stops at any point, in any way, is not blocked, and can get the digest of the blob.
     #[test]
     fn a_caller_may_stop_anywhere(
         compression in proptest::sample::select(COMPRESSIONS.to_vec()),
@@ -142,7 +142,7 @@ proptest! {
     }
 }
 
-/// Yields `good` bytes, then fails; counts what was asked of it.
+/// A reader that returns `good` bytes and then fails; counts its reads.
 struct Failing {
     good: usize,
     error: fn() -> io::Error,
@@ -190,7 +190,7 @@ fn what_a_blob_reports_comes_through() {
     .expect("runs");
 }
 
-/// The digest of a blob is wanted although its stream is nonsense: what cannot be read then is the error.
+/// The digest of the blob is requested although its content is invalid; a read error behind that point is the result.
 #[test]
 fn a_failure_behind_the_callers_own() {
     let failing = Failing { good: LONG, error: || io::Error::from_raw_os_error(libc::EIO), reads: Arc::default() };
@@ -203,7 +203,7 @@ fn a_failure_behind_the_callers_own() {
     .expect("runs");
 }
 
-/// Beyond a limit nothing more is read: not for the digest either.
+/// Beyond a limit nothing more is read, also not for the digest.
 #[test]
 fn a_bomb_is_not_read_to_its_end() {
     let bytes = compressed(&vec![0; LONG], Compression::Gzip);
@@ -217,7 +217,7 @@ fn a_bomb_is_not_read_to_its_end() {
     .expect("runs");
 }
 
-/// However far the stages may run ahead, the queues are the end of it.
+/// The queues bound the amount that is read ahead.
 #[test]
 fn what_is_read_ahead_is_bounded() {
     let most = PLAIN_BYTES * (PLAIN_QUEUE + DIGEST_QUEUE + 4) + RAW_BYTES * (RAW_QUEUE + 4);

@@ -1,4 +1,4 @@
-//! Base64, for the one place where tar has it: `LIBARCHIVE.xattr` values.
+//! Base64 for `LIBARCHIVE.xattr` values, the only use of it in tar.
 //!
 //! # References
 //! RFC 4648, section 4.

@@ -1,7 +1,7 @@
-//! An archive as a stream of bytes with a position and an end that is noticed.
+//! An archive as a byte stream with a position and a detected end.
 //!
-//! Invariant: every method either delivers all that was asked for or fails; only [`Blocks::header`] and
-//! [`Blocks::trailer`] may meet the end of the archive.
+//! Invariant: every method either returns everything that was asked for or fails; only [`Blocks::header`] and
+//! [`Blocks::trailer`] may reach the end of the archive.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
@@ -9,17 +9,17 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::header::{BLOCK_BYTES, Block};
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// Headers are read through a buffer of this size; longer stretches of data go past it.
+/// Buffer size for headers; longer reads bypass the buffer.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// What stands at a block boundary.
+/// The next block of the archive.
 #[derive(Debug)]
 pub(super) enum Next {
     /// A block that is not all zeros.
     Header(Box<Block>),
-    /// A zero block: the end of the archive.
+    /// A block of zeros: the end of the archive.
     Zeros,
-    /// Nothing more.
+    /// End of the stream.
     Nothing,
 }
 
@@ -28,7 +28,7 @@ pub(super) struct Blocks<'r> {
     reader: BufReader<&'r mut dyn Read>,
     offset: u64,
     bytes_max: u64,
-    /// What was read since the last [`Blocks::taken`], but content that was delivered or skipped.
+    /// Bytes read since the last [`Blocks::taken`], except content that was delivered or skipped.
     taken: Vec<u8>,
 }
 
@@ -37,17 +37,17 @@ impl<'r> Blocks<'r> {
         Self { reader: BufReader::with_capacity(BUFFER_BYTES, reader), offset: 0, bytes_max, taken: Vec::new() }
     }
 
-    /// How many bytes were taken.
+    /// Returns the number of bytes read.
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// What was read of headers, padding and the like since this was emptied last.
+    /// Returns the bytes of headers, padding and the like that were read since the buffer was last emptied.
     pub(super) fn taken(&mut self) -> &mut Vec<u8> {
         &mut self.taken
     }
 
-    /// The next block, which may be the end.
+    /// Reads the next block, which may be the end.
     pub(super) fn header(&mut self) -> Result<Next> {
         let mut block = Box::new([0; BLOCK_BYTES]);
         match self.fill(block.as_mut_slice())? {
@@ -58,7 +58,7 @@ impl<'r> Blocks<'r> {
         }
     }
 
-    /// A block inside an entry.
+    /// Reads a block inside an entry.
     pub(super) fn block(&mut self) -> Result<Block> {
         let mut block = [0; BLOCK_BYTES];
         match self.fill(&mut block)? {
@@ -67,7 +67,7 @@ impl<'r> Blocks<'r> {
         }
     }
 
-    /// `length` bytes and their padding; the caller has checked that they may be held in memory.
+    /// Reads `length` bytes and their padding. The caller has checked that they may be held in memory.
     pub(super) fn bytes(&mut self, length: usize) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length];
         if self.fill(&mut bytes)? != length {
@@ -77,7 +77,7 @@ impl<'r> Blocks<'r> {
         Ok(bytes)
     }
 
-    /// Some of the bytes of an entry: at least one.
+    /// Reads some of the bytes of an entry: at least one.
     pub(super) fn read_some(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = loop {
             match self.reader.read(buffer) {
@@ -92,7 +92,7 @@ impl<'r> Blocks<'r> {
         Ok(count)
     }
 
-    /// Reads past `length` bytes of content.
+    /// Skips `length` bytes of content.
     pub(super) fn skip(&mut self, length: u64) -> Result<()> {
         let mut left = length;
         while left > 0 {
@@ -104,14 +104,14 @@ impl<'r> Blocks<'r> {
         Ok(())
     }
 
-    /// Takes some of `left` bytes that are no file's; answers how many.
+    /// Reads some of `left` bytes that do not belong to a file into [`Blocks::taken`]; returns their number.
     pub(super) fn take_some(&mut self, left: u64) -> Result<u64> {
         let count = self.available_of(left)?;
         self.take(count)?;
         Ok(count as u64)
     }
 
-    /// How many of the next `left` bytes are at hand: at least one.
+    /// Returns how many of the next `left` bytes are in the buffer: at least one.
     fn available_of(&mut self, left: u64) -> Result<usize> {
         match self.available()? {
             0 => Err(self.cut("an entry")),
@@ -119,23 +119,24 @@ impl<'r> Blocks<'r> {
         }
     }
 
-    /// Takes `count` of the bytes that are at hand.
+    /// Reads `count` bytes from the buffer into [`Blocks::taken`].
     fn take(&mut self, count: usize) -> Result<()> {
         self.taken.extend_from_slice(&self.reader.buffer()[..count]);
         self.reader.consume(count);
         self.advance(count)
     }
 
-    /// Reads past the padding of an entry. Entries begin at block boundaries, so its length follows from the position.
-    /// Where the archive ends before it nothing is lost, and there are writers that leave it out (`umoci insert`).
+    /// Skips the padding of an entry. Entries begin at block boundaries, so the length of the padding follows from the
+    /// position. A missing padding at the end of the archive is accepted: nothing is lost, and some writers leave it
+    /// out (`umoci insert`).
     pub(super) fn align(&mut self) -> Result<()> {
         let padding = self.offset.next_multiple_of(BLOCK_BYTES as u64) - self.offset;
         let mut block = [0; BLOCK_BYTES];
         self.fill(&mut block[..padding as usize]).map(drop)
     }
 
-    /// Reads what follows the first zero block, to the very end, so that a reader below which computes digests has seen
-    /// everything. Answers how many bytes there were after the second zero block.
+    /// Reads everything after the first zero block, so that a reader below which computes digests has seen all bytes.
+    /// Returns the number of bytes after the second zero block.
     pub(super) fn trailer(&mut self, bytes_max: u64) -> Result<u64> {
         let mut block = [0; BLOCK_BYTES];
         let count = self.fill(&mut block)?;

@@ -1,16 +1,17 @@
-//! Reading a layer: an archive from anybody becomes a stream of changes, or one error.
+//! Reads a layer: turns any archive into a stream of changes, or one error.
 //!
-//! The reader trusts nothing: every number is checked before it is used, memory is bounded by [`Limits`] whatever the
-//! archive says, and where readers of tar are known to disagree with each other (two names for one entry, a header
-//! behind a single zero block) the layer is refused rather than read one way. Whatever the sink leaves of a file is
-//! read past, and the stream is read to its very end, so that a digest computed below covers all of it.
+//! The archive is not trusted. Every number is checked before it is used, and memory is bounded by [`Limits`]. Where
+//! tar readers are known to disagree (two names for one entry, a header after a single zero block), the layer is
+//! refused. File content that the sink does not read is skipped, and the stream is read to its very end, so that a
+//! digest computed below covers all of it.
 //!
-//! # What is read how
-//! - ustar, pre-POSIX and GNU headers, GNU long names (`L`, `K`), PAX (`x`), all four spellings of sparse files.
-//! - An entry whose type has no content (links, directories, devices, fifos) is followed by none, whatever its size
-//!   field says: POSIX for all but hard links, and what Go's reader, hence most container engines, do for these too.
-//! - A hard link's own attributes are not read: they are those of its target.
-//! - A name that ends in `/` on a regular file's entry makes it a directory; content is skipped.
+//! # Accepted forms
+//! - ustar, pre-POSIX and GNU headers, GNU long names (`L`, `K`), PAX (`x`), and all four forms of sparse files.
+//! - An entry of a type without content (links, directories, devices, fifos) has no content, whatever its size field
+//!   says. POSIX says so for all types but hard links; Go's reader, and so most container engines, do the same for hard
+//!   links.
+//! - The attributes in a hard link's own entry are ignored: the inode has those of its target.
+//! - A regular file's entry whose name ends in `/` is a directory; its content is skipped.
 //!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; GNU tar manual, "Extensions".
@@ -28,27 +29,27 @@ use crate::changeset::{Change, Piece, Segment, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, xattr_is_portable};
 
-/// What was read.
+/// Statistics of a decoded layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
-    /// Entries, including whiteouts and those that mean nothing.
+    /// Number of entries, including whiteouts and ignored entries.
     pub entries: u64,
     /// Bytes of the archive, to the very end.
     pub bytes: u64,
-    /// How many of them stand behind the two zero blocks.
+    /// Number of those bytes after the two zero blocks.
     pub trailing_bytes: u64,
 }
 
-/// Reads the archive from `reader` to its end and pushes what it says into `sink`, in the archive's order: the changes,
-/// and the pieces that they are spelled with.
+/// Reads the archive from `reader` to its end, and passes its changes and its pieces to `sink` in the order of the
+/// archive.
 ///
 /// Every [`Change::Put`] and [`Change::Link`] has `existed: false`. Extended attributes that are not portable
-/// ([`xattr_is_portable`]) are dropped, except overlayfs's own: a layer which has those is refused, on any strategy.
+/// ([`xattr_is_portable`]) are dropped. A layer with attributes of overlayfs is refused, on every strategy.
 ///
 /// # Errors
-/// The message names the entry and the byte offset of its header; the cause says what is wrong. `DataLoss` for what is
-/// damaged or cut short, and for an empty stream; `InvalidArgument` for what is well-formed but no layer's; what went
-/// beyond `limits` is `ResourceExhausted`; whatever `reader` and `sink` report.
+/// The message names the entry and the byte offset of its header; the cause says what is wrong. `DataLoss` for damaged
+/// or truncated data, and for an empty stream; `InvalidArgument` for a well-formed archive that is not a layer;
+/// `ResourceExhausted` beyond `limits`; errors of `reader` and `sink`.
 pub fn decode(reader: &mut dyn Read, limits: &Limits, sink: &mut dyn Sink) -> Result<Decoded> {
     let blocks = Blocks::new(reader, limits.total_bytes);
     let mut decoder = Decoder { blocks, limits, sink, ahead: Ahead::default(), entries: 0, file_bytes: 0 };
@@ -66,7 +67,7 @@ struct Decoder<'a, 'r> {
     file_bytes: u64,
 }
 
-/// What was said ahead of an entry's own header.
+/// Extended headers that precede an entry's own header.
 #[derive(Debug, Default)]
 pub(super) struct Ahead {
     pax: Option<Pax>,
@@ -83,21 +84,21 @@ impl Ahead {
         self.pax.as_ref()
     }
 
-    /// The path as written.
+    /// Returns the path as written.
     pub(super) fn name(&self, header: &Header) -> Result<Vec<u8>> {
         let real = |pax: &Pax| pax.sparse.as_ref().and_then(|sparse| sparse.name.clone());
         let pax = self.pax().and_then(|pax| real(pax).or_else(|| pax.path.clone()));
         one_of(pax, self.long_name.clone(), "path").map(|name| name.unwrap_or_else(|| header.name()))
     }
 
-    /// The link target as written.
+    /// Returns the link target as written.
     pub(super) fn link_name(&self, header: &Header) -> Result<Vec<u8>> {
         let pax = self.pax().and_then(|pax| pax.linkpath.clone());
         let name = one_of(pax, self.long_link.clone(), "link target")?;
         Ok(name.unwrap_or_else(|| header.link_name().to_vec()))
     }
 
-    /// How many bytes to read behind the `header` of an extended header.
+    /// Returns the length of the body of an extended header.
     pub(super) fn length(&self, header: &Header, kind: Kind, limits: &Limits) -> Result<usize> {
         let taken = match kind {
             Kind::Pax => self.pax.is_some(),
@@ -107,7 +108,7 @@ impl Ahead {
         if taken {
             return Err(Error::invalid("two extended headers of one type for one entry"));
         }
-        // A long name ends with a NUL that is part of its size.
+        // A GNU long name ends with a NUL that counts in its size.
         let bytes_max = if kind == Kind::Pax { limits.pax_bytes } else { limits.path_bytes.saturating_add(1) };
         let size = header.size()?;
         usize::try_from(size).ok().filter(|length| *length <= bytes_max).ok_or_else(|| {
@@ -116,13 +117,13 @@ impl Ahead {
         })
     }
 
-    /// Keeps what an extended header says for the entry that follows.
+    /// Stores the content of an extended header for the entry that follows.
     pub(super) fn keep(&mut self, kind: Kind, mut body: Vec<u8>, limits: &Limits) -> Result<()> {
         if kind == Kind::Pax {
             self.pax = Some(Pax::parse(&body, limits)?);
             return Ok(());
         }
-        // One reader takes what is behind a NUL for a part of the name, another does not.
+        // Readers disagree whether bytes after a NUL belong to the name, so such a name is refused.
         let name_bytes = body.iter().position(|byte| *byte == 0).unwrap_or(body.len());
         if body[name_bytes..].iter().any(|byte| *byte != 0) {
             return Err(Error::invalid("a NUL byte inside a GNU long name"));
@@ -136,7 +137,8 @@ impl Ahead {
     }
 }
 
-/// PAX and GNU each have a way to say a long name, and readers differ in which they believe.
+/// Returns the long name given by PAX or by GNU; refuses an entry where both are given and differ, because readers
+/// disagree which one counts.
 fn one_of(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, what: &str) -> Result<Option<Vec<u8>>> {
     match (pax, gnu) {
         (Some(pax), Some(gnu)) if pax != gnu => {
@@ -147,7 +149,7 @@ fn one_of(pax: Option<Vec<u8>>, gnu: Option<Vec<u8>>, what: &str) -> Result<Opti
 }
 
 impl Decoder<'_, '_> {
-    /// Reads all of it; answers how many bytes trail.
+    /// Reads the whole archive; returns the number of trailing bytes.
     fn run(&mut self) -> Result<u64> {
         loop {
             let at = self.blocks.offset();
@@ -186,7 +188,7 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// Keeps a PAX header or a GNU long name for the entry that follows.
+    /// Stores a PAX header or a GNU long name for the entry that follows.
     fn read_ahead(&mut self, header: &Header, kind: Kind) -> Result<()> {
         let length = self.ahead.length(header, kind, self.limits)?;
         let body = self.blocks.bytes(length)?;
@@ -260,7 +262,7 @@ impl Decoder<'_, '_> {
         Ok(target)
     }
 
-    /// What follows the header; reads what stands before the content itself.
+    /// Returns a description of the content after the header; reads a sparse map that precedes the content.
     fn body(&mut self, header: &Header, kind: Kind, ahead: &Ahead) -> Result<Body> {
         if !is_file(kind) {
             return Ok(Body::dense(0));
@@ -302,7 +304,8 @@ impl Decoder<'_, '_> {
         }
     }
 
-    /// The map of GNU.sparse 1.0: decimal numbers, one a line, padded to a block; the first says how many pairs follow.
+    /// Reads the map of GNU.sparse 1.0: decimal numbers, one on each line, padded to a block; the first is the number
+    /// of pairs.
     fn leading_map(&mut self, stored: u64) -> Result<(Vec<Segment>, u64)> {
         let mut lines = Lines { blocks: &mut self.blocks, block: [0; BLOCK_BYTES], at: BLOCK_BYTES, bytes: 0, stored };
         let count = lines.number()?;
@@ -320,7 +323,7 @@ impl Decoder<'_, '_> {
         check_segments(count, self.limits)
     }
 
-    /// Reads past what no file gets.
+    /// Skips content that no file gets.
     fn skip_body(&mut self, stored: u64) -> Result<()> {
         let mut left = stored;
         while left > 0 {
@@ -330,7 +333,7 @@ impl Decoder<'_, '_> {
         self.blocks.align()
     }
 
-    /// Gives the sink what was taken of the archive.
+    /// Passes the bytes read from the archive to the sink.
     fn hand_over(&mut self) -> Result<()> {
         let taken = self.blocks.taken();
         if !taken.is_empty() {
@@ -341,9 +344,9 @@ impl Decoder<'_, '_> {
     }
 }
 
-/// Names an entry, however long its name claims to be.
+/// Formats the name and offset of an entry for messages, shortening a long name.
 fn entry_place(name: &[u8], at: u64) -> String {
-    /// What fits on a few lines of a terminal.
+    /// Maximum length that is shown: a few lines of a terminal.
     const SHOWN_BYTES_MAX: usize = 300;
     let (shown, more) = match name.get(..SHOWN_BYTES_MAX) {
         Some(first) => (first, "..."),
@@ -360,7 +363,7 @@ fn check_segments(count: usize, limits: &Limits) -> Result<()> {
     Err(Error::new(ErrorKind::ResourceExhausted, message))
 }
 
-/// The numbers at the start of the content of a GNU.sparse 1.0 file.
+/// Reads the numbers at the start of the content of a GNU.sparse 1.0 file.
 struct Lines<'a, 'r> {
     blocks: &'a mut Blocks<'r>,
     block: [u8; BLOCK_BYTES],
@@ -371,7 +374,7 @@ struct Lines<'a, 'r> {
 
 impl Lines<'_, '_> {
     fn number(&mut self) -> Result<u64> {
-        /// The digits of the greatest 64-bit number.
+        /// Number of digits of the largest 64-bit number.
         const DIGITS_MAX: usize = 20;
         let mut digits = Vec::new();
         loop {
@@ -398,7 +401,8 @@ fn is_file(kind: Kind) -> bool {
     matches!(kind, Kind::File | Kind::Sparse)
 }
 
-/// An image that could say "opaque" or "redirect" to overlayfs would be read differently on each strategy.
+/// Refuses attributes of overlayfs: an image with an "opaque" or "redirect" attribute would give different trees on
+/// different strategies.
 fn refuse_overlay_xattrs(ahead: &Ahead) -> Result<()> {
     let overlays = |name: &&Vec<u8>| name.starts_with(b"trusted.overlay.") || name.starts_with(b"user.overlay.");
     match ahead.pax().and_then(|pax| pax.xattrs.keys().find(overlays)) {
@@ -425,7 +429,8 @@ fn meta(header: &Header, pax: Option<&Pax>, node: Node) -> Result<Meta> {
     })
 }
 
-/// The greatest 32-bit number means "leave it" to `chown`, greater ones would wrap around: to root, in the worst case.
+/// Converts an owner. The largest 32-bit number means "unchanged" to `chown`, and larger ones would wrap around,
+/// possibly to root.
 fn owner(id: u64, what: &str) -> Result<u32> {
     match u32::try_from(id) {
         Ok(id) if id != u32::MAX => Ok(id),
@@ -433,10 +438,10 @@ fn owner(id: u64, what: &str) -> Result<u32> {
     }
 }
 
-/// The greatest major number on Linux: 12 bits.
+/// Largest major number on Linux: 12 bits.
 pub(super) const DEVICE_MAJOR_MAX: u32 = 0xfff;
 
-/// The greatest minor number on Linux: 20 bits.
+/// Largest minor number on Linux: 20 bits.
 pub(super) const DEVICE_MINOR_MAX: u32 = 0xf_ffff;
 
 fn device(header: &Header) -> Result<Device> {

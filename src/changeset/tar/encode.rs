@@ -1,9 +1,9 @@
-//! Writing a layer: one stream of changes has exactly one spelling, so that equal changes give equal digests.
+//! Writes a layer: each stream of changes has exactly one encoding, so that equal changes give equal digests.
 //!
-//! # The bytes
-//! An entry is one ustar header ([`super::header::Ustar`]), the content, and NULs up to the next block. What a ustar
-//! header cannot hold stands in a PAX header before it (type `x`, name [`PAX_NAME`], mode 0644, owner 0:0, mtime 0),
-//! with these records, each only where it is needed, in this order:
+//! # Encoding
+//! An entry is one ustar header ([`super::header::Ustar`]), the content, and NULs up to the next block. Values that do
+//! not fit in a ustar header are in a PAX header before it (type `x`, name [`PAX_NAME`], mode 0644, owner 0:0, mtime
+//! 0), with these records, each only where it is needed, in this order:
 //!
 //! | record | when | the ustar field then |
 //! |---|---|---|
@@ -16,18 +16,18 @@
 //! | `SCHILY.xattr.NAME` | for each attribute, by the bytes of the names | |
 //! | `LIBARCHIVE.xattr.NAME` | in the place of the former if NAME holds `=` | |
 //!
-//! The split of a path is at the last `/` that allows it. There is no atime, ctime, uname or gname. Names are relative;
-//! a directory's ends in `/`, the root's is `./`. Device numbers are zero on all but devices. A hard link has type `1`,
-//! no content, and the attributes of its inode: containerd and Docker set them a second time. A whiteout is an empty
-//! regular file of mode 0, owner 0:0, mtime 0; so is the mark of an opaque directory. Two zero blocks end the archive,
-//! without padding to a record: a layer without changes is 1,024 zero bytes.
+//! A path is split at the last `/` that allows it. There is no atime, ctime, uname or gname. Names are relative; a
+//! directory's name ends in `/`, the root is `./`. Device numbers are zero except for devices. A hard link has type
+//! `1`, no content, and the attributes of its inode, because containerd and Docker set them again. A whiteout is an
+//! empty regular file of mode 0, owner 0:0, mtime 0, and so is the mark of an opaque directory. Two zero blocks end the
+//! archive, without padding to a record: a layer without changes is 1,024 zero bytes.
 //!
 //! # Ancestors
-//! A reader that does not look at the layers below makes missing parents as 0755 root. So before an entry stand those
-//! of its ancestors, from the root on, that the stream itself did not bring.
+//! A reader that does not look at the layers below creates missing parents as 0755 root. So each entry is preceded by
+//! those of its ancestors, from the root on, that the stream did not contain.
 //!
-//! Invariant: no path is written twice. The stream is in the canonical order, which is checked, so the path of the
-//! directory that was written last is all that has to be remembered.
+//! Invariant: no path is written twice. The stream is in the canonical order, which is checked, so only the path of the
+//! last written directory has to be remembered.
 //!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`.
@@ -48,49 +48,49 @@ use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, Xattrs, xattr_is_portable};
 
-/// The name of a PAX header: what a reader that knows no PAX would call the file it makes of it.
+/// Name of a PAX header: a reader without PAX support creates a file of this name.
 const PAX_NAME: &[u8] = b"././@PaxHeader";
 
-/// The mode of a PAX header.
+/// Mode of a PAX header.
 const PAX_MODE: u32 = 0o644;
 
-/// How much of a file is in memory at a time.
+/// Buffer size for file content.
 const COPY_BYTES: usize = 128 << 10;
 
-/// Tells the attributes of a path of the new tree: of ancestors that the stream does not bring, which should have the
-/// mtime that the parent snapshot gives them, and of the targets of hard links.
+/// Returns the attributes of a path in the new tree: for ancestors that the stream does not contain, with the mtime
+/// that the parent snapshot gives them, and for the targets of hard links.
 pub type Describe<'a> = dyn FnMut(&Path) -> Result<Meta> + 'a;
 
-/// How much of a time is written.
+/// Precision of written modification times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MtimePrecision {
-    /// All of it.
+    /// Full precision.
     Nanoseconds,
     /// Rounded down to seconds, as in Docker's layers.
     Seconds,
 }
 
-/// A [`Sink`] that writes a layer. After an error what was written is no layer: throw it away.
+/// A [`Sink`] that writes a layer. After an error the output is not a valid layer.
 pub struct Encoder<'a, W> {
     writer: W,
     precision: MtimePrecision,
     describe: &'a mut Describe<'a>,
-    /// The directory that was written last: it and its ancestors are in the archive.
+    /// Last written directory: it and its ancestors are in the archive.
     open: Option<PathBuf>,
     last: Option<Position>,
     buffer: Vec<u8>,
 }
 
 impl<'a, W: Write> Encoder<'a, W> {
-    /// An encoder that writes to `writer`, which need not be buffered for its sake.
+    /// Creates an encoder that writes to `writer`, which need not be buffered.
     pub fn new(writer: W, precision: MtimePrecision, describe: &'a mut Describe<'a>) -> Self {
         Self { writer, precision, describe, open: None, last: None, buffer: Vec::new() }
     }
 
-    /// Writes the end of the archive and gives the writer back, not flushed.
+    /// Writes the end of the archive and returns the writer, not flushed.
     ///
     /// # Errors
-    /// What the writer reports. Without this call the archive is cut short.
+    /// Errors of the writer. Without this call the archive is truncated.
     pub fn finish(mut self) -> Result<W> {
         self.write(&[0; 2 * BLOCK_BYTES])?;
         Ok(self.writer)
@@ -100,7 +100,7 @@ impl<'a, W: Write> Encoder<'a, W> {
         self.writer.write_all(bytes).at("write", "layer")
     }
 
-    /// Checks that `position` is next in the canonical order, and writes the ancestors that are missing.
+    /// Checks that `position` is next in the canonical order, and writes missing ancestors.
     fn enter(&mut self, position: Position) -> Result<()> {
         if let Some(last) = &self.last
             && !last.precedes(&position)
@@ -184,7 +184,7 @@ impl<'a, W: Write> Encoder<'a, W> {
         self.write_mark(path, OPAQUE_NAME)
     }
 
-    /// Writes the empty file that means a deletion.
+    /// Writes the empty file that marks a deletion.
     fn write_mark(&mut self, dir: &Path, name: &[u8]) -> Result<()> {
         let meta = Meta {
             node: Node::File { size: 0 },
@@ -232,7 +232,7 @@ impl<'a, W: Write> Encoder<'a, W> {
         self.buffer.resize(COPY_BYTES, 0);
         let mut left = size;
         loop {
-            // One byte more than what is left: a file that grew must not pass for what it was.
+            // Reads one byte more than announced, so that a file that grew is detected.
             let wanted = usize::try_from(left.saturating_add(1)).unwrap_or(usize::MAX).min(COPY_BYTES);
             let count = match data.read(&mut self.buffer[..wanted]) {
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -256,11 +256,11 @@ impl<'a, W: Write> Encoder<'a, W> {
 
 impl<W: Write> Sink for Encoder<'_, W> {
     /// # Errors
-    /// `InvalidArgument`, naming the path: for a name that begins with `.wh.` (a reader would take the file for a
-    /// deletion), a removal whose whiteout would be longer than a name can be, a change out of the canonical order, a
-    /// device 0:0 or beyond Linux's range. `DataLoss` for content that is longer or shorter than it was said to be.
-    /// `ResourceExhausted` for attributes and paths beyond what [`super::Limits`] accept. What `describe` and the
-    /// writer report.
+    /// `InvalidArgument` that names the path: for a name that begins with `.wh.`, because a reader would take the file
+    /// for a deletion; for a removal whose whiteout would exceed the length of a name; for a change out of the
+    /// canonical order; for a device 0:0 or outside Linux's range. `DataLoss` for content that is longer or shorter
+    /// than announced. `ResourceExhausted` for attributes and paths beyond [`super::Limits`]. Errors of `describe` and
+    /// of the writer.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
         let written = check_path(change.path()).and_then(|()| match change {
             Change::Put { path, meta, .. } => self.put(path, meta, data),
@@ -278,7 +278,7 @@ impl<W> fmt::Debug for Encoder<'_, W> {
     }
 }
 
-/// One entry before it is bytes.
+/// An entry before encoding.
 struct Member<'m> {
     kind: u8,
     name: Vec<u8>,
@@ -293,7 +293,7 @@ impl<'m> Member<'m> {
         Self { kind, name, link: b"", size: 0, device: Device::default(), meta }
     }
 
-    /// Its headers, as they stand in the archive.
+    /// Returns the headers as bytes of the archive.
     fn blocks(&self, precision: MtimePrecision) -> Result<Vec<u8>> {
         let mut mtime = self.meta.mtime;
         if precision == MtimePrecision::Seconds {
@@ -325,7 +325,7 @@ impl<'m> Member<'m> {
         Ok(blocks)
     }
 
-    /// What the ustar header cannot say.
+    /// Returns the PAX records for values that the ustar header cannot hold.
     fn records(&self, path_fits: bool, mtime: Timestamp) -> Vec<u8> {
         let mut records = Vec::new();
         let link_fits = self.link.len() <= NAME_BYTES;
@@ -359,7 +359,7 @@ impl<'m> Member<'m> {
     }
 }
 
-/// The PAX header of `records`.
+/// Returns the PAX header with `records`.
 fn pax_header(records: &[u8]) -> Vec<u8> {
     let header = Ustar {
         prefix: b"",
@@ -379,19 +379,19 @@ fn pax_header(records: &[u8]) -> Vec<u8> {
     blocks
 }
 
-/// Divides a path between ustar's two fields.
+/// Splits a path into ustar's two fields.
 fn split(path: &[u8]) -> Option<(&[u8], &[u8])> {
     if path.len() <= NAME_BYTES {
         return Some((b"", path));
     }
-    // The last byte cannot be the separator: a directory's own slash belongs to its name.
+    // The last byte is excluded: a directory's final slash belongs to its name.
     let within = &path[..path.len().min(PREFIX_BYTES + 2) - 1];
     let slash = within.iter().rposition(|byte| *byte == b'/')?;
     let (prefix, name) = (&path[..slash], &path[slash + 1..]);
     (name.len() <= NAME_BYTES).then_some((prefix, name))
 }
 
-/// What stands in the name field of a path that has a record.
+/// Returns the content of the name field for a path with a PAX record.
 fn shortened(path: &[u8]) -> &[u8] {
     let first = &path[..path.len().min(NAME_BYTES)];
     first.strip_suffix(b"/").unwrap_or(first)
@@ -417,7 +417,7 @@ fn checked(device: Device) -> Result<Device> {
     Ok(device)
 }
 
-/// Accepts what a tree can have and a layer can say.
+/// Refuses paths that a tree or a layer cannot contain.
 fn check_path(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.len() >= PATH_BYTES_MAX || path.iter().count() > PATH_DEPTH_MAX {
@@ -436,14 +436,14 @@ fn check_path(path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where in the canonical order a change stands.
+/// Position of a change in the canonical order.
 #[derive(Debug)]
 struct Position {
     path: PathBuf,
     last: Last,
 }
 
-/// What the last name of a position's path is.
+/// Kind of the last name in a position's path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Last {
     Removed,

@@ -1,7 +1,7 @@
 //! One 512-byte header block: its fields as bytes and numbers.
 //!
-//! Reading accepts what readers agree on: POSIX ustar, the pre-POSIX form, GNU's. A number is octal, padded with spaces
-//! or NULs, or GNU's base-256. Writing is ustar only, one spelling for each value.
+//! Reading accepts the forms that tar readers agree on: POSIX ustar, the pre-POSIX form, and GNU's. A number is octal,
+//! padded with spaces or NULs, or GNU's base-256. Writing uses ustar only, with one encoding for each value.
 //!
 //! # References
 //! POSIX.1-2024 `pax`, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
@@ -12,29 +12,29 @@ use crate::changeset::Segment;
 use crate::error::{Error, Result};
 use crate::tree::Device;
 
-/// The unit of the format: headers are one block, everything else is padded to it.
+/// Block size of the format: a header is one block, everything else is padded to it.
 pub(super) const BLOCK_BYTES: usize = 512;
 
 /// One block.
 pub(super) type Block = [u8; BLOCK_BYTES];
 
-/// Where the checksum stands; it counts as spaces in its own sum.
+/// Position of the checksum; it counts as spaces in its own sum.
 const CHECKSUM: std::ops::Range<usize> = 148..156;
 
-/// How one pair of a GNU sparse map is spelled: two numbers of 12 bytes.
+/// Length of each of the two numbers in a pair of a GNU sparse map.
 const SPARSE_NUMBER_BYTES: usize = 12;
 
-/// How many pairs a GNU sparse extension block holds.
+/// Number of pairs in a GNU sparse extension block.
 const SPARSE_EXTENSION_PAIRS: usize = 21;
 
-/// What a header announces.
+/// Type of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A regular file: `0`, NUL or `7`.
     File,
     /// A regular file with a GNU sparse map: `S`.
     Sparse,
-    /// Another name of an inode.
+    /// A hard link.
     Link,
     /// A symbolic link.
     Symlink,
@@ -48,20 +48,20 @@ pub(super) enum Kind {
     Fifo,
     /// PAX records for the next entry.
     Pax,
-    /// GNU: the name of the next entry.
+    /// GNU's long name for the next entry.
     LongName,
-    /// GNU: the link target of the next entry.
+    /// GNU's long link target for the next entry.
     LongLink,
-    /// Something about the archive, not about a file: PAX globals, a GNU volume label.
+    /// An entry about the archive and not about a file: PAX globals, a GNU volume label.
     Skipped,
 }
 
-/// A header whose checksum is right.
+/// A header with a correct checksum.
 #[derive(Debug)]
 pub(super) struct Header(::tar::Header);
 
 impl Header {
-    /// Takes a block that is not all zeros.
+    /// Parses a block that is not all zeros.
     ///
     /// # Errors
     /// `DataLoss` if the checksum is wrong.
@@ -79,7 +79,7 @@ impl Header {
         Ok(Self(header))
     }
 
-    /// What it announces.
+    /// Returns the type of the entry.
     ///
     /// # Errors
     /// `InvalidArgument` for a type that layers do not have.
@@ -101,7 +101,7 @@ impl Header {
         })
     }
 
-    /// The name, with ustar's prefix in front.
+    /// Returns the name, with ustar's prefix in front.
     pub(super) fn name(&self) -> Vec<u8> {
         let name = until_nul(&self.0.as_old().name);
         match self.0.as_ustar().map(|ustar| until_nul(&ustar.prefix)) {
@@ -110,37 +110,37 @@ impl Header {
         }
     }
 
-    /// The link target.
+    /// Returns the link target.
     pub(super) fn link_name(&self) -> &[u8] {
         until_nul(&self.0.as_old().linkname)
     }
 
-    /// How many bytes follow the header.
+    /// Returns the number of bytes after the header.
     pub(super) fn size(&self) -> Result<u64> {
         positive(&self.0.as_old().size, "size")
     }
 
-    /// The mode as it stands, with whatever bits.
+    /// Returns the mode as written, with all bits.
     pub(super) fn mode(&self) -> Result<i64> {
         number(&self.0.as_old().mode, "mode")
     }
 
-    /// The owner.
+    /// Returns the owner.
     pub(super) fn uid(&self) -> Result<u64> {
         positive(&self.0.as_old().uid, "uid")
     }
 
-    /// The group.
+    /// Returns the group.
     pub(super) fn gid(&self) -> Result<u64> {
         positive(&self.0.as_old().gid, "gid")
     }
 
-    /// Whole seconds.
+    /// Returns the modification time in whole seconds.
     pub(super) fn mtime(&self) -> Result<i64> {
         number(&self.0.as_old().mtime, "mtime")
     }
 
-    /// The device number, not yet checked for range; none in a pre-POSIX header, which has no such field.
+    /// Returns the device number, not yet checked for range. A pre-POSIX header has no such field, which is an error.
     pub(super) fn device(&self) -> Result<(u64, u64)> {
         let (major, minor) = match (self.0.as_ustar(), self.0.as_gnu()) {
             (Some(ustar), _) => (&ustar.dev_major, &ustar.dev_minor),
@@ -150,7 +150,7 @@ impl Header {
         Ok((positive(major, "device major")?, positive(minor, "device minor")?))
     }
 
-    /// The start of a GNU sparse map.
+    /// Returns the start of a GNU sparse map.
     ///
     /// # Errors
     /// `DataLoss` if the header is not GNU's or the numbers are malformed.
@@ -165,18 +165,18 @@ impl Header {
     }
 }
 
-/// What a GNU sparse header says.
+/// Content of a GNU sparse header.
 #[derive(Debug)]
 pub(super) struct SparseStart {
-    /// The length of the file with its holes.
+    /// Length of the file including holes.
     pub(super) size: u64,
-    /// The first stretches of data.
+    /// First data segments.
     pub(super) segments: Vec<Segment>,
-    /// Whether an extension block follows.
+    /// True if an extension block follows.
     pub(super) extended: bool,
 }
 
-/// Reads a GNU sparse extension block; answers whether another follows.
+/// Reads a GNU sparse extension block; returns true if another one follows.
 pub(super) fn sparse_extension(block: &Block, segments: &mut Vec<Segment>) -> Result<bool> {
     let (pairs, rest) = block.split_at(SPARSE_EXTENSION_PAIRS * 2 * SPARSE_NUMBER_BYTES);
     for pair in pairs.chunks_exact(2 * SPARSE_NUMBER_BYTES) {
@@ -186,7 +186,7 @@ pub(super) fn sparse_extension(block: &Block, segments: &mut Vec<Segment>) -> Re
     Ok(rest[0] != 0)
 }
 
-/// One pair of the map; an unused one begins with NUL.
+/// Reads one pair of the map; an unused pair begins with NUL.
 fn segment(offset: &[u8], length: &[u8]) -> Result<Option<Segment>> {
     if offset.first() == Some(&0) || length.first() == Some(&0) {
         return Ok(None);
@@ -194,13 +194,13 @@ fn segment(offset: &[u8], length: &[u8]) -> Result<Option<Segment>> {
     Ok(Some(Segment { offset: positive(offset, "sparse offset")?, length: positive(length, "sparse length")? }))
 }
 
-/// The bytes before the first NUL.
+/// Returns the bytes before the first NUL.
 fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|byte| *byte == 0).next().unwrap_or(field)
 }
 
-/// The sum over the block with its checksum taken as spaces; over unsigned bytes as POSIX has it, and over signed ones
-/// as some old systems wrote it.
+/// Returns the sums over the block with the checksum field taken as spaces: over unsigned bytes as in POSIX, and over
+/// signed bytes as written by some old systems.
 fn checksums(block: &Block) -> (i64, i64) {
     let mut sums = (0, 0);
     for (at, byte) in block.iter().enumerate() {
@@ -229,7 +229,7 @@ fn number(field: &[u8], what: &str) -> Result<i64> {
     })
 }
 
-/// Two's complement, big-endian, in all bits but the first, which is the mark of this form.
+/// Decodes a big-endian two's complement number in all bits but the first, which marks this form.
 fn base_256(field: &[u8]) -> Option<i64> {
     let (first, rest) = field.split_first()?;
     let negative = first & 0x40 != 0;
@@ -238,7 +238,7 @@ fn base_256(field: &[u8]) -> Option<i64> {
     i64::try_from(value).ok()
 }
 
-/// The fields of a ustar header that is to be written. What does not fit is the caller's to spell in PAX records.
+/// Fields of a ustar header to write. The caller writes values that do not fit into PAX records.
 #[derive(Debug)]
 pub(super) struct Ustar<'a> {
     /// At most 155 bytes.
@@ -247,7 +247,7 @@ pub(super) struct Ustar<'a> {
     pub(super) name: &'a [u8],
     /// At most 100 bytes.
     pub(super) link: &'a [u8],
-    /// The type letter.
+    /// Type letter.
     pub(super) kind: u8,
     /// Permission bits.
     pub(super) mode: u32,
@@ -259,25 +259,25 @@ pub(super) struct Ustar<'a> {
     pub(super) size: u64,
     /// At most [`WIDE_MAX`].
     pub(super) mtime: u64,
-    /// The device it is.
+    /// Device number.
     pub(super) device: Device,
 }
 
-/// The longest `name` and `link`.
+/// Maximum length of `name` and `link`.
 pub(super) const NAME_BYTES: usize = 100;
 
-/// The longest `prefix`.
+/// Maximum length of `prefix`.
 pub(super) const PREFIX_BYTES: usize = 155;
 
-/// The greatest number that seven octal digits hold: `uid`, `gid`, `mode`, `device`.
+/// Largest number that seven octal digits hold: for `uid`, `gid`, `mode` and `device`.
 pub(super) const ID_MAX: u64 = 0o7_777_777;
 
-/// The greatest number that eleven octal digits hold: `size` (8 GiB - 1) and `mtime` (the year 2242).
+/// Largest number that eleven octal digits hold: for `size` (8 GiB - 1) and `mtime` (the year 2242).
 pub(super) const WIDE_MAX: u64 = 0o77_777_777_777;
 
 impl Ustar<'_> {
-    /// The block: octal digits with leading zeros up to the last byte of a field, which is NUL; names padded with NULs,
-    /// `uname` and `gname` empty; the checksum as six digits, NUL, space.
+    /// Returns the block. Numbers are octal with leading zeros up to the last byte of a field, which is NUL. Names are
+    /// padded with NULs, `uname` and `gname` are empty. The checksum is six digits, NUL and space.
     pub(super) fn block(&self) -> Block {
         let mut header = ::tar::Header::new_ustar();
         if let Some(fields) = header.as_ustar_mut() {

@@ -1,42 +1,43 @@
 //! Limits on what a layer may ask for.
 
-/// What a layer may ask for. Everything beyond is `ResourceExhausted`.
+/// Limits for a layer. A layer that exceeds one is refused with `ResourceExhausted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Entries, whatever becomes of them.
+    /// Number of entries of all kinds.
     pub entries: u64,
-    /// Bytes of the archive, and bytes of all its files with their holes.
+    /// Bytes of the archive, and bytes of all its files including holes.
     pub total_bytes: u64,
     /// Bytes of one PAX header.
     pub pax_bytes: usize,
-    /// Bytes of the extended attributes of one entry, names and values.
+    /// Bytes of the names and values of the extended attributes of one entry.
     pub xattr_bytes: usize,
     /// Bytes of a path or link target.
     pub path_bytes: usize,
-    /// Names in a path.
+    /// Number of names in a path.
     pub path_depth: usize,
-    /// Stretches of data in one sparse file.
+    /// Number of data segments in one sparse file.
     pub sparse_segments: usize,
-    /// Bytes behind the end of the archive.
+    /// Bytes after the end of the archive.
     pub trailing_bytes: u64,
 }
 
-/// [`Limits::entries`]: about forty times the largest layer seen in practice (113,000).
+/// Default of [`Limits::entries`]: about forty times the largest layer seen in practice (113,000).
 pub const ENTRIES_MAX: u64 = 4 << 20;
-/// [`Limits::total_bytes`]: more than a single machine's image; a bomb of zeros stops here at the latest.
+/// Default of [`Limits::total_bytes`]: more than the image of a single machine; the last limit for a bomb of zeros.
 pub const TOTAL_BYTES_MAX: u64 = 1 << 40;
-/// [`Limits::pax_bytes`]: what Go's reader accepts, hence what any registry's content respects. The encoder keeps to
-/// it.
+/// Default of [`Limits::pax_bytes`]: the limit of Go's reader, so the content of registries keeps to it. The encoder
+/// does too.
 pub const PAX_BYTES_MAX: usize = 1 << 20;
-/// [`Limits::xattr_bytes`]: eight attributes of the kernel's largest size.
+/// Default of [`Limits::xattr_bytes`]: eight attributes of the kernel's maximum size.
 pub const XATTR_BYTES_MAX: usize = 512 << 10;
-/// [`Limits::path_bytes`]: four times what one system call can name; deeper trees are built step by step.
+/// Default of [`Limits::path_bytes`]: four times the maximum of a system call; deeper trees are created in several
+/// steps.
 pub const PATH_BYTES_MAX: usize = 16 << 10;
-/// [`Limits::path_depth`]: the names that one system call's 4,096 bytes can hold at most.
+/// Default of [`Limits::path_depth`]: the maximum number of names in a path of 4,096 bytes.
 pub const PATH_DEPTH_MAX: usize = 2048;
-/// [`Limits::sparse_segments`]: 16 MiB of memory.
+/// Default of [`Limits::sparse_segments`]: 16 MiB of memory.
 pub const SPARSE_SEGMENTS_MAX: usize = 1 << 20;
-/// [`Limits::trailing_bytes`]: the largest record that tar programs pad to.
+/// Default of [`Limits::trailing_bytes`]: the largest record size that tar programs pad to.
 pub const TRAILING_BYTES_MAX: u64 = 1 << 20;
 
 impl Default for Limits {

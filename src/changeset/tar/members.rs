@@ -1,7 +1,7 @@
-//! Where the members of an archive lie: for an archive of blobs, which is read at offsets and in any order.
+//! Index of the members of an archive that contains blobs, which are then read at their offsets in any order.
 //!
-//! Only headers are read. They are parsed as in a layer and trusted as little, but paths are given as written: they
-//! name no files of a tree.
+//! Only headers are read. They are parsed and checked as in a layer, but paths are returned as written, because they do
+//! not name files of a tree.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -11,46 +11,47 @@ use super::header::{BLOCK_BYTES, Block, Header, Kind};
 use super::limits::Limits;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// How many members an archive may have, so that the index of a hostile one stays small: an image has few hundred.
+/// Maximum number of members, so that the index of a hostile archive stays small: an image has a few hundred.
 const MEMBERS_MAX: usize = 1 << 17;
 
-/// A member that has content, of its own or another's.
+/// A member with content, its own or that of another member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Its path as written.
+    /// Path as written.
     pub path: Vec<u8>,
-    /// Where its content is.
-    pub content: Content,
+    /// Location of the content.
+    pub content: MemberContent,
 }
 
-/// Where the content of a member is.
+/// Location of a member's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Content {
+pub enum MemberContent {
     /// In the archive.
     File {
-        /// From which byte on.
+        /// Offset of the first byte.
         offset: u64,
-        /// How many bytes.
+        /// Number of bytes.
         size: u64,
     },
     /// In another member, named by its path as written.
     HardLink {
-        /// Which one.
+        /// Path of that member.
         target: Vec<u8>,
     },
     /// In another member, named relative to this one's directory.
     Symlink {
-        /// Which one.
+        /// Path of that member.
         target: Vec<u8>,
     },
 }
 
-/// Reads the headers of the plain archive in `file`, up to its first zero block; `None` if it does not begin as an
-/// archive does. A path may occur twice: the later member counts. Directories and special files are left out.
+/// Reads the headers of the uncompressed archive in `file`, up to its first zero block; returns `None` if the file does
+/// not begin as an archive. If a path occurs twice, the later member counts. Directories and special files are left
+/// out.
 ///
 /// # Errors
-/// The message names the byte offset of the header. `DataLoss` for what is damaged or cut short; `Unsupported` for
-/// sparse members; `ResourceExhausted` beyond a limit.
+/// The message names the byte offset of the header. `DataLoss` for damaged or truncated data; `Unsupported` for sparse
+/// members; `ResourceExhausted` beyond a limit.
 pub fn members(file: &File) -> Result<Option<Vec<Member>>> {
     let mut index = Index { file, at: 0, length: file.metadata().at("stat", "archive")?.len(), members: Vec::new() };
     if !index.begins_as_archive()? {
@@ -73,7 +74,7 @@ struct Index<'f> {
 }
 
 impl Index<'_> {
-    /// Whether a header is the first block, or zeros, which end an archive without members.
+    /// Returns true if the first block is a header, or is zeros, which end an archive without members.
     fn begins_as_archive(&self) -> Result<bool> {
         let mut block = [0; BLOCK_BYTES];
         if self.length < BLOCK_BYTES as u64 {
@@ -83,7 +84,7 @@ impl Index<'_> {
         Ok(block == [0; BLOCK_BYTES] || Header::parse(&block).is_ok())
     }
 
-    /// Reads one header and what belongs to it; `false` at the end.
+    /// Reads one header with its extended headers; returns `false` at the end.
     fn next(&mut self, ahead: &mut Ahead) -> Result<bool> {
         let block = if self.at == self.length { None } else { Some(self.block()?) };
         let Some(block) = block.filter(|block| *block != [0; BLOCK_BYTES]) else {
@@ -118,10 +119,10 @@ impl Index<'_> {
                 let size = ahead.pax().and_then(|pax| pax.size).map_or_else(|| header.size(), Ok)?;
                 let offset = self.at;
                 self.skip(size)?;
-                Content::File { offset, size }
+                MemberContent::File { offset, size }
             }
-            Kind::Link => Content::HardLink { target: ahead.link_name(header)? },
-            Kind::Symlink => Content::Symlink { target: ahead.link_name(header)? },
+            Kind::Link => MemberContent::HardLink { target: ahead.link_name(header)? },
+            Kind::Symlink => MemberContent::Symlink { target: ahead.link_name(header)? },
             _ => return Ok(()),
         };
         if self.members.len() == MEMBERS_MAX {
@@ -148,7 +149,7 @@ impl Index<'_> {
         Ok(())
     }
 
-    /// Nothing is lost if the padding of the last member is missing.
+    /// Skips padding; a missing padding of the last member is accepted.
     fn align(&mut self) {
         self.at = self.at.next_multiple_of(BLOCK_BYTES as u64).min(self.length);
     }

@@ -1,6 +1,7 @@
-//! The layer format: tar as image layers use it.
+//! The layer format: tar as used by image layers.
 //!
-//! [`decode`] reads any archive into a stream of changes; [`Encoder`] writes such a stream, in one spelling.
+//! [`decode`] reads any archive into a stream of changes; [`Encoder`] writes a stream of changes, with exactly one
+//! encoding.
 //!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; GNU tar manual, "Extensions".
@@ -24,4 +25,4 @@ pub use limits::{
     ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
     TRAILING_BYTES_MAX, XATTR_BYTES_MAX,
 };
-pub use members::{Content, Member, members};
+pub use members::{Member, MemberContent, members};

@@ -1,7 +1,7 @@
-//! The paths of a layer: made relative and clean, and what their names mean.
+//! Paths of a layer: cleaned, and interpreted by their names.
 //!
-//! Layers spell deletions as names: `.wh.x` beside where `x` was, `.wh..wh..opq` in a directory whose old content is
-//! gone. Hence no file of a layer can have a name that begins with `.wh.`.
+//! Layers express deletions as names: `.wh.x` beside the deleted `x`, and `.wh..wh..opq` in a directory whose old
+//! content is deleted. So no file of a layer can have a name that begins with `.wh.`.
 //!
 //! # References
 //! OCI image specification, `layer.md`, "Whiteouts"; aufs's own files begin with `.wh..wh.`.
@@ -13,36 +13,36 @@ use std::path::{Component, Path, PathBuf};
 use super::limits::Limits;
 use crate::error::{Error, ErrorKind, Result};
 
-/// What the name of every whiteout begins with.
+/// Name prefix of every whiteout.
 pub(super) const WHITEOUT_PREFIX: &[u8] = b".wh.";
 
-/// The name that makes its directory opaque.
+/// Name of the mark that makes its directory opaque.
 pub(super) const OPAQUE_NAME: &[u8] = b".wh..wh..opq";
 
-/// What aufs's own files begin with: they mean nothing to anybody else.
+/// Name prefix of aufs's own files, which other programs ignore.
 const PRIVATE_PREFIX: &[u8] = b".wh..wh.";
 
-/// The longest name that a Linux file system holds.
+/// Maximum length of a name on a Linux file system.
 pub(super) const NAME_BYTES_MAX: usize = 255;
 
-/// What an entry is by its name.
+/// Meaning of an entry by its name.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Meaning {
     /// An inode at this path.
     Inode(PathBuf),
-    /// Nothing is at this path any more.
+    /// A deletion of this path.
     Whiteout(PathBuf),
-    /// Nothing that was below this directory is there any more.
+    /// A deletion of everything that the lower layers have below this directory.
     Opaque(PathBuf),
-    /// Nothing to anybody but aufs.
+    /// A file of aufs, which is ignored.
     Private,
 }
 
 /// Makes a path of an archive relative and clean, by its text alone: `a//./b/../c/` is `a/c`, `/a` is `a`.
 ///
 /// # Errors
-/// `InvalidArgument` if it is empty, holds a NUL, leaves the root or has a name that no file system can hold;
-/// `ResourceExhausted` beyond the limits.
+/// `InvalidArgument` if the path is empty, contains a NUL, leaves the root, or has a name that no file system can
+/// store; `ResourceExhausted` beyond the limits.
 pub(super) fn clean(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
     if raw.is_empty() || raw.contains(&0) {
         return Err(Error::invalid(if raw.is_empty() { "an empty path" } else { "a NUL byte in a path" }));
@@ -75,11 +75,11 @@ pub(super) fn clean(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Tells what a clean path means.
+/// Returns the meaning of a clean path.
 ///
 /// # Errors
-/// `InvalidArgument` for a whiteout of nothing (`.wh.`), of `.` or of `..`, for anything below a whiteout, and for a
-/// name that no file system can hold.
+/// `InvalidArgument` for a whiteout without a name (`.wh.`), of `.` or of `..`, for anything below a whiteout, and for
+/// a name that no file system can store.
 pub(super) fn meaning(path: PathBuf) -> Result<Meaning> {
     let Some(name) = path.file_name().map(OsStr::as_bytes) else { return Ok(Meaning::Inode(path)) };
     let parent = path.parent().unwrap_or(Path::new(""));
@@ -105,10 +105,10 @@ pub(super) fn meaning(path: PathBuf) -> Result<Meaning> {
     Ok(meaning)
 }
 
-/// Makes the target of a hard link clean.
+/// Cleans the target of a hard link.
 ///
 /// # Errors
-/// As [`clean`]; `InvalidArgument` if it can name no file of a tree: the root, or a whiteout.
+/// As [`clean`]; `InvalidArgument` if the target cannot be a file of a tree: the root, or a whiteout.
 pub(super) fn link_target(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
     let target = clean(raw, limits)?;
     if target.as_os_str().is_empty() {
@@ -121,7 +121,7 @@ pub(super) fn link_target(raw: &[u8], limits: &Limits) -> Result<PathBuf> {
     Ok(target)
 }
 
-/// Whether a name in `path` is one that layers use for themselves.
+/// Returns true if a name in `path` is reserved by the layer format.
 pub(super) fn is_reserved(path: &Path) -> bool {
     names(path).any(|name| name.starts_with(WHITEOUT_PREFIX))
 }

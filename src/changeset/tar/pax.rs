@@ -1,9 +1,9 @@
-//! PAX extended headers: records of `length key=value\n` that say what a ustar header cannot.
+//! PAX extended headers: records of `length key=value\n` for values that do not fit in a ustar header.
 //!
-//! A record is delimited by its length, never by its newline: values hold any bytes. The last record of a key counts;
-//! an empty value takes the key back, except for extended attributes, which may be empty. Keys that mean nothing to a
-//! layer (`atime`, `ctime`, `uname`, `gname`, `comment`, `hdrcharset`, `SCHILY.acl.*`, vendors' own) are ignored:
-//! names are bytes whatever the character set.
+//! A record is delimited by its length, never by its newline, because values hold any bytes. The last record of a key
+//! counts. An empty value removes the key, except for extended attributes, which may be empty. Keys without a meaning
+//! for a layer (`atime`, `ctime`, `uname`, `gname`, `comment`, `hdrcharset`, `SCHILY.acl.*`, keys of vendors) are
+//! ignored: names are bytes in any character set.
 //!
 //! # References
 //! POSIX.1-2024 `pax`, "pax Header Block"; star's `SCHILY.xattr`, libarchive's `LIBARCHIVE.xattr`; GNU tar manual,
@@ -15,61 +15,61 @@ use crate::changeset::Segment;
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Timestamp, Xattrs};
 
-/// The key of an extended attribute with its value as it is.
+/// Key prefix of an extended attribute with a raw value.
 pub(super) const SCHILY_XATTR: &[u8] = b"SCHILY.xattr.";
 
-/// The key of an extended attribute with its name in URL encoding and its value in base64.
+/// Key prefix of an extended attribute with a URL-encoded name and a base64 value.
 pub(super) const LIBARCHIVE_XATTR: &[u8] = b"LIBARCHIVE.xattr.";
 
 const GNU_SPARSE: &[u8] = b"GNU.sparse.";
 
 const NANOS_PER_SECOND: i128 = 1_000_000_000;
 
-/// How many digits of a fraction a file system keeps.
+/// Number of fractional digits that a file system stores.
 const NANO_DIGITS: usize = 9;
 
-/// What an extended header says about the next entry.
+/// Values of an extended header for the next entry.
 #[derive(Debug, Default)]
 pub(super) struct Pax {
-    /// Its path, as written.
+    /// Path as written.
     pub(super) path: Option<Vec<u8>>,
-    /// Its link target, as written.
+    /// Link target as written.
     pub(super) linkpath: Option<Vec<u8>>,
-    /// How many bytes follow its header.
+    /// Number of bytes after the entry's header.
     pub(super) size: Option<u64>,
-    /// Its owner, not yet checked for range.
+    /// Owner, not yet checked for range.
     pub(super) uid: Option<u64>,
-    /// Its group, not yet checked for range.
+    /// Group, not yet checked for range.
     pub(super) gid: Option<u64>,
-    /// Its modification time.
+    /// Modification time.
     pub(super) mtime: Option<Timestamp>,
-    /// Its extended attributes, whatever their namespace.
+    /// Extended attributes of all namespaces.
     pub(super) xattrs: Xattrs,
-    /// The holes in it.
+    /// Sparse map.
     pub(super) sparse: Option<PaxSparse>,
 }
 
 /// The records of GNU.sparse.
 #[derive(Debug, Default)]
 pub(super) struct PaxSparse {
-    /// 1.0 says so; before that nothing was said.
+    /// Version of the map, given since 1.0.
     pub(super) major: u64,
     pub(super) minor: u64,
-    /// The real path: the header's is made up.
+    /// Real path of the file: the path in the header is invented.
     pub(super) name: Option<Vec<u8>>,
-    /// The length of the file with its holes.
+    /// Length of the file including holes.
     pub(super) size: Option<u64>,
-    /// The map of 0.0 and 0.1; that of 1.0 stands before the data.
+    /// Map of 0.0 and 0.1; the map of 1.0 precedes the data.
     pub(super) segments: Vec<Segment>,
-    /// 0.0 says the offset in one record and the length in the next.
+    /// Offset of the current pair: 0.0 has the offset in one record and the length in the next.
     offset: Option<u64>,
 }
 
 impl Pax {
-    /// Reads the records.
+    /// Parses the records.
     ///
     /// # Errors
-    /// `DataLoss` for malformed records and values, `ResourceExhausted` beyond the limit on extended attributes.
+    /// `DataLoss` for malformed records and values; `ResourceExhausted` beyond the limit on extended attributes.
     pub(super) fn parse(body: &[u8], limits: &Limits) -> Result<Self> {
         let mut pax = Self::default();
         let mut secondary = Xattrs::new();
@@ -135,7 +135,7 @@ impl PaxSparse {
     }
 }
 
-/// The map of 0.1: `offset,length,offset,length`.
+/// Parses the map of 0.1: `offset,length,offset,length`.
 fn parse_map(value: &[u8]) -> Result<Vec<Segment>> {
     let mut segments = Vec::new();
     let mut numbers = value.split(|byte| *byte == b',').filter(|number| !number.is_empty());
@@ -147,7 +147,7 @@ fn parse_map(value: &[u8]) -> Result<Vec<Segment>> {
     Ok(segments)
 }
 
-/// Takes one record off the front.
+/// Splits off the first record.
 fn split_record<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
     let malformed = |what: &str| Error::data_loss(format!("a PAX record {what}"));
     let space = rest.iter().position(|byte| *byte == b' ').ok_or_else(|| malformed("without a length"))?;
@@ -166,7 +166,7 @@ fn split_record<'a>(rest: &mut &'a [u8]) -> Result<(&'a [u8], &'a [u8])> {
     }
 }
 
-/// Digits and nothing else.
+/// Parses a number of decimal digits only.
 pub(super) fn decimal(digits: &[u8], what: &str) -> Result<u64> {
     let malformed = || Error::data_loss(format!("the {what} is no number: \"{}\"", digits.escape_ascii()));
     if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
@@ -178,8 +178,8 @@ pub(super) fn decimal(digits: &[u8], what: &str) -> Result<u64> {
         .ok_or_else(malformed)
 }
 
-/// Seconds with an optional sign and fraction. Digits past the ninth are dropped; a number of seconds beyond 64 bits is
-/// the nearest that fits, for a file system's range is narrower anyway.
+/// Parses seconds with an optional sign and fraction. Digits after the ninth are dropped. Seconds beyond 64 bits become
+/// the nearest value that fits, because the range of file systems is narrower anyway.
 fn parse_time(value: &[u8]) -> Result<Timestamp> {
     let malformed = || Error::data_loss(format!("the mtime is no time: \"{}\"", value.escape_ascii()));
     let (negative, number) = value.strip_prefix(b"-").map_or((false, value), |number| (true, number));
@@ -217,7 +217,7 @@ fn libarchive_value(name: &[u8], value: &[u8]) -> Result<Vec<u8>> {
         .ok_or_else(|| Error::data_loss(format!("the value of LIBARCHIVE.xattr.{} is no base64", name.escape_ascii())))
 }
 
-/// `%41` for `A`; a `%` that nothing hexadecimal follows stands for itself.
+/// Decodes `%41` as `A`; a `%` without hexadecimal digits is literal.
 fn url_decode(name: &[u8]) -> Vec<u8> {
     let hex = |digit: Option<&u8>| digit.and_then(|digit| char::from(*digit).to_digit(16));
     let mut decoded = Vec::with_capacity(name.len());
@@ -237,7 +237,7 @@ fn url_decode(name: &[u8]) -> Vec<u8> {
 
 /// Appends a record.
 pub(super) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
-    // The length counts its own digits: a space, an equals sign and a newline come on top.
+    // The length includes its own digits, a space, an equals sign and a newline.
     let rest = key.len() + value.len() + 3;
     let mut length = rest + 1;
     while length != rest + length.to_string().len() {
@@ -249,7 +249,8 @@ pub(super) fn push_record(records: &mut Vec<u8>, key: &[u8], value: &[u8]) {
     }
 }
 
-/// Appends an extended attribute: as SCHILY.xattr, unless its name holds the `=` that would end the key there.
+/// Appends an extended attribute: as SCHILY.xattr, or as LIBARCHIVE.xattr if its name contains `=`, which would end the
+/// key.
 pub(super) fn push_xattr(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     if name.contains(&b'=') {
         let key = [LIBARCHIVE_XATTR, &url_encode(name)].concat();
@@ -259,7 +260,7 @@ pub(super) fn push_xattr(records: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     }
 }
 
-/// `%3D` for `=`, and the like for `%` and whatever is not printable ASCII.
+/// Encodes `=` as `%3D`, and likewise `%` and everything that is not printable ASCII.
 fn url_encode(name: &[u8]) -> Vec<u8> {
     name.iter().fold(Vec::with_capacity(name.len()), |mut encoded, byte| {
         if byte.is_ascii_graphic() && !matches!(byte, b'%' | b'=') {
@@ -271,7 +272,7 @@ fn url_encode(name: &[u8]) -> Vec<u8> {
     })
 }
 
-/// The shortest spelling of a time: no fraction where there is none, no trailing zeros.
+/// Formats a time in the shortest form: without an empty fraction and without trailing zeros.
 pub(super) fn format_time(time: Timestamp) -> String {
     let total = i128::from(time.seconds) * NANOS_PER_SECOND + i128::from(time.nanos);
     let sign = if total < 0 { "-" } else { "" };

@@ -1,7 +1,7 @@
-//! The bytes of an entry, with the holes of a sparse one filled with zeros.
+//! Content of an entry, with the holes of a sparse file filled with zeros.
 //!
-//! Four spellings of a map lead here: GNU's type `S`, and PAX's GNU.sparse 0.0, 0.1 and 1.0. Whichever it was, the map
-//! is checked before a byte is delivered: ascending, without overlap, inside the file, and as long as what is stored.
+//! A map has one of four forms: GNU's type `S`, and PAX's GNU.sparse 0.0, 0.1 and 1.0. In each form the map is checked
+//! before a byte is delivered: ascending, without overlap, inside the file, and as long as the stored data.
 //!
 //! # References
 //! GNU tar manual, "Storing Sparse Files".
@@ -12,24 +12,24 @@ use super::blocks::Blocks;
 use crate::changeset::Segment;
 use crate::error::{Error, Result};
 
-/// What follows a header, described before it is read.
+/// Content after a header, described before it is read.
 #[derive(Debug)]
 pub(super) struct Body {
-    /// The length of the file.
+    /// Length of the file.
     pub(super) size: u64,
-    /// How much of it the archive holds.
+    /// Number of bytes in the archive.
     pub(super) stored: u64,
-    /// Where that belongs.
+    /// Positions of those bytes in the file.
     pub(super) segments: Vec<Segment>,
 }
 
 impl Body {
-    /// A body without holes.
+    /// Returns a body without holes.
     pub(super) fn dense(size: u64) -> Self {
         Self { size, stored: size, segments: vec![Segment { offset: 0, length: size }] }
     }
 
-    /// A body with the holes that `segments` leave.
+    /// Returns a body with holes between `segments`.
     ///
     /// # Errors
     /// `DataLoss` if the map contradicts itself or `stored`.
@@ -41,7 +41,7 @@ impl Body {
                 return Err(wrong("overlaps itself"));
             }
             end = segment.offset.checked_add(segment.length).ok_or_else(|| wrong("overflows"))?;
-            // No overflow: stretches that do not overlap are no longer together than the last one's end.
+            // Cannot overflow: segments without overlap are together no longer than the end of the last one.
             total += segment.length;
         }
         if end > size {
@@ -72,7 +72,7 @@ impl<'a, 'r> Data<'a, 'r> {
         Self { blocks, segments, segment, position: 0, size: body.size, stored: body.stored }
     }
 
-    /// Reads past what the sink left, and the padding.
+    /// Skips the content that the sink left, and the padding.
     pub(super) fn drain(self) -> Result<()> {
         self.blocks.skip(self.stored)?;
         self.blocks.align()

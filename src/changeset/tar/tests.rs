@@ -1,4 +1,4 @@
-//! What all tests of the codec share: archives made block by block, and streams of changes in memory.
+//! Shared parts of the codec's tests: archives built block by block, and streams of changes in memory.
 
 mod cases;
 mod encoding;
@@ -21,7 +21,7 @@ use crate::tree::{Device, Meta, Node, Timestamp, Xattrs};
 struct Archive(Vec<u8>);
 
 impl Archive {
-    /// A header with its content; `edit` changes the block before its checksum is made anew.
+    /// Appends a header with its content; `edit` changes the block before its checksum is computed.
     fn edited(mut self, kind: u8, name: &[u8], content: &[u8], edit: impl FnOnce(&mut [u8; BLOCK_BYTES])) -> Self {
         let mut block = Ustar {
             prefix: b"",
@@ -75,7 +75,7 @@ impl Archive {
         self.entry(b'x', "pax", &body)
     }
 
-    /// Bytes and their padding.
+    /// Appends bytes and their padding.
     fn raw(mut self, bytes: &[u8]) -> Self {
         self.0.extend_from_slice(bytes);
         self.0.resize(self.0.len().next_multiple_of(BLOCK_BYTES), 0);
@@ -87,7 +87,7 @@ impl Archive {
     }
 }
 
-/// Makes the checksum right again.
+/// Writes the correct checksum.
 fn seal(block: &mut [u8; BLOCK_BYTES]) {
     block[148..156].fill(b' ');
     let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
@@ -113,7 +113,7 @@ fn read_within(archive: &[u8], limits: &Limits) -> Result<(Stream, Decoded)> {
     Ok((stream, decoded))
 }
 
-/// Writes `stream`, in which every ancestor is [`ancestor`] and every link's target [`target`].
+/// Encodes `stream`, where every ancestor is described by [`ancestor`] and every link's target by [`target`].
 fn written(stream: &Stream, precision: MtimePrecision) -> Result<Vec<u8>> {
     let puts: Vec<(PathBuf, Meta)> = stream
         .iter()
@@ -166,12 +166,12 @@ fn opaque(path: impl Into<PathBuf>) -> (Change, Vec<u8>) {
     (Change::Opaque { path: path.into() }, Vec::new())
 }
 
-/// A reader that counts and forgets: what a sink that is not interested leaves to the decoder.
+/// A sink that reads nothing, so that the decoder skips all content.
 fn ignore() -> impl FnMut(&Change, &mut dyn Read) -> Result<()> {
     |_: &Change, _: &mut dyn Read| Ok(())
 }
 
-/// So many bytes of whatever the buffer holds: 8 GiB of them cost nothing.
+/// A reader of that many bytes that leaves the buffer unchanged, so that 8 GiB cost nothing.
 struct Anything(u64);
 
 impl Read for Anything {

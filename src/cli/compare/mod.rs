@@ -1,10 +1,10 @@
-//! Comparing the strategies on this machine.
+//! The command `compare`: compares the strategies on this machine.
 
-mod contender;
 mod outputs;
+mod place;
 mod run;
+mod setting;
 mod source;
-mod stage;
 mod text;
 mod tools;
 
@@ -12,10 +12,10 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use self::contender::{Contender, Method, contenders, contenders_on, fs_of, parse_fs};
 use self::outputs::Outputs;
 use self::run::Run;
-use self::source::Depot;
+use self::setting::{Method, Setting, fs_of, parse_fs, settings, settings_on};
+use self::source::ImageStore;
 use super::Done;
 use super::interrupt::Interrupt;
 use super::output::size;
@@ -25,57 +25,57 @@ use crate::compare::Plan;
 use crate::compare::image::Image;
 use crate::compare::machine::Machine;
 use crate::compare::measure::Timer;
-use crate::compare::report::{Described, Report};
+use crate::compare::report::{ImageFigures, Report};
 use crate::compare::workload::{Sizes, Workload};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::scratch::FsType;
 use crate::mount::{become_root, probe};
 use crate::store::Durability;
 
-/// Rounds that count where nobody says, and where there is little time.
+/// Default number of counted rounds, of a normal and of a quick run.
 const SAMPLES: u64 = 10;
 const SAMPLES_QUICK: u64 = 5;
 
-/// How long a run takes at most where nobody says how many rounds are wanted, until nobody's turn begins any more: what
-/// is under way then, the report and taking everything down are yet to come.
+/// Maximum time until the last turn begins, unless the number of rounds is given. The turn under way, the report and
+/// the cleanup come on top.
 const TIME: Duration = Duration::from_secs(155);
 const TIME_QUICK: Duration = Duration::from_secs(25);
 
-/// How much longer it may be with other tools.
+/// Additional time with other tools.
 const TIME_PEERS: Duration = Duration::from_secs(165);
 const TIME_PEERS_QUICK: Duration = Duration::from_secs(60);
 
-/// Files of the made-up image: a Debian base has 6,000.
+/// Number of files in the generated image: a Debian base has 6,000.
 const FILES: u64 = 6000;
 const FILES_QUICK: u64 = 1000;
 
-/// Room for the structures of a file system.
+/// Space for the structures of a file system.
 const STRUCTURES_BYTES: u64 = 64 << 20;
 
-/// So many times a tool holds the image at once: as it came, as a tree, and as a copy of that.
+/// Number of copies of the image that a tool may hold at once: the image as imported, its tree, and copies of the tree.
 const PEER_TREES: u64 = 4;
 
-/// What a small file takes.
+/// Space that a small file takes.
 const BLOCK_BYTES: u64 = 4096;
 
 /// Measure the strategies on this machine
 ///
-/// An image with the shape of a Debian base is unpacked on each strategy, on fresh file systems in memory which nobody
-/// else sees; then workloads are measured on all of them in turn, beside a plain directory, the floor. Nothing of it
-/// uses the store of --root, and nothing is left behind. Without root, overlay and copy are measured on tmpfs. What the
-/// machine cannot do is listed with the reason. It takes less than three minutes, with --quick 30 seconds, unless
-/// --samples or --full asks for more; with --peers up to three minutes more. What there is no time for has fewer
-/// samples, or is listed.
+/// An image with the shape of a Debian base is unpacked on each strategy, on new file systems in memory that no other
+/// process sees. Then workloads are measured on all strategies in turn, beside a plain directory, the floor. The store
+/// of --root is not used, and nothing is left behind. Without root, overlay and copy are measured on tmpfs. Settings
+/// that the machine does not support are listed with the reason. A run takes less than three minutes, with --quick 30
+/// seconds, unless --samples or --full asks for more; --peers adds up to three minutes. Workloads for which the time is
+/// short have fewer samples, or are listed as not measured.
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "Example:\n  strata compare --html figures.html\n  strata compare --workload copy-up --fs xfs --samples 20\n  \
                   strata compare --peers --workload import,commands --image app.tar"
 )]
 pub(super) struct Compare {
-    /// A short run: the workloads and strategies that say most, a small image
+    /// A short run: the most important workloads and strategies, and a small image
     #[arg(long)]
     quick: bool,
-    /// As much work as people meet, however long it takes: 50 containers, a large file of 1 GiB
+    /// Realistic amounts of work, however long they take: 50 containers, a large file of 1 GiB
     #[arg(long, conflicts_with = "quick")]
     full: bool,
     /// Only these: unpack, container, diff, commit-nothing, commit-many, start, copy-up, small-files, fsync, chown,
@@ -100,17 +100,17 @@ pub(super) struct Compare {
     /// This image instead of a made-up one: a file or a directory that import reads. Its layers are merged
     #[arg(long, value_name = "SRC[:REF]", conflicts_with = "files")]
     image: Option<OsString>,
-    /// Also measure a command, run by sh with this machine's programs and the rights of whoever measures: its working
-    /// directory is a writable snapshot of the image, and nothing keeps it there
+    /// Also measure a command, run by sh with this machine's programs and the caller's rights. Its working directory is
+    /// a writable snapshot of the image, but nothing confines it to that directory
     #[arg(long = "run", value_name = "CMD")]
     command: Option<String>,
-    /// Rounds that count; without it, as many as there is time for, ten at most
+    /// Number of counted rounds [default: as many as there is time for, at most 10]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
     samples: Option<u64>,
-    /// Files of the image
+    /// Number of files in the image
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(10..=1_000_000))]
     files: Option<u64>,
-    /// What the image and the work are made up from: the same seed, the same work
+    /// Seed of the generated image and of the work: the same seed gives the same work
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
     /// Write a page with charts to FILE
@@ -124,7 +124,7 @@ pub(super) struct Compare {
     markdown: Option<PathBuf>,
 }
 
-/// What one name stands for.
+/// The workloads that one name selects.
 #[derive(Clone, Debug)]
 struct Selection(Vec<Workload>);
 
@@ -140,11 +140,11 @@ impl Compare {
         let interrupt = Interrupt::watch(session)?;
         let began = Instant::now();
         let invites = self.peers && !is_user;
-        let depot = if invites || self.image.is_some() { Some(Depot::new()?) } else { None };
-        let image = self.make_image(depot.as_ref(), &interrupt)?;
+        let image_store = if invites || self.image.is_some() { Some(ImageStore::new()?) } else { None };
+        let image = self.make_image(image_store.as_ref(), &interrupt)?;
         let by_calls = self.workloads().iter().any(|workload| !workload.is_for_commands());
-        let contenders = if by_calls { self.contenders(session.strategies(), is_user)? } else { Vec::new() };
-        self.check_space(&contenders, &image)?;
+        let settings = if by_calls { self.settings(session.strategies(), is_user)? } else { Vec::new() };
+        self.check_space(&settings, &image)?;
         let mut run = Run {
             interrupt: &interrupt,
             outputs: &outputs,
@@ -155,12 +155,12 @@ impl Compare {
             durability: session.config().durability,
             failure: None,
         };
-        let archive = match &depot {
-            Some(depot) if invites => Some(depot.archive(&image, interrupt.flag())?),
+        let archive = match &image_store {
+            Some(image_store) if invites => Some(image_store.archive(&image, interrupt.flag())?),
             _ => None,
         };
-        let places = run.prepare(self, &contenders)?;
-        let own_run = depot.as_ref().filter(|_| invites).map(run::own_run).transpose()?;
+        let places = run.prepare(self, &settings)?;
+        let own_run = image_store.as_ref().filter(|_| invites).map(run::own_run).transpose()?;
         let guests = match &archive {
             Some(archive) => run.invite(&self.fs, archive, &image)?,
             None => Vec::new(),
@@ -174,7 +174,7 @@ impl Compare {
         run.finish(session)
     }
 
-    /// Whether the arguments go together.
+    /// Checks that the arguments are compatible.
     fn check(&self) -> Result<()> {
         let by_commands = self.workload.iter().flat_map(|named| &named.0).find(|workload| workload.is_for_commands());
         match by_commands {
@@ -185,9 +185,9 @@ impl Compare {
         }
     }
 
-    fn make_image(&self, depot: Option<&Depot>, interrupt: &Interrupt) -> Result<Image> {
-        match (&self.image, depot) {
-            (Some(source), Some(depot)) => depot.image(source, self.seed, interrupt.flag()),
+    fn make_image(&self, image_store: Option<&ImageStore>, interrupt: &Interrupt) -> Result<Image> {
+        match (&self.image, image_store) {
+            (Some(source), Some(image_store)) => image_store.image(source, self.seed, interrupt.flag()),
             _ => Ok(Image::new(self.files(), u64::MAX, self.seed)),
         }
     }
@@ -224,32 +224,32 @@ impl Compare {
         workloads
     }
 
-    /// Who is measured; a user who is not root cannot make other file systems than a tmpfs.
-    fn contenders(&self, table: &Strategies, is_user: bool) -> Result<Vec<Contender>> {
+    /// Returns the settings to measure; without root only tmpfs can be created.
+    fn settings(&self, table: &Strategies, is_user: bool) -> Result<Vec<Setting>> {
         let methods = Method::all(table, &self.strategy);
         let fs = if is_user && self.fs.is_empty() { &[FsType::Tmpfs] } else { self.fs.as_slice() };
         let named = !self.strategy.is_empty() || !fs.is_empty();
-        let Some(dir) = &self.on else { return Ok(contenders(&methods, fs, named, self.quick, self.full)) };
+        let Some(dir) = &self.on else { return Ok(settings(&methods, fs, named, self.quick, self.full)) };
         let dir = std::path::absolute(dir).at("find", dir)?;
-        Ok(contenders_on(&methods, &fs_of(&dir)?))
+        Ok(settings_on(&methods, &fs_of(&dir)?))
     }
 
-    /// What a contender may come to hold, in bytes.
-    fn needs(&self, contender: &Contender, image: &Image) -> u64 {
+    /// Returns an upper bound of the bytes that a setting uses.
+    fn needs(&self, setting: &Setting, image: &Image) -> u64 {
         let sizes = self.sizes();
-        if !contender.can_be() {
-            return structures_of(contender);
+        if !setting.can_be() {
+            return structures_of(setting);
         }
-        let trees = if contender.method.copies() { 2 + sizes.containers } else { 2 };
+        let trees = if setting.method.copies() { 2 + sizes.containers } else { 2 };
         let blocks = blocks_of(image);
         let new_files = sizes.new_files * BLOCK_BYTES * 2;
-        trees * blocks + 2 * sizes.large_bytes + new_files + structures_of(contender)
+        trees * blocks + 2 * sizes.large_bytes + new_files + structures_of(setting)
     }
 
-    /// Better refused than killed half-way, or stopped by a full disk.
-    fn check_space(&self, contenders: &[Contender], image: &Image) -> Result<()> {
+    /// Checks the free space, so that a run is refused instead of being killed or stopped by a full disk.
+    fn check_space(&self, settings: &[Setting], image: &Image) -> Result<()> {
         let peers = if self.peers { tools::TOOLS.len() as u64 * PEER_TREES * blocks_of(image) } else { 0 };
-        let needed = contenders.iter().map(|contender| self.needs(contender, image)).sum::<u64>() + peers;
+        let needed = settings.iter().map(|setting| self.needs(setting, image)).sum::<u64>() + peers;
         let (available, what) = match &self.on {
             Some(dir) => {
                 let stat = rustix::fs::statvfs(dir).at("stat the file system of", dir)?;
@@ -278,7 +278,7 @@ impl Compare {
         };
         Report {
             machine: Machine::here(),
-            image: Described {
+            image: ImageFigures {
                 source: match &self.image {
                     Some(source) => format!("{}, its layers merged", source.display()),
                     None => "made up, with the shape of a Debian base".to_owned(),
@@ -308,17 +308,17 @@ impl Compare {
     }
 }
 
-/// What the image takes on a file system.
+/// Returns the space that the image takes on a file system.
 fn blocks_of(image: &Image) -> u64 {
     image.size_bytes() + image.inodes() * BLOCK_BYTES
 }
 
-/// What the file system of `contender` takes for itself.
-fn structures_of(contender: &Contender) -> u64 {
-    if contender.fresh.is_some() { STRUCTURES_BYTES } else { 0 }
+/// Returns the space that the file system of a setting takes for itself.
+fn structures_of(setting: &Setting) -> u64 {
+    if setting.fresh.is_some() { STRUCTURES_BYTES } else { 0 }
 }
 
-/// Sees that the caller may mount: users may in a namespace of their own. Answers whether it is one of these.
+/// Makes sure that the caller may mount, if necessary in a new user namespace. Returns true in a user namespace.
 fn obtain_privilege() -> Result<bool> {
     if rustix::process::geteuid().is_root() {
         return probe::in_user_namespace();

@@ -1,4 +1,4 @@
-//! Files that the results go to, as they come.
+//! Output files, which are updated during the run.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -8,24 +8,24 @@ use crate::compare::report::{self, Report};
 use crate::error::{Context, Result};
 use crate::image::Partial;
 
-/// Free space that is asked for: a page with every workload takes a part of it.
+/// Free space that each output file must have; a page with every workload takes a part of it.
 const ROOM_BYTES: usize = 512 << 10;
 
-/// What is written into a file.
+/// A function that formats the report.
 type Form = fn(&Report) -> String;
 
-/// A file, and what is written into it.
+/// A path, and the form of the report that is written to it.
 type Output = (PathBuf, Form);
 
-/// The files that the user asked for.
+/// The output files that the user asked for.
 #[derive(Debug)]
 pub(super) struct Outputs(Vec<Output>);
 
 impl Outputs {
-    /// Tries that each can be written and has room.
+    /// Checks that each file can be written and has space.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Errors of the file system.
     pub fn check(arguments: &Compare) -> Result<Self> {
         let forms: [(&Option<PathBuf>, Form); 3] =
             [(&arguments.html, report::html), (&arguments.csv, report::csv), (&arguments.markdown, report::markdown)];
@@ -41,12 +41,13 @@ impl Outputs {
         Ok(Self(outputs))
     }
 
-    /// Writes all of them anew: a run that is killed later leaves these. What is no file has to wait for the end.
+    /// Writes all regular files anew, so that a run that is killed later leaves results. Pipes and devices are only
+    /// written by [`Self::finish`].
     pub fn update(&self, report: &Report) -> Result<()> {
         self.0.iter().filter(|(path, _)| is_file(path)).try_for_each(|output| write(output, report))
     }
 
-    /// Writes what the run came to.
+    /// Writes the final results to all outputs.
     pub fn finish(&self, report: &Report) -> Result<()> {
         self.0.iter().try_for_each(|output| write(output, report))
     }

@@ -1,4 +1,4 @@
-//! A comparison under way: who takes part, where, and what is known so far.
+//! A comparison under way: the measured settings, the tools, and the results so far.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,26 +7,28 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::contender::{Contender, Method};
 use super::outputs::Outputs;
-use super::source::Depot;
-use super::stage::{Ground, Stage};
+use super::place::{MeasuredDir, MeasuredStore};
+use super::setting::{Method, Setting};
+use super::source::ImageStore;
 use super::tools::TOOLS;
 use super::{Compare, text};
 use crate::cli::Done;
 use crate::cli::interrupt::Interrupt;
 use crate::cli::session::Session;
 use crate::compare::image::Image;
-use crate::compare::peer::{Archive, Peer, Setting, Tool};
 use crate::compare::report::{MountOptions, NotMeasured, Report};
+use crate::compare::tool::{Archive, Tool, ToolSetting, ToolSubject};
 use crate::compare::workload::{Sizes, Workload};
-use crate::compare::{self, Contestant, Entry, Measured, Plain, Plan, Progress, Subject, Watch};
+use crate::compare::{
+    self, DirectorySubject, Measured, Plan, Progress, SnapshotterSubject, Subject, SubjectProfile, Watch,
+};
 use crate::error::{Context, Error, Result};
 use crate::mount::scratch::FsType;
 use crate::mount::{Access, Mount, Mounted, table};
 use crate::store::Durability;
 
-/// What the progress bar shows. A terminal cuts what is too long, so how much time is left comes first.
+/// Template of the progress bar. A terminal cuts off long lines, so the remaining time comes first.
 const BAR: &str = "{bar:20} {pos}/{len} {msg}";
 
 /// A run that is under way.
@@ -38,71 +40,71 @@ pub(super) struct Run<'a> {
     pub plan: Plan,
     pub report: Report,
     pub durability: Durability,
-    /// Why a file could not be written.
+    /// Error of writing an output file.
     pub failure: Option<Error>,
 }
 
-/// Where a contender is measured.
-pub(super) enum Place {
-    Store(Box<Stage>),
-    Plain(Ground),
+/// Location where a setting is measured.
+pub(super) enum MeasuredPlace {
+    Store(Box<MeasuredStore>),
+    Directory(MeasuredDir),
 }
 
-impl Place {
-    fn ground(&self) -> &Ground {
+impl MeasuredPlace {
+    fn measured_dir(&self) -> &MeasuredDir {
         match self {
-            Self::Store(stage) => stage.ground(),
-            Self::Plain(ground) => ground,
+            Self::Store(measured_store) => measured_store.measured_dir(),
+            Self::Directory(measured_dir) => measured_dir,
         }
     }
 
-    fn chill(&self) -> Result<()> {
+    fn drop_caches(&self) -> Result<()> {
         match self {
-            Self::Store(stage) => stage.chill(),
-            Self::Plain(ground) => ground.chill(),
+            Self::Store(measured_store) => measured_store.drop_caches(),
+            Self::Directory(measured_dir) => measured_dir.drop_caches(),
         }
     }
 }
 
-/// A tool of somebody else's, and where it is measured.
-pub(super) struct Guest<'a> {
-    peer: Peer<'a>,
-    /// Last: what runs on it ends first.
-    _ground: Ground,
+/// A tool, and the directory that it is measured in.
+pub(super) struct PlacedTool<'a> {
+    subject: ToolSubject<'a>,
+    /// Declared last, so that it is dropped after the processes that run on it.
+    _measured_dir: MeasuredDir,
 }
 
 impl Run<'_> {
-    /// Makes the file systems and the stores.
-    pub fn prepare(&mut self, arguments: &Compare, contenders: &[Contender]) -> Result<Vec<(Contender, Place)>> {
+    /// Creates the file systems and the stores.
+    pub fn prepare(&mut self, arguments: &Compare, settings: &[Setting]) -> Result<Vec<(Setting, MeasuredPlace)>> {
         let mut places = Vec::new();
-        for (number, contender) in contenders.iter().enumerate() {
+        for (number, setting) in settings.iter().enumerate() {
             self.interrupt.check()?;
-            self.bar.set_message(format!("setting up {contender}"));
-            match place(arguments, contender, number, self.durability) {
-                Ok(place) => places.push((contender.clone(), place)),
-                Err(error) => self.absent(contender.to_string(), &error),
+            self.bar.set_message(format!("setting up {setting}"));
+            match place(arguments, setting, number, self.durability) {
+                Ok(place) => places.push((setting.clone(), place)),
+                Err(error) => self.absent(setting.to_string(), &error),
             }
         }
         self.report.mounts = mount_options(&places)?;
         Ok(places)
     }
 
-    /// Lets the tools in that are to be measured on one of `fs` (all if none is named).
-    pub fn invite<'a>(&mut self, fs: &[FsType], archive: &Archive, image: &'a Image) -> Result<Vec<Guest<'a>>> {
+    /// Sets up the tools that are to be measured on one of `fs`, or on any if `fs` is empty.
+    pub fn invite<'a>(&mut self, fs: &[FsType], archive: &Archive, image: &'a Image) -> Result<Vec<PlacedTool<'a>>> {
         let strata = std::env::current_exe().at("find", "strata's own program")?;
-        let mut guests = Vec::new();
+        let mut tools = Vec::new();
         for (tool, on) in TOOLS.iter().filter(|(_, on)| fs.is_empty() || fs.contains(on)) {
             self.interrupt.check()?;
             self.bar.set_message(format!("setting up {} on {on}", tool.name));
-            match guest(*tool, *on, &strata, archive, image) {
-                Ok(guest) => guests.push(guest),
+            match placed_tool(*tool, *on, &strata, archive, image) {
+                Ok(placed_tool) => tools.push(placed_tool),
                 Err(error) => self.absent(format!("{} on {on}", tool.name), &error),
             }
         }
-        self.report.peers = guests.iter().map(|guest| guest.peer.label().strategy.clone()).collect();
+        self.report.peers = tools.iter().map(|placed_tool| placed_tool.subject.label().strategy.clone()).collect();
         self.report.peers.sort();
         self.report.peers.dedup();
-        Ok(guests)
+        Ok(tools)
     }
 
     pub fn absent(&mut self, subject: String, why: &Error) {
@@ -112,28 +114,30 @@ impl Run<'_> {
     pub fn measure(
         &mut self,
         arguments: &Compare,
-        places: &[(Contender, Place)],
-        guests: &[Guest<'_>],
+        places: &[(Setting, MeasuredPlace)],
+        tools: &[PlacedTool<'_>],
         image: &Image,
     ) -> Result<()> {
-        let chills: Vec<_> = places.iter().map(|(_, place)| || place.chill()).collect();
+        let drop_caches_hooks: Vec<_> = places.iter().map(|(_, place)| || place.drop_caches()).collect();
         let line = arguments.command.clone().unwrap_or_default();
         let command = |path: &Path| shell(&line, path);
         let command: Option<compare::Command<'_>> = if arguments.command.is_some() { Some(&command) } else { None };
-        let mut own: Vec<Box<dyn Contestant + '_>> = Vec::new();
-        for ((contender, place), chill) in places.iter().zip(&chills) {
+        let mut own: Vec<Box<dyn Subject + '_>> = Vec::new();
+        for ((setting, place), drop_caches) in places.iter().zip(&drop_caches_hooks) {
             self.interrupt.check()?;
-            self.bar.set_message(format!("unpacking on {contender}"));
-            let entry = Entry::new(contender.label()).with_place(place.ground().place()).with_chill(chill);
-            match contestant(entry, place, image, arguments.sizes(), command) {
-                Ok(contestant) => own.push(contestant),
-                Err(error) => self.absent(contender.to_string(), &error),
+            self.bar.set_message(format!("unpacking on {setting}"));
+            let entry = SubjectProfile::new(setting.label())
+                .with_measured_fs(place.measured_dir().measured_fs())
+                .with_drop_caches(drop_caches);
+            match subject(entry, place, image, arguments.sizes(), command) {
+                Ok(subject) => own.push(subject),
+                Err(error) => self.absent(setting.to_string(), &error),
             }
         }
-        let guests = guests.iter().map(|guest| &guest.peer as &dyn Contestant);
-        let contestants: Vec<&dyn Contestant> = own.iter().map(|contestant| &**contestant).chain(guests).collect();
+        let tools = tools.iter().map(|placed_tool| &placed_tool.subject as &dyn Subject);
+        let subjects: Vec<&dyn Subject> = own.iter().map(|subject| &**subject).chain(tools).collect();
         let workloads = arguments.workloads();
-        self.report.workloads = compare::run(&contestants, &workloads, self.plan, self);
+        self.report.workloads = compare::run(&subjects, &workloads, self.plan, self);
         self.tell_what_was_not_reached(&workloads);
         Ok(())
     }
@@ -168,7 +172,7 @@ impl Run<'_> {
         self.report.conclude();
     }
 
-    /// How long it still takes at most, by the turns that were taken and by when it has to be over.
+    /// Returns the estimated remaining time: extrapolated from the turns so far, and at most until the planned end.
     fn left(&self, done: u64, total: u64) -> Duration {
         let turns = (done > 0).then(|| self.began.elapsed().mul_f64(total.saturating_sub(done) as f64 / done as f64));
         let end = self.plan.end.map(|end| end.saturating_duration_since(Instant::now()));
@@ -191,61 +195,72 @@ impl Watch for Run<'_> {
         self.report.workloads = all.to_vec();
         self.update();
         if let Err(error) = self.outputs.update(&self.report) {
-            // The figures go on to standard output; that it failed is said at the end.
+            // The run continues, because its figures also go to standard output; the error is reported at the end.
             self.failure = Some(error);
         }
     }
 }
 
-fn place(arguments: &Compare, contender: &Contender, number: usize, durability: Durability) -> Result<Place> {
-    let ground = match (&arguments.on, contender.fresh) {
+fn place(arguments: &Compare, setting: &Setting, number: usize, durability: Durability) -> Result<MeasuredPlace> {
+    let measured_dir = match (&arguments.on, setting.fresh) {
         (Some(dir), _) => {
             let dir = std::path::absolute(dir).at("find", dir)?;
-            Ground::within(&dir, &format!("strata-compare-{}-{number}", std::process::id()))?
+            MeasuredDir::within(&dir, &format!("strata-compare-{}-{number}", std::process::id()))?
         }
-        (None, Some(fs)) => Ground::fresh(fs)?,
+        (None, Some(fs)) => MeasuredDir::fresh(fs)?,
         (None, None) => return Err(Error::invalid("no place to measure in was named")),
     };
-    match contender.method {
-        Method::Store(strategy, variant) => {
-            Stage::new(ground, strategy, variant, durability).map(|stage| Place::Store(Box::new(stage)))
-        }
-        Method::Plain => Ok(Place::Plain(ground)),
+    match setting.method {
+        Method::Store(strategy, variant) => MeasuredStore::new(measured_dir, strategy, variant, durability)
+            .map(|measured_store| MeasuredPlace::Store(Box::new(measured_store))),
+        Method::Directory => Ok(MeasuredPlace::Directory(measured_dir)),
     }
 }
 
-/// Puts the image where `place` is.
-fn contestant<'a>(
-    entry: Entry<'a>,
-    place: &'a Place,
+/// Writes the image to `place` and returns the subject.
+fn subject<'a>(
+    entry: SubjectProfile<'a>,
+    place: &'a MeasuredPlace,
     image: &'a Image,
     sizes: Sizes,
     command: Option<compare::Command<'a>>,
-) -> Result<Box<dyn Contestant + 'a>> {
+) -> Result<Box<dyn Subject + 'a>> {
     Ok(match place {
-        Place::Store(stage) => {
-            let subject = Subject::new(entry, &**stage, image, stage.target())?;
+        MeasuredPlace::Store(measured_store) => {
+            let subject = SnapshotterSubject::new(entry, &**measured_store, image, measured_store.target())?;
             Box::new(subject.with_sizes(sizes).with_command(command))
         }
-        Place::Plain(ground) => Box::new(Plain::new(entry, ground.dir("plain")?, ground.dir("mount")?, image, sizes)?),
+        MeasuredPlace::Directory(measured_dir) => Box::new(DirectorySubject::new(
+            entry,
+            measured_dir.dir("plain")?,
+            measured_dir.dir("mount")?,
+            image,
+            sizes,
+        )?),
     })
 }
 
-fn guest<'a>(tool: Tool, fs: FsType, strata: &Path, archive: &Archive, image: &'a Image) -> Result<Guest<'a>> {
-    let ground = Ground::fresh(fs)?;
-    let (dir, target) = (ground.dir("tool")?, ground.dir("mount")?);
-    let place = ground.place();
-    let setting = Setting { fs: fs.as_str(), place, dir: &dir, target: &target, strata, archive, image };
-    Ok(Guest { peer: Peer::new(tool, setting)?, _ground: ground })
+fn placed_tool<'a>(
+    tool: Tool,
+    fs: FsType,
+    strata: &Path,
+    archive: &Archive,
+    image: &'a Image,
+) -> Result<PlacedTool<'a>> {
+    let measured_dir = MeasuredDir::fresh(fs)?;
+    let (dir, target) = (measured_dir.dir("tool")?, measured_dir.dir("mount")?);
+    let measured_fs = measured_dir.measured_fs();
+    let setting = ToolSetting { fs: fs.as_str(), measured_fs, dir: &dir, target: &target, strata, archive, image };
+    Ok(PlacedTool { subject: ToolSubject::new(tool, setting)?, _measured_dir: measured_dir })
 }
 
-/// A `/run` of this run's own, for the tools that keep something there whatever they are told.
-pub(super) fn own_run(depot: &Depot) -> Result<Mounted> {
-    let source = depot.ground().dir("run")?;
+/// Mounts an empty `/run` for this run, for tools that ignore options and keep files in `/run`.
+pub(super) fn own_run(image_store: &ImageStore) -> Result<Mounted> {
+    let source = image_store.measured_dir().dir("run")?;
     Mounted::new(&[Mount::Bind { source, access: Access::ReadWrite }], "/run")
 }
 
-/// Runs the user's command in the directory `path`.
+/// Runs the user's command line in the directory `path`.
 fn shell(line: &str, path: &Path) -> Result<()> {
     let mut command = Command::new("sh");
     command.args(["-c", line]).current_dir(path).stdin(Stdio::null()).stdout(Stdio::null());
@@ -258,12 +273,12 @@ fn shell(line: &str, path: &Path) -> Result<()> {
     Err(Error::precondition(format!("the command failed, {}: {last}", output.status)))
 }
 
-/// Each file system's options, once.
-fn mount_options(places: &[(Contender, Place)]) -> Result<Vec<MountOptions>> {
+/// Returns the mount options of each file system, without duplicates.
+fn mount_options(places: &[(Setting, MeasuredPlace)]) -> Result<Vec<MountOptions>> {
     let mut all = Vec::new();
-    for (contender, place) in places {
-        let options = table::options_of(place.ground().path())?;
-        let found = MountOptions { fs: contender.fs.clone(), options: options.unwrap_or_default() };
+    for (setting, place) in places {
+        let options = table::options_of(place.measured_dir().path())?;
+        let found = MountOptions { fs: setting.fs.clone(), options: options.unwrap_or_default() };
         if !all.contains(&found) {
             all.push(found);
         }

@@ -1,4 +1,4 @@
-//! The image that is compared with: a made-up one or the user's, and the same one lying ready for other tools.
+//! The image of a comparison: generated or the user's, also written to disk for other tools.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -7,50 +7,50 @@ use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
-use super::stage::Ground;
+use super::place::MeasuredDir;
 use crate::backends::{self, Config};
 use crate::build;
 use crate::changeset::Sink;
 use crate::compare::image::Image;
-use crate::compare::peer::Archive;
+use crate::compare::tool::Archive;
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Destination, ExportOptions, Options, Place, Source};
 use crate::mount::scratch::FsType;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Durability, Store};
 
-/// What the image is called by the tools that need a name.
+/// Name of the image for tools that need one.
 const NAME: &str = "strata-compare";
 
-/// A store in memory, for what nobody measures.
+/// A store in memory for preparing the image; it is not measured.
 #[derive(Debug)]
-pub(super) struct Depot {
+pub(super) struct ImageStore {
     store: Arc<Store>,
-    /// Last: the store is closed first.
-    ground: Ground,
+    /// Declared last, so that the store is closed before its file system goes.
+    measured_dir: MeasuredDir,
 }
 
-impl Depot {
-    /// An empty one.
+impl ImageStore {
+    /// Creates an empty one.
     ///
     /// # Errors
-    /// What making it reports.
+    /// Errors of creating the file system and the store.
     pub fn new() -> Result<Self> {
-        let ground = Ground::fresh(FsType::Tmpfs)?;
-        let config = Config { durability: Durability::None, ..Config::new(ground.path().join("store")) };
-        Ok(Self { store: Arc::new(backends::open(&config)?), ground })
+        let measured_dir = MeasuredDir::fresh(FsType::Tmpfs)?;
+        let config = Config { durability: Durability::None, ..Config::new(measured_dir.path().join("store")) };
+        Ok(Self { store: Arc::new(backends::open(&config)?), measured_dir })
     }
 
-    /// Where it lies.
-    pub fn ground(&self) -> &Ground {
-        &self.ground
+    /// Returns the directory of the store.
+    pub fn measured_dir(&self) -> &MeasuredDir {
+        &self.measured_dir
     }
 
-    /// The image that `source` names, as `strata import` reads it, with its layers merged. What workloads change in it
-    /// follows from `seed`.
+    /// Reads the image that `source` names, as `strata import` does, with its layers merged. The changes that workloads
+    /// make to it follow from `seed`.
     ///
     /// # Errors
-    /// Why it cannot be read.
+    /// The reason why the image cannot be read.
     pub fn image(&self, source: &OsStr, seed: u64, cancel: &AtomicBool) -> Result<Image> {
         let (path, reference) = image::split_reference(source);
         path.metadata().at("open the image", &path)?;
@@ -65,16 +65,16 @@ impl Depot {
     /// Writes `image` in the forms that tools read.
     ///
     /// # Errors
-    /// What the store and the file system report.
+    /// Errors of the store and the file system.
     pub fn archive(&self, image: &Image, cancel: &AtomicBool) -> Result<Archive> {
         self.store.prepare(NAME, "", &Labels::new())?;
         self.store.apply(NAME, &mut |sink| image.produce(sink))?;
         build::commit_image(&self.store, NAME, NAME, None, cancel)?;
         let options = ExportOptions { cancel: Some(cancel), ..ExportOptions::default() };
-        let layout = self.ground.path().join("layout");
+        let layout = self.measured_dir.path().join("layout");
         let exported =
             image::export(&self.store, NAME, &Destination::Oci { path: layout.clone(), tag: None }, &options, &())?;
-        let file = self.ground.path().join("archive.tar");
+        let file = self.measured_dir.path().join("archive.tar");
         image::export(&self.store, NAME, &Destination::OciArchive { path: file.clone(), tag: None }, &options, &())?;
         let missing = |what| Error::data_loss(format!("the image that was written has no {what}"));
         let blob = |hex: &str| layout.join("blobs/sha256").join(hex);
@@ -85,7 +85,7 @@ impl Depot {
     }
 }
 
-/// The digest of the one layer that the manifest names, in hexadecimal.
+/// Returns the digest of the only layer in the manifest, in hexadecimal.
 fn only_layer(manifest: &Path) -> Result<String> {
     let bytes = std::fs::read(manifest).at("read", manifest)?;
     let parsed: Value = serde_json::from_slice(&bytes)

@@ -1,4 +1,4 @@
-//! What is refused, and what is chosen.
+//! Refused arguments, and the selection of settings.
 
 use std::ffi::OsString;
 
@@ -19,9 +19,9 @@ fn parse(line: &str) -> Compare {
 #[test]
 fn too_little_space_is_refused_before_anything_is_made() {
     let compare = parse("--files 1000000 --full");
-    // 22 KiB each, and 50 copies of it.
+    // 22 KiB for each file, and 50 copies of the image.
     let error = compare.check_space(
-        &compare.contenders(&Strategies::default(), false).expect("contenders"),
+        &compare.settings(&Strategies::default(), false).expect("settings"),
         &Image::new(1_000_000, u64::MAX, 1),
     );
     let error = error.unwrap_err();
@@ -32,20 +32,15 @@ fn too_little_space_is_refused_before_anything_is_made() {
 #[test]
 fn what_is_named_is_measured_with_its_floor() {
     let names = |line: &str| -> Vec<String> {
-        parse(line)
-            .contenders(&Strategies::default(), false)
-            .expect("contenders")
-            .iter()
-            .map(ToString::to_string)
-            .collect()
+        parse(line).settings(&Strategies::default(), false).expect("settings").iter().map(ToString::to_string).collect()
     };
     assert_eq!(names("--strategy overlay --fs xfs"), ["overlay on xfs", "plain directory on xfs"]);
     assert_eq!(names("--strategy btrfs --fs ext4,btrfs").len(), 4);
     assert_eq!(names("--quick").len(), 7);
     assert_eq!(names("").len(), 18);
     assert_eq!(names("--full").len(), 20);
-    let of_a_user = parse("--quick").contenders(&Strategies::default(), true).expect("contenders");
-    assert!(of_a_user.len() == 5 && of_a_user.iter().all(|contender| contender.fs == "tmpfs"), "{of_a_user:?}");
+    let of_a_user = parse("--quick").settings(&Strategies::default(), true).expect("settings");
+    assert!(of_a_user.len() == 5 && of_a_user.iter().all(|setting| setting.fs == "tmpfs"), "{of_a_user:?}");
 }
 
 #[test]
@@ -53,8 +48,8 @@ fn a_strategy_from_outside_is_measured() {
     const OTHER: Strategy = Strategy { name: "other", variants: &[VARIANT], ..OVERLAY };
     const VARIANT: Variant = Variant { name: "other+fast", ..OVERLAY.variants[0] };
     let table = Strategies::default().with(OTHER);
-    let contenders = parse("--fs tmpfs").contenders(&table, false).expect("contenders");
-    assert!(contenders.iter().any(|contender| contender.to_string() == "other+fast on tmpfs"), "{contenders:?}");
+    let settings = parse("--fs tmpfs").settings(&table, false).expect("settings");
+    assert!(settings.iter().any(|setting| setting.to_string() == "other+fast on tmpfs"), "{settings:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The table on the terminal.
+//! The report as text for a terminal.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use crate::compare::measure::three_digits;
 use crate::compare::report::{Report, mark, size_change, times};
 use crate::compare::{Figures, Row};
 
-/// The whole report.
+/// Returns the whole report.
 pub(super) fn text(report: &Report) -> String {
     let conditions: Vec<_> = report.conditions();
     let mut text = fields(&conditions);

@@ -1,13 +1,13 @@
-//! The tools that strata is compared with, and what they are told.
+//! The tools that strata is compared with, and their command lines.
 //!
-//! Each is measured on the file system on which it is at home. None of them waits for the disk where strata does,
-//! except in its own database; what else it leaves out is said beside its row.
+//! Each tool is measured on the file system that it is usually used on. No tool waits for the disk where strata does,
+//! except for the tool's own database; other differences are shown beside the tool's row.
 
 use crate::compare::Role;
-use crate::compare::peer::{Life, Tool, Tree};
+use crate::compare::tool::{LifeCommands, Tool, TreeLocation};
 use crate::mount::scratch::FsType;
 
-/// A tool without anything.
+/// Defaults of all fields.
 const TOOL: Tool = Tool {
     name: "",
     kind: "",
@@ -22,7 +22,7 @@ const TOOL: Tool = Tool {
     life: None,
 };
 
-/// How strata itself is called, on a store in its directory.
+/// Defaults for strata's own commands, with a store in the tool's directory.
 const STRATA: Tool = Tool {
     role: Role::Command,
     programs: &[("{strata}", "strata")],
@@ -31,11 +31,11 @@ const STRATA: Tool = Tool {
     ..TOOL
 };
 
-const STRATA_LIFE: Life = Life {
+const STRATA_LIFE: LifeCommands = LifeCommands {
     base: &[],
     prepare: &["{strata} -q prepare {key} {chain}"],
     mount: &["{strata} -q mount {key} {target}"],
-    tree: Tree::Target,
+    tree: TreeLocation::Target,
     unmount: &["{strata} -q umount {target}"],
     commit: &["{strata} -q commit {name} {key}"],
     remove: &["{strata} -q rm {name}"],
@@ -47,7 +47,7 @@ const STRATA_OVERLAY: Tool = Tool {
     name: "strata overlay",
     kind: "overlay",
     import: &["{strata} -q --backend overlay import {archive}"],
-    life: Some(Life { base: &["{strata} -q --backend overlay import {archive}"], ..STRATA_LIFE }),
+    life: Some(LifeCommands { base: &["{strata} -q --backend overlay import {archive}"], ..STRATA_LIFE }),
     ..STRATA
 };
 
@@ -55,7 +55,7 @@ const STRATA_BTRFS: Tool = Tool {
     name: "strata btrfs",
     kind: "btrfs",
     import: &["{strata} -q --backend btrfs import {archive}"],
-    life: Some(Life { base: &["{strata} -q --backend btrfs import {archive}"], ..STRATA_LIFE }),
+    life: Some(LifeCommands { base: &["{strata} -q --backend btrfs import {archive}"], ..STRATA_LIFE }),
     ..STRATA
 };
 
@@ -63,7 +63,7 @@ const STRATA_COPY: Tool = Tool {
     name: "strata copy",
     kind: "copy",
     import: &["{strata} -q --backend copy import {archive}"],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["{strata} -q --backend copy import {archive}"],
         prepare: &["{strata} -q --clone bytes prepare {key} {chain}"],
         ..STRATA_LIFE
@@ -75,7 +75,7 @@ const STRATA_REFLINK: Tool = Tool {
     name: "strata copy+reflink",
     kind: "copy+reflink",
     import: &[],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["{strata} -q --backend copy import {archive}"],
         prepare: &["{strata} -q --clone reflink prepare {key} {chain}"],
         ..STRATA_LIFE
@@ -83,7 +83,7 @@ const STRATA_REFLINK: Tool = Tool {
     ..STRATA
 };
 
-/// containerd, with everything that it keeps in one directory, asked by `ctr`.
+/// containerd, with all of its data in one directory, called through `ctr`.
 const CONTAINERD: Tool = Tool {
     lacks: "files not synced",
     programs: &[("containerd", "containerd"), ("ctr", "containerd"), ("mount", "mount")],
@@ -97,15 +97,15 @@ const CONTAINERD: Tool = Tool {
     daemon: Some(["containerd --config {dir}/containerd.toml", "ctr version"]),
     import: &["ctr images import {archive}"],
     forget: &["ctr images rm --sync {image}"],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["ctr images import {archive}"],
         prepare: &["ctr snapshots prepare {key} {chain}"],
         mount: &["ctr snapshots mounts {target} {key}"],
-        tree: Tree::Commands,
+        tree: TreeLocation::Commands,
         unmount: &["umount {target}"],
         commit: &["ctr snapshots commit {name} {key}"],
         remove: &["ctr snapshots rm {name}"],
-        // The end of a lease lets the collector run, and waits for it.
+        // Removing a lease starts containerd's garbage collector, and `--sync` waits for it.
         free: &["ctr leases create --id {key}", "ctr leases rm --sync {key}"],
         end: &["ctr images rm --sync {image}"],
     }),
@@ -133,7 +133,7 @@ const CONTAINERD_BTRFS: Tool = Tool {
     ..CONTAINERD
 };
 
-/// podman. Its locks are files, so that those of the machine's own podman stay alone.
+/// podman. Its locks are files, so that they do not touch the locks of the machine's own podman.
 const PODMAN_SETTINGS: (&str, &str) = (
     "containers.conf",
     "[containers]\n[engine]\nlock_type = \"file\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"none\"\n\
@@ -146,13 +146,13 @@ const PODMAN: Tool = Tool {
     variables: &[("CONTAINERS_CONF", "{dir}/containers.conf"), ("CONTAINERS_STORAGE_CONF", "{dir}/storage.conf")],
     import: &["podman pull -q oci:{layout}:{image}"],
     forget: &["podman rmi -f {id}"],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["podman pull -q oci:{layout}:{image}"],
         prepare: &["podman create --name {key} --network none {id} true"],
         mount: &["podman mount {key}"],
-        tree: Tree::Printed,
+        tree: TreeLocation::Printed,
         unmount: &["podman unmount {key}"],
-        // Its commit makes an archive and an image, which is other work.
+        // `podman commit` makes an archive and an image, which is different work.
         commit: &[],
         remove: &["podman rm {key}"],
         free: &[],
@@ -201,18 +201,18 @@ const TAR: Tool = Tool {
     ..TOOL
 };
 
-/// What is below a copy, in plain commands.
+/// The floor for copies, with plain commands.
 const CP: Tool = Tool {
     name: "cp -a",
     kind: "copy",
     role: Role::Floor,
     lacks: "not synced, no records",
     programs: &[("cp", "coreutils"), ("tar", "tar"), ("mount", "mount")],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["tar --one-top-level={dir}/image -xzpf {layer}"],
         prepare: &["cp -a --reflink=never {dir}/image {dir}/{key}"],
         mount: &["mount --bind {dir}/{key} {target}"],
-        tree: Tree::Target,
+        tree: TreeLocation::Target,
         unmount: &["umount {target}"],
         commit: &[],
         remove: &["rm -rf {dir}/{key}"],
@@ -225,11 +225,11 @@ const CP: Tool = Tool {
 const CP_REFLINK: Tool = Tool {
     name: "cp -a --reflink=always",
     kind: "copy+reflink",
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["tar --one-top-level={dir}/image -xzpf {layer}"],
         prepare: &["cp -a --reflink=always {dir}/image {dir}/{key}"],
         mount: &["mount --bind {dir}/{key} {target}"],
-        tree: Tree::Target,
+        tree: TreeLocation::Target,
         unmount: &["umount {target}"],
         commit: &[],
         remove: &["rm -rf {dir}/{key}"],
@@ -245,12 +245,12 @@ const MOUNT_OVERLAY: Tool = Tool {
     role: Role::Floor,
     lacks: "not synced, no records",
     programs: &[("mount", "mount"), ("tar", "tar")],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["tar --one-top-level={dir}/image -xzpf {layer}"],
         prepare: &["mkdir -p {dir}/{key}/upper {dir}/{key}/work"],
         mount: &["mount -t overlay overlay {target} -o \
                   lowerdir={dir}/image,upperdir={dir}/{key}/upper,workdir={dir}/{key}/work"],
-        tree: Tree::Target,
+        tree: TreeLocation::Target,
         unmount: &["umount {target}"],
         commit: &[],
         remove: &["rm -rf {dir}/{key}"],
@@ -266,11 +266,11 @@ const BTRFS: Tool = Tool {
     role: Role::Floor,
     lacks: "not synced, no records",
     programs: &[("btrfs", "btrfs-progs"), ("tar", "tar"), ("mount", "mount")],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["btrfs subvolume create {dir}/image", "tar -C {dir}/image -xzpf {layer}"],
         prepare: &["btrfs subvolume snapshot {dir}/image {dir}/{key}"],
         mount: &["mount --bind {dir}/{key} {target}"],
-        tree: Tree::Target,
+        tree: TreeLocation::Target,
         unmount: &["umount {target}"],
         commit: &["btrfs subvolume snapshot -r {dir}/{key} {dir}/{name}", "btrfs subvolume delete {dir}/{key}"],
         remove: &["btrfs subvolume delete {dir}/{name}"],
@@ -280,7 +280,7 @@ const BTRFS: Tool = Tool {
     ..TOOL
 };
 
-/// All of them, with strata's own commands, each with its file system.
+/// All tools, including strata's own commands, each with its file system.
 pub(super) const TOOLS: [(Tool, FsType); 16] = [
     (STRATA_OVERLAY, FsType::Ext4),
     (STRATA_BTRFS, FsType::Btrfs),

@@ -1,6 +1,6 @@
-//! The report in JUnit's XML, as continuous integration servers read it.
+//! The report as JUnit XML, as continuous integration servers read it.
 //!
-//! A known deviation is a test that was skipped, since the format has no word for it; its message says so.
+//! A known deviation is reported as a skipped test, because the format has no other word for it; its message says so.
 //!
 //! # References
 //! The schema of the Jenkins xUnit plugin; XML 1.0, section 2.2 (characters).
@@ -13,7 +13,7 @@ use quick_xml::events::{BytesDecl, BytesText, Event};
 use super::report::{Judged, Report, Result as Tried, Word};
 use crate::error::{Context as _, Result};
 
-/// The whole report.
+/// Returns the whole report.
 pub(super) fn print(report: &Report) -> Result<Vec<u8>> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 1);
     write(report, &mut writer).at("write", "a report of JUnit's form")?;
@@ -77,7 +77,7 @@ fn skipped(element: quick_xml::writer::ElementWriter<'_, Vec<u8>>, why: &str) ->
         .map(drop)
 }
 
-/// `text` without the characters that XML cannot have, escaped or not.
+/// Returns `text` with the characters replaced that XML cannot contain, even escaped.
 fn text(text: &str) -> String {
     let allowed = |c: char| matches!(c, '\t' | '\n' | '\r') || (c >= ' ' && !matches!(c, '\u{fffe}' | '\u{ffff}'));
     text.chars().map(|c| if allowed(c) { c } else { '\u{fffd}' }).collect()

@@ -1,4 +1,4 @@
-//! What became of all cases, for people and as a document.
+//! The outcomes of all cases, as text and as a JSON document.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,57 +6,57 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::stage::{Absent, Wanted};
+use super::target::{Absent, Target};
 use crate::cli::output::{shown, table};
 use crate::compare::machine::Machine;
 use crate::conformance::Outcome;
 use crate::conformance::suite::Case;
 
-/// The name of what comes before the cases.
+/// Name of the result for steps before or after the cases.
 pub(super) const SETUP: &str = "setup";
 
-/// Everything that is reported.
+/// The whole report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// What they were tried on.
+    /// Machine that the cases ran on.
     pub machine: Machine,
-    /// Whether the run was ended early.
+    /// True if the run was ended early.
     pub interrupted: bool,
-    /// By who was judged.
+    /// Results by subject.
     pub judged: Vec<Judged>,
 }
 
-/// What became of the cases on one subject.
+/// Results of the cases on one subject.
 #[derive(Debug, Serialize)]
 pub(super) struct Judged {
-    /// Who that is.
+    /// Name of the subject.
     pub name: String,
-    /// The strategy, where that is known.
+    /// Strategy of the subject, if known.
     pub strategy: Option<&'static str>,
-    /// The file system that was made for it.
+    /// Type of the file system that was created for the subject.
     pub file_system: Option<&'static str>,
-    /// In the order of the cases.
+    /// Results in the order of the cases.
     pub results: Vec<Result>,
 }
 
-/// What became of one case.
+/// Result of one case.
 #[derive(Debug, Serialize)]
 pub(super) struct Result {
-    /// `group/name`.
+    /// Name of the case, `group/name`.
     pub case: String,
-    /// Passed, skipped, deviates, failed.
+    /// The outcome: passed, skipped, deviates or failed.
     pub outcome: Word,
-    /// Why, or how.
+    /// Reason of a skip or deviation, or description of a failure.
     pub detail: Option<String>,
-    /// Where the case comes from.
+    /// Source of the case.
     pub source: &'static str,
-    /// What a failure means.
+    /// Consequence of a failure for a user.
     pub meaning: &'static str,
-    /// How long it took.
+    /// Duration in seconds.
     pub seconds: f64,
 }
 
-/// An outcome, in a word.
+/// An outcome in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Word {
@@ -78,7 +78,7 @@ impl Word {
 }
 
 impl Judged {
-    pub fn of(wanted: &Wanted) -> Self {
+    pub fn of(wanted: &Target) -> Self {
         let [strategy, file_system] = wanted.names();
         Self { name: wanted.to_string(), strategy, file_system, results: Vec::new() }
     }
@@ -100,7 +100,7 @@ impl Result {
         Self { case: case.name.clone(), outcome, detail, source, meaning, seconds: took.as_secs_f64() }
     }
 
-    /// Returns the result for a subject that is absent: failed if this machine had to have it (`required`).
+    /// Returns the result for an absent target: failed if `STRATA_REQUIRE` names it (`required`).
     pub fn absent(absent: Absent, required: bool) -> Self {
         match absent {
             Absent::Impossible(why) => Self::setup(Word::Skipped, why.to_owned()),
@@ -109,14 +109,14 @@ impl Result {
         }
     }
 
-    /// What came before the cases, or after them.
+    /// Creates a result for a step before or after the cases.
     pub fn setup(outcome: Word, detail: String) -> Self {
         let (source, meaning) = ("strata conformance", "nothing is known of this strategy here");
         Self { case: SETUP.to_owned(), outcome, detail: Some(detail), source, meaning, seconds: 0.0 }
     }
 }
 
-/// A case, for a list.
+/// Describes a case for `--list`.
 pub(super) fn described(case: &Case) -> Value {
     json!({"case": case.name, "source": case.source, "meaning": case.meaning})
 }
@@ -126,22 +126,22 @@ impl Report {
         Self { machine: Machine::here(), interrupted: false, judged: Vec::new() }
     }
 
-    /// Each result, with who was judged.
+    /// Returns each result with its subject.
     pub fn results(&self) -> impl Iterator<Item = (&Judged, &Result)> {
         self.judged.iter().flat_map(|judged| judged.results.iter().map(move |result| (judged, result)))
     }
 
-    /// How many ended so.
+    /// Returns the number of results with that outcome.
     pub fn count(&self, word: Word) -> usize {
         self.judged.iter().map(|judged| judged.count(word)).sum()
     }
 
-    /// How many cases said something.
+    /// Returns the number of cases that were not skipped.
     pub fn tried(&self) -> usize {
         self.results().filter(|(_, result)| result.case != SETUP && result.outcome != Word::Skipped).count()
     }
 
-    /// What did not pass, one by one, and the table.
+    /// Returns each result that did not pass, then the table.
     pub fn text(&self) -> String {
         let Machine { strata, kernel, .. } = &self.machine;
         let mut text = format!("strata {strata}, Linux {kernel}\n\n");

@@ -1,25 +1,25 @@
-//! The report in the Test Anything Protocol, line by line as the cases end: their number is known, and told, at the
-//! end.
+//! The report in the Test Anything Protocol, printed line by line as the cases end; the plan with their number comes
+//! last.
 //!
-//! What a strategy is known to do otherwise is `not ok` with the directive by which a harness does not count it.
+//! A known deviation is `not ok` with a directive that a harness does not count as a failure.
 //!
 //! # References
 //! TAP version 14, <https://testanything.org/tap-version-14-specification.html>: the plan may come last.
 
 use super::report::{Result, Word};
 
-/// The beginning.
+/// First line of the output.
 pub(super) const VERSION: &str = "TAP version 14\n";
 
-/// The end of a run that was ended early: no plan, since who counts must not believe it whole.
+/// Last line of a run that was ended early. There is no plan, so that a harness does not take the output for complete.
 pub(super) const INTERRUPTED: &str = "Bail out! interrupted\n";
 
-/// The end.
+/// Returns the plan, the last line.
 pub(super) fn plan(count: usize) -> String {
     format!("1..{count}\n")
 }
 
-/// What became of the case of this number, on `who`.
+/// Returns the line for one result, on the subject `who`.
 pub(super) fn line(number: usize, who: &str, result: &Result) -> String {
     let why = one_line(result.detail.as_deref().unwrap_or_default());
     let (ok, rest) = match result.outcome {
@@ -32,7 +32,7 @@ pub(super) fn line(number: usize, who: &str, result: &Result) -> String {
     format!("{ok} {number} - {name}{}\n", rest.trim_end())
 }
 
-/// A block of YAML. Every JSON string is one of YAML, too.
+/// Returns the YAML block of a result. Every JSON string is also a YAML string.
 fn diagnostics(result: &Result) -> String {
     let fields = [
         ("message", result.detail.as_deref().unwrap_or_default()),

@@ -9,8 +9,8 @@ use crate::compare::{Figures, Label, Row};
 const HEADINGS: &str = "workload,step,subject,strategy,fs,role,samples,min_ns,lower_quartile_ns,median_ns,\
     upper_quartile_ns,max_ns,times_best,times_floor,mark,failure";
 
-/// One line for each row, in nanoseconds, under a line of headings. Times are of steps; what a workload took besides is
-/// in the other forms.
+/// Returns one line for each row, in nanoseconds, below a line of headings. Only times are written; the cost besides
+/// time is in the other forms of the report.
 pub fn csv(report: &Report) -> String {
     let mut text = format!("{HEADINGS}\r\n");
     for workload in &report.workloads {
@@ -26,7 +26,7 @@ pub fn csv(report: &Report) -> String {
     text
 }
 
-/// As [`HEADINGS`] names them.
+/// Returns the fields of a row in the order of [`HEADINGS`].
 fn fields(workload: &str, step: &str, row: &Row) -> Vec<String> {
     let Label { subject, strategy, fs, role, .. } = &row.label;
     let role = format!("{role:?}").to_lowercase();

@@ -1,7 +1,6 @@
-//! One page that needs nothing but a browser: charts, tables that can be sorted, in light and dark, on paper and
-//! phones.
+//! One HTML page that needs only a browser: charts and sortable tables, in light and dark mode, on paper and on phones.
 //!
-//! The page may not load anything (its content security policy says so), so what is in it is all there is.
+//! The page's content security policy forbids loading anything, so all of its content is in the file.
 
 mod chart;
 
@@ -14,7 +13,7 @@ use crate::compare::{Measured, Row};
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");
 
-/// A cell: what is seen, and what it is sorted by.
+/// A table cell: its text, and the key that it is sorted by.
 struct Cell {
     text: String,
     key: Option<f64>,
@@ -25,19 +24,19 @@ impl Cell {
         Self { text: text.into(), key: None }
     }
 
-    /// A number; nothing known is sorted behind all that is.
+    /// Creates a numeric cell; unknown values sort after all known values.
     fn number(text: Option<String>, key: Option<f64>) -> Self {
         Self { text: text.unwrap_or_else(|| "-".to_owned()), key: Some(key.unwrap_or(f64::MAX)) }
     }
 }
 
-/// The whole report.
+/// Returns the whole report as a page.
 pub fn html(report: &Report) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
+         <meta http-equiv=\"ImageContent-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
          script-src 'unsafe-inline'\">\n\
          <title>strata compare</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n\
          <a class=\"skip\" href=\"#figures\">To the figures</a>\n<header>\n<h1>strata compare</h1>\n"
@@ -143,7 +142,7 @@ fn costs(page: &mut String, workload: &Measured) {
 
 fn table(page: &mut String, caption: &str, headings: &[&str], rows: Vec<Vec<Cell>>) {
     let caption = escape(caption);
-    // A region that scrolls must be reached by keyboard.
+    // A scrolling region must be reachable by keyboard (`tabindex`).
     _ = write!(
         page,
         "<div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n\
@@ -194,7 +193,7 @@ fn conditions(page: &mut String, report: &Report) {
     );
 }
 
-/// Text as it stands in a page, in quotes too.
+/// Escapes text for HTML content and for quoted attributes.
 fn escape(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut escaped, c| {
         match c {

@@ -1,4 +1,4 @@
-//! Tables for documents.
+//! The report as Markdown tables.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use super::{Report, mark, size, size_change, times};
 use crate::compare::measure::three_digits;
 use crate::compare::{Measured, Row};
 
-/// The whole report.
+/// Returns the whole report.
 pub fn markdown(report: &Report) -> String {
     let mut text = String::from("# strata compare\n\n");
     for sentence in &report.summary {
@@ -82,7 +82,7 @@ fn cells(row: &Row) -> Vec<String> {
     }
 }
 
-/// Text that ends no cell and begins no markup.
+/// Escapes text so that it neither ends a table cell nor begins markup.
 fn cell(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut cell, c| {
         match c {

@@ -1,7 +1,7 @@
-//! What a run found, as a value, and the forms in which it is written.
+//! The results of a run as a value, and the forms in which it is written.
 //!
-//! Every form says the same: on what it was measured, what follows from the figures in plain words, each row, and what
-//! could not be measured and why.
+//! Every form contains the same: the machine, conclusions in plain words, each row, and the subjects that could not be
+//! measured with the reason.
 
 mod csv;
 mod html;
@@ -19,81 +19,81 @@ use super::measure::{Standing, three_digits};
 use super::workload::Sizes;
 use super::{Measured, Role, Row};
 
-/// All that is known of a run.
+/// All results of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// What it was made on.
+    /// Machine that the run was made on.
     pub machine: Machine,
-    /// What was unpacked.
-    pub image: Described,
-    /// How much there was to do.
+    /// The image that was used.
+    pub image: ImageFigures,
+    /// Amount of work.
     pub sizes: Sizes,
-    /// The most rounds that were to count.
+    /// Maximum number of counted rounds.
     pub samples: u64,
-    /// What the file systems lie on.
+    /// Description of the devices that hold the file systems.
     pub file_systems: String,
-    /// The options that they were mounted with.
+    /// Mount options of the file systems.
     pub mounts: Vec<MountOptions>,
-    /// The programs beside strata, with their versions.
+    /// Other programs that were measured, with their versions.
     pub peers: Vec<String>,
-    /// When an operation is called done.
+    /// Point at which an operation counts as done.
     pub durability: &'static str,
-    /// What is in the caches.
+    /// State of the caches.
     pub caches: &'static str,
-    /// What taking a time costs, in the median, in nanoseconds.
+    /// Median overhead of taking a time, in nanoseconds.
     pub overhead_ns: u64,
-    /// How long the run took, in milliseconds.
+    /// Duration of the run, in milliseconds.
     pub took_ms: u64,
-    /// Whether it was ended early.
+    /// True if the run was ended early.
     pub interrupted: bool,
-    /// What follows from the figures, in plain words.
+    /// Conclusions from the figures, in plain words.
     pub summary: Vec<String>,
-    /// The figures.
+    /// Results by workload.
     pub workloads: Vec<Measured>,
-    /// What could not be measured.
+    /// Subjects that could not be measured.
     pub not_measured: Vec<NotMeasured>,
 }
 
-/// The image, in figures.
+/// Figures of the image.
 #[derive(Clone, Debug, Serialize)]
-pub struct Described {
-    /// Where it is from.
+pub struct ImageFigures {
+    /// Source of the image.
     pub source: String,
-    /// Regular files.
+    /// Number of regular files.
     pub files: u64,
-    /// Names, directories included.
+    /// Number of names, including directories.
     pub inodes: u64,
-    /// The bytes of the files.
+    /// Sum of the file sizes.
     pub size_bytes: u64,
-    /// What was made up follows from it.
+    /// Seed of generated content.
     pub seed: u64,
 }
 
-/// How a file system was mounted.
+/// Mount options of a file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct MountOptions {
-    /// Its type.
+    /// Type of the file system.
     pub fs: String,
-    /// The options, as the kernel shows them.
+    /// Options as the kernel shows them.
     pub options: String,
 }
 
-/// What the machine cannot do.
+/// A subject that could not be measured on this machine.
 #[derive(Clone, Debug, Serialize)]
 pub struct NotMeasured {
-    /// Who was to be measured.
+    /// Name of the subject.
     pub subject: String,
-    /// Why not.
+    /// The reason.
     pub reason: String,
 }
 
 impl Report {
-    /// Draws its conclusions anew from the figures that it has.
+    /// Computes the summary again from the current figures.
     pub fn conclude(&mut self) {
         self.summary = summary::sentences(&self.workloads);
     }
 
-    /// What it was measured on: names and values.
+    /// Returns the conditions of the run as names and values.
     pub fn conditions(&self) -> Vec<(&'static str, String)> {
         let machine = &self.machine;
         let mut conditions = vec![
@@ -106,7 +106,7 @@ impl Report {
         conditions
             .extend(self.mounts.iter().map(|mount| ("mount options", format!("{}: {}", mount.fs, mount.options))));
         conditions.extend(self.peers.iter().map(|peer| ("peer", peer.clone())));
-        let Described { source, files, inodes, size_bytes, seed } = &self.image;
+        let ImageFigures { source, files, inodes, size_bytes, seed } = &self.image;
         conditions.extend([
             ("image", format!("{source}: {files} files, {inodes} names, {}", size(*size_bytes))),
             ("seed", seed.to_string()),
@@ -133,7 +133,7 @@ impl Report {
     }
 }
 
-/// What is said beside a row: its mark as a word, so that no colour is needed, and what its contestant lacks.
+/// Returns the remark beside a row: the rank as a word, so that no colour is needed, and what the subject lacks.
 pub fn mark(row: &Row) -> String {
     let mark = match row.figures.and_then(|figures| figures.standing) {
         Some(Standing::Best) => "best",
@@ -146,7 +146,7 @@ pub fn mark(row: &Row) -> String {
     said.into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("; ")
 }
 
-/// A number of bytes for people: three digits and a binary unit.
+/// Formats a number of bytes for people: three digits and a binary unit.
 pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     if bytes < 1024 {
@@ -154,7 +154,7 @@ pub fn size(bytes: u64) -> String {
     }
     let mut value = bytes as f64;
     let mut unit = 0;
-    // What would be printed as 1024 is 1.00 of the next unit.
+    // A value that would be printed as 1024 is printed as 1.00 of the next unit.
     while value >= 1023.5 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
@@ -167,13 +167,13 @@ pub fn size(bytes: u64) -> String {
     format!("{value:.places$} {}", UNITS[unit])
 }
 
-/// A difference in bytes for people.
+/// Formats a difference in bytes for people.
 pub fn size_change(bytes: i64) -> String {
     let sign = if bytes < 0 { "-" } else { "" };
     format!("{sign}{}", size(bytes.unsigned_abs()))
 }
 
-/// How many times as much, with as many digits as mean something.
+/// Formats a ratio with a sensible number of digits.
 pub fn times(ratio: f64) -> String {
     let places = usize::from(ratio < 99.95);
     format!("{ratio:.places$}x")

@@ -1,4 +1,4 @@
-//! What follows from the figures of one run, in plain words: no sentence says more than they do.
+//! Conclusions from the figures of one run, in plain words. No sentence claims more than the figures show.
 
 use std::collections::BTreeMap;
 
@@ -6,21 +6,21 @@ use super::{size_change, times};
 use crate::compare::measure::{Standing, three_digits};
 use crate::compare::{Comparison, Figures, Measured, Role, Row};
 
-/// So many of the best are told of.
+/// Maximum number of best subjects that the summary names.
 const TOLD_OF_MAX: usize = 3;
 
-/// How one contestant did.
+/// Ranks of one subject over all steps.
 #[derive(Debug, Default)]
 struct Tally<'a> {
-    /// Steps in which it was measured,
+    /// Number of steps in which the subject was measured.
     steps: usize,
-    /// and was best or level with the best.
+    /// Number of steps in which the subject was best, or level with the best.
     good: usize,
-    /// Where it was furthest from the best, and how far.
+    /// Step in which the subject was furthest from the best, with its multiple of the best median.
     worst: Option<(&'a str, f64)>,
 }
 
-/// The sentences.
+/// Returns the sentences of the summary.
 pub(super) fn sentences(workloads: &[Measured]) -> Vec<String> {
     let headlines = || workloads.iter().flat_map(|workload| &workload.steps).filter(|comparison| comparison.headline);
     let mut sentences = overall(headlines());
@@ -36,7 +36,7 @@ fn competing(comparison: &Comparison) -> impl Iterator<Item = (&Row, Figures, St
     })
 }
 
-/// Who was best most often, and what that costs elsewhere.
+/// Names the subjects that were best most often, and the step in which each of them was furthest from the best.
 fn overall<'a>(comparisons: impl Iterator<Item = &'a Comparison>) -> Vec<String> {
     let mut tallies = BTreeMap::<&str, Tally<'a>>::new();
     for comparison in comparisons.filter(|comparison| competing(comparison).count() > 1) {
@@ -62,7 +62,7 @@ fn overall<'a>(comparisons: impl Iterator<Item = &'a Comparison>) -> Vec<String>
     order.into_iter().filter(|(_, tally)| tally.good > 0).take(TOLD_OF_MAX).map(told).collect()
 }
 
-/// Who is best at a step, by how much, and who is worst.
+/// Names the best subject of a step, its lead, and the worst subject.
 fn step(comparison: &Comparison) -> Option<String> {
     let (best, figures, standing) = competing(comparison).min_by_key(|(_, figures, _)| figures.statistics.median_ns)?;
     if competing(comparison).count() < 2 {
@@ -91,7 +91,7 @@ fn step(comparison: &Comparison) -> Option<String> {
     Some(sentence + ".")
 }
 
-/// Who takes most space for a workload, and who least; nothing where they take about the same.
+/// Names the subjects that take most and least space for a workload; `None` if they take about the same.
 fn space(workload: &Measured) -> Option<String> {
     let is_floor = |subject: &str| {
         let rows = workload.steps.iter().flat_map(|step| &step.rows);

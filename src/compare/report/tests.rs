@@ -1,13 +1,13 @@
-//! Reports of figures that were made up: what they say, and that nothing in them is taken for markup.
+//! Reports of invented figures: their content, and the escaping of markup in names.
 
 use std::time::Duration;
 
 use super::*;
 use crate::compare::measure::Statistics;
-use crate::compare::workload::Step;
-use crate::compare::{Comparison, Cost, Figures, Label, Weighed};
+use crate::compare::workload::WorkloadStep;
+use crate::compare::{Comparison, Cost, Figures, Label, SubjectCost};
 
-/// A row of samples around `ms`.
+/// Creates a row with samples around `ms`.
 fn row(strategy: &str, role: Role, ms: u64, standing: Option<Standing>, best_ms: u64) -> Row {
     let samples = [98, 99, 100, 101, 102].map(|percent| Duration::from_micros(ms * 10 * percent));
     let statistics = Statistics::of(samples.to_vec()).expect("samples");
@@ -17,9 +17,9 @@ fn row(strategy: &str, role: Role, ms: u64, standing: Option<Standing>, best_ms:
     Row { label: Label::new(strategy, "ext4", role), figures: Some(figures), failure: None }
 }
 
-/// Three strategies, a floor and a failure, with names that are markup.
+/// Creates a report with three strategies, a floor and a failure; the names contain markup.
 fn sample() -> Report {
-    let step = Step { name: "prepare", about: "make <one>" };
+    let step = WorkloadStep { name: "prepare", about: "make <one>" };
     let mut broken = row("broken|\"<b>", Role::Peer, 1, None, 1);
     broken.figures = None;
     broken.failure = Some("no, \"never\"\n<script>alert(1)</script>".to_owned());
@@ -34,7 +34,7 @@ fn sample() -> Report {
         row("overlay", Role::Strategy, 5, Some(Standing::Level), 5),
         row("btrfs", Role::Strategy, 6, Some(Standing::Level), 5),
     ];
-    let weighed = |subject: &str, size: i64| Weighed {
+    let weighed = |subject: &str, size: i64| SubjectCost {
         subject: subject.to_owned(),
         cost: Cost { size_bytes: Some(size), ..Cost::default() },
     };
@@ -43,14 +43,14 @@ fn sample() -> Report {
         about: "a life & a death",
         steps: vec![
             Comparison { step, headline: true, rows },
-            Comparison { step: Step { name: "commit", about: "keep it" }, headline: true, rows: level },
+            Comparison { step: WorkloadStep { name: "commit", about: "keep it" }, headline: true, rows: level },
         ],
         costs: vec![weighed("overlay on ext4", 4096), weighed("copy on ext4", 100 << 20)],
         took_ms: 900,
     };
     let mut report = Report {
         machine: Machine::here(),
-        image: Described { source: "made up".to_owned(), files: 6, inodes: 9, size_bytes: 4096, seed: 1 },
+        image: ImageFigures { source: "made up".to_owned(), files: 6, inodes: 9, size_bytes: 4096, seed: 1 },
         sizes: Sizes::QUICK,
         samples: 5,
         file_systems: "fresh".to_owned(),

@@ -1,21 +1,21 @@
-//! What people do with commands: each step is a process, and starting it is part of the figure.
+//! Workloads that are run by commands: each step is a process, and its start is part of the figure.
 //!
-//! So these figures are held against those of other commands, and not against calls in this process. strata takes part
-//! by its own command.
+//! These figures can only be compared with those of other commands, not with calls in this process. strata takes part
+//! with its own command.
 
-use super::{Job, Step, Work, Workload};
+use super::{CommandJob, Work, Workload, WorkloadStep};
 
-/// An image becomes a tree.
+/// Imports an image into a tree.
 pub const IMPORT: Workload = Workload {
     name: "import",
     about: "an OCI image with one gzip layer becomes a tree, by commands",
-    steps: &[Step {
+    steps: &[WorkloadStep {
         name: "import (command)",
         about: "from the start of the command to its end; the image is in memory",
     }],
     headlines: &["import (command)"],
     quick: true,
-    work: Work::Commands(Job::Import),
+    work: Work::Commands(CommandJob::Import),
 };
 
 /// The life of a container.
@@ -23,16 +23,16 @@ pub const LIFE: Workload = Workload {
     name: "commands",
     about: "a container's life by commands: a writable snapshot of the image, ten changes, a layer of them",
     steps: &[
-        Step { name: "prepare (command)", about: "make a writable snapshot of the image" },
-        Step { name: "mount (command)", about: "mount it" },
-        Step {
+        WorkloadStep { name: "prepare (command)", about: "make a writable snapshot of the image" },
+        WorkloadStep { name: "mount (command)", about: "mount it" },
+        WorkloadStep {
             name: "unmount (command)",
             about: "append 4 KiB to 5 files of it and make 5 new ones, untimed; then unmount it",
         },
-        Step { name: "commit (command)", about: "make a layer of it" },
-        Step { name: "remove (command)", about: "remove it, or the layer" },
+        WorkloadStep { name: "commit (command)", about: "make a layer of it" },
+        WorkloadStep { name: "remove (command)", about: "remove it, or the layer" },
     ],
     headlines: &["prepare (command)", "commit (command)"],
     quick: true,
-    work: Work::Commands(Job::Life),
+    work: Work::Commands(CommandJob::Life),
 };

@@ -1,22 +1,23 @@
-//! What a stack of many layers costs those who read through it.
+//! Cost of reading through a stack of many layers.
 
 use std::io::Read as _;
 use std::path::Path;
 
 use rustix::io::Errno;
 
-use super::{Step, Work, Workload};
+use super::{Work, Workload, WorkloadStep};
 use crate::compare::measure::Timer;
-use crate::compare::{Subject, deep_layer};
+use crate::compare::{SnapshotterSubject, deep_layer};
 use crate::error::{Context, Error, Result};
 use crate::mount::Mounted;
 use crate::snapshotter::Labels;
 use crate::tree::Dir;
 
-/// Layers below the writable one: with it, the last is the most that overlayfs takes.
+/// Layers below the writable layer. 499 layers and the writable one are the most that overlayfs takes.
 pub(in crate::compare) const DEPTHS: [usize; 4] = [1, 20, 100, 499];
 
-/// The steps at each depth: mount, a look for a name that no layer has, a file of the lowest layer, all names.
+/// Names of the steps at each depth: mount, lookup of a name that no layer has, read of a file in the lowest layer,
+/// list of all names.
 const NAMES: [[&str; 4]; 4] = [
     ["mount, 1 layer", "lookup, 1 layer", "read, 1 layer", "readdir, 1 layer"],
     ["mount, 20 layers", "lookup, 20 layers", "read, 20 layers", "readdir, 20 layers"],
@@ -29,7 +30,7 @@ const LOOKUP: &str = "look for a name that is nowhere, the first time after the 
 const READ: &str = "read the file of the lowest layer, the first time";
 const READDIR: &str = "list the root and stat what is in it, the first time";
 
-/// Through few layers and many.
+/// Reads through stacks of few layers and of many.
 pub(super) const DEEP: Workload = Workload {
     name: "deep",
     about: "read through stacks of 1, 20, 100 and 499 layers",
@@ -39,19 +40,19 @@ pub(super) const DEEP: Workload = Workload {
     work: Work::Stack(work),
 };
 
-const fn steps() -> [Step; 16] {
+const fn steps() -> [WorkloadStep; 16] {
     let abouts = [MOUNT, LOOKUP, READ, READDIR];
-    let mut steps = [Step { name: "", about: "" }; 16];
+    let mut steps = [WorkloadStep { name: "", about: "" }; 16];
     let mut number = 0;
     while number < steps.len() {
-        // Step by step, so that the depths of one step stand together.
-        steps[number] = Step { name: NAMES[number % 4][number / 4], about: abouts[number / 4] };
+        // Ordered by step, then by depth, so that the depths of one step stand together.
+        steps[number] = WorkloadStep { name: NAMES[number % 4][number / 4], about: abouts[number / 4] };
         number += 1;
     }
     steps
 }
 
-fn work(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+fn work(subject: &SnapshotterSubject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
     for (depth, names) in DEPTHS.into_iter().zip(NAMES) {
         if subject.depth.get() < depth {
             break;
@@ -68,7 +69,7 @@ fn work(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
     subject.snapshotter.cleanup()
 }
 
-/// Does the steps of these names, all but the mount, and checks that `depth` files are there.
+/// Runs the named steps except the mount, and checks that `depth` files exist.
 fn look(path: &Path, depth: usize, names: [&'static str; 3], timer: &mut Timer) -> Result<()> {
     let [look_up, read, list] = names;
     let root = Dir::open(path)?;

@@ -1,9 +1,9 @@
-//! The benchmarks that docker's graph drivers were published with, in a correct form.
+//! The published benchmarks of docker's graph drivers, corrected.
 //!
-//! The originals ask each driver for the difference to *nothing* where the difference to the parent is meant, so what
-//! they time is a walk of the whole tree, and not what the driver knows; one fork's benchmark of applying gives it
-//! nothing to apply. Here both differences are timed, as steps of their own, and every answer is counted. What is left
-//! of the originals is their size: files of 64 bytes, 100 in a directory.
+//! The originals ask each driver for the difference to *nothing* although they mean the difference to the parent. So
+//! they time a walk of the whole tree, and not the driver's knowledge of changes. In one fork, the benchmark of
+//! applying a layer applies an empty one. Here both differences are timed as separate steps, and every result is
+//! counted. The sizes are those of the originals: files of 64 bytes, 100 in a directory.
 //!
 //! # References
 //! `daemon/graphdriver/graphtest/graphbench_unix.go` of moby, and its copy in containers/storage.
@@ -12,9 +12,9 @@ use std::io::Read;
 use std::path::Path;
 
 use super::lifecycle::count_changes;
-use super::{Step, Work, Workload};
+use super::{Work, Workload, WorkloadStep};
 use crate::changeset::{Change, Sink};
-use crate::compare::Subject;
+use crate::compare::SnapshotterSubject;
 use crate::compare::image::Random;
 use crate::compare::measure::Timer;
 use crate::error::{Context, Error, Result};
@@ -22,37 +22,37 @@ use crate::mount::Mounted;
 use crate::snapshotter::Labels;
 use crate::tree::{Dir, Meta, Node, Timestamp};
 
-/// Files in one directory.
+/// Number of files in one directory.
 const FILES_PER_DIR: u64 = 100;
 
-/// The length of a file, where there is one for all.
+/// Length of a file in the workloads where all files have the same length.
 const FILE_BYTES: &[u64] = &[64];
 
-/// How often a layer is asked for, and a file read: one time is too short to be taken.
+/// Repetitions of a stat and of a read: a single call is too short to time.
 const REPEATS: u64 = 1000;
 
-/// When files were made: before this.
+/// Upper bound of the files' modification times, in seconds.
 const MADE_BEFORE_SECONDS: u64 = 1_700_000_000;
 
-/// A layer that is made for a workload.
+/// A layer that is created for a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::compare) struct Made {
+pub(in crate::compare) struct MadeLayer {
     pub name: &'static str,
     pub parent: &'static str,
     files: u64,
-    /// The lengths of the files, over and over.
+    /// Lengths of the files, repeated in this order.
     sizes_bytes: &'static [u64],
 }
 
-impl Made {
+impl MadeLayer {
     const fn new(name: &'static str, parent: &'static str, files: u64) -> Self {
         Self { name, parent, files, sizes_bytes: FILE_BYTES }
     }
 
-    /// Pushes the files into `sink`; those of layers over each other have the same names and other contents.
+    /// Writes the files into `sink`. Stacked layers have the same names with different contents.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// Errors of `sink`.
     pub fn produce(&self, sink: &mut dyn Sink) -> Result<()> {
         let existed = !self.parent.is_empty();
         let seed = self.name.bytes().fold(self.files, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
@@ -81,14 +81,17 @@ fn path_of(number: u64) -> String {
     format!("{}/file-{number}", directory_of(number))
 }
 
-const BASE: [Made; 1] = [Made { sizes_bytes: &[64, 128, 16 << 10], ..Made::new("graph-base", "", 3) }];
-const SMALL: [Made; 2] = [Made::new("graph-bottom", "", 10), Made::new("graph-top", "graph-bottom", 10)];
-const LARGE_TOP: [Made; 2] = [Made::new("graph-bottom", "", 10), Made::new("graph-top", "graph-bottom", 10_000)];
-const LARGE_BOTTOM: [Made; 2] = [Made::new("graph-bottom", "", 10_000), Made::new("graph-top", "graph-bottom", 10)];
-const HUNDRED: [Made; 2] = [Made::new("graph-bottom", "", 100), Made::new("graph-top", "graph-bottom", 100)];
+const BASE: [MadeLayer; 1] = [MadeLayer { sizes_bytes: &[64, 128, 16 << 10], ..MadeLayer::new("graph-base", "", 3) }];
+const SMALL: [MadeLayer; 2] = [MadeLayer::new("graph-bottom", "", 10), MadeLayer::new("graph-top", "graph-bottom", 10)];
+const LARGE_TOP: [MadeLayer; 2] =
+    [MadeLayer::new("graph-bottom", "", 10), MadeLayer::new("graph-top", "graph-bottom", 10_000)];
+const LARGE_BOTTOM: [MadeLayer; 2] =
+    [MadeLayer::new("graph-bottom", "", 10_000), MadeLayer::new("graph-top", "graph-bottom", 10)];
+const HUNDRED: [MadeLayer; 2] =
+    [MadeLayer::new("graph-bottom", "", 100), MadeLayer::new("graph-top", "graph-bottom", 100)];
 
 /// Twenty layers over a base.
-const STACK: [Made; 21] = stack();
+const STACK: [MadeLayer; 21] = stack();
 
 const STACK_NAMES: [&str; 21] = [
     "graph-0", "graph-1", "graph-2", "graph-3", "graph-4", "graph-5", "graph-6", "graph-7", "graph-8", "graph-9",
@@ -96,23 +99,23 @@ const STACK_NAMES: [&str; 21] = [
     "graph-19", "graph-20",
 ];
 
-const fn stack() -> [Made; 21] {
-    // The base has more files than any layer above, so that one of its own is there to be read.
-    let mut layers = [Made::new(STACK_NAMES[0], "", 50); 21];
+const fn stack() -> [MadeLayer; 21] {
+    // The base has more files than any layer above it, so one of its files is not hidden and can be read.
+    let mut layers = [MadeLayer::new(STACK_NAMES[0], "", 50); 21];
     let mut number = 1;
     while number < layers.len() {
-        layers[number] = Made::new(STACK_NAMES[number], STACK_NAMES[number - 1], 3);
+        layers[number] = MadeLayer::new(STACK_NAMES[number], STACK_NAMES[number - 1], 3);
         number += 1;
     }
     layers
 }
 
-/// All nine.
+/// All nine workloads.
 pub(super) const ALL: [Workload; 9] = [
     Workload {
         name: "graph-driver/exists",
         about: "ask for a layer",
-        steps: &[Step { name: "exists, 1000 times", about: "stat a committed snapshot" }],
+        steps: &[WorkloadStep { name: "exists, 1000 times", about: "stat a committed snapshot" }],
         headlines: &[],
         quick: false,
         work: Work::Layers(&BASE, |subject, _, timer| {
@@ -123,7 +126,7 @@ pub(super) const ALL: [Workload; 9] = [
     Workload {
         name: "graph-driver/get-empty",
         about: "mount an empty layer; the original does not time the unmount either",
-        steps: &[Step { name: "get, empty", about: "mount a writable snapshot of nothing" }],
+        steps: &[WorkloadStep { name: "get, empty", about: "mount a writable snapshot of nothing" }],
         headlines: &[],
         quick: false,
         work: Work::Snapshots(|subject, round, timer| {
@@ -138,7 +141,7 @@ pub(super) const ALL: [Workload; 9] = [
     Workload {
         name: "graph-driver/diff-base",
         about: "the difference of a layer of three files; it has no parent, so the original asks rightly",
-        steps: &[Step { name: "diff, base", about: "read what the layer holds, contents included" }],
+        steps: &[WorkloadStep { name: "diff, base", about: "read what the layer holds, contents included" }],
         headlines: &[],
         quick: false,
         work: Work::Layers(&BASE, |subject, _, timer| counted(subject, "graph-base", None, 3, "diff, base", timer)),
@@ -168,7 +171,10 @@ pub(super) const ALL: [Workload; 9] = [
     Workload {
         name: "graph-driver/diff-apply-100",
         about: "100 changed files, carried to a sibling; one fork's original applies nothing",
-        steps: &[Step { name: "diff and apply, 100 files", about: "read the difference, and write it into a sibling" }],
+        steps: &[WorkloadStep {
+            name: "diff and apply, 100 files",
+            about: "read the difference, and write it into a sibling",
+        }],
         headlines: &[],
         quick: false,
         work: Work::Layers(&HUNDRED, diff_and_apply),
@@ -187,44 +193,54 @@ pub(super) const ALL: [Workload; 9] = [
     Workload {
         name: "graph-driver/read-20-layers",
         about: "read a file of the lowest of 20 layers",
-        steps: &[Step { name: "read, 1000 times", about: "open, read and close the same file; mounted once" }],
+        steps: &[WorkloadStep { name: "read, 1000 times", about: "open, read and close the same file; mounted once" }],
         headlines: &[],
         quick: false,
         work: Work::Layers(&STACK, read_through),
     },
 ];
 
-const TO_PARENT_SMALL: Step = to_parent("diff, 10 over 10");
-const WHOLE_SMALL: Step = whole("diff to nothing, 10 over 10");
-const TO_PARENT_LARGE_TOP: Step = to_parent("diff, 10,000 over 10");
-const WHOLE_LARGE_TOP: Step = whole("diff to nothing, 10,000 over 10");
-const TO_PARENT_LARGE_BOTTOM: Step = to_parent("diff, 10 over 10,000");
-const WHOLE_LARGE_BOTTOM: Step = whole("diff to nothing, 10 over 10,000");
-const TO_PARENT_STACK: Step = to_parent("diff, topmost of 20");
-const WHOLE_STACK: Step = whole("diff to nothing, topmost of 20");
+const TO_PARENT_SMALL: WorkloadStep = to_parent("diff, 10 over 10");
+const WHOLE_SMALL: WorkloadStep = whole("diff to nothing, 10 over 10");
+const TO_PARENT_LARGE_TOP: WorkloadStep = to_parent("diff, 10,000 over 10");
+const WHOLE_LARGE_TOP: WorkloadStep = whole("diff to nothing, 10,000 over 10");
+const TO_PARENT_LARGE_BOTTOM: WorkloadStep = to_parent("diff, 10 over 10,000");
+const WHOLE_LARGE_BOTTOM: WorkloadStep = whole("diff to nothing, 10 over 10,000");
+const TO_PARENT_STACK: WorkloadStep = to_parent("diff, topmost of 20");
+const WHOLE_STACK: WorkloadStep = whole("diff to nothing, topmost of 20");
 
-const fn to_parent(name: &'static str) -> Step {
-    Step { name, about: "read what the layer changed, contents included: what the original means to time" }
+const fn to_parent(name: &'static str) -> WorkloadStep {
+    WorkloadStep { name, about: "read what the layer changed, contents included: what the original means to time" }
 }
 
-const fn whole(name: &'static str) -> Step {
-    Step { name, about: "read all of the tree: what the original times" }
+const fn whole(name: &'static str) -> WorkloadStep {
+    WorkloadStep { name, about: "read all of the tree: what the original times" }
 }
 
-const fn diff_workload(name: &'static str, about: &'static str, steps: &'static [Step; 2], work: Work) -> Workload {
+const fn diff_workload(
+    name: &'static str,
+    about: &'static str,
+    steps: &'static [WorkloadStep; 2],
+    work: Work,
+) -> Workload {
     Workload { name, about, steps, headlines: &[], quick: false, work }
 }
 
-/// The difference of the upper of two layers to the lower, then to nothing.
-fn both(subject: &Subject<'_>, layers: [Made; 2], steps: [&'static str; 2], timer: &mut Timer) -> Result<()> {
+/// Times the difference of the upper of two layers to the lower, then to nothing.
+fn both(
+    subject: &SnapshotterSubject<'_>,
+    layers: [MadeLayer; 2],
+    steps: [&'static str; 2],
+    timer: &mut Timer,
+) -> Result<()> {
     let [bottom, top] = layers;
     counted(subject, top.name, None, top.files, steps[0], timer)?;
     counted(subject, top.name, Some(""), bottom.files.max(top.files), steps[1], timer)
 }
 
-/// The difference of `layer` to `base`, which has to have so many files.
+/// Times the difference of `layer` to `base`, and checks that it contains `files` files.
 fn counted(
-    subject: &Subject<'_>,
+    subject: &SnapshotterSubject<'_>,
     layer: &str,
     base: Option<&str>,
     files: u64,
@@ -238,8 +254,9 @@ fn counted(
     Err(Error::data_loss(format!("the difference has {files} files, and {found} were found")))
 }
 
-/// What the upper layer changed, held in memory as the originals hold their archive, then written over the lower one.
-fn diff_and_apply(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+/// Reads the changes of the upper layer into memory, as the originals hold their archive, and applies them to a
+/// snapshot of the lower layer.
+fn diff_and_apply(subject: &SnapshotterSubject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
     let (snapshotter, key) = (subject.snapshotter, format!("graph-sibling-{round}"));
     snapshotter.prepare(&key, "graph-bottom", &Labels::new())?;
     timer.time("diff and apply, 100 files", || {
@@ -261,7 +278,7 @@ fn diff_and_apply(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Resul
     snapshotter.cleanup()
 }
 
-fn read_through(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+fn read_through(subject: &SnapshotterSubject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
     let (snapshotter, key) = (subject.snapshotter, format!("graph-read-{round}"));
     let mounts = snapshotter.prepare(&key, "graph-20", &Labels::new())?;
     let mounted = Mounted::new(&mounts, &subject.target)?;
@@ -275,7 +292,7 @@ fn read_through(subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<
     snapshotter.cleanup()
 }
 
-/// Reads the last file of the lowest layer, which no other has, over and over; answers how long it is.
+/// Reads the last file of the lowest layer, which no other layer has, repeatedly; returns its length.
 fn read_lowest(root: &Path, timer: &mut Timer) -> Result<u64> {
     let path = path_of(STACK[0].files - 1);
     let (above, name) = path.split_once('/').unwrap_or(("", &path));

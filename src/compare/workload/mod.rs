@@ -1,9 +1,9 @@
-//! What container tools do, as values: each workload is the same work for every contestant, in steps that are timed.
+//! The workloads, as values: each is the same work for every subject, in steps that are timed.
 //!
-//! Some are about snapshots (`lifecycle`, `deep`, `graph_driver`); others happen in a writable snapshot of the image
-//! that is mounted (`writing`, `reading`). Those know nothing of snapshots, so a plain directory can do them too: it is
-//! the floor. The rest is done by commands, of which each is a process (`commands`): tools take part in these, and
-//! strata as one of them.
+//! The modules `lifecycle`, `deep` and `graph_driver` work on snapshots. The modules `writing` and `reading` work in a
+//! mounted writable snapshot of the image; they know nothing of snapshots, so a plain directory can run them too, as
+//! the floor. In `commands` each step is a process; tools run these workloads, and strata runs them with its own
+//! command.
 
 mod commands;
 mod deep;
@@ -14,7 +14,7 @@ mod writing;
 
 pub use commands::{IMPORT, LIFE};
 pub(super) use deep::DEPTHS;
-pub(super) use graph_driver::Made;
+pub(super) use graph_driver::MadeLayer;
 pub(super) use lifecycle::unwrite;
 pub use lifecycle::{CONTAINER, DIFF, START, write};
 pub use reading::WALK;
@@ -26,108 +26,108 @@ use serde::Serialize;
 
 use super::image::Image;
 use super::measure::Timer;
-use super::{IMAGE, LARGE, SMALL, Subject};
+use super::{IMAGE, LARGE, SMALL, SnapshotterSubject};
 use crate::error::{Error, Result};
 use crate::mount::Mounted;
 use crate::snapshotter::Labels;
 use crate::tree::Dir;
 
-/// A part of a workload that is timed.
+/// A timed part of a workload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Step {
-    /// Its name.
+pub struct WorkloadStep {
+    /// Name of the step.
     pub name: &'static str,
-    /// What is timed, in a few words.
+    /// Short description of the timed work.
     pub about: &'static str,
 }
 
-/// Work for a contestant.
+/// Work for a subject.
 #[derive(Clone, Copy, Debug)]
 pub struct Workload {
-    /// Its name.
+    /// Name of the workload.
     pub name: &'static str,
-    /// What it is about, in a few words.
+    /// Short description of the work.
     pub about: &'static str,
-    /// What is timed.
-    pub steps: &'static [Step],
-    /// The steps that say most: what a summary is made of.
+    /// Timed steps.
+    pub steps: &'static [WorkloadStep],
+    /// Names of the most important steps; the summary is made from them.
     pub headlines: &'static [&'static str],
-    /// Whether it is among the few of a short run.
+    /// True if a short run includes the workload.
     pub quick: bool,
     work: Work,
 }
 
 /// Work with a snapshotter.
-type SnapshotWork = fn(&Subject<'_>, u64, &mut Timer) -> Result<()>;
+type SnapshotWork = fn(&SnapshotterSubject<'_>, u64, &mut Timer) -> Result<()>;
 
-/// Work in a tree, which need not be a fresh one.
-type TreeWork = fn(&Tree<'_>, u64, &mut Timer) -> Result<()>;
+/// Work in a tree, which may have been used before.
+type TreeWork = fn(&WorkloadTree<'_>, u64, &mut Timer) -> Result<()>;
 
-/// What is to be done.
+/// Kind of work.
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// With a snapshotter.
+    /// Work with a snapshotter.
     Snapshots(SnapshotWork),
-    /// The same, over layers of its own.
-    Layers(&'static [Made], SnapshotWork),
-    /// The same, over layers over layers.
+    /// Work with a snapshotter, over layers that are created for the workload.
+    Layers(&'static [MadeLayer], SnapshotWork),
+    /// Work with a snapshotter, over the stack of layers.
     Stack(SnapshotWork),
-    /// In a writable tree.
-    Tree { base: Base, state: State, work: TreeWork },
-    /// The user's own command in a writable tree.
+    /// Work in a writable tree.
+    InTree { base: Base, state: TreeState, work: TreeWork },
+    /// The user's command, in a writable tree.
     Command,
-    /// By commands of tools.
-    Commands(Job),
+    /// Work by commands of tools.
+    Commands(CommandJob),
 }
 
-/// What a tree is like when work in it begins.
+/// State of a tree when work in it begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// A snapshot that nobody wrote to.
+enum TreeState {
+    /// A new snapshot, not written to.
     Fresh,
-    /// One snapshot for all rounds: they only read.
+    /// One snapshot for all rounds, which only read.
     Kept,
-    /// The same, and nothing of it is in the caches.
+    /// One snapshot for all rounds, without any of its data in caches.
     Cold,
 }
 
-/// What commands are asked for.
+/// Work that commands do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Job {
-    /// An image becomes a tree.
+pub(super) enum CommandJob {
+    /// Import of an image into a tree.
     Import,
     /// The life of a container.
     Life,
 }
 
-/// What has to be there before the first round.
+/// Preparation before the first round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Needs {
-    /// What every contestant has.
+    /// None beyond what every subject has.
     Nothing,
-    /// The snapshot of one large file.
+    /// The snapshot with one large file.
     Large,
-    /// Layers over layers.
+    /// The stack of layers.
     Stack,
     /// These layers, in this order.
-    Layers(&'static [Made]),
-    /// A writable snapshot of this, for all rounds.
+    Layers(&'static [MadeLayer]),
+    /// A writable snapshot of this base, for all rounds.
     Kept(Base),
 }
 
-/// What a writable tree starts as.
+/// Initial content of a writable tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base {
     /// The image.
     Image,
-    /// A directory with one file: for work that makes files of its own.
+    /// A directory with one file, for workloads that create their own files.
     Small,
     /// One large file.
     Large,
 }
 
 impl Base {
-    /// The name of the committed snapshot.
+    /// Returns the name of the committed snapshot.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Image => IMAGE,
@@ -137,49 +137,49 @@ impl Base {
     }
 }
 
-/// How much there is to do.
+/// Amount of work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Sizes {
-    /// Files that are new in a large layer.
+    /// Number of new files in a large layer.
     pub new_files: u64,
-    /// Containers that are started together.
+    /// Number of containers that are started together.
     pub containers: u64,
-    /// The length of the file that is copied up, in bytes.
+    /// Length of the file that is copied up, in bytes.
     pub large_bytes: u64,
-    /// Small files that are written.
+    /// Number of small files that are written.
     pub small_files: u64,
-    /// Transactions of the database-like workload.
+    /// Number of transactions of the database-like workload.
     pub transactions: u64,
 }
 
 impl Sizes {
-    /// What people meet.
+    /// Realistic amounts.
     pub const FULL: Self =
         Self { new_files: 10_000, containers: 50, large_bytes: 1 << 30, small_files: 2000, transactions: 100 };
 
-    /// What a run of a few minutes has time and memory for.
+    /// Amounts for a run of a few minutes with limited memory.
     pub const REDUCED: Self = Self { new_files: 2000, containers: 3, large_bytes: 64 << 20, ..Self::FULL };
 
-    /// What a short run has time for.
+    /// Amounts for a short run.
     pub const QUICK: Self =
         Self { new_files: 1000, containers: 5, large_bytes: 16 << 20, small_files: 500, transactions: 20 };
 }
 
 /// A tree to work in.
 #[derive(Debug)]
-pub struct Tree<'a> {
-    /// Its root.
+pub struct WorkloadTree<'a> {
+    /// Root of the tree.
     pub root: Dir,
-    /// What the image in it is made of.
+    /// The image in the tree.
     pub image: &'a Image,
-    /// How much there is to do.
+    /// Amount of work.
     pub sizes: Sizes,
 }
 
 /// Plain directories, which do the work of a workload without snapshots.
 pub(super) trait Floor {
     /// Drops what the kernel has cached of them.
-    fn chill(&self) -> Result<()>;
+    fn drop_caches(&self) -> Result<()>;
 
     /// Opens the directory that holds `base`.
     fn open(&self, base: Base) -> Result<Dir>;
@@ -198,7 +198,7 @@ pub(super) trait Floor {
 }
 
 impl Workload {
-    /// What a run does where nobody says.
+    /// Workloads of a run that names none.
     pub const ALL: [Self; 15] = [
         lifecycle::UNPACK,
         CONTAINER,
@@ -217,16 +217,16 @@ impl Workload {
         deep::DEEP,
     ];
 
-    /// The published benchmarks of docker's graph drivers, in a correct form.
+    /// The published benchmarks of docker's graph drivers, corrected.
     pub const GRAPH_DRIVER: [Self; 9] = graph_driver::ALL;
 
-    /// Those that are done by commands.
+    /// Workloads that are run by commands.
     pub const COMMANDS: [Self; 2] = [IMPORT, LIFE];
 
-    /// The workload `name`, or all whose names begin with what stands before a `*`.
+    /// Returns the workload `name`, or all workloads whose names begin with the text before a final `*`.
     ///
     /// # Errors
-    /// `InvalidArgument`; the message names those that there are.
+    /// `InvalidArgument`; the message lists the existing names.
     pub fn find(name: &str) -> Result<Vec<Self>> {
         let all = || Self::ALL.into_iter().chain(Self::GRAPH_DRIVER).chain(Self::COMMANDS);
         let found: Vec<Self> = match name.strip_suffix('*') {
@@ -240,46 +240,47 @@ impl Workload {
         Ok(found)
     }
 
-    /// A command of the user's, in a writable snapshot of the image: [`Subject::with_command`] says which.
+    /// Runs a command of the user in a writable snapshot of the image; [`SnapshotterSubject::with_command`] sets the
+    /// command.
     pub const COMMAND: Self = Self {
         name: "command",
         about: "the command of --run in a writable snapshot of the image",
-        steps: &[Step { name: "command", about: "from its start to its end" }],
+        steps: &[WorkloadStep { name: "command", about: "from its start to its end" }],
         headlines: &["command"],
         quick: true,
         work: Work::Command,
     };
 
-    /// Does the work once, with times for `timer`. The same `round` is the same work on every subject, and the subject
-    /// is afterwards as before; a round is run once on a subject.
+    /// Runs the work once and records times in `timer`. The same `round` is the same work on every subject, and each
+    /// round is run once on a subject. The work undoes its changes to the subject.
     ///
     /// # Errors
-    /// What the snapshotter reports; `DataLoss` if it answers wrongly.
-    pub fn run(&self, subject: &Subject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
+    /// Errors of the snapshotter; `DataLoss` if its results are wrong.
+    pub fn run(&self, subject: &SnapshotterSubject<'_>, round: u64, timer: &mut Timer) -> Result<()> {
         match self.work {
             Work::Snapshots(work) | Work::Layers(_, work) | Work::Stack(work) => work(subject, round, timer),
-            Work::Tree { base, state, work } => self.in_snapshot(subject, base, state, round, &mut |path| {
-                let tree = Tree { root: Dir::open(path)?, image: subject.image, sizes: subject.sizes };
+            Work::InTree { base, state, work } => self.in_snapshot(subject, base, state, round, &mut |path| {
+                let tree = WorkloadTree { root: Dir::open(path)?, image: subject.image, sizes: subject.sizes };
                 tree.work(work, round, timer)
             }),
-            Work::Command => self.in_snapshot(subject, Base::Image, State::Fresh, round, &mut |path| {
+            Work::Command => self.in_snapshot(subject, Base::Image, TreeState::Fresh, round, &mut |path| {
                 let command = subject.command.ok_or_else(|| Error::invalid("no command was given"))?;
-                timer.tare()?;
+                timer.start_cost()?;
                 timer.time("command", || command(path))?;
-                timer.weigh()
+                timer.stop_cost()
             }),
             Work::Commands(_) => Err(Error::unsupported("this is done by commands")),
         }
     }
 
-    /// Does the work in a plain directory of `floor`.
-    pub(super) fn run_plainly(&self, floor: &dyn Floor, round: u64, timer: &mut Timer) -> Result<()> {
+    /// Runs the work in a plain directory of `floor`.
+    pub(super) fn run_in_directory(&self, floor: &dyn Floor, round: u64, timer: &mut Timer) -> Result<()> {
         match self.work {
-            Work::Tree { base, state, work } => {
-                if state == State::Cold {
-                    floor.chill()?;
+            Work::InTree { base, state, work } => {
+                if state == TreeState::Cold {
+                    floor.drop_caches()?;
                 }
-                let tree = Tree { root: floor.open(base)?, image: floor.image(), sizes: floor.sizes() };
+                let tree = WorkloadTree { root: floor.open(base)?, image: floor.image(), sizes: floor.sizes() };
                 tree.work(work, round, timer)
             }
             _ if self.name == CONTAINER.name => floor.bind(round, timer),
@@ -288,53 +289,53 @@ impl Workload {
         }
     }
 
-    /// What has to be there before the first round.
+    /// Returns the preparation that the work needs before the first round.
     pub(super) fn needs(&self) -> Needs {
         match self.work {
-            Work::Tree { base: Base::Large, .. } => Needs::Large,
-            Work::Tree { base, state: State::Kept | State::Cold, .. } => Needs::Kept(base),
+            Work::InTree { base: Base::Large, .. } => Needs::Large,
+            Work::InTree { base, state: TreeState::Kept | TreeState::Cold, .. } => Needs::Kept(base),
             Work::Layers(layers, _) => Needs::Layers(layers),
             Work::Stack(_) => Needs::Stack,
             _ => Needs::Nothing,
         }
     }
 
-    /// What is asked of commands; none if it is not for them.
-    pub(super) fn job(&self) -> Option<Job> {
+    /// Returns the work for commands, or `None` if the workload is not run by commands.
+    pub(super) fn job(&self) -> Option<CommandJob> {
         match self.work {
             Work::Commands(job) => Some(job),
             _ => None,
         }
     }
 
-    /// Whether commands do it, and nobody in this process.
+    /// Returns true if the workload is run by commands, and never in this process.
     pub fn is_for_commands(&self) -> bool {
         self.job().is_some()
     }
 
-    /// Whether a plain directory can do it.
+    /// Returns true if a plain directory can run the workload.
     pub(super) fn has_floor(&self) -> bool {
-        matches!(self.work, Work::Tree { .. }) || [CONTAINER.name, lifecycle::UNPACK.name].contains(&self.name)
+        matches!(self.work, Work::InTree { .. }) || [CONTAINER.name, lifecycle::UNPACK.name].contains(&self.name)
     }
 
-    /// The writable snapshot that all rounds use.
+    /// Returns the key of the writable snapshot that all rounds use.
     pub(super) fn kept_key(&self) -> String {
         format!("{}-kept", self.name)
     }
 
-    /// Mounts a writable snapshot of `base`, lets `work` use it, and takes it away again.
+    /// Mounts a writable snapshot of `base`, runs `work` in it, and unmounts and removes it.
     fn in_snapshot(
         &self,
-        subject: &Subject<'_>,
+        subject: &SnapshotterSubject<'_>,
         base: Base,
-        state: State,
+        state: TreeState,
         round: u64,
         work: &mut dyn FnMut(&Path) -> Result<()>,
     ) -> Result<()> {
         let (snapshotter, key) = (subject.snapshotter, format!("{}-{round}", self.name));
-        let is_fresh = state == State::Fresh;
-        if state == State::Cold {
-            subject.entry.chill()?;
+        let is_fresh = state == TreeState::Fresh;
+        if state == TreeState::Cold {
+            subject.profile.drop_caches()?;
         }
         let mounts = if is_fresh {
             snapshotter.prepare(&key, base.name(), &Labels::new())?
@@ -353,11 +354,11 @@ impl Workload {
     }
 }
 
-impl Tree<'_> {
-    /// Does `work` here, with times and weights for `timer`.
+impl WorkloadTree<'_> {
+    /// Runs `work` in the tree, recording times and cost in `timer`.
     fn work(&self, work: TreeWork, round: u64, timer: &mut Timer) -> Result<()> {
-        timer.tare()?;
+        timer.start_cost()?;
         work(self, round, timer)?;
-        timer.weigh()
+        timer.stop_cost()
     }
 }

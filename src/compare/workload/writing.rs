@@ -1,4 +1,4 @@
-//! What programs in a container write: new files, changes of old ones, changes of many.
+//! Writes by programs in a container: new files, changes of existing files, changes of many inodes.
 
 use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
@@ -9,7 +9,7 @@ use std::path::Component;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Base, State, Step, Tree, Work, Workload};
+use super::{Base, TreeState, Work, Workload, WorkloadStep, WorkloadTree};
 use crate::compare::LARGE_FILE;
 use crate::compare::image::Random;
 use crate::error::{Context, Error, Result};
@@ -17,31 +17,31 @@ use crate::tree::copy::{CloneMode, Options, copy};
 use crate::tree::walk::{remove_all, walk};
 use crate::tree::{Dir, FileType};
 
-/// A page of a database.
+/// Page size of a database.
 const PAGE_BYTES: usize = 4096;
 
-/// Small files are so long at most.
+/// Maximum length of a small file.
 const SMALL_FILE_BYTES_MAX: u64 = 8192;
 
-/// Small files in one directory.
+/// Number of small files in one directory.
 const FILES_PER_DIR: u64 = 100;
 
-/// Of the files of the image, the directory that is renamed holds about this part.
+/// The renamed directory holds about one in this many of the image's files.
 const RENAMED_PART: u64 = 20;
 
-/// The first owner that the image did not have.
+/// First user id that does not own files of the image.
 const OTHER_OWNER: u64 = 1000;
 
-/// A byte more in a file of the image.
+/// Appends a byte to a file of the image.
 pub(super) const COPY_UP: Workload = Workload {
     name: "copy-up",
     about: "change one byte of a large file of the image",
-    steps: &[Step { name: "append", about: "append a byte to the large file, and close it" }],
+    steps: &[WorkloadStep { name: "append", about: "append a byte to the large file, and close it" }],
     headlines: &["append"],
     quick: true,
-    work: Work::Tree {
+    work: Work::InTree {
         base: Base::Large,
-        state: State::Fresh,
+        state: TreeState::Fresh,
         work: |tree, _, timer| {
             let before = tree.root.stat(LARGE_FILE)?.size;
             timer.time("append", || append(&tree.root, LARGE_FILE, b"x"))?;
@@ -51,19 +51,19 @@ pub(super) const COPY_UP: Workload = Workload {
     },
 };
 
-/// Files of its own.
+/// Creates small files.
 pub(super) const SMALL_FILES: Workload = Workload {
     name: "small-files",
     about: "write many small files",
     steps: &[
-        Step { name: "create", about: "make the files, of up to 8 KiB, 100 in a directory" },
-        Step { name: "sync", about: "bring them to disk" },
+        WorkloadStep { name: "create", about: "make the files, of up to 8 KiB, 100 in a directory" },
+        WorkloadStep { name: "sync", about: "bring them to disk" },
     ],
     headlines: &["create"],
     quick: true,
-    work: Work::Tree {
+    work: Work::InTree {
         base: Base::Small,
-        state: State::Fresh,
+        state: TreeState::Fresh,
         work: |tree, round, timer| {
             let name = format!("files-{round}");
             let top = make_dir(&tree.root, &name)?;
@@ -73,16 +73,19 @@ pub(super) const SMALL_FILES: Workload = Workload {
     },
 };
 
-/// A database's way to write.
+/// Writes as a database does.
 pub(super) const FSYNC: Workload = Workload {
     name: "fsync",
     about: "write as a database does",
-    steps: &[Step { name: "transactions", about: "each: append a page to a log, fsync, write it in place, fsync" }],
+    steps: &[WorkloadStep {
+        name: "transactions",
+        about: "each: append a page to a log, fsync, write it in place, fsync",
+    }],
     headlines: &["transactions"],
     quick: false,
-    work: Work::Tree {
+    work: Work::InTree {
         base: Base::Small,
-        state: State::Fresh,
+        state: TreeState::Fresh,
         work: |tree, round, timer| {
             let (log, table) = (format!("log-{round}"), format!("table-{round}"));
             timer.time("transactions", || transact(&tree.root, &log, &table, tree.sizes.transactions))
@@ -90,16 +93,16 @@ pub(super) const FSYNC: Workload = Workload {
     },
 };
 
-/// Another owner for everything.
+/// Changes the owner of everything.
 pub const CHOWN: Workload = Workload {
     name: "chown",
     about: "give all of the image to another user",
-    steps: &[Step { name: "chown -R", about: "set the owner of every inode" }],
+    steps: &[WorkloadStep { name: "chown -R", about: "set the owner of every inode" }],
     headlines: &["chown -R"],
     quick: false,
-    work: Work::Tree {
+    work: Work::InTree {
         base: Base::Image,
-        state: State::Fresh,
+        state: TreeState::Fresh,
         work: |tree, round, timer| {
             let owner = (OTHER_OWNER + round) as u32;
             let changed = timer.time("chown -R", || chown(&tree.root, owner))?;
@@ -111,24 +114,24 @@ pub const CHOWN: Workload = Workload {
     },
 };
 
-/// Another name for a directory.
+/// Renames a directory.
 pub const RENAME: Workload = Workload {
     name: "rename",
     about: "rename a directory of the image, as mv does",
-    steps: &[Step {
+    steps: &[WorkloadStep {
         name: "mv",
         about: "rename a directory with a twentieth of the files; where that cannot be, copy it",
     }],
     headlines: &["mv"],
     quick: false,
-    work: Work::Tree {
+    work: Work::InTree {
         base: Base::Image,
-        state: State::Fresh,
+        state: TreeState::Fresh,
         work: |tree, _, timer| {
             let name = subtree(tree)?;
             let moved = "moved-away";
             timer.time("mv", || move_dir(&tree.root, &name, moved))?;
-            // A plain directory is used again.
+            // Renamed back, because a plain directory is used by the next round too.
             rustix::fs::renameat(&tree.root, moved, &tree.root, &name).at("rename", tree.root.shown_at(moved))
         },
     },
@@ -145,7 +148,7 @@ fn make_dir(dir: &Dir, name: &str) -> Result<Dir> {
     dir.open_dir(name)
 }
 
-/// Makes `count` files below `top`, with content by `seed`.
+/// Creates `count` files below `top`, with content from `seed`.
 pub(super) fn create_files(top: &Dir, count: u64, seed: u64) -> Result<()> {
     let mut random = Random::new(seed);
     let mut bytes = Vec::new();
@@ -169,14 +172,14 @@ fn transact(dir: &Dir, log: &str, table: &str, transactions: u64) -> Result<()> 
         let offset = number * PAGE_BYTES as u64;
         log_file.write_all_at(&page, offset).at("write", dir.shown_at(log))?;
         rustix::fs::fdatasync(&log_file).at("fsync", dir.shown_at(log))?;
-        // A few pages, over and over: a table is changed more often than it grows.
+        // Only eight pages are written, again and again: a database table changes more often than it grows.
         table_file.write_all_at(&page, offset % (PAGE_BYTES as u64 * 8)).at("write", dir.shown_at(table))?;
         rustix::fs::fdatasync(&table_file).at("fsync", dir.shown_at(table))?;
     }
     Ok(())
 }
 
-/// Gives everything below `root` to `owner`, and answers how many inodes that were.
+/// Sets the owner of everything below `root`, and returns the number of inodes.
 fn chown(root: &Dir, owner: u32) -> Result<u64> {
     let mut changed = 0;
     walk(root, |entry| {
@@ -186,8 +189,8 @@ fn chown(root: &Dir, owner: u32) -> Result<u64> {
     Ok(changed)
 }
 
-/// The directory in the root with about a twentieth of the files.
-fn subtree(tree: &Tree<'_>) -> Result<String> {
+/// Returns the name of the top-level directory that holds about a twentieth of the files.
+fn subtree(tree: &WorkloadTree<'_>) -> Result<String> {
     let mut below = std::collections::BTreeMap::<&OsStr, u64>::new();
     for file in tree.image.files() {
         let mut components = file.path.components();
@@ -204,7 +207,8 @@ fn subtree(tree: &Tree<'_>) -> Result<String> {
     }
 }
 
-/// What `mv` does: overlayfs does not rename a directory of a lower layer.
+/// Renames as `mv` does: overlayfs refuses to rename a directory of a lower layer (`EXDEV`), so it is copied and
+/// removed.
 fn move_dir(root: &Dir, from: &str, to: &str) -> Result<()> {
     match rustix::fs::renameat(root, from, root, to) {
         Err(Errno::XDEV) => {}

@@ -1,4 +1,4 @@
-//! Cases about files of lower layers that are changed: overlayfs copies them up first.
+//! Cases about changing files of lower layers, which overlayfs copies up first.
 
 use std::io::Write as _;
 
@@ -15,7 +15,7 @@ use crate::tree::{Dir, Stat, Timestamp};
 
 const COPY_UP: &str = "kernel overlayfs.rst: Non-directories";
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 22] = [
     Case {
         name: "append-keeps-data",
@@ -235,7 +235,7 @@ fn holes_are_reported(root: &Dir) -> Verdict {
     let file = open(root, "sparse", OFlags::RDONLY)?;
     let data = rustix::fs::seek(&file, rustix::fs::SeekFrom::Data(0)).at("look for data in", "sparse")?;
     let hole = rustix::fs::seek(&file, rustix::fs::SeekFrom::Hole(data)).at("look for a hole in", "sparse")?;
-    // Blocks may be larger than what was written.
+    // The file system's blocks may be larger than the written data.
     ensure((1..=ISLAND).contains(&data) && (ISLAND + ISLAND_BYTES..SPARSE_BYTES).contains(&hole), || {
         format!("data from {data} to {hole}, and not from {ISLAND}")
     })

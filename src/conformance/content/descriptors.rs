@@ -1,4 +1,4 @@
-//! Cases about open files: what others see of them, and what they see of others.
+//! Cases about open files: changes seen through other descriptors.
 
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -14,7 +14,7 @@ use crate::error::{Context as _, ErrorKind};
 use crate::sys::memory::Mapping;
 use crate::tree::{Dir, walk};
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 16] = [
     Case {
         name: "reader-sees-later-writes",
@@ -165,7 +165,7 @@ fn unlinked_file_can_be_written(root: &Dir) -> Verdict {
 fn removed_directory_stays_open(root: &Dir) -> Verdict {
     let dir = root.open_dir("dir")?;
     walk::remove_all(root, "dir")?;
-    // Linux has no entries to read in it, not even none; the library of C makes an empty list of that.
+    // Linux fails to list a removed directory (`ENOENT`); the C library turns that into an empty list.
     match dir.names() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         names => same("what is in it", names?, Vec::new())?,
@@ -253,7 +253,7 @@ fn sync_succeeds(root: &Dir) -> Verdict {
     Ok(())
 }
 
-/// The names behind a position in the directory, with the position after each.
+/// Returns the names after a position in the directory, each with the position that follows it.
 fn names_from(dir: &std::fs::File, position: u64) -> Verdict<Vec<(String, u64)>> {
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(position)).at("seek in", "a directory")?;
     let mut buffer = Vec::with_capacity(8192);
@@ -286,7 +286,7 @@ fn names_vanish_while_read(root: &Dir) -> Verdict {
         write(root, &format!("full/{number}"), b"")?;
     }
     let dir = root.open_dir("full")?;
-    // Small, so that the kernel is asked again and again while names go.
+    // The buffer is small, so that the kernel is asked repeatedly while names are removed.
     let mut buffer = Vec::with_capacity(1024);
     let reader = open(root, "full", OFlags::RDONLY | OFlags::DIRECTORY)?;
     let mut entries = rustix::fs::RawDir::new(&reader, buffer.spare_capacity_mut());

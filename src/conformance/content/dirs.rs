@@ -1,4 +1,4 @@
-//! Cases about directories: merged ones, hidden ones, moved ones, deep and large ones.
+//! Cases about directories: merged, hidden, moved, deep and large ones.
 
 use std::os::unix::ffi::OsStrExt as _;
 
@@ -13,13 +13,13 @@ use crate::tree::{Dir, walk};
 
 const MERGED: &str = "kernel overlayfs.rst: Directories; whiteouts and opaque directories";
 
-/// How deep the deep tree is: deeper than the longest path that a system call takes.
+/// Depth of the deep tree, so that its path is longer than the maximum of a system call.
 const DEPTH: usize = 420;
 
-/// How many names the large directory gets.
+/// Number of names in the large directory.
 const NAMES: usize = 10_000;
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 20] = [
     Case {
         name: "layers-are-merged",

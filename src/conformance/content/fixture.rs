@@ -1,4 +1,4 @@
-//! The layers below that every case finds.
+//! The two layers below every content case.
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 
@@ -6,57 +6,58 @@ use crate::conformance::ops::{self, ACL};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::tree::{Device, Dir, FileType, Timestamp, walk};
 
-/// What fills each of them, the lowest first.
+/// Functions that fill the layers, the lowest layer first.
 pub(super) const LAYERS: [fn(&Dir) -> Result<()>; 2] = [lower, upper];
 
-/// When everything below changed last.
+/// Modification time of all files in the layers.
 pub(super) const TIME: Timestamp = Timestamp { seconds: 1_600_000_000, nanos: 123_456_789 };
 
-/// The names of the attribute that `file` has: the second where there are no trusted ones, in a user namespace.
+/// Names of the attribute on `file`: the second is used in a user namespace, where `trusted` attributes are not
+/// permitted.
 const NOTES: [&[u8]; 2] = [b"trusted.note", b"user.note"];
 
-/// Its value.
+/// Value of that attribute.
 pub(super) const NOTE_VALUE: &[u8] = b"kept";
 
-/// The owners of `shared/mine` and `shared/theirs`.
+/// Owners of `shared/mine` and `shared/theirs`.
 pub(super) const USERS: [u32; 2] = [1000, 1001];
 
-/// The attribute that holds the capabilities of a program.
+/// Name of the attribute that holds the capabilities of a program.
 pub(super) const CAPABILITY: &[u8] = b"security.capability";
 
-/// `cap_net_raw+ep`, in version 2 of the form.
+/// `cap_net_raw+ep`, in version 2 of the format.
 pub(super) const CAPABILITY_VALUE: [u8; 20] = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The length of `sparse`, of which [`ISLAND_BYTES`] are data.
+/// Length of `sparse`; only [`ISLAND_BYTES`] of it are data.
 pub(super) const SPARSE_BYTES: u64 = 8 << 20;
 
-/// Where its data begin.
+/// Offset of the data in `sparse`.
 pub(super) const ISLAND: u64 = 4 << 20;
 
-/// How many there are.
+/// Length of the data in `sparse`.
 pub(super) const ISLAND_BYTES: u64 = 4096;
 
-/// What `null` is, where devices are permitted.
+/// Device number of `null`, where devices are permitted.
 pub(super) const NULL: Device = Device { major: 1, minor: 3 };
 
-/// The bytes of `file`: no two pages are alike.
+/// Returns the content of `file`, in which all pages differ.
 pub(super) fn bytes() -> Vec<u8> {
     (0..70_000_u32).map(|at| (at / 251 + at) as u8).collect()
 }
 
-/// The attribute that `file` was given, as it is at `path`.
+/// Returns the value of the fixture's attribute on the file at `path`.
 pub(super) fn note(root: &Dir, path: &str) -> Result<Option<Vec<u8>>> {
     let xattrs = root.xattrs(path)?;
     Ok(NOTES.iter().find_map(|name| xattrs.get(*name)).cloned())
 }
 
-/// `name` as an attribute of the kind that `file` was given.
+/// Returns `name` with the prefix (`trusted` or `user`) of the attribute that `file` has.
 pub(super) fn attribute(root: &Dir, name: &str) -> Result<String> {
     let trusted = root.xattrs("file")?.contains_key(NOTES[0]);
     Ok(format!("{}.{name}", if trusted { "trusted" } else { "user" }))
 }
 
-/// What `first` does, or `second` where that is not permitted: in a user namespace.
+/// Returns the result of `first`, or of `second` if `first` is not permitted, as in a user namespace.
 fn permitted(first: Result<()>, second: impl FnOnce() -> Result<()>) -> Result<()> {
     match first {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => second(),
@@ -64,7 +65,7 @@ fn permitted(first: Result<()>, second: impl FnOnce() -> Result<()>) -> Result<(
     }
 }
 
-/// A list that gives the user 1000 more than the group.
+/// Returns an access control list that gives the user 1000 more rights than the group.
 pub(super) fn access_list() -> Vec<u8> {
     ops::access_list([6, 6, 4, 6, 4])
 }

@@ -8,14 +8,14 @@ use crate::conformance::case::{Verdict, ensure, refuses};
 use crate::error::Context as _;
 use crate::tree::Dir;
 
-/// How many links the kernel follows in one path.
+/// Maximum number of symbolic links that the kernel follows in one path.
 const CHAIN_MAX: usize = 40;
 
-/// How often a chain is tried: a walk that a mount elsewhere disturbs is begun again by the kernel, which goes
-/// on counting where it was, so that 40 links may be too many for it once in a few thousand times.
+/// Number of attempts to follow a chain of links. If a mount elsewhere disturbs a path walk, the kernel starts it again
+/// without resetting its link count, so that 40 links fail once in a few thousand attempts.
 const CHAIN_TRIES: usize = 100;
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 12] = [
     Case {
         name: "hard-links-below-are-told",
@@ -173,7 +173,7 @@ fn chains(root: &Dir) -> Verdict {
     refuses("one link more", follow(root, &format!("chain{}", CHAIN_MAX + 1)), Errno::LOOP)
 }
 
-/// Opens it as the kernel follows its links, and says what it came to.
+/// Opens the file at `name`, following links, and returns its content.
 fn follow(root: &Dir, name: &str) -> Result<Vec<u8>, Errno> {
     let end = rustix::fs::openat(root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
     let mut content = vec![0; 16];

@@ -13,10 +13,10 @@ use crate::conformance::ops::ACL;
 use crate::error::{Context as _, ErrorKind};
 use crate::tree::Dir;
 
-/// The attribute with the list that what is made in a directory gets.
+/// Name of the attribute that holds the default access control list for new files in a directory.
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 10] = [
     Case {
         name: "names-of-255-bytes",
@@ -161,7 +161,7 @@ fn access_list_and_mode(root: &Dir) -> Verdict {
     same("the mode", root.stat("other")?.mode, 0o664)?;
     root.set_mode("other", 0o600)?;
     let list = root.xattrs("other")?.get(ACL).cloned().unwrap_or_default();
-    // The bits of the group are those of the mask: the fourth of five entries of 8 bytes, behind 4.
+    // The group bits equal the mask: the fourth of five entries of 8 bytes, after a header of 4 bytes.
     same("the mask", list.get(4 + 3 * 8 + 2).copied(), Some(0))
 }
 

@@ -1,4 +1,4 @@
-//! Cases about programs and users who share files: locks, mappings, sticky directories.
+//! Cases about files shared by programs and users: locks, mappings, sticky directories.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -17,7 +17,7 @@ use crate::error::Context as _;
 use crate::sys::memory::Mapping;
 use crate::tree::Dir;
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 7] = [
     Case {
         name: "process-locks-hold-across-copy-up",
@@ -63,7 +63,7 @@ pub(super) const CASES: [Case; 7] = [
     },
 ];
 
-/// A lock of this kind on a whole file.
+/// Returns a lock of that kind on a whole file.
 fn whole(kind: libc::c_int) -> libc::flock {
     let [kind, from_start] = [kind, libc::SEEK_SET].map(|number| number as libc::c_short);
     libc::flock { l_type: kind, l_whence: from_start, l_start: 0, l_len: 0, l_pid: 0 }
@@ -73,17 +73,18 @@ fn control(file: &File, how: FcntlArg<'_>) -> Result<(), Errno> {
     fcntl(file, how).map(drop).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
-/// Takes a lock of the process, or lets it go.
+/// Takes or releases a lock that belongs to the process.
 fn by_process(file: &File, kind: libc::c_int) -> Result<(), Errno> {
     control(file, FcntlArg::F_SETLK(&whole(kind)))
 }
 
-/// Takes a lock of the open file description.
+/// Takes or releases a lock that belongs to the open file description.
 fn by_descriptor(file: &File, kind: libc::c_int) -> Result<(), Errno> {
     control(file, FcntlArg::F_OFD_SETLK(&whole(kind)))
 }
 
-/// A lock of a process and one of a description exclude each other as those of two processes do.
+/// A process lock and an open-file-description lock exclude each other as the locks of two processes do, so one process
+/// can test both.
 fn process_locks_hold(root: &Dir) -> Verdict {
     let reader = open(root, "file", OFlags::RDONLY)?;
     by_process(&reader, libc::F_RDLCK).at("lock", "file")?;
@@ -107,7 +108,7 @@ fn descriptor_locks_hold(root: &Dir) -> Verdict {
     Ok(())
 }
 
-/// Where in the file the cases write, on its second page, and what.
+/// Offset in the file's second page that the cases write to, and the written bytes.
 const AT: usize = 5000;
 const NEW: &[u8] = b"NEW";
 
@@ -148,12 +149,13 @@ fn mapping_outlives_replacement(root: &Dir) -> Verdict {
     same("the new file", read(root, "file")?, b"new".to_vec())
 }
 
-/// Does `work` with the rights in file systems that `user` has, in a thread of its own: they are the thread's.
+/// Runs `work` with the file system rights of `user`, in a separate thread, because those rights belong to a thread.
 fn as_user(user: u32, work: impl FnOnce() -> Verdict + Send) -> Verdict {
     let user = Uid::from_raw(user);
     let switched = || {
         setfsuid(user);
-        // It says nothing of failing; asked for somebody who cannot be, it changes nothing and says who it is.
+        // `setfsuid` does not report failure. Called with an invalid user, it changes nothing and returns the current
+        // one.
         let now = setfsuid(Uid::from_raw(u32::MAX));
         if now == user { work() } else { Err(Fault::Skip(format!("this user namespace has no user {user}"))) }
     };

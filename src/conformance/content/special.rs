@@ -10,11 +10,11 @@ use rustix::io::Errno;
 use super::fixture::NULL;
 use super::{Case, same};
 use crate::conformance::case::{Fault, Verdict, ensure, refuses};
-use crate::conformance::place::NO_DEVICES;
+use crate::conformance::location::NO_DEVICES;
 use crate::error::{Context as _, ErrorKind};
 use crate::tree::{Device, Dir, FileType};
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 7] = [
     Case {
         name: "devices-below",
@@ -114,7 +114,7 @@ fn pipe_across_copy_up(root: &Dir) -> Verdict {
     pass(end(root, OFlags::WRONLY)?, reader)
 }
 
-/// A path of the machine to `name`: an address of a socket has room for few bytes.
+/// Returns a short path to `name` through `/proc/self/fd`, because a socket address has room for few bytes.
 fn path(root: &Dir, name: &str) -> String {
     use std::os::fd::AsFd as _;
     format!("/proc/self/fd/{}/{name}", root.as_fd().as_raw_fd())

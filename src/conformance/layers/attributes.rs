@@ -277,7 +277,7 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// A file of four bytes of which one is stored, with the map in the header.
+/// Returns an archive of a sparse file of four bytes, one of them stored, with the sparse map in the GNU header.
 fn gnu_sparse() -> Result<Vec<u8>> {
     let mut bytes = archive(&["=S a \"A\""])?;
     bytes[257..265].copy_from_slice(b"ustar  \0");
@@ -288,19 +288,19 @@ fn gnu_sparse() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A PAX size, then a GNU long name, then the file that both are for.
+/// Returns an archive with a PAX size and then a GNU long name, both for the file that follows.
 fn pax_size_and_gnu_name() -> Result<Vec<u8>> {
     let pax = archive(&["f a \"\" pax:size=5"])?;
     let file = archive(&["f {n*150} \"12345\" gnu", "f z \"x\""])?;
     let mut bytes = [&pax[..2 * BLOCK_BYTES], &file[..]].concat();
-    // The file's own header says another size.
+    // The size in the file's own header differs from the PAX size.
     let at = 4 * BLOCK_BYTES;
     bytes[at + 124..at + 136].copy_from_slice(b"00000000000\0");
     seal(&mut bytes, at);
     Ok(bytes)
 }
 
-/// Makes the checksum of the header at `at` right.
+/// Writes the correct checksum into the header at `at`.
 fn seal(archive: &mut [u8], at: usize) {
     let block = &mut archive[at..at + BLOCK_BYTES];
     block[148..156].fill(b' ');

@@ -1,6 +1,6 @@
-//! Rules 49 to 60: what a layer holds that is written of a change.
+//! Rules 49 to 60: the layer that is written for a change.
 
-use super::{Example, Expected, NEXT_LAYER, Rule, Step, edited, squashed};
+use super::{Example, ExampleStep, Expected, NEXT_LAYER, Rule, edited, squashed};
 use crate::error::ErrorKind::InvalidArgument;
 
 const CREATING: &str = "OCI image specification, layer.md, \"Creating Layers\"";
@@ -151,19 +151,19 @@ pub(super) const RULES: &[Rule] = &[
             Example {
                 name: "as a whiteout",
                 lower: &["d d", "f d/x \"y\""],
-                step: Step::Edits(&["write d/.wh.x \"y\""]),
+                step: ExampleStep::Edits(&["write d/.wh.x \"y\""]),
                 expected: Expected::Refused(InvalidArgument, "d/.wh.x"),
             },
             Example {
                 name: "as the mark of an opaque directory",
                 lower: &["d d", "f d/x \"y\""],
-                step: Step::Edits(&["write d/.wh..wh..opq \"y\""]),
+                step: ExampleStep::Edits(&["write d/.wh..wh..opq \"y\""]),
                 expected: Expected::Refused(InvalidArgument, "d/.wh..wh..opq"),
             },
             Example {
                 name: "as a directory",
                 lower: &[],
-                step: Step::Edits(&["mkdir .wh.d", "write .wh.d/a \"y\""]),
+                step: ExampleStep::Edits(&["mkdir .wh.d", "write .wh.d/a \"y\""]),
                 expected: Expected::Refused(InvalidArgument, ".wh.d"),
             },
         ],

@@ -1,9 +1,10 @@
-//! What a layer means, as cases: 60 rules, each with its source and with examples that any snapshotter can be held to.
+//! The semantics of layers, as cases: 60 rules, each with its source and with examples that can be checked on any
+//! snapshotter.
 //!
-//! The numbers are those of the project's checklist of layer semantics. A rule has examples of two kinds: a layer that
-//! is applied, with the one tree that has to come of it, or the kind of error; and edits of a tree, with the one layer
-//! that has to be written for them. Trees are judged by their text, written layers by the `tar` crate's reader. What no
-//! example can show is listed in `src/design.rs` ("Rules without examples"), with its reason.
+//! The numbers are those of the project's checklist of layer semantics. A rule has two kinds of examples: a layer that
+//! is applied, with the tree or the kind of error that must result; and edits of a tree, with the layer that must be
+//! written for them. Trees are compared in text form, written layers through the reader of the `tar` crate. Rules that
+//! no example can show are listed in `src/design.rs` ("Rules without examples") with the reason.
 //!
 //! # References
 //! OCI image specification, `layer.md`; POSIX.1-2024 `pax`; the issues and advisories that each rule names.
@@ -25,9 +26,9 @@ use std::io::Read;
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{Encoder, Limits, MtimePrecision, decode};
 use crate::conformance::case::{Fault, Verdict, ensure};
+use crate::conformance::location::Features;
 use crate::conformance::ops;
-use crate::conformance::place::Place;
-use crate::conformance::round::{GC_ROOT, Round};
+use crate::conformance::trial::{GC_ROOT, Trial};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{self, Mount};
 use crate::snapshotter::{Labels, Snapshotter};
@@ -38,54 +39,54 @@ use crate::tree::{Dir, Node, Timestamp};
 /// Lines of [`notation`].
 pub type Lines = &'static [&'static str];
 
-/// The line between the layers of [`Example::lower`].
+/// Line that separates the layers of [`Example::lower`].
 pub const NEXT_LAYER: &str = "---";
 
-/// The time that every edit gives what it touches: that of nothing else.
+/// Time that every edit sets on the inodes it touches; no other inode has it.
 const EDIT_TIME: Timestamp = Timestamp { seconds: 77, nanos: 0 };
 
 /// One rule of the checklist.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
-    /// Its number.
+    /// Number of the rule.
     pub number: u8,
-    /// What it says, in a line.
+    /// The rule in one line.
     pub name: &'static str,
-    /// Where that is written, or who gets it wrong.
+    /// Document that states the rule, or programs that break it.
     pub source: &'static str,
-    /// What a user sees where it does not hold.
+    /// Consequence for a user if the rule does not hold.
     pub failure: &'static str,
-    /// What shows it.
+    /// Examples that check the rule.
     pub examples: &'static [Example],
 }
 
 /// One example of a rule.
 #[derive(Clone, Copy, Debug)]
 pub struct Example {
-    /// What is special about it.
+    /// Name of the example.
     pub name: &'static str,
-    /// The layers below, the lowest first, with [`NEXT_LAYER`] between them; none if it is empty.
+    /// The layers below, the lowest first, separated by [`NEXT_LAYER`]; empty without layers.
     pub lower: Lines,
-    /// What is done on top of them.
-    pub step: Step,
-    /// What has to come of it.
+    /// The step on top of the layers.
+    pub step: ExampleStep,
+    /// Expected result of the step.
     pub expected: Expected,
 }
 
-/// What is done to an active snapshot.
+/// A step in an active snapshot.
 #[derive(Clone, Copy)]
-pub enum Step {
-    /// A layer of these entries is applied.
+pub enum ExampleStep {
+    /// Applies a layer with these entries.
     Layer(Lines),
-    /// A layer of these bytes is applied.
+    /// Applies a layer with these bytes.
     Archive(fn() -> Result<Vec<u8>>),
-    /// These edits are made, and a layer is written of what changed against the parent.
+    /// Performs these edits, and writes a layer of the changes relative to the parent.
     Edits(Lines),
-    /// The same, of what changed against nothing.
+    /// Performs these edits, and writes a layer of the whole tree.
     EditsOfAll(Lines),
 }
 
-impl fmt::Debug for Step {
+impl fmt::Debug for ExampleStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Layer(lines) => f.debug_tuple("Layer").field(lines).finish(),
@@ -96,51 +97,51 @@ impl fmt::Debug for Step {
     }
 }
 
-/// What has to come of a step.
+/// Expected result of a step.
 #[derive(Clone, Copy, Debug)]
 pub enum Expected {
-    /// This tree, after a layer was applied; this layer, after edits.
+    /// This tree after applying a layer; this layer after edits.
     Lines(Lines),
-    /// An error of this kind that says these words.
+    /// An error of this kind whose message contains these words.
     Refused(ErrorKind, &'static str),
 }
 
-/// A layer, and the tree that it makes of what is below.
+/// A layer, and the tree it must make on top of the lower layers.
 const fn applied(name: &'static str, lower: Lines, layer: Lines, tree: Lines) -> Example {
-    Example { name, lower, step: Step::Layer(layer), expected: Expected::Lines(tree) }
+    Example { name, lower, step: ExampleStep::Layer(layer), expected: Expected::Lines(tree) }
 }
 
-/// A layer that must not be taken.
+/// A layer that must be refused.
 const fn refused(name: &'static str, lower: Lines, layer: Lines, kind: ErrorKind, words: &'static str) -> Example {
-    Example { name, lower, step: Step::Layer(layer), expected: Expected::Refused(kind, words) }
+    Example { name, lower, step: ExampleStep::Layer(layer), expected: Expected::Refused(kind, words) }
 }
 
-/// A layer whose bytes have to be made one by one, and the tree that it makes of nothing.
+/// A layer built byte by byte, and the tree it must make without lower layers.
 const fn decoded(name: &'static str, archive: fn() -> Result<Vec<u8>>, tree: Lines) -> Example {
-    Example { name, lower: &[], step: Step::Archive(archive), expected: Expected::Lines(tree) }
+    Example { name, lower: &[], step: ExampleStep::Archive(archive), expected: Expected::Lines(tree) }
 }
 
-/// One that must not be taken.
+/// A layer built byte by byte that must be refused.
 const fn undecodable(
     name: &'static str,
     archive: fn() -> Result<Vec<u8>>,
     kind: ErrorKind,
     words: &'static str,
 ) -> Example {
-    Example { name, lower: &[], step: Step::Archive(archive), expected: Expected::Refused(kind, words) }
+    Example { name, lower: &[], step: ExampleStep::Archive(archive), expected: Expected::Refused(kind, words) }
 }
 
-/// Edits, and the layer that they are.
+/// Edits, and the layer of their changes.
 const fn edited(name: &'static str, lower: Lines, edits: Lines, layer: Lines) -> Example {
-    Example { name, lower, step: Step::Edits(edits), expected: Expected::Lines(layer) }
+    Example { name, lower, step: ExampleStep::Edits(edits), expected: Expected::Lines(layer) }
 }
 
-/// Edits, and the layer that the whole tree is then.
+/// Edits, and the layer of the whole tree.
 const fn squashed(name: &'static str, lower: Lines, edits: Lines, layer: Lines) -> Example {
-    Example { name, lower, step: Step::EditsOfAll(edits), expected: Expected::Lines(layer) }
+    Example { name, lower, step: ExampleStep::EditsOfAll(edits), expected: Expected::Lines(layer) }
 }
 
-/// All rules that have examples, by number.
+/// Returns all rules with examples, ordered by number.
 pub fn rules() -> Vec<&'static Rule> {
     let tables = [whiteouts::RULES, paths::RULES, links::RULES, attributes::RULES, changes::RULES];
     let mut rules: Vec<&Rule> = tables.into_iter().flatten().collect();
@@ -148,15 +149,15 @@ pub fn rules() -> Vec<&'static Rule> {
     rules
 }
 
-/// Holds the snapshotter of `round` to every example of `rule` that can be shown there.
-pub(super) fn check(rule: &Rule, round: &mut Round<'_>) -> Verdict {
+/// Checks every example of `rule` that the location supports.
+pub(super) fn check(rule: &Rule, trial: &mut Trial<'_>) -> Verdict {
     let (mut broken, mut unseen) = (Vec::new(), Vec::new());
     for (number, example) in rule.examples.iter().enumerate() {
-        if let Some(why) = example.lacks(round.place) {
+        if let Some(why) = example.lacks(trial.features) {
             unseen.push(why.to_owned());
             continue;
         }
-        let checked = example.check_in(round.on, &format!("{}{number}", round.prefix), round.root_times);
+        let checked = example.check_in(trial.on, &format!("{}{number}", trial.prefix), trial.root_times);
         match checked.map_err(Fault::from) {
             Ok(()) => {}
             Err(Fault::Skip(why)) => unseen.push(why),
@@ -170,35 +171,36 @@ pub(super) fn check(rule: &Rule, round: &mut Round<'_>) -> Verdict {
     }
 }
 
-/// Those of every snapshot: containerd's garbage collector spares it.
+/// Returns the label that protects a snapshot from containerd's garbage collector.
 fn labels() -> Labels {
     [(GC_ROOT.to_owned(), "layers".to_owned())].into()
 }
 
 impl Example {
-    /// Holds `snapshotter` to this example. Its snapshots are called `prefix` and something more; they are removed
-    /// again.
+    /// Checks this example on `snapshotter`. The names of its snapshots begin with `prefix`; the snapshots are removed
+    /// afterwards.
     ///
     /// # Errors
-    /// `DataLoss` that says what was expected and what was found; what the snapshotter reports.
+    /// `DataLoss` with the expected and the found result; errors of the snapshotter.
     pub fn check(&self, snapshotter: &dyn Snapshotter, prefix: &str) -> Result<()> {
         self.check_in(snapshotter, prefix, true)
     }
 
-    /// Why this example cannot be shown at `place`: what is refused is refused before anything is made of it.
-    fn lacks(&self, place: Place) -> Option<&'static str> {
+    /// Returns the reason why this example cannot run at that location. Examples that expect a refusal always can,
+    /// because a layer is refused before anything is made.
+    fn lacks(&self, features: Features) -> Option<&'static str> {
         let Expected::Lines(expected) = self.expected else { return None };
         let done = match self.step {
-            Step::Layer(lines) | Step::Edits(lines) | Step::EditsOfAll(lines) => lines,
-            Step::Archive(_) => &[],
+            ExampleStep::Layer(lines) | ExampleStep::Edits(lines) | ExampleStep::EditsOfAll(lines) => lines,
+            ExampleStep::Archive(_) => &[],
         };
-        place.lacks([self.lower, done, expected].into_iter().flatten().copied())
+        features.lacks([self.lower, done, expected].into_iter().flatten().copied())
     }
 
     fn check_in(&self, snapshotter: &dyn Snapshotter, prefix: &str, root_times: bool) -> Result<()> {
         let mut stack = Stack { snapshotter, prefix, root_times, names: Vec::new(), views: RefCell::default() };
         let checked = self.check_on(&mut stack);
-        // What failed comes first; what stays is the snapshotter's.
+        // The error of the check takes precedence over an error of the cleanup.
         let cleared = stack.clear();
         checked.and(cleared)
     }
@@ -210,10 +212,10 @@ impl Example {
             stack.commit()?;
         }
         let found = match self.step {
-            Step::Layer(lines) => stack.add(&notation::archive(lines)?).map(|()| None),
-            Step::Archive(bytes) => stack.add(&bytes()?).map(|()| None),
-            Step::Edits(lines) => stack.edit(lines).and_then(|()| stack.layer(None)).map(Some),
-            Step::EditsOfAll(lines) => stack.edit(lines).and_then(|()| stack.layer(Some(""))).map(Some),
+            ExampleStep::Layer(lines) => stack.add(&notation::archive(lines)?).map(|()| None),
+            ExampleStep::Archive(bytes) => stack.add(&bytes()?).map(|()| None),
+            ExampleStep::Edits(lines) => stack.edit(lines).and_then(|()| stack.layer(None)).map(Some),
+            ExampleStep::EditsOfAll(lines) => stack.edit(lines).and_then(|()| stack.layer(Some(""))).map(Some),
         };
         match (found, self.expected) {
             (Ok(None), Expected::Lines(lines)) => stack.judge_tree(&notation::tree(lines)?),
@@ -230,15 +232,16 @@ impl Example {
     }
 }
 
-/// Snapshots on top of each other.
+/// Snapshots that are stacked on top of each other.
 struct Stack<'a> {
     snapshotter: &'a dyn Snapshotter,
     prefix: &'a str,
-    /// Whether a new snapshot's root directory has the time that it must have.
+    /// True if the root directory of a new snapshot must have the time that strata defines for it.
     root_times: bool,
-    /// The committed ones, and at last the active one.
+    /// Names of the committed snapshots, then the key of the active one.
     names: Vec<String>,
-    /// They go at the end: with some snapshotters a mount shows nothing any more when its view is gone.
+    /// Keys of the views. They are removed last, because with some snapshotters a mount shows nothing after its view is
+    /// removed.
     views: RefCell<Vec<String>>,
 }
 
@@ -278,7 +281,7 @@ impl Stack<'_> {
         done
     }
 
-    /// Edits a new snapshot on top, and commits it.
+    /// Performs edits in a new snapshot on top, and commits it.
     fn edit(&mut self, lines: Lines) -> Result<()> {
         let root = Dir::from_fd(mount::detached(&self.prepare()?)?, "edited");
         for line in lines {
@@ -288,7 +291,7 @@ impl Stack<'_> {
         self.commit()
     }
 
-    /// The tree of a committed snapshot, or of none, by way of a view.
+    /// Opens the tree of a committed snapshot, or an empty tree, through a view.
     fn open(&self, name: &str) -> Result<Dir> {
         let mut views = self.views.borrow_mut();
         let key = format!("{} view {}", self.prefix, views.len());
@@ -297,7 +300,7 @@ impl Stack<'_> {
         mount::detached(&mounts).map(|fd| Dir::from_fd(fd, name))
     }
 
-    /// What the topmost snapshot changed against `base`, or against its parent, as a layer.
+    /// Returns the changes of the topmost snapshot relative to `base`, or to its parent, as a layer.
     fn layer(&self, base: Option<&str>) -> Result<Vec<u8>> {
         let parent = self.snapshotter.stat(self.top())?.parent;
         let below = base.unwrap_or(&parent);
@@ -310,7 +313,7 @@ impl Stack<'_> {
         encoder.finish()
     }
 
-    /// Compares the active snapshot, and then what was committed of it.
+    /// Compares the tree of the active snapshot with `expected`, commits it, and compares the committed tree.
     fn judge_tree(&mut self, expected: &Tree) -> Result<()> {
         let active = mount::detached(&self.snapshotter.mounts(self.top())?)?;
         judge("the active snapshot", expected, &Tree::read(&Dir::from_fd(active, "active"))?)?;
@@ -318,15 +321,15 @@ impl Stack<'_> {
         judge("the committed snapshot", expected, &Tree::read(&self.open(self.top())?)?)
     }
 
-    /// Compares the entries of a layer; applied where it was made, it has to give the same tree.
-    fn judge_layer(&mut self, layer: &[u8], expected: Lines, step: Step) -> Result<()> {
+    /// Compares the entries of a layer with `expected`, then applies it to its base and compares the tree.
+    fn judge_layer(&mut self, layer: &[u8], expected: Lines, step: ExampleStep) -> Result<()> {
         let found = notation::entries(layer)?;
         if found != expected {
             return Err(differs("the layer", &expected.join("\n"), &found.join("\n")));
         }
         let tree = Tree::read(&self.open(self.top())?)?;
         let base = match step {
-            Step::EditsOfAll(_) => String::new(),
+            ExampleStep::EditsOfAll(_) => String::new(),
             _ => self.snapshotter.stat(self.top())?.parent,
         };
         let copy = format!("{} copy", self.prefix);
@@ -339,7 +342,7 @@ impl Stack<'_> {
         judged.and(self.snapshotter.remove(&copy))
     }
 
-    /// Removes every snapshot, the topmost first.
+    /// Removes all snapshots, the topmost first.
     fn clear(mut self) -> Result<()> {
         self.views.take().iter().try_for_each(|view| self.snapshotter.remove(view))?;
         while let Some(name) = self.names.pop() {
@@ -354,7 +357,8 @@ fn apply(snapshotter: &dyn Snapshotter, key: &str, mut archive: &[u8]) -> Result
     snapshotter.apply(key, &mut |sink| decode(reader, &Limits::default(), sink).map(drop)).map(drop)
 }
 
-/// A directory whose time alone changed is in no layer: so what a layer gives back has its old time there.
+/// Returns the tree with the times of all directories removed: a directory whose time alone changed is in no layer, so
+/// the applied layer does not restore its time.
 fn without_dir_times(mut tree: Tree) -> Tree {
     let dirs = tree.iter().filter(|named| named.inode.meta.node == Node::Dir).map(|named| named.path.to_owned());
     for dir in dirs.collect::<Vec<_>>() {

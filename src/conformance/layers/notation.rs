@@ -1,43 +1,43 @@
-//! Layers, trees and edits as lines of text: small enough to read, exact enough to judge by.
+//! Layers, trees and edits as lines of text, for short and exact examples.
 //!
-//! An entry of a layer, and an inode of a tree:
+//! An entry of a layer, or an inode of a tree:
 //!
 //! ```text
 //! d PATH   f PATH "CONTENT"   l PATH -> TARGET   h PATH -> TARGET   c|b PATH dev=1:3   p PATH
 //! =X PATH                                                    an entry of the type X, whatever that is
 //! ```
 //!
-//! Then, where they are not the usual: the mode in octal (`755` of directories, `777` of links, else `644`), the owner
-//! (`0:0`), the mtime (`@0`, `@-1.5`), extended attributes (`user.a=b`), and of entries also records of a PAX header
-//! (`pax:KEY=VALUE`), the header's own idea of the size (`size=9`), and `gnu` for long names as GNU spells them. The
-//! root is `.`, and a whiteout is an entry like any other. In words, `\xHH` stands for a byte and `{n*255}` for so many
-//! letters.
+//! Further words follow where a value is not the default: the mode in octal (default `755` for directories, `777` for
+//! links, `644` for others), the owner (`0:0`), the mtime (`@0`, `@-1.5`) and extended attributes (`user.a=b`). An
+//! entry can also have PAX records (`pax:KEY=VALUE`), a different size in the header (`size=9`), and `gnu` for long
+//! names in the GNU format. The root is `.`, and a whiteout is written like any other entry. In words, `\xHH` stands
+//! for a byte and `{n*255}` for that many letters.
 //!
-//! An edit is what a shell would say: `write`, `mkdir`, `chmod`, `mv` and so on ([`edit`]).
+//! An edit is written like a shell command: `write`, `mkdir`, `chmod`, `mv` and so on ([`edit`]).
 
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
-use crate::conformance::ops::{Content, Edit};
+use crate::conformance::ops::{Edit, FileContent};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::tree::memory::{Inode, Tree};
 use crate::tree::text::{escape, unescape};
 use crate::tree::{Device, FileType, Meta, Node, Timestamp, Xattrs};
 
-/// The longest name and link target that fit in a header.
+/// Maximum length of a name or a link target in a header.
 const FIELD_BYTES: usize = 100;
 
 const SCHILY_XATTR: &str = "SCHILY.xattr.";
 
 const NANOS_PER_SECOND: u32 = 1_000_000_000;
 
-/// A line.
+/// A parsed line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Entry {
-    /// The type byte of a header.
+struct NotationEntry {
+    /// Type byte of the tar header.
     kind: u8,
     path: Vec<u8>,
     target: Vec<u8>,
@@ -52,7 +52,7 @@ struct Entry {
     gnu: bool,
 }
 
-/// The types that have a letter.
+/// NotationEntry types that have a letter.
 const KINDS: [(u8, &str); 7] =
     [(b'0', "f"), (b'1', "h"), (b'2', "l"), (b'3', "c"), (b'4', "b"), (b'5', "d"), (b'6', "p")];
 
@@ -60,7 +60,7 @@ fn wrong(word: &str) -> Error {
     Error::invalid(format!("{word:?} in a line of the notation"))
 }
 
-/// A word without its escapes.
+/// Expands the escapes in a word.
 fn bytes(word: &str) -> Result<Vec<u8>> {
     let mut expanded = String::new();
     let mut rest = word;
@@ -94,7 +94,7 @@ fn time(word: &str) -> Result<Timestamp> {
     })
 }
 
-impl Entry {
+impl NotationEntry {
     fn parse(line: &str) -> Result<Self> {
         let mut words = line.split(' ');
         let kind = words.next().unwrap_or_default();
@@ -146,7 +146,7 @@ impl Entry {
         })
     }
 
-    /// The PAX records that it takes: its own, then those for what a header cannot hold.
+    /// Returns the explicit PAX records, then those for values that do not fit in the header.
     fn all_records(&self) -> Result<Vec<(String, Vec<u8>)>> {
         let mut records = self.records.clone();
         let given = |key: &str| self.records.iter().any(|(given, _)| given == key);
@@ -165,7 +165,7 @@ impl Entry {
         Ok(records)
     }
 
-    /// Directories end in a slash.
+    /// Returns the path as written in an archive: with a final slash for a directory.
     fn path_in_archive(&self) -> Vec<u8> {
         let slash: &[u8] = if self.kind == b'5' && !self.path.ends_with(b"/") { b"/" } else { b"" };
         [&self.path[..], slash].concat()
@@ -197,7 +197,7 @@ impl Entry {
         archive.append(&sealed(header), &self.content[..]).at("write", "layer")
     }
 
-    /// The inode that it describes in a tree.
+    /// Returns the inode that the line describes in a tree.
     fn inode(&self) -> Result<Inode> {
         let id = |id: u64| u32::try_from(id).map_err(|_| Error::invalid("an owner"));
         let node = match self.kind {
@@ -265,27 +265,27 @@ fn sealed(mut header: tar::Header) -> tar::Header {
     header
 }
 
-/// The archive with these entries.
+/// Returns an archive with these entries.
 ///
 /// # Errors
-/// `InvalidArgument` for a line that is none.
+/// `InvalidArgument` for an invalid line.
 pub fn archive(lines: &[&str]) -> Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     for line in lines {
-        Entry::parse(line)?.append(&mut archive)?;
+        NotationEntry::parse(line)?.append(&mut archive)?;
     }
     archive.into_inner().at("write", "layer")
 }
 
-/// The tree with these inodes; a root that has no line is as nobody described it.
+/// Returns a tree with these inodes; a root without a line gets the default attributes.
 ///
 /// # Errors
-/// `InvalidArgument` for a line that is none, or an inode that has no place.
+/// `InvalidArgument` for an invalid line, or for an inode without a parent directory.
 pub fn tree(lines: &[&str]) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut links = Vec::new();
     for line in lines {
-        let entry = Entry::parse(line)?;
+        let entry = NotationEntry::parse(line)?;
         let path = path(&entry.path);
         if entry.kind == b'1' {
             links.push((path, self::path(&entry.target)));
@@ -302,10 +302,10 @@ fn path(bytes: &[u8]) -> PathBuf {
     PathBuf::from(OsString::from_vec(bytes.to_vec()))
 }
 
-/// The lines of an archive, as a reader that is not ours sees it. Whiteouts are files.
+/// Returns the lines of an archive, read by the `tar` crate instead of strata's own reader. Whiteouts appear as files.
 ///
 /// # Errors
-/// `DataLoss` for what is no archive.
+/// `DataLoss` if the bytes are not an archive.
 pub fn entries(archive: &[u8]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for entry in tar::Archive::new(archive).entries().at("read", "layer")? {
@@ -314,14 +314,14 @@ pub fn entries(archive: &[u8]) -> Result<Vec<String>> {
     Ok(lines)
 }
 
-fn read(entry: &mut tar::Entry<'_, &[u8]>) -> std::io::Result<Entry> {
+fn read(entry: &mut tar::Entry<'_, &[u8]>) -> std::io::Result<NotationEntry> {
     let header = entry.header();
     let path = entry.path_bytes();
     let clean = match path.strip_suffix(b"/").unwrap_or(&path) {
         b"." | b"" => b".",
         clean => clean,
     };
-    let mut found = Entry {
+    let mut found = NotationEntry {
         kind: header.entry_type().as_byte(),
         path: clean.to_vec(),
         target: entry.link_name_bytes().map(|target| target.into_owned()).unwrap_or_default(),
@@ -329,7 +329,7 @@ fn read(entry: &mut tar::Entry<'_, &[u8]>) -> std::io::Result<Entry> {
         owner: (header.uid()?, header.gid()?),
         mtime: Timestamp { seconds: i64::try_from(header.mtime()?).unwrap_or(i64::MAX), nanos: 0 },
         device: Device { major: header.device_major()?.unwrap_or(0), minor: header.device_minor()?.unwrap_or(0) },
-        ..Entry::default()
+        ..NotationEntry::default()
     };
     if let Some(records) = entry.pax_extensions()? {
         for record in records {
@@ -346,12 +346,12 @@ fn read(entry: &mut tar::Entry<'_, &[u8]>) -> std::io::Result<Entry> {
     Ok(found)
 }
 
-/// The edit that a line asks for: `write PATH "C"` (one character), `open`, `rewrite`, `touch`, `mkdir`, `rm PATH`,
-/// `symlink TARGET PATH`, `mknod c PATH 1:3`, `mknod s PATH`, `ln`, `mv`, `exchange FROM TO`, `chmod MODE PATH`, `chown
-/// UID:GID MODE PATH`, `setfattr NAME=VALUE PATH`, `rmfattr NAME PATH`.
+/// Parses an edit: `write PATH "C"` (one character), `open`, `rewrite`, `touch`, `mkdir`, `rm PATH`, `symlink TARGET
+/// PATH`, `mknod c PATH 1:3`, `mknod s PATH`, `ln`, `mv`, `exchange FROM TO`, `chmod MODE PATH`, `chown UID:GID MODE
+/// PATH`, `setfattr NAME=VALUE PATH`, `rmfattr NAME PATH`.
 ///
 /// # Errors
-/// `InvalidArgument` for any other.
+/// `InvalidArgument` for any other line.
 pub fn edit(line: &str) -> Result<Edit> {
     let words: Vec<&str> = line.split(' ').collect();
     let at = |word: &str| bytes(word).map(|bytes| path(&bytes));
@@ -386,20 +386,20 @@ pub fn edit(line: &str) -> Result<Edit> {
     })
 }
 
-/// The content that is one character, which an edit names by a seed.
-fn character(word: &str) -> Result<Content> {
+/// Parses content of one character, which is stored as the seed that generates it.
+fn character(word: &str) -> Result<FileContent> {
     let content = match bytes(word.trim_matches('"'))?[..] {
-        [seed] => Content { seed, length: 1 },
+        [seed] => FileContent { seed, length: 1 },
         _ => return Err(wrong(word)),
     };
-    // Some seeds stand for zeros.
+    // Seeds that generate zeros do not generate the character.
     if content.bytes() == [content.seed] { Ok(content) } else { Err(wrong(word)) }
 }
 
-/// Whether an archive has an entry with a name that means a deletion.
+/// Returns true if the archive has an entry whose name begins with `.wh.`.
 ///
 /// # Errors
-/// As [`entries`].
+/// As for [`entries`].
 pub fn has_whiteouts(archive: &[u8]) -> Result<bool> {
     let is_whiteout = |path: &Path| path.iter().any(|name| name.as_bytes().starts_with(b".wh."));
     for entry in tar::Archive::new(archive).entries().at("read", "layer")? {

@@ -1,4 +1,4 @@
-//! Rules 18 to 29: where an entry goes, and what an archive is.
+//! Rules 18 to 29: target paths of entries, and validity of archives.
 
 use super::notation::archive;
 use super::{Rule, applied, decoded, refused, undecodable};
@@ -10,7 +10,7 @@ const PAX: &str = "POSIX.1-2024, pax; GNU tar manual, \"Extensions\"";
 
 const BLOCK_BYTES: usize = 512;
 
-/// The types of rule 22, each as one entry.
+/// An entry of rule 22, written with each type byte that must be treated as a file.
 const OTHER: &str = "f other \"o\"";
 
 pub(super) const RULES: &[Rule] = &[
@@ -277,7 +277,7 @@ pub(super) const RULES: &[Rule] = &[
     },
 ];
 
-/// A file, and then so many zeros.
+/// Returns an archive of one file, followed by that many zeros instead of the usual end.
 fn with_end(zeros: usize) -> Result<Vec<u8>> {
     let mut bytes = archive(&["f a \"x\""])?;
     bytes.truncate(2 * BLOCK_BYTES);
@@ -285,7 +285,7 @@ fn with_end(zeros: usize) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The first bytes of an archive of one file.
+/// Returns the first `length` bytes of an archive of one file.
 fn cut(length: usize) -> Result<Vec<u8>> {
     let mut bytes = archive(&["f a \"x\""])?;
     bytes.truncate(length);

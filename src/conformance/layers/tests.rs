@@ -1,8 +1,8 @@
-//! That the rules are all there, and that their notation says what it should.
+//! Tests that the rules are complete, and that the notation means what it should.
 
 use super::*;
 
-/// What `src/design.rs` says of rules without examples.
+/// Returns the numbers of the rules that `src/design.rs` lists as rules without examples.
 fn decided() -> Vec<u8> {
     let (_, section) = include_str!("../../design.rs").split_once("## Rules without examples").expect("the section");
     let section = section.split("//! ## ").next().expect("an end");
@@ -38,13 +38,13 @@ fn every_line_parses() {
                     &example.lower.iter().filter(|line| **line != NEXT_LAYER).copied().collect::<Vec<_>>(),
                 )?;
                 match (example.step, example.expected) {
-                    (Step::Layer(lines), Expected::Lines(tree)) => {
+                    (ExampleStep::Layer(lines), Expected::Lines(tree)) => {
                         notation::archive(lines)?;
                         notation::tree(tree).map(drop)
                     }
-                    (Step::Layer(lines), _) => notation::archive(lines).map(drop),
-                    (Step::Archive(bytes), _) => bytes().map(drop),
-                    (Step::Edits(lines) | Step::EditsOfAll(lines), _) => {
+                    (ExampleStep::Layer(lines), _) => notation::archive(lines).map(drop),
+                    (ExampleStep::Archive(bytes), _) => bytes().map(drop),
+                    (ExampleStep::Edits(lines) | ExampleStep::EditsOfAll(lines), _) => {
                         lines.iter().try_for_each(|line| notation::edit(line).map(drop))
                     }
                 }

@@ -1,4 +1,4 @@
-//! Rules 1 to 17: what is deleted.
+//! Rules 1 to 17: deletions.
 
 use super::{NEXT_LAYER, Rule, applied, refused, squashed};
 use crate::error::ErrorKind::InvalidArgument;

@@ -1,13 +1,13 @@
 //! Cases about keys, kinds, labels, filters and errors.
 
-use super::{Case, Round, Verdict};
+use super::{Case, Trial, Verdict};
 use crate::conformance::case::{Fault, ensure};
-use crate::conformance::round::GC_ROOT;
+use crate::conformance::trial::GC_ROOT;
 use crate::error::ErrorKind::{AlreadyExists, FailedPrecondition, InvalidArgument, NotFound};
 use crate::mount::Access;
 use crate::snapshotter::{Info, Kind};
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 18] = [
     Case {
         name: "stat-active",
@@ -124,94 +124,94 @@ fn is(info: &Info, kind: Kind, name: &str, parent: &str) -> Verdict {
     ensure(known == (kind, name, parent), || format!("{known:?} is not {:?}", (kind, name, parent)))
 }
 
-fn stat_active(round: &mut Round<'_>) -> Verdict {
-    round.prepare("active", "")?;
-    is(&round.stat("active")?, Kind::Active, &round.key("active"), "")
+fn stat_active(trial: &mut Trial<'_>) -> Verdict {
+    trial.prepare("active", "")?;
+    is(&trial.stat("active")?, Kind::Active, &trial.key("active"), "")
 }
 
-fn stat_committed(round: &mut Round<'_>) -> Verdict {
-    round.prepare("active", "")?;
-    round.commit("committed", "active")?;
-    is(&round.stat("committed")?, Kind::Committed, &round.key("committed"), "")
+fn stat_committed(trial: &mut Trial<'_>) -> Verdict {
+    trial.prepare("active", "")?;
+    trial.commit("committed", "active")?;
+    is(&trial.stat("committed")?, Kind::Committed, &trial.key("committed"), "")
 }
 
-fn transitivity(round: &mut Round<'_>) -> Verdict {
-    round.layer("a", "", &[])?;
-    round.layer("b", "a", &[])?;
-    round.view("c", "b")?;
-    is(&round.stat("a")?, Kind::Committed, &round.key("a"), "")?;
-    is(&round.stat("b")?, Kind::Committed, &round.key("b"), &round.key("a"))?;
-    is(&round.stat("c")?, Kind::View, &round.key("c"), &round.key("b"))
+fn transitivity(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("a", "", &[])?;
+    trial.layer("b", "a", &[])?;
+    trial.view("c", "b")?;
+    is(&trial.stat("a")?, Kind::Committed, &trial.key("a"), "")?;
+    is(&trial.stat("b")?, Kind::Committed, &trial.key("b"), &trial.key("a"))?;
+    is(&trial.stat("c")?, Kind::View, &trial.key("c"), &trial.key("b"))
 }
 
-fn one_key_one_snapshot(round: &mut Round<'_>) -> Verdict {
-    round.layer("parent", "", &[])?;
-    round.prepare("prepared", "parent")?;
-    round.view("viewed", "parent")?;
-    let parent = round.key("parent");
+fn one_key_one_snapshot(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("parent", "", &[])?;
+    trial.prepare("prepared", "parent")?;
+    trial.view("viewed", "parent")?;
+    let parent = trial.key("parent");
     for key in ["prepared", "viewed", "parent"] {
-        let full = round.key(key);
-        round.fails("a second Prepare", round.on.prepare(&full, &parent, &round.labels), AlreadyExists)?;
-        round.fails("a View of a key in use", round.on.view(&full, "", &round.labels), AlreadyExists)?;
+        let full = trial.key(key);
+        trial.fails("a second Prepare", trial.on.prepare(&full, &parent, &trial.labels), AlreadyExists)?;
+        trial.fails("a View of a key in use", trial.on.view(&full, "", &trial.labels), AlreadyExists)?;
     }
-    is(&round.stat("prepared")?, Kind::Active, &round.key("prepared"), &parent)
+    is(&trial.stat("prepared")?, Kind::Active, &trial.key("prepared"), &parent)
 }
 
-fn update(round: &mut Round<'_>) -> Verdict {
-    round.layer("c", "", &[])?;
-    round.prepare("a", "c")?;
-    round.view("v", "c")?;
+fn update(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("c", "", &[])?;
+    trial.prepare("a", "c")?;
+    trial.view("v", "c")?;
     for key in ["c", "a", "v"] {
-        let made = round.stat(key)?;
+        let made = trial.stat(key)?;
         ensure(made.created == made.updated, || format!("{key} was never updated: {made:?}"))?;
         let set = |labels: &[(&str, &str)], paths: &[&str]| -> Verdict<Info> {
-            // Its other fields are no wishes.
-            let wish = Info { parent: "another".into(), labels: round.labels(labels), ..made.clone() };
-            Ok(round.on.update(&wish, paths)?)
+            // `update` must ignore the other fields of the `Info`.
+            let wish = Info { parent: "another".into(), labels: trial.labels(labels), ..made.clone() };
+            Ok(trial.on.update(&wish, paths)?)
         };
         let all = set(&[("l1", "one"), ("l2", "two")], &[])?;
-        ensure(all.labels == round.labels(&[("l1", "one"), ("l2", "two")]), || format!("all: {:?}", all.labels))?;
+        ensure(all.labels == trial.labels(&[("l1", "one"), ("l2", "two")]), || format!("all: {:?}", all.labels))?;
         ensure(all.parent == made.parent && all.created == made.created, || format!("{all:?}"))?;
         ensure(all.updated > made.updated, || format!("{key}: updated is not later: {all:?}"))?;
         let some = set(&[("l1", "1"), ("l3", "3")], &["labels.l1", "labels.l2"])?;
-        ensure(some.labels == round.labels(&[("l1", "1")]), || format!("some: {:?}", some.labels))?;
+        ensure(some.labels == trial.labels(&[("l1", "1")]), || format!("some: {:?}", some.labels))?;
         let dotted = set(&[("a.b/c", "d")], &["labels.a.b/c"])?;
-        ensure(dotted.labels == round.labels(&[("l1", "1"), ("a.b/c", "d")]), || format!("{:?}", dotted.labels))?;
+        ensure(dotted.labels == trial.labels(&[("l1", "1"), ("a.b/c", "d")]), || format!("{:?}", dotted.labels))?;
         let replaced = set(&[("l4", "4")], &["labels"])?;
-        ensure(replaced.labels == round.labels(&[("l4", "4")]), || format!("replaced: {:?}", replaced.labels))?;
-        ensure(round.stat(key)? == replaced, || "Update and Stat differ".to_owned())?;
+        ensure(replaced.labels == trial.labels(&[("l4", "4")]), || format!("replaced: {:?}", replaced.labels))?;
+        ensure(trial.stat(key)? == replaced, || "Update and Stat differ".to_owned())?;
         for path in ["parent", "kind", "name", "nonsense"] {
-            let wish = Info { labels: round.labels(&[]), ..made.clone() };
-            round.fails(&format!("Update of {path}"), round.on.update(&wish, &[path]), InvalidArgument)?;
+            let wish = Info { labels: trial.labels(&[]), ..made.clone() };
+            trial.fails(&format!("Update of {path}"), trial.on.update(&wish, &[path]), InvalidArgument)?;
         }
-        ensure(round.stat(key)? == replaced, || "an update that failed changed something".to_owned())?;
+        ensure(trial.stat(key)? == replaced, || "an update that failed changed something".to_owned())?;
     }
-    let missing = Info { name: round.key("missing"), ..round.stat("c")? };
-    round.fails("Update of nothing", round.on.update(&missing, &[]), NotFound)
+    let missing = Info { name: trial.key("missing"), ..trial.stat("c")? };
+    trial.fails("Update of nothing", trial.on.update(&missing, &[]), NotFound)
 }
 
-fn keys_are_free_again(round: &mut Round<'_>) -> Verdict {
+fn keys_are_free_again(trial: &mut Trial<'_>) -> Verdict {
     for _ in 0..2 {
-        round.prepare("key", "")?;
-        round.remove("key")?;
-        round.view("key", "")?;
-        round.remove("key")?;
-        round.prepare("key", "")?;
-        round.commit("name", "key")?;
-        round.remove("name")?;
+        trial.prepare("key", "")?;
+        trial.remove("key")?;
+        trial.view("key", "")?;
+        trial.remove("key")?;
+        trial.prepare("key", "")?;
+        trial.commit("name", "key")?;
+        trial.remove("name")?;
     }
     Ok(())
 }
 
-fn walk(round: &mut Round<'_>) -> Verdict {
-    round.layer("p", "", &[])?;
-    let (p, labelled) = (round.key("p"), round.labels(&[("l", "2"), ("containerd.io/snapshot.ref", "sha256:x")]));
-    round.prepare("a", "p")?;
-    round.on.prepare(&round.key("a-wl"), &p, &labelled)?;
-    round.view("v", "p")?;
+fn walk(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("p", "", &[])?;
+    let (p, labelled) = (trial.key("p"), trial.labels(&[("l", "2"), ("containerd.io/snapshot.ref", "sha256:x")]));
+    trial.prepare("a", "p")?;
+    trial.on.prepare(&trial.key("a-wl"), &p, &labelled)?;
+    trial.view("v", "p")?;
     let cases = [
         (vec![], "a a-wl p v"),
-        (vec![format!("labels.\"{GC_ROOT}\"=={}", round.labels[GC_ROOT])], "a a-wl p v"),
+        (vec![format!("labels.\"{GC_ROOT}\"=={}", trial.labels[GC_ROOT])], "a a-wl p v"),
         (vec!["kind==active".into()], "a a-wl"),
         (vec!["kind==view".into()], "v"),
         (vec!["kind==committed".into()], "p"),
@@ -226,29 +226,29 @@ fn walk(round: &mut Round<'_>) -> Verdict {
     ];
     for (filters, expected) in cases {
         let filters: Vec<&str> = filters.iter().map(String::as_str).collect();
-        let mut found: Vec<_> = round.walk(&filters)?.into_iter().map(|info| info.name).collect();
+        let mut found: Vec<_> = trial.walk(&filters)?.into_iter().map(|info| info.name).collect();
         found.sort_unstable();
-        let expected: Vec<_> = expected.split_whitespace().map(|name| round.key(name)).collect();
+        let expected: Vec<_> = expected.split_whitespace().map(|name| trial.key(name)).collect();
         ensure(found == expected, || format!("{filters:?} found {found:?}, not {expected:?}"))?;
     }
     Ok(())
 }
 
-fn wrong_filter(round: &mut Round<'_>) -> Verdict {
+fn wrong_filter(trial: &mut Trial<'_>) -> Verdict {
     for filter in ["name=", "=x", "name==\"a"] {
-        round.fails(filter, round.on.walk(&[filter], &mut |_| Ok(())), InvalidArgument)?;
+        trial.fails(filter, trial.on.walk(&[filter], &mut |_| Ok(())), InvalidArgument)?;
     }
     Ok(())
 }
 
-fn stat_in_walk(round: &mut Round<'_>) -> Verdict {
-    round.layer("p", "", &[])?;
-    round.prepare("a", "p")?;
+fn stat_in_walk(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("p", "", &[])?;
+    trial.prepare("a", "p")?;
     let mut seen = 0;
-    round.on.walk(&[], &mut |info| {
-        if info.name.starts_with(&round.prefix) {
+    trial.on.walk(&[], &mut |info| {
+        if info.name.starts_with(&trial.prefix) {
             seen += 1;
-            if round.on.stat(&info.name)? != *info {
+            if trial.on.stat(&info.name)? != *info {
                 return Err(crate::Error::data_loss(format!("Stat and Walk differ: {info:?}")));
             }
         }
@@ -257,100 +257,100 @@ fn stat_in_walk(round: &mut Round<'_>) -> Verdict {
     ensure(seen == 2, || format!("{seen} were walked, not 2"))
 }
 
-fn remove_in_walk(round: &mut Round<'_>) -> Verdict {
+fn remove_in_walk(trial: &mut Trial<'_>) -> Verdict {
     for key in ["a", "b", "c"] {
-        round.prepare(key, "")?;
+        trial.prepare(key, "")?;
     }
-    round.on.walk(&[], &mut |info| {
-        if info.name.starts_with(&round.prefix) { round.on.remove(&info.name) } else { Ok(()) }
+    trial.on.walk(&[], &mut |info| {
+        if info.name.starts_with(&trial.prefix) { trial.on.remove(&info.name) } else { Ok(()) }
     })?;
-    let left = round.walk(&[])?;
+    let left = trial.walk(&[])?;
     ensure(left.is_empty(), || format!("{left:?} is left"))
 }
 
-fn remove_intermediate(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[])?;
-    round.layer("middle", "base", &[])?;
-    round.prepare("top", "middle")?;
+fn remove_intermediate(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[])?;
+    trial.layer("middle", "base", &[])?;
+    trial.prepare("top", "middle")?;
     for key in ["base", "middle"] {
-        let answer = round.on.remove(&round.key(key));
+        let answer = trial.on.remove(&trial.key(key));
         let text = answer.as_ref().err().map(crate::Error::chain).unwrap_or_default();
-        round.fails("Remove of a parent", answer, FailedPrecondition)?;
+        trial.fails("Remove of a parent", answer, FailedPrecondition)?;
         ensure(text.contains("remove"), || format!("the error does not say that it is about a removal: {text}"))?;
     }
-    ["top", "middle", "base"].into_iter().try_for_each(|key| round.remove(key))
+    ["top", "middle", "base"].into_iter().try_for_each(|key| trial.remove(key))
 }
 
-fn close_twice(_: &mut Round<'_>) -> Verdict {
+fn close_twice(_: &mut Trial<'_>) -> Verdict {
     Err(Fault::Skip("the contract has no Close: a snapshotter is closed when it is dropped".to_owned()))
 }
 
-fn any_key(round: &mut Round<'_>) -> Verdict {
+fn any_key(trial: &mut Trial<'_>) -> Verdict {
     let digest = "sha256:3b1d8a2c5e";
     let extract = format!("extract-440725399-7oAi {digest}");
-    round.layer(digest, "", &[])?;
+    trial.layer(digest, "", &[])?;
     for key in [extract.as_str(), "with/slash/es", "..", "ünï\u{301}code", "a'b\"c", "%2f"] {
-        round.prepare(key, digest)?;
-        is(&round.stat(key)?, Kind::Active, &round.key(key), &round.key(digest))?;
+        trial.prepare(key, digest)?;
+        is(&trial.stat(key)?, Kind::Active, &trial.key(key), &trial.key(digest))?;
     }
     Ok(())
 }
 
-fn errors(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[])?;
-    round.prepare("active", "base")?;
-    round.view("view", "base")?;
-    let (on, missing, labels) = (round.on, round.key("missing"), &round.labels);
-    round.fails("Stat of nothing", on.stat(&missing), NotFound)?;
-    round.fails("Usage of nothing", on.usage(&missing), NotFound)?;
-    round.fails("Mounts of nothing", on.mounts(&missing), NotFound)?;
-    round.fails("Remove of nothing", on.remove(&missing), NotFound)?;
-    round.fails("Prepare on nothing", on.prepare(&round.key("new"), &missing, labels), NotFound)?;
-    round.fails("View of nothing", on.view(&round.key("new"), &missing, labels), NotFound)?;
+fn errors(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[])?;
+    trial.prepare("active", "base")?;
+    trial.view("view", "base")?;
+    let (on, missing, labels) = (trial.on, trial.key("missing"), &trial.labels);
+    trial.fails("Stat of nothing", on.stat(&missing), NotFound)?;
+    trial.fails("Usage of nothing", on.usage(&missing), NotFound)?;
+    trial.fails("Mounts of nothing", on.mounts(&missing), NotFound)?;
+    trial.fails("Remove of nothing", on.remove(&missing), NotFound)?;
+    trial.fails("Prepare on nothing", on.prepare(&trial.key("new"), &missing, labels), NotFound)?;
+    trial.fails("View of nothing", on.view(&trial.key("new"), &missing, labels), NotFound)?;
     for parent in ["active", "view"] {
-        let (new, parent) = (round.key("new"), round.key(parent));
-        round.fails("Prepare on what is not committed", on.prepare(&new, &parent, labels), InvalidArgument)?;
-        round.fails("View of what is not committed", on.view(&new, &parent, labels), InvalidArgument)?;
+        let (new, parent) = (trial.key("new"), trial.key(parent));
+        trial.fails("Prepare on what is not committed", on.prepare(&new, &parent, labels), InvalidArgument)?;
+        trial.fails("View of what is not committed", on.view(&new, &parent, labels), InvalidArgument)?;
     }
-    let left = round.walk(&[])?.len();
+    let left = trial.walk(&[])?.len();
     ensure(left == 3, || format!("calls that failed left something: {left} snapshots, not 3"))
 }
 
-fn commit_errors(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[])?;
-    round.prepare("active", "base")?;
-    let (on, labels) = (round.on, &round.labels);
-    let commit = |name: &str, key: &str| on.commit(&round.key(name), &round.key(key), labels);
-    round.fails("Commit of nothing", commit("new", "missing"), NotFound)?;
-    round.fails("Commit to a name in use", commit("base", "active"), AlreadyExists)?;
-    round.fails("Commit to its own key", commit("active", "active"), AlreadyExists)?;
-    round.fails("Commit of what is committed", commit("new", "base"), FailedPrecondition)?;
-    round.fails("Mounts of what is committed", on.mounts(&round.key("base")), FailedPrecondition)?;
+fn commit_errors(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[])?;
+    trial.prepare("active", "base")?;
+    let (on, labels) = (trial.on, &trial.labels);
+    let commit = |name: &str, key: &str| on.commit(&trial.key(name), &trial.key(key), labels);
+    trial.fails("Commit of nothing", commit("new", "missing"), NotFound)?;
+    trial.fails("Commit to a name in use", commit("base", "active"), AlreadyExists)?;
+    trial.fails("Commit to its own key", commit("active", "active"), AlreadyExists)?;
+    trial.fails("Commit of what is committed", commit("new", "base"), FailedPrecondition)?;
+    trial.fails("Mounts of what is committed", on.mounts(&trial.key("base")), FailedPrecondition)?;
     commit("new", "active")?;
-    round.fails("Stat of a key that was committed", on.stat(&round.key("active")), NotFound)?;
-    let committed = round.stat("new")?;
+    trial.fails("Stat of a key that was committed", on.stat(&trial.key("active")), NotFound)?;
+    let committed = trial.stat("new")?;
     ensure(committed.created == committed.updated, || format!("it was never updated: {committed:?}"))
 }
 
-fn commit_of_a_view(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[])?;
-    round.view("view", "base")?;
-    let commit = |name: &str| round.on.commit(&round.key(name), &round.key("view"), &round.labels);
-    round.fails("Commit of a view", commit("new"), FailedPrecondition)?;
-    round.fails("Commit of a view to a name in use", commit("base"), AlreadyExists)
+fn commit_of_a_view(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[])?;
+    trial.view("view", "base")?;
+    let commit = |name: &str| trial.on.commit(&trial.key(name), &trial.key("view"), &trial.labels);
+    trial.fails("Commit of a view", commit("new"), FailedPrecondition)?;
+    trial.fails("Commit of a view to a name in use", commit("base"), AlreadyExists)
 }
 
-fn mounts(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[])?;
-    round.layer("next", "base", &[])?;
+fn mounts(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[])?;
+    trial.layer("next", "base", &[])?;
     for parent in ["", "base", "next"] {
         for (kind, access) in [(Kind::Active, Access::ReadWrite), (Kind::View, Access::ReadOnly)] {
-            let (key, parent) = (round.key(&format!("{kind} on {parent}")), round.key(parent));
+            let (key, parent) = (trial.key(&format!("{kind} on {parent}")), trial.key(parent));
             let handed = match kind {
-                Kind::Active => round.on.prepare(&key, &parent, &round.labels)?,
-                _ => round.on.view(&key, &parent, &round.labels)?,
+                Kind::Active => trial.on.prepare(&key, &parent, &trial.labels)?,
+                _ => trial.on.view(&key, &parent, &trial.labels)?,
             };
-            ensure(handed == round.on.mounts(&key)?, || format!("{key}: Mounts are not what was handed out"))?;
+            ensure(handed == trial.on.mounts(&key)?, || format!("{key}: Mounts are not what was handed out"))?;
             let found = handed.last().map(crate::mount::Mount::access);
             ensure(found == Some(access), || format!("{key}: {handed:?} is not {access:?}"))?;
         }
@@ -358,10 +358,10 @@ fn mounts(round: &mut Round<'_>) -> Verdict {
     Ok(())
 }
 
-fn cleanup(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[super::file("f", 1, 5000)])?;
-    round.remove("base")?;
-    match round.on.cleanup() {
+fn cleanup(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[super::file("f", 1, 5000)])?;
+    trial.remove("base")?;
+    match trial.on.cleanup() {
         Err(error) if error.kind() == crate::ErrorKind::Unsupported => Err(Fault::Skip(
             "Cleanup is not served here: space is freed by removals, or by a garbage collector".to_owned(),
         )),

@@ -1,16 +1,16 @@
-//! Cases about what snapshots hold.
+//! Cases about the content of snapshots.
 
-use super::{Case, Round, Verdict, dir, file, removal};
+use super::{Case, Trial, Verdict, dir, file, removal};
 use crate::conformance::case::{Fault, ensure};
 use crate::conformance::ops::{Edit, perform};
-use crate::conformance::round::TIME;
+use crate::conformance::trial::TIME;
 use crate::snapshotter::{Info, Kind};
 use crate::tree::memory::Tree;
 
-/// Layers of the deepest case: what the suite asks for.
+/// Number of layers of the deepest case, as in containerd's suite.
 const LAYERS: usize = 128;
 
-/// All of them.
+/// All cases of this module.
 pub(super) const CASES: [Case; 12] = [
     Case {
         name: "basic",
@@ -86,142 +86,142 @@ pub(super) const CASES: [Case; 12] = [
     },
 ];
 
-fn basic(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[file("foo", 1, 900), dir("a"), dir("a/b"), dir("a/b/c")])?;
-    let known = round.stat("base")?;
-    ensure(known.kind == Kind::Committed && known.labels == round.labels(&[]), || format!("{known:?}"))?;
+fn basic(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[file("foo", 1, 900), dir("a"), dir("a/b"), dir("a/b/c")])?;
+    let known = trial.stat("base")?;
+    ensure(known.kind == Kind::Committed && known.labels == trial.labels(&[]), || format!("{known:?}"))?;
     let next = [file("bar", 2, 700), removal("foo"), file("foo", 3, 300), file("a/b/c/new", 5, 10), removal("a/b/c")];
-    round.layer("next", "base", &next)?;
-    round.view("seen", "next")?;
-    round.same_tree("seen")?;
-    let mut walked: Vec<Info> = round.walk(&[])?;
+    trial.layer("next", "base", &next)?;
+    trial.view("seen", "next")?;
+    trial.same_tree("seen")?;
+    let mut walked: Vec<Info> = trial.walk(&[])?;
     walked.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    let stats = ["base", "next", "seen"].map(|key| round.stat(key));
+    let stats = ["base", "next", "seen"].map(|key| trial.stat(key));
     let stats = stats.into_iter().collect::<Verdict<Vec<_>>>()?;
     ensure(walked == stats, || format!("Walk and Stat differ: {walked:?}, {stats:?}"))?;
-    ["seen", "next", "base"].into_iter().try_for_each(|key| round.remove(key))
+    ["seen", "next", "base"].into_iter().try_for_each(|key| trial.remove(key))
 }
 
-/// All times are equal: only the bytes differ.
-fn layer_file_update(round: &mut Round<'_>) -> Verdict {
-    round.layer("0", "", &[dir("etc"), file("etc/hosts", 1, 64), file("root", 2, 4096)])?;
+/// All times are equal, so only the bytes tell the files apart.
+fn layer_file_update(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("0", "", &[dir("etc"), file("etc/hosts", 1, 64), file("root", 2, 4096)])?;
     for number in 1..6_u8 {
         let edits = [file("etc/hosts", number * 4 + 1, 64), file("root", number * 4 + 2, 4096)];
-        round.layer(&number.to_string(), &(number - 1).to_string(), &edits)?;
+        trial.layer(&number.to_string(), &(number - 1).to_string(), &edits)?;
     }
     Ok(())
 }
 
-fn remove_directory_in_lower_layer(round: &mut Round<'_>) -> Verdict {
+fn remove_directory_in_lower_layer(trial: &mut Trial<'_>) -> Verdict {
     let old = [dir("lib"), file("lib/hidden", 1, 100), dir("lib/more"), file("lib/more/hidden", 1, 100)];
-    round.layer("old", "", &old)?;
-    round.layer("new", "old", &[removal("lib"), dir("lib"), file("lib/not-hidden", 2, 100)])?;
-    round.layer("newer", "new", &[file("lib/hidden", 3, 50)])
+    trial.layer("old", "", &old)?;
+    trial.layer("new", "old", &[removal("lib"), dir("lib"), file("lib/not-hidden", 2, 100)])?;
+    trial.layer("newer", "new", &[file("lib/hidden", 3, 50)])
 }
 
 fn own(path: &str, uid: u32, gid: u32, mode: u32) -> Edit {
     Edit::Chown(path.into(), uid, gid, mode)
 }
 
-fn chown(round: &mut Round<'_>) -> Verdict {
+fn chown(trial: &mut Trial<'_>) -> Verdict {
     let made = [dir("opt"), dir("opt/a"), dir("opt/a/b"), file("opt/a/b/file", 1, 10), own("opt", 1, 1, 0o700)];
-    round.layer("made", "", &made)?;
+    trial.layer("made", "", &made)?;
     let owned = [own("opt", 2, 2, 0o750), own("opt/a/b", 3, 3, 0o755), own("opt/a/b/file", 4, 5, 0o600)];
-    round.layer("owned", "made", &owned)?;
-    round.layer("again", "owned", &[own("opt/a/b/file", 0, 0, 0o4755)])
+    trial.layer("owned", "made", &owned)?;
+    trial.layer("again", "owned", &[own("opt/a/b/file", 0, 0, 0o4755)])
 }
 
-fn directory_permission_on_commit(round: &mut Round<'_>) -> Verdict {
+fn directory_permission_on_commit(trial: &mut Trial<'_>) -> Verdict {
     let made = ["d1", "d2", "d3", "d4"].map(dir);
-    round.layer("made", "", &made)?;
+    trial.layer("made", "", &made)?;
     let owned = [own("d1", 1, 1, 0o700), own("d2", 1, 1, 0o755), own("d3", 1, 1, 0o1777), removal("d4")];
-    round.layer("owned", "made", &owned)?;
+    trial.layer("owned", "made", &owned)?;
     let back = [own("d1", 0, 0, 0o755), removal("d2"), dir("d2"), own("d2", 1, 1, 0o755), file("d3/x", 1, 1)];
-    round.layer("back", "owned", &back)
+    trial.layer("back", "owned", &back)
 }
 
-fn deleted_files(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[file("foo", 1, 5), file("bar", 1, 5), dir("a"), file("a/f", 1, 1)])?;
-    round.layer("less", "base", &[removal("foo"), removal("a/f")])?;
-    round.layer("other", "less", &[file("new", 2, 5), removal("bar")])
+fn deleted_files(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[file("foo", 1, 5), file("bar", 1, 5), dir("a"), file("a/f", 1, 1)])?;
+    trial.layer("less", "base", &[removal("foo"), removal("a/f")])?;
+    trial.layer("other", "less", &[file("new", 2, 5), removal("bar")])
 }
 
-/// The model leaves hard links of lower layers out, for strategies split them in their own ways.
-fn move_file_from_lower_layer(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[dir("dir1"), file("dir1/f1", 1, 50), dir("dir2"), file("dir2/f2", 2, 60)])?;
-    round.prepare("top", "base")?;
-    let tree = round.open("top")?;
+/// Checked without the model: it excludes hard links of lower layers, because strategies split them differently.
+fn move_file_from_lower_layer(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[dir("dir1"), file("dir1/f1", 1, 50), dir("dir2"), file("dir2/f2", 2, 60)])?;
+    trial.prepare("top", "base")?;
+    let tree = trial.open("top")?;
     let link = Edit::Link { from: "dir1/f1".into(), to: "dir2/f2".into() };
     for edit in [removal("dir2/f2"), link, removal("dir1/f1"), removal("dir1")] {
         perform(&tree, &edit, TIME)?;
     }
     drop(tree);
-    let moved = |round: &Round<'_>, key: &str| {
-        let (tree, base) = (Tree::read(&round.open(key)?)?, &round.model.snapshots["base"].tree);
+    let moved = |trial: &Trial<'_>, key: &str| {
+        let (tree, base) = (Tree::read(&trial.open(key)?)?, &trial.model.snapshots["base"].tree);
         let (found, wanted) = (tree.get("dir2/f2"), base.get("dir1/f1"));
         let content = |named: Option<crate::tree::memory::Named<'_>>| named.and_then(|named| named.inode.content);
         ensure(content(found) == content(wanted) && tree.get("dir1").is_none(), || format!("in {key}: {found:?}"))
     };
-    moved(round, "top")?;
-    round.on.commit(&round.key("moved"), &round.key("top"), &round.labels)?;
-    round.on.view(&round.key("seen"), &round.key("moved"), &round.labels)?;
-    moved(round, "seen")
+    moved(trial, "top")?;
+    trial.on.commit(&trial.key("moved"), &trial.key("top"), &trial.labels)?;
+    trial.on.view(&trial.key("seen"), &trial.key("moved"), &trial.labels)?;
+    moved(trial, "seen")
 }
 
-fn view_readonly(round: &mut Round<'_>) -> Verdict {
-    round.layer("base", "", &[file("file", 1, 5)])?;
-    round.layer("next", "base", &[file("other", 2, 5)])?;
+fn view_readonly(trial: &mut Trial<'_>) -> Verdict {
+    trial.layer("base", "", &[file("file", 1, 5)])?;
+    trial.layer("next", "base", &[file("other", 2, 5)])?;
     for parent in ["", "base", "next"] {
         let key = format!("view of {parent}");
-        round.view(&key, parent)?;
-        let tree = round.open(&key)?;
+        trial.view(&key, parent)?;
+        let tree = trial.open(&key)?;
         for edit in [file("file", 3, 9), dir("dir"), removal("file")] {
             let answer = perform(&tree, &edit, TIME);
             ensure(answer.is_err(), || format!("{edit} succeeded in {key}"))?;
         }
         drop(tree);
-        round.same_tree(&key)?;
+        trial.same_tree(&key)?;
     }
     Ok(())
 }
 
-fn root_permission(round: &mut Round<'_>) -> Verdict {
-    round.prepare("fresh", "")?;
-    let mode = round.open("fresh")?.stat("")?.mode & 0o7777;
+fn root_permission(trial: &mut Trial<'_>) -> Verdict {
+    trial.prepare("fresh", "")?;
+    let mode = trial.open("fresh")?.stat("")?.mode & 0o7777;
     ensure(mode == 0o755, || format!("the root has the mode {mode:o}"))
 }
 
-fn rename(round: &mut Round<'_>) -> Verdict {
+fn rename(trial: &mut Trial<'_>) -> Verdict {
     let to = |from: &str, to: &str| Edit::Rename { from: from.into(), to: to.into() };
     let made = [dir("dir"), file("dir/f", 1, 5), file("a", 2, 6), file("b", 3, 7), dir("other"), dir("keep")];
-    round.layer("made", "", &made)?;
-    round.layer("files", "made", &[to("a", "b"), to("dir/f", "keep/f")])?;
-    round.layer("dirs", "files", &[to("keep", "moved"), to("moved", "dir/moved"), to("other", "keep")])
+    trial.layer("made", "", &made)?;
+    trial.layer("files", "made", &[to("a", "b"), to("dir/f", "keep/f")])?;
+    trial.layer("dirs", "files", &[to("keep", "moved"), to("moved", "dir/moved"), to("other", "keep")])
 }
 
-fn usage(round: &mut Round<'_>) -> Verdict {
+fn usage(trial: &mut Trial<'_>) -> Verdict {
     const BIG: u32 = 1 << 20;
-    round.layer("big", "", &[file("big", 1, BIG)])?;
-    round.layer("small", "big", &[file("small", 2, 10)])?;
-    round.view("view", "small")?;
-    let usage = |key: &str| -> Verdict<_> { Ok(round.on.usage(&round.key(key))?) };
+    trial.layer("big", "", &[file("big", 1, BIG)])?;
+    trial.layer("small", "big", &[file("small", 2, 10)])?;
+    trial.view("view", "small")?;
+    let usage = |key: &str| -> Verdict<_> { Ok(trial.on.usage(&trial.key(key))?) };
     let (big, small, view) = (usage("big")?, usage("small")?, usage("view")?);
     ensure(big.size_bytes >= u64::from(BIG) && big.inodes >= 2, || format!("a file of {BIG} bytes: {big:?}"))?;
     ensure(usage("small")? == small, || format!("what is committed changed its usage: {small:?}"))?;
     ensure(view.size_bytes == 0 && view.inodes == 0, || format!("a view: {view:?}"))
 }
 
-fn layers_128(round: &mut Round<'_>) -> Verdict {
+fn layers_128(trial: &mut Trial<'_>) -> Verdict {
     let mut parent = String::new();
     for number in 0..LAYERS {
         let (name, key) = (format!("layer{number}"), format!("{number} in work"));
-        round.prepare(&key, &parent)?;
+        trial.prepare(&key, &parent)?;
         let seed = u8::try_from(number).map_err(|_| Fault::Broken("too many layers".to_owned()))?;
-        round.edit(&key, &[file("bottom", seed, 17), dir(&name), file(&format!("{name}/file"), seed, 5)])?;
-        round.commit(&name, &key)?;
+        trial.edit(&key, &[file("bottom", seed, 17), dir(&name), file(&format!("{name}/file"), seed, 5)])?;
+        trial.commit(&name, &key)?;
         parent = name;
     }
-    round.prepare("over all", &parent)?;
-    round.same_tree("over all")?;
-    round.look(&parent)
+    trial.prepare("over all", &parent)?;
+    trial.same_tree("over all")?;
+    trial.look(&parent)
 }

@@ -1,10 +1,10 @@
-//! Reading the lines that operations are printed as.
+//! Parses the lines that operations are printed as.
 
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::{Content, Edit, NOTHING, Op};
+use super::{Edit, FileContent, NOTHING, Op};
 use crate::error::{Error, Result};
 use crate::tree::text::unescape;
 use crate::tree::{Device, FileType, Timestamp};
@@ -77,8 +77,8 @@ fn octal(word: &str) -> Result<u32> {
     u32::from_str_radix(word, 8).map_err(|error| Error::invalid(format!("{word:?} is no mode")).with_source(error))
 }
 
-fn content(seed: &str, length: &str) -> Result<Content> {
-    Ok(Content { seed: number(seed)?, length: number(length)? })
+fn content(seed: &str, length: &str) -> Result<FileContent> {
+    Ok(FileContent { seed: number(seed)?, length: number(length)? })
 }
 
 fn file_type(letter: &str) -> Result<FileType> {

@@ -1,4 +1,4 @@
-//! One snapshotter in step with the model, and what is compared.
+//! One snapshotter in lock step with the model, and the comparison of both.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -10,7 +10,7 @@ use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{self, Encoder, Limits, MtimePrecision};
 use crate::conformance::model::{Letter, Model};
 use crate::conformance::ops::{Op, perform};
-use crate::conformance::round::GC_ROOT;
+use crate::conformance::trial::GC_ROOT;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Digest;
 use crate::mount;
@@ -18,20 +18,20 @@ use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
 use crate::tree::memory::Tree;
 use crate::tree::{Dir, text};
 
-/// What else is looked at before and after each commit: the model, and the key or name that it is about.
+/// Called before and after each commit with the model and the key or name; an error ends the script.
 pub type Watch<'a> = &'a mut dyn FnMut(&Model, &str) -> std::result::Result<(), String>;
 
-/// The digest of a layer, or why there can be none.
+/// Digest of a layer, or the error of a layer that cannot be written.
 type DiffId = std::result::Result<Digest, (ErrorKind, String)>;
 
-/// One snapshotter in the race.
+/// One snapshotter that performs the script.
 pub struct Runner<'a> {
     who: String,
     on: &'a dyn Snapshotter,
     prefix: String,
     labels: Labels,
     root_times: bool,
-    /// The open trees of active snapshots.
+    /// Open trees of active snapshots.
     open: BTreeMap<String, Dir>,
 }
 
@@ -42,13 +42,14 @@ impl std::fmt::Debug for Runner<'_> {
 }
 
 impl<'a> Runner<'a> {
-    /// `on`, called `who`, with keys that begin with `prefix`. It must have none of them yet.
+    /// Creates a runner for `on`, named `who` in messages, with keys that begin with `prefix`. No such key may exist
+    /// yet.
     pub fn new(who: &str, on: &'a dyn Snapshotter, prefix: &str) -> Self {
         let labels = [(GC_ROOT.to_owned(), "random".to_owned())].into();
         Self { who: who.to_owned(), on, prefix: prefix.to_owned(), labels, root_times: true, open: BTreeMap::new() }
     }
 
-    /// The same, whose new root directories may have any time: they get that of the model.
+    /// Accepts any time on the root directory of a new snapshot: the runner then sets the time that the model has.
     #[must_use]
     pub fn with_any_root_times(self) -> Self {
         Self { root_times: false, ..self }
@@ -80,7 +81,8 @@ impl<'a> Runner<'a> {
             }
             Op::View { key, parent } => self.on.view(&self.key(key), &self.key(parent), &self.labels).map(drop),
             Op::Commit { name, key } => {
-                // A writer that still has it open would not be seen among the mounts: it is detached.
+                // The runner's own descriptor is dropped before the commit: it belongs to a detached mount, so the
+                // commit could not see that a writer still has the tree open.
                 let active = self.open.remove(key).is_some();
                 let answer = self.on.commit(&self.key(name), &self.key(key), &self.labels);
                 if answer.is_err() && active {
@@ -100,13 +102,13 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Looks at the tree of a committed snapshot, or of none, by way of a view. With some snapshotters a mount shows
-    /// nothing any more when its view is gone.
+    /// Calls `work` with the tree of a committed snapshot, or with an empty tree, through a view. The view is removed
+    /// only after `work`, because with some snapshotters a mount shows nothing after its view is removed.
     fn look<T>(&self, view: &str, name: &str, work: impl FnOnce(&Dir) -> Result<T>) -> Result<T> {
         let view = self.key(view);
         let mounts = self.on.view(&view, &self.key(name), &self.labels)?;
         let answer = mount::detached(&mounts).and_then(|fd| work(&Dir::from_fd(fd, name)));
-        // The error to report is the first one.
+        // The error of `work` takes precedence over an error of the removal.
         let removed = self.on.remove(&view);
         answer.and_then(|answer| removed.map(|()| answer))
     }
@@ -141,7 +143,7 @@ impl<'a> Runner<'a> {
         })
     }
 
-    /// What still differs from `name` when its layer was applied to its parent.
+    /// Applies the layer of `name` to its parent, and returns the remaining differences from `name`.
     fn differs_when_applied(&self, name: &str, parent: &str, layer: &[u8]) -> Result<Vec<(Letter, PathBuf)>> {
         let (key, copy) = (self.key("copy in work"), self.key("copy"));
         self.on.prepare(&key, &self.key(parent), &self.labels)?;
@@ -169,7 +171,7 @@ impl<'a> Runner<'a> {
         format!("{}: {what}\n--- expected\n{expected}\n--- found\n{found}", self.who)
     }
 
-    /// Compares what a commit made with the model, and answers with the layer's digest.
+    /// Compares the result of a commit with the model, and returns the layer's digest.
     fn check_commit(&self, model: &Model, name: &str) -> std::result::Result<DiffId, String> {
         let Some(snapshot) = model.snapshots.get(name) else { return Err(format!("the model has no {name}")) };
         let failed = |error: Error| self.disagrees(&format!("reading {name}"), "an answer", &error.chain());
@@ -191,7 +193,7 @@ impl<'a> Runner<'a> {
             }
         }
         let like_whiteout = |path: &PathBuf| path.iter().any(|name| name.as_encoded_bytes().starts_with(b".wh."));
-        // What went needs no whiteout of its own name where it is spelled with the prefix twice.
+        // A removed name that begins with `.wh.` cannot be written in a layer.
         let spellable = !changes.iter().any(|(_, path)| like_whiteout(path));
         let wanted = if spellable { None } else { Some(ErrorKind::InvalidArgument) };
         let diff_id = layer.map(|layer| Digest::of(&layer));
@@ -210,11 +212,11 @@ fn lines(changes: &[(Letter, PathBuf)]) -> String {
     })
 }
 
-/// Does `script` on every runner and on the model, and answers with the digests of the layers that came of it: `None`
-/// for one that cannot be written. Edits that the model does not allow are left out.
+/// Performs `script` on every runner and on the model, and returns the digests of the resulting layers; `None` for a
+/// layer that cannot be written. Edits that the model does not allow are left out.
 ///
 /// # Errors
-/// Who disagrees about what.
+/// A message that says which runner disagrees, and about what.
 pub fn run(
     runners: &mut [Runner<'_>],
     script: &[Op],
@@ -268,7 +270,7 @@ fn check_names(runner: &Runner<'_>, model: &Model) -> std::result::Result<(), St
     }
 }
 
-/// Compares what a commit made with the model and among the runners.
+/// Compares the result of a commit with the model and among the runners.
 fn check_commit(runners: &[Runner<'_>], model: &Model, name: &str) -> std::result::Result<Option<Digest>, String> {
     let mut first: Option<(&str, Option<Digest>)> = None;
     for runner in runners {
@@ -293,7 +295,7 @@ mod tests {
     use crate::mount::scratch::FsType;
     use crate::tree::Timestamp;
 
-    /// The harness notices: an edit that a strategy does not get shows as a disagreement.
+    /// Checks that the comparison works: an edit that one strategy does not get must be reported.
     #[test]
     fn a_lost_edit_is_found() {
         let Some(scratch) = crate::testing::scratch(FsType::Tmpfs) else { return };

@@ -1,12 +1,12 @@
-//! Making a script that fails shorter.
+//! Shortens a failing script.
 
 use crate::conformance::ops::Op;
 
-/// How often the script is tried: each time takes tens of milliseconds.
+/// Maximum number of attempts; each takes tens of milliseconds.
 const TRIES_MAX: u32 = 300;
 
-/// The shortest script that was found, by leaving out more and more of `script`, of which `fails` still says so. What
-/// an operation needs that was left out is no obstacle: an edit that the model does not allow is not done.
+/// Returns a shorter script for which `fails` still returns true, found by leaving out parts of `script`. Edits that
+/// depended on a removed operation are not performed, because the model does not allow them.
 pub fn shrink(mut script: Vec<Op>, fails: &mut dyn FnMut(&[Op]) -> bool) -> Vec<Op> {
     let mut length = script.len() / 2;
     let mut tries = 0;
@@ -24,7 +24,7 @@ pub fn shrink(mut script: Vec<Op>, fails: &mut dyn FnMut(&[Op]) -> bool) -> Vec<
                 at += length;
             }
         }
-        // With single operations again, until none can go.
+        // Single operations are tried again until none can be removed.
         if !(length == 1 && shorter && tries < TRIES_MAX) {
             length /= 2;
         }

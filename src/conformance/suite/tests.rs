@@ -1,4 +1,4 @@
-//! That every case says what it is for. They are tried where the command is: `tests/cli/conformance.rs`.
+//! Tests that every case has a source and a meaning. The cases themselves run in `tests/cli/conformance.rs`.
 
 use super::*;
 
@@ -12,7 +12,7 @@ fn names_are_told_apart() {
     assert!(cases.len() >= 100, "{} cases", cases.len());
 }
 
-/// A table of deviations that names nothing would hide nothing, and help nobody.
+/// A deviation that names no existing case would have no effect.
 #[test]
 fn what_is_known_to_deviate_is_a_case() {
     let cases = cases(1, 3);

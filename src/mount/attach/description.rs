@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::mount::{LOWER_MAX, OVERLAY_OPTIONS, Upper};
 
-/// What our own mounts have beyond [`OVERLAY_OPTIONS`]: the remaining options with a default that differs from kernel
-/// to kernel. With `xino=auto` a file keeps one device number even where the layers lie on several file systems.
+/// Options of our own mounts besides [`OVERLAY_OPTIONS`], whose defaults differ between kernels. With `xino=auto` all
+/// files have one device number even if the layers lie on several file systems.
 const OWN_OPTIONS: [&str; 3] = ["metacopy=off", "nfs_export=off", "xino=auto"];
 
-/// An overlay mount as it is made.
+/// Parameters of an overlay mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Overlay {
-    /// The lower directories, the nearest to the top first.
+    /// The lower directories, the topmost first.
     pub(super) lower: Vec<PathBuf>,
     /// The writable part.
     pub(super) upper: Option<Upper>,
@@ -21,7 +21,7 @@ pub(super) struct Overlay {
 }
 
 impl Overlay {
-    /// An overlay of a backend of ours.
+    /// Returns the parameters of an overlay of strata.
     pub(super) fn own(lower: &[PathBuf], upper: Option<&Upper>, userxattr: bool) -> Self {
         let mut options: Vec<String> = OVERLAY_OPTIONS.iter().chain(&OWN_OPTIONS).map(ToString::to_string).collect();
         if userxattr {
@@ -30,19 +30,19 @@ impl Overlay {
         Self { lower: lower.to_vec(), upper: upper.cloned(), options }
     }
 
-    /// Every directory that it is made of, with what it is called in messages.
+    /// Returns every directory of the overlay, with its role for messages.
     pub(super) fn dirs(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let upper = self.upper.iter();
         let writable = upper.flat_map(|upper| [("upper", upper.dir.as_path()), ("work", upper.work.as_path())]);
         writable.chain(self.lower.iter().map(|dir| ("lower", dir.as_path())))
     }
 
-    /// The directory by which messages name the mount.
+    /// Returns the directory that messages name.
     pub(super) fn shown(&self) -> &Path {
         self.dirs().next().map_or(Path::new("overlay"), |(_, dir)| dir)
     }
 
-    /// What the kernel does not take, or takes for something else.
+    /// Refuses parameters that the kernel refuses or misinterprets.
     pub(super) fn check(&self) -> Result<()> {
         if self.lower.is_empty() {
             return Err(Error::invalid("an overlay mount needs a lower directory"));

@@ -1,7 +1,7 @@
-//! Why the kernel refused a mount.
+//! Finds the reason why the kernel refused a mount.
 //!
-//! overlayfs answers with a few error numbers and writes the reason into the kernel's log, which most users cannot read
-//! and nobody looks into. So after a failure the conditions that it checks are looked at again, in its order.
+//! overlayfs returns one of a few error numbers and writes the reason into the kernel log, which most users cannot
+//! read. So after a failure the conditions that overlayfs checks are checked again here, in the same order.
 //!
 //! # References
 //! Kernel document `filesystems/overlayfs.rst`; `fs/overlayfs/super.c` and `params.c` (which conditions there are).
@@ -19,25 +19,25 @@ use super::description::Overlay;
 use crate::error::{Context, Error, Result};
 use crate::mount::Upper;
 
-/// One message of a file system context at most.
+/// Maximum length of one message of a file system context.
 const LOG_BYTES: usize = 1024;
 
-/// `OVERLAYFS_SUPER_MAGIC`, which no crate at hand names.
+/// `OVERLAYFS_SUPER_MAGIC`; no crate in use defines it.
 const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
-/// What the kernel logged into the context, its messages joined; empty where it logged nothing.
+/// Returns the messages that the kernel logged into the context, joined; empty if there are none.
 fn log(context: &OwnedFd) -> String {
     let mut messages = Vec::new();
     let mut buffer = [0; LOG_BYTES];
     while let Ok(length @ 1..) = rustix::io::read(context, &mut buffer) {
         let message = String::from_utf8_lossy(&buffer[..length]);
-        // A letter for the severity stands in front.
+        // Each message begins with a letter for its severity and a space.
         messages.push(message.get(2..).unwrap_or(&message).trim_end().to_owned());
     }
     messages.join("; ")
 }
 
-/// `operation`, and in brackets what the kernel logged about it.
+/// Returns `operation` with the kernel's messages in brackets.
 pub(super) fn logged(context: &OwnedFd, operation: &str) -> String {
     match log(context) {
         said if said.is_empty() => operation.to_owned(),
@@ -45,8 +45,8 @@ pub(super) fn logged(context: &OwnedFd, operation: &str) -> String {
     }
 }
 
-/// The error for an overlay that the kernel mounted read-only. It does so where it could not make anything in the work
-/// directory, which may be for want of space or of inodes.
+/// Returns the error for an overlay that the kernel mounted read-only. The kernel does so if it could not create a file
+/// in the work directory, for example without free space or inodes.
 pub(super) fn read_only(Upper { dir, work }: &Upper) -> Error {
     let mounted = format!("the kernel mounted the overlay of {} read-only", dir.display());
     let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
@@ -65,12 +65,12 @@ pub(super) fn read_only(Upper { dir, work }: &Upper) -> Error {
     }
 }
 
-/// The error for a refused overlay.
+/// Returns the error for a refused overlay.
 pub(super) fn overlay(overlay: &Overlay, errno: Errno, context: &OwnedFd) -> Error {
     overlay_errno(overlay, errno, &log(context))
 }
 
-/// The error for a refused overlay of which the kernel said `said`.
+/// Returns the error for a refused overlay about which the kernel logged `said`.
 pub(super) fn overlay_errno(overlay: &Overlay, errno: Errno, said: &str) -> Error {
     match find(overlay, errno) {
         Err(reason) => reason.with_source(errno),
@@ -87,7 +87,7 @@ pub(super) fn overlay_errno(overlay: &Overlay, errno: Errno, said: &str) -> Erro
     }
 }
 
-/// The first condition that does not hold, as an error.
+/// Returns the first condition that does not hold, as an error.
 fn find(overlay: &Overlay, errno: Errno) -> Result<()> {
     for (role, dir) in overlay.dirs() {
         match fs::metadata(dir) {

@@ -1,7 +1,8 @@
 //! Overlay mounts for kernels that do not take layers one by one: one option string for `mount(2)`.
 //!
 //! A thread with a mount namespace of its own mounts the overlay there and takes a detached copy of it; the namespace
-//! ends with the thread. Since the kernel silently cuts an option string at a page, layers whose paths are too long
+//! ends with the thread. The kernel silently cuts an option string at a page, so layers whose paths are too long
+//! together are passed as short symbolic links.
 //! together are given by short symbolic links.
 //!
 //! # References
@@ -22,28 +23,28 @@ use super::description::Overlay;
 use super::{explain, new, place};
 use crate::error::{Context, Error, Result};
 
-/// The longest option string, in bytes: a page, less the final NUL.
+/// Maximum length of the option string in bytes: a page, less the final NUL.
 const OPTIONS_BYTES_MAX: usize = 4095;
 
-/// Where the thread mounts: there is one on every machine, and no layer lies in it.
-const PLACE: &str = "/proc";
+/// Mount point in the thread's namespace: it exists on every machine, and no layer lies in it.
+const MOUNT_POINT: &str = "/proc";
 
-/// Makes an overlay mount, detached.
+/// Creates an overlay mount, detached.
 pub(super) fn make(overlay: &Overlay) -> Result<OwnedFd> {
     std::thread::scope(|scope| scope.spawn(|| in_own_namespace(overlay)).join())
         .unwrap_or_else(|_| Err(Error::invalid("the thread that mounts an overlay stopped")))
 }
 
-/// Must run on a thread that does nothing else: it changes its mounts and its working directory.
+/// Creates the overlay. Must run on a thread of its own, because it changes the thread's mounts and working directory.
 fn in_own_namespace(overlay: &Overlay) -> Result<OwnedFd> {
     let links = new("tmpfs", &[("source", Some("strata-layers"))])?;
     nix::sched::unshare(CloneFlags::CLONE_NEWNS)
         .map_err(|errno| Errno::from_raw_os_error(errno as i32))
         .at("make a mount namespace for", overlay.shown())?;
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).at("make private", "/")?;
-    place(&links, Path::new(PLACE))?;
-    rustix::process::chdir(PLACE).at("change directory to", PLACE)?;
-    rustix::fs::mkdir("merged", rustix::fs::Mode::RWXU).at("make directory", PLACE)?;
+    place(&links, Path::new(MOUNT_POINT))?;
+    rustix::process::chdir(MOUNT_POINT).at("change directory to", MOUNT_POINT)?;
+    rustix::fs::mkdir("merged", rustix::fs::Mode::RWXU).at("make directory", MOUNT_POINT)?;
 
     let mut options = option_string(overlay, overlay.lower.iter().map(|dir| escaped(dir, b":,\\")));
     if options.len() > OPTIONS_BYTES_MAX {

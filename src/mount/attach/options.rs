@@ -1,4 +1,4 @@
-//! Mounts of other snapshotters: options as `mount(8)` takes them, turned into what the mount API takes.
+//! Mounts of other snapshotters: translates options of `mount(8)` into calls of the mount API.
 //!
 //! # References
 //! `mount(8)`, "filesystem-independent mount options"; containerd, `core/mount` (which options it turns into flags).
@@ -14,14 +14,14 @@ use super::description::Overlay;
 use crate::error::{Error, Result};
 use crate::mount::{Access, Upper};
 
-/// What a mount has by itself, whatever its file system.
+/// Attributes of a mount that do not depend on its file system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Attributes {
-    /// Whether it may be written to.
+    /// Access that the mount permits.
     pub(super) access: Access,
-    /// `MOUNT_ATTR_*` to set.
+    /// `MOUNT_ATTR_*` flags to set.
     pub(super) set: u32,
-    /// `MOUNT_ATTR_*` to take away first.
+    /// `MOUNT_ATTR_*` flags to clear first.
     pub(super) clear: u32,
 }
 
@@ -32,12 +32,12 @@ impl Default for Attributes {
 }
 
 impl Attributes {
-    /// None but read-only or read-write.
+    /// Returns attributes that only set the access.
     pub(super) fn of(access: Access) -> Self {
         Self { access, set: 0, clear: 0 }
     }
 
-    /// Takes one option; `false` if it is none of the kind.
+    /// Applies one option; returns `false` if it is not a mount attribute.
     fn take(&mut self, option: &str) -> bool {
         let (set, clear) = match option {
             "ro" => {
@@ -55,7 +55,7 @@ impl Attributes {
             "noexec" => (MOUNT_ATTR_NOEXEC, 0),
             "nosymfollow" => (MOUNT_ATTR_NOSYMFOLLOW, 0),
             "nodiratime" => (MOUNT_ATTR_NODIRATIME, 0),
-            // The kinds of access time are one field: the old value must be named as going away.
+            // The kinds of access time share one bit field, so the old value must be cleared.
             "noatime" => (MOUNT_ATTR_NOATIME, MOUNT_ATTR__ATIME),
             "strictatime" => (MOUNT_ATTR_STRICTATIME, MOUNT_ATTR__ATIME),
             _ => return false,
@@ -66,21 +66,21 @@ impl Attributes {
     }
 }
 
-/// How a mount is made.
+/// The way a mount is created.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Plan {
-    /// As a view of a directory.
+    /// As a bind mount.
     Bind { source: PathBuf, recursive: bool, attributes: Attributes },
-    /// As a stack of directories.
+    /// As an overlay.
     Overlay { overlay: Overlay, attributes: Attributes },
-    /// As a file system of its own, with these options.
+    /// As a new file system instance with these options.
     New { options: Vec<(String, Option<String>)>, attributes: Attributes },
 }
 
-/// Finds out how the mount is to be made.
+/// Decides how the mount is created.
 ///
 /// # Errors
-/// `InvalidArgument` for an overlay without directories; `Unsupported` for options that do not make a new mount.
+/// `InvalidArgument` for an overlay without directories; `Unsupported` for options that do not create a new mount.
 pub(super) fn parse(fstype: &str, source: &str, options: &[String]) -> Result<Plan> {
     let mut attributes = Attributes::default();
     let mut bind = (fstype == "bind").then_some(false);
@@ -93,7 +93,7 @@ pub(super) fn parse(fstype: &str, source: &str, options: &[String]) -> Result<Pl
                 return Err(Error::unsupported(format!("mount {source}: the option {option:?} is not supported")));
             }
             "" => {}
-            // Notes of other programs.
+            // Options that start with `x-` are comments of other programs.
             note if note.starts_with("x-") || note.starts_with("X-") => {}
             option if attributes.take(option) => {}
             option => own.push(option.to_owned()),
@@ -106,7 +106,7 @@ pub(super) fn parse(fstype: &str, source: &str, options: &[String]) -> Result<Pl
         return Ok(Plan::Overlay { overlay: overlay(own)?, attributes });
     }
     let mut all = vec![("source".to_owned(), Some(source.to_owned()))];
-    // So that the file system itself is read-only too: a damaged or write-protected device mounts in no other way.
+    // The file system is made read-only too: a damaged or write-protected device cannot be mounted otherwise.
     all.extend((attributes.access == Access::ReadOnly).then(|| ("ro".to_owned(), None)));
     all.extend(own.into_iter().map(|option| match option.split_once('=') {
         Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
@@ -139,7 +139,7 @@ fn overlay(options: Vec<String>) -> Result<Overlay> {
     Ok(overlay)
 }
 
-/// The parts of `list` between separators that no backslash precedes; the backslashes stay.
+/// Splits `list` at separators that are not escaped by a backslash; keeps the backslashes.
 fn split_unescaped(list: &str, separator: char) -> Vec<String> {
     let mut parts = vec![String::new()];
     let mut escaped = false;
@@ -153,7 +153,7 @@ fn split_unescaped(list: &str, separator: char) -> Vec<String> {
     parts
 }
 
-/// The path that overlayfs means: a backslash stands for the character after it.
+/// Decodes a path of overlayfs, where a backslash escapes the next character.
 fn unescape(path: &str) -> PathBuf {
     let mut plain = String::with_capacity(path.len());
     let mut letters = path.chars();

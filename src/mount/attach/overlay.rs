@@ -1,4 +1,4 @@
-//! Overlay mounts, one layer per call: `lowerdir+` of Linux 6.8 and later.
+//! Overlay mounts with one call for each layer: `lowerdir+` of Linux 6.8 and later.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
@@ -17,10 +17,10 @@ use super::{change, check_writable, context, explain, legacy};
 use crate::error::{Context, Result};
 use crate::mount::Access;
 
-/// The longest string that `fsconfig` takes, in bytes.
+/// Maximum length of a string for `fsconfig`, in bytes.
 const STRING_BYTES_MAX: usize = 255;
 
-/// Makes an overlay mount, detached.
+/// Creates an overlay mount, detached.
 pub(super) fn make(overlay: &Overlay, attributes: &Attributes) -> Result<OwnedFd> {
     overlay.check()?;
     let mount = if layers_one_by_one() { add_layers(overlay) } else { legacy::make(overlay) }?;
@@ -33,8 +33,8 @@ pub(super) fn make(overlay: &Overlay, attributes: &Attributes) -> Result<OwnedFd
     Ok(mount)
 }
 
-/// Whether the kernel takes layers one by one. Before 6.5 overlayfs took any option until the mount was made, so a
-/// nonsense option must be refused as well.
+/// Returns true if the kernel takes layers one by one. Before 6.5 overlayfs accepted any option until the mount was
+/// created, so this also checks that an invalid option is refused.
 pub(in crate::mount) fn layers_one_by_one() -> bool {
     static ANSWER: OnceLock<bool> = OnceLock::new();
     *ANSWER.get_or_init(|| {
@@ -44,7 +44,7 @@ pub(in crate::mount) fn layers_one_by_one() -> bool {
     })
 }
 
-/// Makes the mount with the calls of Linux 6.8 and later.
+/// Creates the mount with the calls of Linux 6.8 and later.
 pub(super) fn add_layers(overlay: &Overlay) -> Result<OwnedFd> {
     let context = context("overlay")?;
     let because = |errno| explain::overlay(overlay, errno, &context);
@@ -52,7 +52,8 @@ pub(super) fn add_layers(overlay: &Overlay) -> Result<OwnedFd> {
     let upper = overlay.upper.iter().flat_map(|upper| [("upperdir", &upper.dir), ("workdir", &upper.work)]);
     for (key, dir) in overlay.lower.iter().map(|dir| ("lowerdir+", dir)).chain(upper) {
         match add_layer(&context, key, dir) {
-            // Linux takes descriptors since 6.13, and such paths in no other way.
+            // A path that does not fit needs a descriptor, which Linux takes since 6.13; on older kernels it is mounted
+            // with `mount(2)`.
             Err(Errno::INVAL | Errno::BADF) if !fits_a_string(dir) => return legacy::make(overlay),
             answer => answer.map_err(because)?,
         }
@@ -71,7 +72,8 @@ pub(super) fn add_layers(overlay: &Overlay) -> Result<OwnedFd> {
     fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty()).map_err(because)
 }
 
-/// Whether the path can be given as a string: short enough, and without the character by which overlayfs escapes.
+/// Returns true if the path can be passed as a string: short enough, and without a backslash, which overlayfs treats as
+/// an escape.
 fn fits_a_string(dir: &Path) -> bool {
     let bytes = dir.as_os_str().as_bytes();
     bytes.len() <= STRING_BYTES_MAX && !bytes.contains(&b'\\')

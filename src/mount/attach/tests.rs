@@ -9,7 +9,7 @@ use crate::mount::scratch::{FsType, Scratch};
 use crate::mount::{LOWER_MAX, Upper};
 use crate::testing;
 
-/// Directories of a scratch file system.
+/// Directories on a scratch file system.
 struct Bench {
     scratch: Scratch,
 }
@@ -25,7 +25,7 @@ impl Bench {
         dir
     }
 
-    /// A layer with one file, named like the layer.
+    /// Creates a layer with one file whose name contains the layer's name.
     fn layer(&self, name: &str) -> PathBuf {
         let dir = self.dir(name);
         fs::write(dir.join(format!("file-of-{}", name.replace('/', "-"))), name).expect("write");
@@ -63,7 +63,8 @@ fn overlay_on_every_file_system() {
         let whiteout = fs::symlink_metadata(upper.dir.join("file-of-b")).expect("whiteout");
         assert!(whiteout.file_type().is_char_device() && whiteout.rdev() == 0, "{fs_type}");
         assert!(upper.dir.join("new").exists());
-        // The work directory is the sign of the mount; gone with its last descriptor.
+        // The `upperdir` option identifies the mount in the table; the mount is gone after its last descriptor is
+        // closed.
         drop(made);
         let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
         assert!(!table.contains(&format!("upperdir={}", upper.dir.display())), "{table}");
@@ -126,7 +127,7 @@ fn the_old_way_takes_500_layers_too() {
     assert_eq!(fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo"), before);
 }
 
-/// The line of the mount table about `target`: the machine may have overlays of its own.
+/// Returns the line of the mount table for `target`, because the machine may have overlays of its own.
 fn mounted_at(target: &Path) -> String {
     let table = fs::read_to_string("/proc/thread-self/mountinfo").expect("mountinfo");
     let is_target = |line: &&str| line.split(' ').nth(4) == target.to_str();
@@ -139,7 +140,7 @@ fn our_options_are_set_whatever_the_defaults_are() {
     let target = bench.dir("target");
     attach(&[overlay(vec![bench.layer("a")], Some(bench.upper()))], &target).expect("mount");
     let line = mounted_at(&target);
-    // The kernel shows an option only where it is not its default.
+    // The kernel shows an option only if it differs from the default.
     for wrong in ["index=on", "metacopy=on", "nfs_export=on", "redirect_dir=on", "redirect_dir=follow"] {
         assert!(!line.contains(wrong), "{line}");
     }
@@ -157,7 +158,7 @@ fn binds() {
     assert!(target.join("file-of-a").exists());
     fs::write(source.join("still-writable-here"), "x").expect("write");
 
-    // Of a read-only mount nothing writable can be had.
+    // A read-only mount cannot be bound writable.
     let error = detached(&[Mount::Bind { source: target.clone(), access: Access::ReadWrite }]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
     unmount(&target).expect("unmount");
@@ -263,7 +264,7 @@ fn refusals_name_the_directory_and_the_reason() {
 fn an_unusable_work_directory_is_an_error_and_not_a_read_only_mount() {
     let Some(bench) = Bench::new(FsType::Ext4) else { return };
     let upper = bench.upper();
-    // overlayfs makes `work` in it and cannot clear what is deeper than its own.
+    // overlayfs creates `work` in the work directory and cannot clear a tree that is deeper than its own.
     fs::create_dir_all(upper.work.join("work/x/y/z")).expect("mkdir");
     fs::write(upper.work.join("work/x/y/z/f"), "x").expect("write");
     let error = detached(&[overlay(vec![bench.layer("a")], Some(upper.clone()))]).unwrap_err();

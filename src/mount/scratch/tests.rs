@@ -105,7 +105,7 @@ fn wait_to_be_killed() {
         .find(|line| line.contains(" - ext4 /dev/loop") && line.contains(&*scratch.path().to_string_lossy()));
     let device = line.and_then(|line| line.split("/dev/loop").nth(1)).and_then(|rest| rest.split(' ').next());
     println!("\nloop:{}", device.expect("a loop device"));
-    // Long enough to be killed, and an end for whoever runs the ignored tests.
+    // Long enough to be killed, and finite for a person who runs the ignored tests.
     std::thread::park_timeout(std::time::Duration::from_secs(20));
 }
 
@@ -128,7 +128,7 @@ fn a_killed_process_leaves_nothing() {
     assert!(backing.exists(), "the child has a loop device");
     child.kill().expect("kill");
     child.wait().expect("wait");
-    // The kernel takes the namespace apart after it has told us of the death.
+    // The kernel takes the namespace apart after it has reported the death of the process.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     while fs::read_to_string(&backing).is_ok_and(|name| name.contains("strata-scratch")) {
         assert!(std::time::Instant::now() < deadline, "loop{number} is still set up");

@@ -9,7 +9,7 @@ use crate::mount::scratch::FsType;
 use crate::mount::{Access, Mount, Mounted, Upper, detached};
 use crate::testing;
 
-/// How the kernel writes a path into the table: `mangle` with the characters that would end a field.
+/// Escapes a path as the kernel does in the table (`mangle`): the characters that would end a field.
 fn escape(path: &Path, special: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -163,7 +163,7 @@ fn lines_longer_than_a_page_and_what_no_table_shows() {
     fs::create_dir(&point).expect("mkdir");
     let mount = Mount::Overlay { lower: lower.clone(), upper: None, userxattr: false };
     let mounted = Mounted::new(std::slice::from_ref(&mount), &point).expect("mount");
-    // Before Linux 6.8 so long a list is given by relative links, by which nobody finds the layers.
+    // Before Linux 6.8 a list this long is passed as relative links, so the layers cannot be found.
     if layers_one_by_one() {
         assert_eq!(users_of(&lower[99]).expect("table"), [point.as_path()]);
     }

@@ -1,16 +1,15 @@
-//! The text of the table, which is read again only where it has changed.
+//! The text of the mount table, read again only after a change.
 //!
-//! The kernel writes it anew for every reader, a line for each mount of the machine, while `poll(2)` tells at once
-//! whether there was a change.
+//! The kernel generates the text for every reader, with one line for each mount of the machine. `poll(2)` reports at
+//! once whether the table has changed.
 //!
 //! # Invariants
-//! - Every thread has its own, for it may have a mount namespace of its own; the descriptor keeps a namespace no longer
-//!   than its thread does, or than the thread's next look from another one.
-//! - A change is looked for before what was read is believed. One that is under way is seen the next time: the kernel
-//!   counts it while it holds the lock that a reader of the table waits for.
-//! - Only mounts and unmounts are changes: the text may show a directory by the name that it had before it was renamed,
-//!   or as if it were not removed.
-//!
+//! - Every thread has its own copy, because it may have its own mount namespace. The cached descriptor keeps a
+//!   namespace alive until the thread ends, or until the thread reads the table from another namespace.
+//! - The cached text is used only after `poll` reported no change. A change that is still under way is reported next
+//!   time: the kernel counts it while holding the lock that a reader of the table waits for.
+//! - Only mounts and unmounts count as changes: the text may show the old name of a renamed directory, or a removed
+//!   directory as if it still existed.
 //! # References
 //! `proc_pid_mounts(5)` (since Linux 2.6.15); kernel: `mounts_poll` in `fs/proc_namespace.c`.
 
@@ -26,26 +25,26 @@ use crate::error::{Context, Result};
 
 const MOUNTINFO: &str = "/proc/thread-self/mountinfo";
 
-/// Whose inode number tells one mount namespace from another while somebody has it open.
+/// Link whose inode number identifies the mount namespace as long as a descriptor of the namespace is open.
 const NAMESPACE: &str = "/proc/thread-self/ns/mnt";
 
-/// Room for the tables of most machines, so that few reads are needed.
+/// Initial capacity, enough for the tables of most machines.
 const TEXT_BYTES: usize = 16 << 10;
 
 thread_local! {
-    static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
+    static LAST: RefCell<Option<CachedTable>> = const { RefCell::new(None) };
 }
 
-/// The table, as it was read.
+/// The table as last read.
 #[derive(Debug)]
-struct Seen {
+struct CachedTable {
     namespace: u64,
-    /// Open since before it was read.
+    /// Descriptor that was opened before the text was read, so that `poll` reports changes since then.
     file: File,
     text: Rc<[u8]>,
 }
 
-impl Seen {
+impl CachedTable {
     fn now(namespace: u64) -> Result<Self> {
         let mut file = File::open(MOUNTINFO).at("open", MOUNTINFO)?;
         let mut text = Vec::with_capacity(TEXT_BYTES);
@@ -60,10 +59,10 @@ impl Seen {
     }
 }
 
-/// The table of the calling thread's mount namespace.
+/// Returns the mount table of the calling thread's namespace.
 ///
 /// # Errors
-/// What the system calls report.
+/// Errors of the system calls.
 pub(super) fn read() -> Result<Rc<[u8]>> {
     let namespace = rustix::fs::stat(NAMESPACE).at("stat", NAMESPACE)?.st_ino;
     LAST.with_borrow_mut(|last| {
@@ -74,7 +73,7 @@ pub(super) fn read() -> Result<Rc<[u8]>> {
             return Ok(Rc::clone(&seen.text));
         }
         *last = None;
-        Ok(Rc::clone(&last.insert(Seen::now(namespace)?).text))
+        Ok(Rc::clone(&last.insert(CachedTable::now(namespace)?).text))
     })
 }
 

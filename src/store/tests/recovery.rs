@@ -226,7 +226,7 @@ fn an_active_snapshot_is_mended_after_a_boot() {
     let open = || {
         let count = Arc::clone(&mended);
         let mend = move |called: &str, id| match called {
-            "mend" => {
+            "complete_create" => {
                 count.fetch_add(1, Ordering::Relaxed);
                 Err(Error::data_loss(format!("{id:?} is broken")))
             }

@@ -1,7 +1,8 @@
 //! Owner, mode, extended attributes and times of a copy.
 //!
-//! What creation gives is not predicted (the umask, the group of a set-group-id directory, inherited ACLs decide it
-//! too) but looked at: the one `statx` that the record of a copy needs anyway says whether all is as wanted.
+//! The attributes of a new inode also depend on the umask, the group of a set-group-id directory and inherited ACLs.
+//! They are not predicted but read: the one `statx` that the record of a copy needs anyway shows whether all attributes
+//! are as wanted.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::{self, File};
@@ -13,13 +14,13 @@ use crate::error::{Context, Result};
 use crate::tree::dir::stat_of;
 use crate::tree::{Dir, FileType, Stat, Timestamp};
 
-/// Enough for the attributes of nearly every file; the kernel allocates as much as it is offered.
+/// Buffer size that suffices for the attributes of nearly every file; the kernel allocates as much as it is offered.
 const SMALL_BYTES: usize = 256;
 
-/// `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`: what always suffices.
+/// Buffer size that always suffices: `XATTR_SIZE_MAX` and `XATTR_LIST_MAX`.
 const LARGE_BYTES: usize = 64 * 1024;
 
-/// Who makes the copies: what a new inode has by itself, unless its directory decides otherwise.
+/// Owner and umask of this process: the attributes of a new inode, unless its directory decides otherwise.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Maker {
     uid: u32,
@@ -37,27 +38,28 @@ impl Maker {
     }
 }
 
-/// The umask of the process. The system call cannot tell it without changing it for all threads.
+/// Returns the umask of the process. The system call `umask` cannot report it without changing it for all threads.
 fn umask() -> Option<u32> {
     let status = fs::read_to_string("/proc/thread-self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("Umask:"))?;
     u32::from_str_radix(line.trim(), 8).ok()
 }
 
-/// An inode by its directory and name (empty for the directory itself); a regular file is open as well, which is the
-/// faster way to it.
+/// An inode, identified by its directory and name (empty for the directory itself); an open regular file is faster to
+/// use.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'a> {
+pub(super) struct CopyInode<'a> {
     pub dir: &'a Dir,
     pub name: &'a OsStr,
     pub file: Option<&'a File>,
 }
 
-impl Place<'_> {
-    /// Gives the new inode `self`, asked for with `asked_mode`, all that `source` has, and answers what it is then.
+impl CopyInode<'_> {
+    /// Gives the new inode `self`, created with `asked_mode`, all attributes of `source`, and returns its resulting
+    /// `stat`.
     pub(super) fn take_attributes(
         self,
-        source: Place<'_>,
+        source: CopyInode<'_>,
         wanted: &Stat,
         asked_mode: u32,
         maker: Maker,
@@ -71,9 +73,9 @@ impl Place<'_> {
         if as_wanted(&made) { Ok(made) } else { self.set_attributes(source, wanted, true, true) }
     }
 
-    /// In the order in which none undoes another: the owner clears set-id bits and capabilities, an ACL changes the
-    /// mode.
-    fn set_attributes(self, source: Place<'_>, wanted: &Stat, owner: bool, mode: bool) -> Result<Stat> {
+    /// Sets attributes in the order in which none undoes another: setting the owner clears set-id bits and
+    /// capabilities, and an ACL changes the mode.
+    fn set_attributes(self, source: CopyInode<'_>, wanted: &Stat, owner: bool, mode: bool) -> Result<Stat> {
         if owner {
             self.set_owner(wanted)?;
         }
@@ -108,9 +110,9 @@ impl Place<'_> {
         Ok(names.map(CStr::to_owned).collect())
     }
 
-    /// Copies one attribute, portable or not. The label that a host's policy gave may be refused: the target has its
+    /// Copies one attribute, portable or not. A security label of the host's policy may be refused: the target has its
     /// own.
-    fn take_xattr(self, source: Place<'_>, attribute: &CStr) -> Result<()> {
+    fn take_xattr(self, source: CopyInode<'_>, attribute: &CStr) -> Result<()> {
         let Some(value) = source.dir.xattr(source.name, attribute)? else { return Ok(()) };
         match self.dir.set_xattr(self.name, attribute.to_bytes(), &value) {
             Err(error)
@@ -123,7 +125,7 @@ impl Place<'_> {
         }
     }
 
-    /// Only the mtime: an atime that is older than it would have to be written at the first reading.
+    /// Sets only the mtime: with an atime older than the mtime, the first read would have to write the atime.
     fn set_time(self, mtime: Timestamp) -> Result<()> {
         let times = Timestamps {
             last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },

@@ -1,6 +1,6 @@
-//! The bytes of one file: shared, or copied with their holes.
+//! Copies the content of one file: shared blocks, or bytes with holes kept.
 //!
-//! `copy_file_range` shares extents by itself where the file system can (xfs, btrfs), so that one call serves both.
+//! `copy_file_range` shares extents itself where the file system can (xfs, btrfs), so the same call serves both.
 //!
 //! # References
 //! `copy_file_range(2)`, `ioctl_ficlone(2)`, `lseek(2)` (`SEEK_DATA`, `SEEK_HOLE`).
@@ -16,13 +16,13 @@ use super::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::{Dir, Stat};
 
-/// How much is read and written at a time: where larger buffers stop being faster.
+/// Read and write size: larger buffers were not faster.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// What is cloned to see whether cloning works: one block.
+/// Number of bytes that are cloned to test cloning: one block.
 const PROBE_BYTES: usize = 4096;
 
-/// Copies contents, and remembers what this pair of file systems cannot do.
+/// Copies file content, and remembers what this pair of file systems does not support.
 #[derive(Debug)]
 pub(super) struct Contents {
     mode: CloneMode,
@@ -36,7 +36,7 @@ impl Contents {
         Self { mode, clones: true, copies_ranges: true, buffer: Vec::new() }
     }
 
-    /// Gives the empty file `target` the bytes of `source`.
+    /// Copies the content of `source` into the empty file `target`.
     pub(super) fn copy(&mut self, source: &File, target: &File, stat: &Stat, place: impl AsRef<Path>) -> Result<()> {
         let (source, target) = (source.as_fd(), target.as_fd());
         if stat.size == 0 {
@@ -54,7 +54,7 @@ impl Contents {
         self.copy_sparse(source, target, stat.size, &place)
     }
 
-    /// For a file with holes one clone is cheaper than to look for them.
+    /// Clones the whole file; for a file with holes that is cheaper than looking for the holes.
     fn try_clone(&mut self, source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> bool {
         if !self.clones {
             return false;
@@ -62,7 +62,7 @@ impl Contents {
         match rustix::fs::ioctl_ficlone(target, source) {
             Ok(()) => true,
             Err(errno) => {
-                // What was wrong with one file need not be with the next.
+                // Some errors concern only this file; the next file may still be cloned.
                 self.clones = !matches!(errno, Errno::OPNOTSUPP | Errno::NOTTY | Errno::XDEV | Errno::INVAL);
                 false
             }
@@ -81,7 +81,7 @@ impl Contents {
             let data = match rustix::fs::seek(source, SeekFrom::Data(at)) {
                 Ok(data) => data,
                 Err(Errno::NXIO) => break,
-                // Holes cannot be told: all of it is data.
+                // The file system does not report holes, so everything is copied as data.
                 Err(Errno::INVAL) => return self.copy_range(source, target, 0..size, place),
                 Err(errno) => return Err(errno).at("look for data in", place),
             };
@@ -111,7 +111,7 @@ impl Contents {
             match copied {
                 Ok(0) => return Err(shrank(place)),
                 Ok(copied) => at += copied as u64,
-                // This file cannot; others may.
+                // This file cannot be copied with `copy_file_range`; others may.
                 Err(Errno::INVAL | Errno::TXTBSY | Errno::PERM) => break,
                 Err(Errno::XDEV | Errno::OPNOTSUPP | Errno::NOSYS) => self.copies_ranges = false,
                 Err(errno) => return Err(errno).at("copy", place),
@@ -185,9 +185,9 @@ pub(super) fn probe(dir: &Dir) -> Result<()> {
     clone(source.as_fd(), target.as_fd(), &dir.shown())
 }
 
-/// The usual name of the file system that `fd` lies on.
+/// Returns the usual name of the file system that holds `fd`.
 fn file_system(fd: BorrowedFd<'_>) -> String {
-    /// `linux/magic.h`.
+    /// Magic numbers of `linux/magic.h`.
     const NAMES: [(FsWord, &str); 6] = [
         (0xef53, "ext4"),
         (0x5846_5342, "xfs"),

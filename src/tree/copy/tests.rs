@@ -13,7 +13,7 @@ use crate::tree::sample::samples;
 use crate::tree::walk::{self, remove_all};
 use crate::tree::{Device, Timestamp};
 
-/// An ACL `user::rw-, user:1000:rwx, group::r--, mask::rwx, other::r--` as the kernel takes it.
+/// The ACL `user::rw-, user:1000:rwx, group::r--, mask::rwx, other::r--`, as the kernel takes it.
 const ACL: &[u8] = b"\x02\0\0\0\x01\0\x06\0\xff\xff\xff\xff\x02\0\x07\0\xe8\x03\0\0\x04\0\x04\0\xff\xff\xff\xff\
 \x10\0\x07\0\xff\xff\xff\xff\x20\0\x04\0\xff\xff\xff\xff";
 
@@ -40,7 +40,7 @@ fn write(dir: &Dir, name: impl AsRef<OsStr>, bytes: &[u8]) {
     dir.create_file(name).unwrap().write_all(bytes).unwrap();
 }
 
-/// 256 KiB of which 4 KiB in the middle and 5 bytes at the end are there.
+/// Writes a file of 256 KiB with 4 KiB of data in the middle and 5 bytes at the end.
 fn write_sparse(dir: &Dir, name: &str) {
     let mut file = dir.create_file(name).unwrap();
     file.seek(SeekFrom::Start(128 << 10)).unwrap();
@@ -49,7 +49,7 @@ fn write_sparse(dir: &Dir, name: &str) {
     file.write_all(b"tail!").unwrap();
 }
 
-/// Everything that is easily lost.
+/// Creates a tree with attributes that are easily lost.
 fn nasty(dir: &Dir) {
     for path in ["a", "a/b", "z"] {
         dir.open_beneath(Path::new(path).parent().unwrap())
@@ -67,7 +67,7 @@ fn nasty(dir: &Dir) {
     let hole = a.create_file("hole").unwrap();
     hole.set_len(300 << 10).unwrap();
     write(&z, "large", &vec![42; 200_001]);
-    // Links across directories, of every type that can have them.
+    // Hard links across directories, for every type that can have them.
     a.make_symlink(b"../nowhere", "link").unwrap();
     a.make_symlink(&[b'x'; 300], "long link").unwrap();
     a.make_node(FileType::Fifo, Device::default(), "fifo").unwrap();
@@ -78,7 +78,7 @@ fn nasty(dir: &Dir) {
         z.make_link(&a, name, name).unwrap();
         b.make_link(&a, name, name).unwrap();
     }
-    // Attributes, in the order in which they stay.
+    // Attributes are set in the order in which none undoes another.
     a.set_owner("sparse", 1000, 70_000).unwrap();
     a.set_owner("link", 12, 13).unwrap();
     a.set_owner("null", 0, 5).unwrap();
@@ -125,7 +125,7 @@ fn everything_is_kept_on_every_file_system() {
                     let allocated = |dir: &Dir| dir.open_dir("a").unwrap().stat(name).unwrap().allocated;
                     assert!(allocated(&target) <= allocated(&source), "{what}: {name} grew");
                 }
-                // What a copy leaves behind can be copied as well.
+                // A copy can itself be copied.
                 copy(&target, &fresh(&root, "again"), options(clone, workers)).unwrap();
                 assert_same(&source, &root.open_dir("again").unwrap(), &what);
             }
@@ -133,7 +133,7 @@ fn everything_is_kept_on_every_file_system() {
     }
 }
 
-/// The record names every entry as it is now.
+/// Checks that the record describes every entry as it is now.
 fn check_record(target: &Dir, copied: &Copied) {
     let mut recorded = Vec::new();
     for dir in &copied.dirs {
@@ -290,7 +290,7 @@ fn the_source_keeps_its_atimes() {
     let root = Dir::open(temp.path()).unwrap();
     let source = fresh(&root, "source");
     write(&source, "f", b"x");
-    // Older than the mtime, so that a reading would be noted even with relatime.
+    // The atime is older than the mtime, so a read would update it even with relatime.
     let old = fs::FileTimes::new().set_accessed(std::time::UNIX_EPOCH);
     fs::File::open(temp.path().join("source/f")).unwrap().set_times(old).unwrap();
     copy(&source, &fresh(&root, "target"), options(CloneMode::Auto, 1)).unwrap();

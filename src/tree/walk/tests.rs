@@ -9,7 +9,7 @@ fn scratch() -> (tempfile::TempDir, Dir) {
     (temp, dir)
 }
 
-/// Directories `n`, one in the other, made by descriptor since no path reaches so deep.
+/// Creates nested directories of one name, by descriptors, because no path reaches so deep.
 fn deep(dir: &Dir, depth: usize, name: &str) {
     let mut at = dir.try_clone().unwrap();
     for _ in 0..depth {
@@ -83,7 +83,7 @@ fn deep_trees_take_few_descriptors() {
     })
     .unwrap();
     assert_eq!(count, 1 + 2 * DEPTH);
-    // Other tests of this process open files meanwhile; without a bound it would be one for each level.
+    // Other tests of this process open files too; without the limit there would be one descriptor for each level.
     assert!(most < before + 300, "{before} before, {most} at most");
     remove_all(&dir, "d").unwrap();
     assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
@@ -109,7 +109,7 @@ fn removes_what_its_owner_may_not_touch_and_follows_nothing() {
     assert!(outside.path().join("kept").exists());
 }
 
-/// Each call takes one entry away, a directory when it is empty, and the last one says so.
+/// Each call removes one entry, a directory once it is empty; the last call returns true.
 #[test]
 fn a_removal_that_is_to_stop_gets_on() {
     let (temp, dir) = scratch();

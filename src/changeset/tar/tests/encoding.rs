@@ -1,10 +1,10 @@
-//! The bytes that the encoder writes, and what it refuses to.
+//! Bytes that the encoder writes, and changes that it refuses.
 
 use super::*;
 use crate::error::ErrorKind;
 use crate::id::Digest;
 
-/// Fields of the header at `block`, as text.
+/// Returns a field of the header at `block` as text.
 fn field(archive: &[u8], block: usize, range: std::ops::Range<usize>) -> String {
     archive[block * BLOCK_BYTES..][range].escape_ascii().to_string()
 }
@@ -18,7 +18,7 @@ fn refuse(stream: Stream, kind: ErrorKind, words: &[&str]) {
     }
 }
 
-/// Writes and reads; the root stands in front of everything.
+/// Writes and reads `stream`, and checks that it is unchanged after the root entry in front.
 #[track_caller]
 fn survives(stream: Stream) -> Vec<u8> {
     let archive = write(&stream).unwrap_or_else(|error| panic!("{}", error.chain()));
@@ -28,7 +28,7 @@ fn survives(stream: Stream) -> Vec<u8> {
     archive
 }
 
-/// 1,024 zero bytes: the digest that every tool knows as the empty layer's.
+/// 1,024 zero bytes: the empty layer, with the digest that every tool uses for it.
 #[test]
 fn no_change() {
     let archive = write(&vec![]).expect("memory");
@@ -180,7 +180,7 @@ fn devices_and_sockets() {
     assert_eq!(write(&vec![put("d/s", meta(Node::Socket))]).expect("skipped"), [0; 1024]);
 }
 
-/// Ancestors stand before their first descendant, once, and not if the stream brought them.
+/// Ancestors precede their first descendant, once, unless the stream contains them.
 #[test]
 fn ancestors() {
     let stream = vec![
@@ -248,7 +248,7 @@ fn paths_that_are_not_clean() {
     refuse(vec![file("", "")], ErrorKind::InvalidArgument, &["root"]);
 }
 
-/// What is written can be read again: the limits of the reader are the writer's.
+/// The reader and the writer have the same limits, so everything written can be read.
 #[test]
 fn paths_beyond_the_limits() {
     let path = |names: usize, bytes: usize| PathBuf::from_iter(vec!["n".repeat(bytes); names]);
@@ -284,7 +284,7 @@ fn unportable_attributes_stay() {
     assert_eq!(read(&archive).expect("ours")[1], put("p", meta(Node::Fifo)));
 }
 
-/// More than 8 GiB; nothing holds it.
+/// A file of more than 8 GiB that is never held in memory.
 #[test]
 fn case_47_huge_files() {
     struct Head(Vec<u8>, u64);

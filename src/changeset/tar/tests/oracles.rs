@@ -1,4 +1,4 @@
-//! Other programs read what is written here, and what they write is read here: to the same trees.
+//! Other programs read our archives and we read theirs; the trees must be equal.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -12,14 +12,14 @@ use crate::testing;
 use crate::tree::Dir;
 use crate::tree::memory::Tree;
 
-/// Whether `program` is installed; `false` means that the test must return.
+/// Returns true if `program` is installed; otherwise the test must return.
 fn installed(program: &str, package: &str) -> bool {
     let answer = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let missing = |_| format!("{program} is not installed: apt-get install {package}");
     testing::require(program, answer.map(drop).map_err(missing))
 }
 
-/// A tree with one of everything, which every program here can express; times in whole seconds, but for one.
+/// Returns a tree with one entry of each type that every program here can express; all times but one are whole seconds.
 fn sample() -> Stream {
     let owned = |node, mode, uid| Meta { mode, uid, ..meta(node) };
     let device = |major, minor| Device { major, minor };
@@ -64,7 +64,7 @@ fn tree(root: &Path) -> Tree {
     Tree::read(&Dir::open(root).expect("open")).unwrap_or_else(|error| panic!("{}", error.chain()))
 }
 
-/// Runs `program` in `dir` with `input`; it must succeed. Answers what it wrote to standard output.
+/// Runs `program` in `dir` with `input`; it must succeed. Returns its standard output.
 fn run(dir: &Path, program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     use std::io::Write;
     let mut command = Command::new(program);
@@ -79,7 +79,7 @@ fn run(dir: &Path, program: &str, arguments: &[&str], input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// The trees are equal but for `known`: pairs of a path (`*` for every one) and an aspect.
+/// Checks that the trees are equal except for `known`: pairs of a path (`*` for every path) and an attribute.
 #[track_caller]
 fn assert_same(what: &str, left: &Tree, right: &Tree, known: &[(&str, &str)]) {
     let mut differences = left.differences(right);
@@ -90,7 +90,7 @@ fn assert_same(what: &str, left: &Tree, right: &Tree, known: &[(&str, &str)]) {
     assert!(differences.is_empty(), "{what}: {differences:#?}");
 }
 
-/// A directory of its own for each use, on ext4.
+/// Creates the named directories on an ext4 file system.
 fn directories(names: &[&str]) -> Option<(crate::mount::scratch::Scratch, Vec<PathBuf>)> {
     let scratch = testing::scratch(FsType::Ext4)?;
     let dirs: Vec<PathBuf> = names.iter().map(|name| scratch.path().join(name)).collect();
@@ -114,7 +114,7 @@ fn gnu_tar_and_bsdtar_extract_what_is_written() {
     run(&dirs[1], "tar", &[&["-xpf", "-", "--numeric-owner"], &xattrs[..]].concat(), &archive);
     assert_same("GNU tar", &ours, &tree(&dirs[1]), &[]);
     run(&dirs[2], "bsdtar", &["-xpf", "-", "--numeric-owner", "--xattrs"], &archive);
-    // It does not give `.` its time, not from its own archives either, and reads the fraction of -1.5 as positive.
+    // bsdtar does not set the time of `.`, also not from its own archives, and reads the fraction of -1.5 as positive.
     assert_same("bsdtar", &ours, &tree(&dirs[2]), &[("", "time"), ("old", "time")]);
 }
 
@@ -130,7 +130,7 @@ fn what_gnu_tar_and_bsdtar_write_is_read() {
         // GNU's format has whole seconds and no attributes.
         ("tar", &["--format=gnu"], &[("*", "time"), ("*", "xattrs")]),
         ("tar", &["--format=gnu", "--sparse"], &[("*", "time"), ("*", "xattrs")]),
-        // It writes -1.5 as -2.5: the fraction counts forward there.
+        // bsdtar writes -1.5 as -2.5, because its fraction counts forward.
         ("bsdtar", &["--format=pax", "--xattrs"], &[("old", "time")]),
     ];
     let Some((scratch, dirs)) = directories(&["source"]) else { return };
@@ -147,7 +147,7 @@ fn what_gnu_tar_and_bsdtar_write_is_read() {
     }
 }
 
-/// Holes in all places, and more stretches than a header's own map has room for.
+/// Adds a file with holes at many positions, and more segments than a header's own map can hold.
 fn add_sparse_file(dir: &Path) {
     use std::os::unix::fs::FileExt;
     let file = fs::File::create(dir.join("sparse")).expect("create");
@@ -164,7 +164,7 @@ fn add_sparse_file(dir: &Path) {
     }
 }
 
-/// GNU tar's other spellings of holes, byte for byte the same file.
+/// GNU tar's other sparse forms must give the same file.
 #[test]
 fn case_46_sparse_versions_of_gnu_tar() {
     if !installed("tar", "tar") {
@@ -198,13 +198,13 @@ fn the_tar_crate_lists_what_is_written() {
     assert_eq!(listed.collect::<Vec<_>>(), listing());
 }
 
-/// So does `tar-core`, with the attributes.
+/// The `tar-core` crate lists the same, with the attributes.
 #[test]
 fn tar_core_lists_what_is_written() {
     use tar_core::parse::{ParseEvent, Parser};
     let archive = write(&sample()).expect("memory");
     let mut parser = Parser::with_defaults();
-    // It refuses archives with negative times unless it may ignore them.
+    // `tar-core` refuses archives with negative times unless PAX errors are ignored.
     parser.set_ignore_pax_errors(true);
     let (mut at, mut listed) = (0, Vec::new());
     loop {
@@ -225,7 +225,7 @@ fn tar_core_lists_what_is_written() {
     assert_eq!(listed, listing());
 }
 
-/// Path, link target, size and type letter of the sample's entries, as they stand in the archive.
+/// Returns path, link target, size and type letter of each entry of the sample, as written in the archive.
 fn listing() -> Vec<(Vec<u8>, Vec<u8>, u64, u32)> {
     use std::os::unix::ffi::OsStrExt;
     let line = |(change, content): (Change, Vec<u8>)| {

@@ -1,4 +1,4 @@
-//! What holds for every stream and for every pile of bytes.
+//! Properties of all streams and of arbitrary bytes.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -11,24 +11,24 @@ use proptest::sample::select;
 use super::*;
 use crate::error::ErrorKind;
 
-/// A directory of a random stream: what it says of itself, and what happens in it.
+/// A directory of a random stream: its attributes, and the changes in it.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Directory {
     meta: Option<Meta>,
     opaque: bool,
-    entries: BTreeMap<OsString, Entry>,
+    entries: BTreeMap<OsString, StreamEntry>,
 }
 
 #[derive(Clone, Debug)]
-pub(super) enum Entry {
+pub(super) enum StreamEntry {
     Removed,
     Leaf(Meta, Vec<u8>),
-    /// A hard link to whatever came first in the stream.
+    /// A hard link to the first file of the stream.
     Link,
     Dir(Directory),
 }
 
-/// Names at the limits of ustar's fields, of a file system, of what PAX and whiteouts can say.
+/// Generates names at the limits of ustar's fields, of file systems, of PAX and of whiteouts.
 fn name() -> impl Strategy<Value = OsString> {
     let length = select(vec![1, 54, 55, 99, 100, 101, 154, 155, 156, 250, 251]);
     prop_oneof![
@@ -64,7 +64,7 @@ fn attributes(node: impl Strategy<Value = Node>) -> impl Strategy<Value = Meta> 
     })
 }
 
-fn leaf() -> impl Strategy<Value = Entry> {
+fn leaf() -> impl Strategy<Value = StreamEntry> {
     let target = select(vec![1, 99, 100, 101, 300]).prop_flat_map(|length| vec(1..=255_u8, length));
     let device = (0..=0xfff_u32, 1..=0xf_ffff_u32).prop_map(|(major, minor)| Device { major, minor });
     let special = prop_oneof![
@@ -75,20 +75,20 @@ fn leaf() -> impl Strategy<Value = Entry> {
     ];
     let length = select(vec![0_usize, 1, 511, 512, 513, 1500]);
     prop_oneof![
-        3 => attributes(special).prop_map(|meta| Entry::Leaf(meta, Vec::new())),
+        3 => attributes(special).prop_map(|meta| StreamEntry::Leaf(meta, Vec::new())),
         3 => length.prop_flat_map(|length| (
             attributes(Just(Node::File { size: length as u64 })),
             vec(any::<u8>(), length),
-        )).prop_map(|(meta, content)| Entry::Leaf(meta, content)),
-        2 => Just(Entry::Removed),
-        2 => Just(Entry::Link),
+        )).prop_map(|(meta, content)| StreamEntry::Leaf(meta, content)),
+        2 => Just(StreamEntry::Removed),
+        2 => Just(StreamEntry::Link),
         2 => (attributes(Just(Node::Dir)), any::<bool>()).prop_map(|(meta, opaque)| {
-            Entry::Dir(Directory { meta: Some(meta), opaque, entries: BTreeMap::new() })
+            StreamEntry::Dir(Directory { meta: Some(meta), opaque, entries: BTreeMap::new() })
         }),
     ]
 }
 
-/// A tree of changes; most are flat, some deeper than a hundred names.
+/// Generates a tree of changes; most are flat, some are deeper than a hundred names.
 pub(super) fn directory() -> impl Strategy<Value = Directory> {
     const DEEP: usize = 110;
     let shallow = vec(name(), 1..5);
@@ -106,19 +106,19 @@ pub(super) fn directory() -> impl Strategy<Value = Directory> {
 }
 
 impl Directory {
-    /// Puts `entry` at `path` unless something else is in the way.
-    fn insert(&mut self, path: &[OsString], entry: Entry) {
+    /// Inserts `entry` at `path` unless another entry is in the way.
+    fn insert(&mut self, path: &[OsString], entry: StreamEntry) {
         let Some((name, below)) = path.split_first() else { return };
         if below.is_empty() {
             self.entries.entry(name.clone()).or_insert(entry);
-        } else if let Entry::Dir(dir) =
-            self.entries.entry(name.clone()).or_insert_with(|| Entry::Dir(Directory::default()))
+        } else if let StreamEntry::Dir(dir) =
+            self.entries.entry(name.clone()).or_insert_with(|| StreamEntry::Dir(Directory::default()))
         {
             dir.insert(below, entry);
         }
     }
 
-    /// The stream in canonical order; with `ancestors`, as the encoder completes it.
+    /// Returns the stream in canonical order; with `ancestors`, including the entries that the encoder adds.
     pub(super) fn stream(&self, ancestors: bool) -> Stream {
         let mut stream = Stream::new();
         self.push(&mut stream, Path::new(""), ancestors);
@@ -134,30 +134,30 @@ impl Directory {
         if self.opaque {
             stream.push(opaque(path));
         }
-        for (name, _) in self.entries.iter().filter(|(_, entry)| matches!(entry, Entry::Removed)) {
+        for (name, _) in self.entries.iter().filter(|(_, entry)| matches!(entry, StreamEntry::Removed)) {
             stream.push(remove(path.join(name)));
         }
         for (name, entry) in &self.entries {
             let path = path.join(name);
             match entry {
-                Entry::Removed => {}
-                Entry::Leaf(meta, content) => {
+                StreamEntry::Removed => {}
+                StreamEntry::Leaf(meta, content) => {
                     stream.push((Change::Put { path, existed: false, meta: meta.clone() }, content.clone()));
                 }
-                Entry::Link => {
+                StreamEntry::Link => {
                     let first = stream.iter().find_map(|(change, _)| match change {
                         Change::Put { path, meta, .. } if meta.node != Node::Dir => Some(path.clone()),
                         _ => None,
                     });
                     stream.push(first.map_or_else(|| put(&path, meta(Node::Fifo)), |target| link(&path, target)));
                 }
-                Entry::Dir(dir) => dir.push(stream, &path, ancestors),
+                StreamEntry::Dir(dir) => dir.push(stream, &path, ancestors),
             }
         }
     }
 }
 
-/// An archive of headers of every kind, right and wrong, with the fragments that extended headers are made of.
+/// Generates an archive of headers of every kind, valid and invalid, with parts of extended headers.
 pub(super) fn soup() -> impl Strategy<Value = Vec<u8>> {
     let kind = select(b"0000\x00123455677xxxxgLKSSVMX?".to_vec());
     let name = select(vec![
@@ -228,7 +228,7 @@ const TIGHT: Limits = Limits {
     trailing_bytes: 2048,
 };
 
-/// Reads hostile bytes: an answer or an error, within the limits, and nothing that a sink must not see.
+/// Reads hostile bytes and checks that the result is an error, or a stream within the limits and valid for a sink.
 fn check_sane(archive: &[u8]) -> Result<(), TestCaseError> {
     let Ok((stream, decoded)) = read_within(archive, &TIGHT) else { return Ok(()) };
     prop_assert!(decoded.entries <= TIGHT.entries && stream.len() as u64 <= decoded.entries);
@@ -267,7 +267,7 @@ fn paths(change: &Change) -> Vec<&Path> {
 }
 
 proptest! {
-    /// What is written is read back, completed by the ancestors; writing that again gives the same bytes.
+    /// A written stream is read back with its ancestors added; writing the result again gives the same bytes.
     #[test]
     fn round_trip(tree in directory()) {
         let stream = tree.stream(false);
@@ -277,7 +277,7 @@ proptest! {
         prop_assert_eq!(write(&back).map_err(|error| TestCaseError::fail(error.chain()))?, archive);
     }
 
-    /// Whatever a sink leaves unread, the stream is the same.
+    /// The stream does not depend on how much the sink reads.
     #[test]
     fn a_lazy_sink_sees_the_same(tree in directory(), taken in 0..600_u64) {
         let archive = write(&tree.stream(false)).map_err(|error| TestCaseError::fail(error.chain()))?;
@@ -302,7 +302,7 @@ proptest! {
         check_sane(&archive)?;
     }
 
-    /// Bytes changed anywhere, with and without the checksums made right again.
+    /// Changes bytes at any position, with and without correcting the checksums.
     #[test]
     fn mutated_archives(
         tree in directory(),
@@ -327,7 +327,7 @@ proptest! {
         check_sane(&archive)?;
     }
 
-    /// A cut archive is an error, or what was complete before the cut.
+    /// A truncated archive gives an error, or the part that was complete before the cut.
     #[test]
     fn cut_archives(tree in directory(), end in any::<prop::sample::Index>()) {
         let archive = write(&tree.stream(false)).map_err(|error| TestCaseError::fail(error.chain()))?;

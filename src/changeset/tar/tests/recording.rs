@@ -1,4 +1,4 @@
-//! Archives are written again byte for byte, from the tree that was made of them and the recording beside it.
+//! Archives are reproduced byte for byte from the tree that was made of them and the recording.
 
 use std::cell::Cell;
 use std::fs::{self, File};
@@ -20,16 +20,16 @@ use crate::tree::Dir;
 use crate::tree::walk::remove_all;
 use crate::{random, testing};
 
-/// How long the random suite runs if nobody says otherwise.
+/// Default duration of the random suite in seconds.
 const BUDGET_S: u64 = 4;
 
-/// Trees, and what was recorded while they were made.
+/// A file system for trees and recordings.
 struct Bench {
     scratch: Scratch,
     round: Cell<u64>,
 }
 
-/// A tree made of an archive, and the recording.
+/// A tree made of an archive, and its recording.
 struct Recorded {
     tree: Dir,
     recording: File,
@@ -40,7 +40,7 @@ impl Bench {
         Some(Self { scratch: testing::scratch(FsType::Tmpfs)?, round: Cell::new(0) })
     }
 
-    /// Applies `archive` over the tree `lower` of the notation.
+    /// Applies `archive` over the tree given by `lower`, and records it.
     fn record(&self, lower: &[&str], archive: &[u8]) -> Result<Recorded> {
         self.round.set(self.round.get() + 1);
         let tree = fresh(self.scratch.path().join(self.round.get().to_string()));
@@ -53,7 +53,7 @@ impl Bench {
         Ok(Recorded { tree, recording })
     }
 
-    /// What comes out again, and whether contents were in the recording.
+    /// Returns the reproduced archive, and true if the recording contained file contents.
     fn replay(&self, recorded: &Recorded) -> Result<(Vec<u8>, bool)> {
         let mut spooled = false;
         let mut spool = || {
@@ -65,7 +65,7 @@ impl Bench {
         Ok((bytes, spooled))
     }
 
-    /// `archive` comes out as it went in; contents are recorded if `rescues` says so.
+    /// Checks that `archive` is reproduced; `rescues` says whether the recording must contain file contents.
     #[track_caller]
     fn check(&self, name: &str, lower: &[&str], rescues: bool, archive: &[u8]) {
         let recorded = self.record(lower, archive).unwrap_or_else(|error| panic!("{name}: {}", error.chain()));
@@ -125,7 +125,7 @@ fn what_the_same_archive_takes_away_is_recorded() {
     let sparse = super::cases::gnu_sparse(&[(3, 5), (600, 2), (1000, 0)], 1000, b"helloyo");
     check("sparse", sparse.file("s", "1"));
     check("a link between", new().file("x", "0").file("a", "1").link(b'1', "a", "x").file("a", "2").file("a", "3"));
-    // Whatever is known of a tree that was empty.
+    // Contents are recorded also when the lower tree is known to be empty.
     let empty = new().dir("d/").file("d/a", "1").file("d/a", "2").file("d/b/c", "3").file("d/b", "4");
     bench.check("over nothing", &[], true, &empty.end());
 }
@@ -142,7 +142,7 @@ fn ends_of_all_kinds() {
     check("no padding", &whole[..BLOCK_BYTES + 1]);
 }
 
-/// Damaged, the recording is refused or gives the same; nothing panics.
+/// A damaged recording is refused or gives the same archive; nothing panics.
 #[test]
 fn damaged_recordings() {
     let Some(bench) = Bench::new() else { return };
@@ -179,7 +179,7 @@ fn a_tree_that_changed_is_noticed() {
     assert_eq!(bench.replay(&recorded).expect_err("gone").kind(), crate::ErrorKind::NotFound);
 }
 
-/// Few paths, so that entries meet; content tells them apart.
+/// Generates entries with few paths, so that entries collide; the content tells them apart.
 fn collisions() -> impl Strategy<Value = Vec<u8>> {
     let path = || select(vec!["a", "a/b", "a/b/c", "d", "d/b", "l", "l/b", "./a", "d/../a", "a/b/c/e"]);
     let kind = select(b"0000000055512LKxS".to_vec());
@@ -207,7 +207,8 @@ fn collisions() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
-/// Streams of ours, headers of every kind, and entries that meet: whatever can be applied comes out as it went in.
+/// Generates streams of our own, headers of every kind, and colliding entries. Each archive that can be applied must be
+/// reproduced.
 fn archives() -> impl Strategy<Value = Vec<u8>> {
     let ours = directory().prop_filter_map("a stream", |tree| write(&tree.stream(false)).ok());
     let end = (0..600_usize, any::<bool>());

@@ -1,7 +1,8 @@
-//! A chart for a workload: a bar for each row, on a scale in which each step to the right is ten times as long.
+//! A chart for a workload: a bar for each row, on a logarithmic scale.
 //!
-//! Strategies span four orders of magnitude, so a straight scale would show one bar and nothing else. The length of the
-//! picture is in shares of its width and its height in pixels: it fits a phone without becoming small.
+//! The times of strategies span four orders of magnitude, so a linear scale would show one bar and nothing else.
+//! Horizontal positions are shares of the width and heights are pixels, so that the chart fits a phone without becoming
+//! small.
 
 use std::fmt::Write as _;
 
@@ -10,25 +11,25 @@ use crate::compare::measure::{Standing, Statistics, three_digits};
 use crate::compare::report::mark;
 use crate::compare::{Comparison, Measured, Role, Row};
 
-/// Heights in pixels: of a row with its text and bar, of a heading, of the scale below.
+/// Heights in pixels of a row with its text and bar, of a heading, and of the scale below.
 const ROW_PX: u32 = 34;
 const HEADING_PX: u32 = 30;
 const SCALE_PX: u32 = 24;
 
-/// Where the bar of a row is, below its text.
+/// Vertical offset of a bar in its row, below the text.
 const BAR_PX: u32 = 20;
 const BAR_HEIGHT_PX: u32 = 9;
 
-/// The bars end before the picture does.
+/// Right end of the longest bar, in percent of the width.
 const WIDTH_PERCENT: f64 = 96.0;
 
-/// The decades that all figures lie in.
-struct Scale {
+/// Range of decades that contains all figures.
+struct TimeAxis {
     from: f64,
     decades: f64,
 }
 
-impl Scale {
+impl TimeAxis {
     fn of(workload: &Measured) -> Option<Self> {
         let figures = workload.steps.iter().flat_map(|step| &step.rows).filter_map(|row| row.figures);
         let (mut least, mut most) = (f64::MAX, 0.0_f64);
@@ -40,7 +41,7 @@ impl Scale {
         (least <= most).then_some(Self { from, decades: to - from })
     }
 
-    /// Where it lies, in percent of the width.
+    /// Horizontal position, in percent of the width.
     fn at(&self, ns: u64) -> f64 {
         ((logarithm(ns) - self.from) / self.decades).clamp(0.0, 1.0) * WIDTH_PERCENT
     }
@@ -50,9 +51,9 @@ fn logarithm(ns: u64) -> f64 {
     (ns.max(1) as f64).log10()
 }
 
-/// The chart of all steps; nothing where nothing was measured.
+/// Returns the chart of all steps; empty if nothing was measured.
 pub(super) fn chart(workload: &Measured) -> String {
-    let Some(scale) = Scale::of(workload) else { return String::new() };
+    let Some(scale) = TimeAxis::of(workload) else { return String::new() };
     let rows: u32 = workload.steps.iter().map(|step| step.rows.len() as u32).sum();
     let plot = rows * ROW_PX + workload.steps.len() as u32 * HEADING_PX;
     let height = plot + SCALE_PX;
@@ -75,7 +76,8 @@ pub(super) fn chart(workload: &Measured) -> String {
     svg
 }
 
-/// The fastest of each step, for those who do not see the picture; all figures are in the table.
+/// Returns the fastest subject of each step as text, for readers who do not see the chart; all figures are in the
+/// table.
 fn description(workload: &Measured) -> String {
     let fastest = |step: &Comparison| {
         let measured = step.rows.iter().filter_map(|row| Some((row, row.figures?)));
@@ -88,12 +90,12 @@ fn description(workload: &Measured) -> String {
     format!("{} All figures are in the table below.", said.join(" "))
 }
 
-fn decades(svg: &mut String, scale: &Scale, plot: u32) {
+fn decades(svg: &mut String, scale: &TimeAxis, plot: u32) {
     for decade in 0..=scale.decades as u32 {
         let ns = 10_f64.powf(scale.from + f64::from(decade)) as u64;
         let x = scale.at(ns);
         _ = writeln!(svg, "<line class=\"decade\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"{plot}\"/>");
-        // The first and the last would reach over the edge.
+        // Centred labels of the first and the last decade would reach over the edge.
         let anchor = if decade == 0 { "start" } else { "end" };
         let (y, label) = (plot + SCALE_PX - 8, three_digits(ns));
         _ = writeln!(
@@ -104,12 +106,12 @@ fn decades(svg: &mut String, scale: &Scale, plot: u32) {
     }
 }
 
-/// A round number without the digits that say nothing.
+/// Formats a round number without unnecessary digits.
 fn unit(label: &str) -> String {
     label.replace(".00", "").replace("10.0", "10")
 }
 
-fn bars(svg: &mut String, step: &Comparison, scale: &Scale, y: &mut u32) {
+fn bars(svg: &mut String, step: &Comparison, scale: &TimeAxis, y: &mut u32) {
     let heading = *y + HEADING_PX - 9;
     _ = writeln!(svg, "<text class=\"step\" x=\"0\" y=\"{heading}\">{}</text>", escape(step.step.name));
     *y += HEADING_PX;
@@ -119,7 +121,7 @@ fn bars(svg: &mut String, step: &Comparison, scale: &Scale, y: &mut u32) {
     }
 }
 
-fn bar(svg: &mut String, row: &Row, scale: &Scale, y: u32) {
+fn bar(svg: &mut String, row: &Row, scale: &TimeAxis, y: u32) {
     let who = escape(&row.label.subject);
     let text = y + BAR_PX - 5;
     let Some(figures) = row.figures else {

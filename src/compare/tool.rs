@@ -1,19 +1,19 @@
-//! Other tools as contestants: what they are told, step by step.
+//! Tools as subjects, run by command lines.
 //!
-//! A [`Tool`] is a value: its command lines. A [`Peer`] is a tool in a directory of its own, with an image to work
-//! with. It does the workloads of which each step is a command, so that starting a process is part of everybody's
-//! figure; a step that a tool cannot do in earnest it leaves out.
+//! A [`Tool`] is a value: its command lines. A [`ToolSubject`] is a tool with a directory of its own and an image. It
+//! runs the workloads whose steps are commands, so every subject's figures include the start of a process. A tool
+//! leaves out steps that it cannot really do.
 //!
 //! # Command lines
-//! Words with spaces between them. In each word stand `{dir}` for the directory that the peer keeps everything in,
-//! `{target}` for one to mount at, `{key}` and `{name}` for the writable snapshot and the layer of the round,
-//! `{strata}` for strata's own program, and `{layout}`, `{archive}`, `{layer}`, `{image}`, `{id}` and `{chain}` for
-//! what [`Archive`] has.
+//! Words are separated by spaces. In each word, `{dir}` stands for the directory that holds all data of the tool,
+//! `{target}` for the mount point, `{key}` and `{name}` for the writable snapshot and the layer of the round,
+//! `{strata}` for strata's own program, and `{layout}`, `{archive}`, `{layer}`, `{image}`, `{id}` and `{chain}` for the
+//! fields of [`Archive`].
 //!
 //! # Isolation
-//! Tools are told by options, files and variables to keep to their directory. Their processes are in process groups of
-//! their own: a Ctrl-C on the terminal ends the run between two of them. What has to run meanwhile ends with the peer,
-//! and with this process, however that ends.
+//! Options, files and environment variables make each tool keep to its directory. Each command runs in a process group
+//! of its own, so Ctrl-C on the terminal does not kill it: the run ends between two commands. A daemon is killed when
+//! its [`ToolSubject`] is dropped, or by the kernel when this process ends.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -23,139 +23,140 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::cost::Place;
+use super::cost::MeasuredFs;
 use super::image::Image;
 use super::measure::Timer;
-use super::workload::{self, Job, Workload};
-use super::{Contestant, Entry, Label, Role};
+use super::workload::{self, CommandJob, Workload};
+use super::{Label, Role, Subject, SubjectProfile};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
 
-/// How long a program may take until it can be asked.
+/// Maximum time until a daemon answers.
 const START_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// How often it is tried.
+/// Pause between two attempts to reach the daemon.
 const START_PAUSE: Duration = Duration::from_millis(50);
 
-/// Command lines, one after the other.
-pub type Lines = &'static [&'static str];
+/// Command lines that are run one after the other.
+pub type CommandLines = &'static [&'static str];
 
-/// What a tool is called, what it needs, and its command lines.
+/// A tool's name, the programs it needs, and its command lines.
 #[derive(Clone, Copy, Debug)]
 pub struct Tool {
-    /// Its name; results are shown under it with its version.
+    /// Name of the tool; results are shown under the name and the version.
     pub name: &'static str,
-    /// The strategy that it is like, as in [`Label::kind`].
+    /// Strategy that the tool resembles; see [`Label::kind`].
     pub kind: &'static str,
-    /// What it is to the comparison.
+    /// Role in the comparison.
     pub role: Role,
-    /// What it does not do that others do, as in [`Label::lacks`].
+    /// Work that other subjects do and the tool leaves out; see [`Label::lacks`].
     pub lacks: &'static str,
-    /// The programs that it needs, each with the package that has it. The first one's version is the tool's.
+    /// Required programs, each with the package that contains it. The version of the first program is the tool's
+    /// version.
     pub programs: &'static [(&'static str, &'static str)],
-    /// Variables of its environment.
+    /// Environment variables of the tool's commands.
     pub variables: &'static [(&'static str, &'static str)],
-    /// Files in its directory, with their content.
+    /// Files to create in the tool's directory, with their content.
     pub files: &'static [(&'static str, &'static str)],
-    /// What has to run meanwhile, and what succeeds once that can be asked.
+    /// Command line of the tool's daemon, and a command line that succeeds once the daemon answers.
     pub daemon: Option<[&'static str; 2]>,
-    /// Turns the image into a tree; empty if the tool does not.
-    pub import: Lines,
-    /// Takes away what that made.
-    pub forget: Lines,
-    /// What it does with containers.
-    pub life: Option<Life>,
+    /// Command lines that import the image into a tree; empty if the tool does not import.
+    pub import: CommandLines,
+    /// Command lines that remove the result of `import`.
+    pub forget: CommandLines,
+    /// Command lines for containers; `None` if the tool has none.
+    pub life: Option<LifeCommands>,
 }
 
 /// Command lines for the life of a container.
 #[derive(Clone, Copy, Debug)]
-pub struct Life {
-    /// Makes the image something to stand on, before the first round.
-    pub base: Lines,
-    /// Makes a writable snapshot.
-    pub prepare: Lines,
-    /// Mounts it.
-    pub mount: Lines,
-    /// Where it is then.
-    pub tree: Tree,
-    /// Unmounts it.
-    pub unmount: Lines,
-    /// Makes a layer of it; empty if the tool makes none.
-    pub commit: Lines,
-    /// Removes what there is.
-    pub remove: Lines,
-    /// Frees its space, untimed.
-    pub free: Lines,
-    /// Takes away what `base` made.
-    pub end: Lines,
+pub struct LifeCommands {
+    /// Import the image as the base of all rounds; run before the first round.
+    pub base: CommandLines,
+    /// Create a writable snapshot.
+    pub prepare: CommandLines,
+    /// Mount the snapshot.
+    pub mount: CommandLines,
+    /// Location of the tree after `mount`.
+    pub tree: TreeLocation,
+    /// Unmount the snapshot.
+    pub unmount: CommandLines,
+    /// Make a layer of the snapshot; empty if the tool makes none.
+    pub commit: CommandLines,
+    /// Remove the snapshot and the layer.
+    pub remove: CommandLines,
+    /// Free their space, untimed.
+    pub free: CommandLines,
+    /// Remove the result of `base`.
+    pub end: CommandLines,
 }
 
-/// Where the tree is after it was mounted.
+/// Location of the tree after it was mounted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tree {
-    /// At the target.
+pub enum TreeLocation {
+    /// At `{target}`.
     Target,
-    /// Where the tool says.
+    /// At the path that the mount command prints.
     Printed,
-    /// At the target once the commands ran that the tool prints.
+    /// At `{target}`, after the command lines that the mount command prints were run.
     Commands,
 }
 
-/// An image that lies ready for tools, in the forms that they read.
+/// An image on disk, in the forms that tools read.
 #[derive(Clone, Debug)]
 pub struct Archive {
-    /// The directory of an OCI layout.
+    /// Directory of an OCI layout.
     pub layout: PathBuf,
-    /// The same as an archive.
+    /// The same image as an archive.
     pub file: PathBuf,
-    /// The blob of its one layer, compressed by gzip.
+    /// Blob of the image's only layer, compressed with gzip.
     pub layer: PathBuf,
-    /// Its name.
+    /// Name of the image.
     pub name: String,
-    /// The digest of its config, in hexadecimal.
+    /// Digest of the image's config, in hexadecimal.
     pub id: String,
-    /// The ChainID of its layer.
+    /// ChainID of the layer.
     pub chain: String,
 }
 
-/// A tool that takes part.
-pub struct Peer<'a> {
-    entry: Entry<'a>,
+/// A tool that is measured.
+pub struct ToolSubject<'a> {
+    profile: SubjectProfile<'a>,
     tool: Tool,
     dir: PathBuf,
     target: PathBuf,
     image: &'a Image,
-    /// What stands for what in command lines.
+    /// Placeholders in command lines, and their values.
     words: Vec<(&'static str, String)>,
     _daemon: Option<Daemon>,
 }
 
-/// What a tool is measured with.
+/// Environment that a tool is measured in.
 #[derive(Clone, Debug)]
-pub struct Setting<'s, 'a> {
-    /// The file system, by name.
+pub struct ToolSetting<'s, 'a> {
+    /// Name of the file system.
     pub fs: &'s str,
-    /// What can be weighed of it.
-    pub place: Option<Place>,
-    /// An empty directory on it, which the tool has for itself.
+    /// The file system whose usage is measured, if it can be.
+    pub measured_fs: Option<MeasuredFs>,
+    /// An empty directory on the file system, for this tool only.
     pub dir: &'s Path,
     /// An empty directory to mount at.
     pub target: &'s Path,
-    /// strata's own program.
+    /// Path of strata's own program.
     pub strata: &'s Path,
-    /// The image for tools,
+    /// The image on disk.
     pub archive: &'s Archive,
-    /// and what is in it.
+    /// The same image as a value.
     pub image: &'a Image,
 }
 
-impl<'a> Peer<'a> {
-    /// `tool` in that setting.
+impl<'a> ToolSubject<'a> {
+    /// Sets up `tool` in that environment and starts its daemon.
     ///
     /// # Errors
-    /// `Unsupported` if a program is missing, naming its package; why the program that has to run does not.
-    pub fn new(tool: Tool, setting: Setting<'_, 'a>) -> Result<Self> {
-        let Setting { fs: on, place, dir, target, strata, archive, image } = setting;
+    /// `Unsupported` if a program is missing; the message names the package. The reason why the daemon does not start.
+    pub fn new(tool: Tool, setting: ToolSetting<'_, 'a>) -> Result<Self> {
+        let ToolSetting { fs: on, measured_fs, dir, target, strata, archive, image } = setting;
         let shown = |path: &Path| path.display().to_string();
         let words = vec![
             ("{dir}", shown(dir)),
@@ -168,21 +169,21 @@ impl<'a> Peer<'a> {
             ("{id}", archive.id.clone()),
             ("{chain}", archive.chain.clone()),
         ];
-        let (entry, dir, target) = (Entry::new(tool.name), dir.to_owned(), target.to_owned());
-        let mut peer = Self { entry, tool, dir, target, image, words, _daemon: None };
+        let (profile, dir, target) = (SubjectProfile::new(tool.name), dir.to_owned(), target.to_owned());
+        let mut subject = Self { profile, tool, dir, target, image, words, _daemon: None };
         for (name, content) in tool.files {
-            let path = peer.dir.join(name);
-            fs::write(&path, peer.filled(content)).at("write", &path)?;
+            let path = subject.dir.join(name);
+            fs::write(&path, subject.filled(content)).at("write", &path)?;
         }
-        let name = format!("{} {}", tool.name, peer.version()?);
+        let name = format!("{} {}", tool.name, subject.version()?);
         let (kind, lacks) = (tool.kind.to_owned(), tool.lacks.to_owned());
         let label = Label { kind, lacks, ..Label::new(&name, on, tool.role) };
-        peer.entry = Entry::new(label).with_place(place);
-        peer._daemon = tool.daemon.map(|[start, ask]| peer.start(start, ask)).transpose()?;
-        Ok(peer)
+        subject.profile = SubjectProfile::new(label).with_measured_fs(measured_fs);
+        subject._daemon = tool.daemon.map(|[start, ask]| subject.start(start, ask)).transpose()?;
+        Ok(subject)
     }
 
-    /// The version of the first program; all have to be there.
+    /// Returns the version of the first program, after checking that all programs exist.
     fn version(&self) -> Result<String> {
         let mut version = String::new();
         for (program, package) in self.tool.programs.iter().rev() {
@@ -202,12 +203,13 @@ impl<'a> Peer<'a> {
         self.words.iter().fold(text.to_owned(), |text, (word, value)| text.replace(word, value))
     }
 
-    /// Starts what has to run meanwhile, and waits until it can be asked.
+    /// Starts the daemon `line`, and waits until the command line `ask` succeeds.
     fn start(&self, line: &str, ask: &str) -> Result<Daemon> {
         let log_path = self.dir.join("log");
         let log = File::create(&log_path).at("make", &log_path)?;
         let also = log.try_clone().at("duplicate", &log_path)?;
-        // By the kernel it ends with this process, even if that is killed.
+        // With a parent-death signal the kernel kills the daemon when this process ends, even if this process is
+        // killed.
         let mut command = self.command(&format!("setpriv --pdeathsig KILL -- {line}"));
         let mut daemon = Daemon(command.stdout(also).stderr(log).spawn().at("run", line)?);
         let began = Instant::now();
@@ -235,7 +237,7 @@ impl<'a> Peer<'a> {
         command
     }
 
-    /// Runs a command line to its end, and answers what it printed.
+    /// Runs a command line to its end, and returns its standard output.
     fn call(&self, line: &str) -> Result<String> {
         let mut command = self.command(line);
         let program = command.get_program().to_owned();
@@ -251,16 +253,16 @@ impl<'a> Peer<'a> {
         Err(Error::precondition(format!("`{}` failed, {}: {last}", self.filled(line), output.status)))
     }
 
-    /// Runs command lines for a round, one after the other, and answers what all of them printed.
-    fn call_all(&self, lines: Lines, round: u64) -> Result<String> {
+    /// Runs the command lines of a round one after the other, and returns their standard output.
+    fn call_all(&self, lines: CommandLines, round: u64) -> Result<String> {
         lines.iter().try_fold(String::new(), |said, line| {
             let line = line.replace("{key}", &format!("key-{round}")).replace("{name}", &format!("layer-{round}"));
             Ok(said + &self.call(&line)?)
         })
     }
 
-    /// The same as a step, unless there is nothing to do.
-    fn step(&self, step: &'static str, lines: Lines, round: u64, timer: &mut Timer) -> Result<()> {
+    /// Runs the command lines of a round as one timed step; without command lines nothing is timed.
+    fn step(&self, step: &'static str, lines: CommandLines, round: u64, timer: &mut Timer) -> Result<()> {
         if lines.is_empty() {
             return Ok(());
         }
@@ -268,92 +270,92 @@ impl<'a> Peer<'a> {
     }
 
     fn import(&self, round: u64, timer: &mut Timer) -> Result<()> {
-        timer.tare()?;
+        timer.start_cost()?;
         self.step("import (command)", self.tool.import, round, timer)?;
-        timer.weigh()?;
+        timer.stop_cost()?;
         self.call_all(self.tool.forget, round).map(drop)
     }
 
-    fn live(&self, life: &Life, round: u64, timer: &mut Timer) -> Result<()> {
-        timer.tare()?;
+    fn live(&self, life: &LifeCommands, round: u64, timer: &mut Timer) -> Result<()> {
+        timer.start_cost()?;
         self.step("prepare (command)", life.prepare, round, timer)?;
         let tree = timer.time("mount (command)", || self.mount(life, round))?;
         let written = Dir::open(&tree).and_then(|root| workload::write(&root, self.image, round));
         self.step("unmount (command)", life.unmount, round, timer)?;
         written?;
         self.step("commit (command)", life.commit, round, timer)?;
-        timer.weigh()?;
+        timer.stop_cost()?;
         self.step("remove (command)", life.remove, round, timer)?;
         self.call_all(life.free, round).map(drop)
     }
 
-    /// Mounts, and answers where the tree is.
-    fn mount(&self, life: &Life, round: u64) -> Result<PathBuf> {
+    /// Mounts the snapshot, and returns the path of its tree.
+    fn mount(&self, life: &LifeCommands, round: u64) -> Result<PathBuf> {
         let said = self.call_all(life.mount, round)?;
         match life.tree {
-            Tree::Target => {}
-            Tree::Printed => return Ok(PathBuf::from(said.trim())),
-            Tree::Commands => said.lines().try_for_each(|line| self.call(line).map(drop))?,
+            TreeLocation::Target => {}
+            TreeLocation::Printed => return Ok(PathBuf::from(said.trim())),
+            TreeLocation::Commands => said.lines().try_for_each(|line| self.call(line).map(drop))?,
         }
         Ok(self.target.clone())
     }
 }
 
-/// The first word that begins with a digit, or with a `v` and a digit: a version.
+/// Returns the first word that begins with a digit, or with `v` and a digit: the version.
 fn number(said: &str) -> Option<&str> {
     let digit = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
     said.split_whitespace().map(|word| word.trim_start_matches('v').trim_end_matches(',')).find(digit)
 }
 
-impl Contestant for Peer<'_> {
-    fn entry(&self) -> &Entry<'_> {
-        &self.entry
+impl Subject for ToolSubject<'_> {
+    fn profile(&self) -> &SubjectProfile<'_> {
+        &self.profile
     }
 
     fn does(&self, workload: &Workload) -> bool {
         match workload.job() {
-            Some(Job::Import) => !self.tool.import.is_empty(),
-            Some(Job::Life) => self.tool.life.is_some(),
+            Some(CommandJob::Import) => !self.tool.import.is_empty(),
+            Some(CommandJob::Life) => self.tool.life.is_some(),
             None => false,
         }
     }
 
     fn begin(&self, workload: &Workload) -> Result<()> {
         match (workload.job(), self.tool.life) {
-            (Some(Job::Life), Some(life)) => self.call_all(life.base, 0).map(drop),
+            (Some(CommandJob::Life), Some(life)) => self.call_all(life.base, 0).map(drop),
             _ => Ok(()),
         }
     }
 
     fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
         match (workload.job(), self.tool.life) {
-            (Some(Job::Import), _) => self.import(round, timer),
-            (Some(Job::Life), Some(life)) => self.live(&life, round, timer),
+            (Some(CommandJob::Import), _) => self.import(round, timer),
+            (Some(CommandJob::Life), Some(life)) => self.live(&life, round, timer),
             _ => Err(Error::unsupported(format!("{} has no command for this", self.tool.name))),
         }
     }
 
     fn end(&self, workload: &Workload) -> Result<()> {
         match (workload.job(), self.tool.life) {
-            (Some(Job::Life), Some(life)) => self.call_all(life.end, 0).map(drop),
+            (Some(CommandJob::Life), Some(life)) => self.call_all(life.end, 0).map(drop),
             _ => Ok(()),
         }
     }
 }
 
-impl fmt::Debug for Peer<'_> {
+impl fmt::Debug for ToolSubject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Peer").field("entry", &self.entry).field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("ToolSubject").field("profile", &self.profile).field("dir", &self.dir).finish_non_exhaustive()
     }
 }
 
-/// A program that runs until this is dropped.
+/// A process that is killed on drop.
 #[derive(Debug)]
 struct Daemon(Child);
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // What it keeps goes with its directory, so there is nothing that it would have to bring to an end.
+        // The daemon may be killed without a shutdown: its directory is removed afterwards.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -1,8 +1,7 @@
-//! The directory `<root>/s`, where snapshots that are plain directories stand: what the overlay and the copy backend
-//! share.
+//! The directory `<root>/s` of snapshots that are plain directories, shared by the overlay and the copy backend.
 //!
-//! Invariant: `s/<id>` is complete if it is there. It is made as `s/<id>.new` and renamed, and what a failure or crash
-//! leaves of that is listed under its id and removed with it.
+//! Invariant: `s/<id>` is complete if it exists. It is made as `s/<id>.new` and renamed. The remains of a failure or a
+//! crash are listed under the id and removed with it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,22 +13,22 @@ use crate::error::{Context, Error, Result};
 use crate::id::Id;
 use crate::tree::{Dir, walk};
 
-/// The directory of the snapshots in the root.
+/// Name of the directory in the root that holds the snapshots.
 pub(super) const SNAPSHOTS: &str = "s";
 
-/// What an unfinished snapshot has behind its id.
+/// Suffix of an unfinished snapshot.
 const UNFINISHED: &str = ".new";
 
-/// The snapshots of a root.
+/// The directory that holds the snapshots of a root.
 #[derive(Debug)]
-pub(super) struct Shelf {
+pub(super) struct SnapshotsDir {
     path: PathBuf,
     dir: Dir,
 }
 
-impl Shelf {
-    /// Opens the snapshots below `root`, an absolute path whose directory is `dir`; makes their directory if it is
-    /// missing.
+impl SnapshotsDir {
+    /// Opens the snapshots below `root`, an absolute path whose open directory is `dir`; creates their directory if it
+    /// is missing.
     pub(super) fn open(root: &Path, dir: &Dir) -> Result<Self> {
         match rustix::fs::mkdirat(dir, SNAPSHOTS, Mode::RWXU) {
             Ok(()) | Err(Errno::EXIST) => {}
@@ -38,27 +37,27 @@ impl Shelf {
         Ok(Self { path: root.join(SNAPSHOTS), dir: dir.open_dir(SNAPSHOTS)? })
     }
 
-    /// The directory itself.
+    /// Returns the open directory.
     pub(super) fn dir(&self) -> &Dir {
         &self.dir
     }
 
-    /// The path of `name` in the snapshot `id`.
+    /// Returns the path of `name` in the snapshot `id`.
     pub(super) fn path(&self, id: Id, name: &str) -> PathBuf {
         let mut path = self.path.join(id.to_string());
         path.push(name);
         path
     }
 
-    /// The snapshot `id`, open.
+    /// Opens the snapshot `id`.
     pub(super) fn snapshot(&self, id: Id) -> Result<Dir> {
         self.dir.open_dir(id.to_string())
     }
 
-    /// Makes the snapshot `id` of what `fill` puts into its directory.
+    /// Creates the snapshot `id` with the content that `fill` writes into its directory.
     ///
     /// # Errors
-    /// `AlreadyExists`; what `fill` returns.
+    /// `AlreadyExists`; errors of `fill`.
     pub(super) fn make(&self, id: Id, fill: impl FnOnce(&Dir) -> Result<()>) -> Result<()> {
         let name = OsString::from(id.to_string());
         if self.dir.stat_if_any(&name)?.is_some() {
@@ -71,14 +70,13 @@ impl Shelf {
             .at("make", self.dir.shown_at(&name))
     }
 
-    /// Removes the snapshot `id`, finished or not, until `stop` answers true; answers whether nothing is left. Nothing
-    /// there is success.
+    /// Removes the snapshot `id`, finished or not, until `stop` returns true; returns true if nothing is left.
     pub(super) fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
         Ok(walk::remove_all_until(&self.dir, format!("{id}{UNFINISHED}"), stop)?
             && walk::remove_all_until(&self.dir, id.to_string(), stop)?)
     }
 
-    /// The ids of which something is there.
+    /// Returns the ids of which something exists.
     pub(super) fn inventory(&self) -> Result<Vec<Id>> {
         let names = self.dir.names()?;
         let mut ids: Vec<Id> = names

@@ -1,10 +1,10 @@
-//! Where is measured: fresh file systems in memory, or a directory that the user names.
+//! Directories to measure in: on new file systems in memory, or in a directory that the user names.
 
 use std::path::{Path, PathBuf};
 
 use strata::backend::{Strategy, StrategyOptions};
 use strata::backends::{self, BTRFS, Config};
-use strata::compare::Subject;
+use strata::compare::SnapshotterSubject;
 use strata::compare::image::Image;
 pub use strata::mount::scratch::FsType;
 use strata::mount::scratch::{Scratch, private_namespace};
@@ -12,24 +12,24 @@ use strata::store::Store;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
-/// The variable with a directory of a real file system.
+/// Environment variable with a directory of a real file system.
 const DIR_VARIABLE: &str = "STRATA_BENCH_DIR";
 
-/// Room for the parents and two copies of the large one.
+/// Size of the file system, for the parents and two copies of the large one.
 const SIZE_BYTES: u64 = 4 << 30;
 
-/// A directory on a file system of a known type, which goes again.
-pub struct Place {
+/// A directory on a file system of a known type, removed on drop.
+pub struct BenchDir {
     pub fs: FsType,
     dir: PathBuf,
     _scratch: Option<Scratch>,
 }
 
-impl Place {
-    /// A place on `fs`.
+impl BenchDir {
+    /// Creates a directory on `fs`.
     ///
     /// # Errors
-    /// `Unsupported` if there can be none, or not where the user wants it.
+    /// `Unsupported` if the file system cannot be created, or differs from that of the user's directory.
     pub fn new(fs: FsType) -> Result<Self> {
         private_namespace()?;
         let Some(real) = real_dir() else {
@@ -45,31 +45,31 @@ impl Place {
         Ok(Self { fs, dir, _scratch: None })
     }
 
-    /// A directory `name`, made if it is missing.
+    /// Returns the directory `name`, created if it is missing.
     pub fn dir(&self, name: &str) -> PathBuf {
         let dir = self.dir.join(name);
         std::fs::create_dir_all(&dir).expect("make a directory to measure in");
         dir
     }
 
-    /// The store `name`.
+    /// Opens or creates the store `name`.
     pub fn store(&self, name: &str, backend: Strategy, clone: CloneMode) -> Result<Store> {
         let root = self.dir.join(name);
         backends::open(&Config { backend: Some(backend), options: clone.into(), ..Config::new(root) })
     }
 
-    /// `store` as a subject, with `image` in it.
-    pub fn subject<'a>(&self, store: &'a Store, image: &'a Image) -> Result<Subject<'a>> {
+    /// Writes `image` into `store` and returns the store as a subject.
+    pub fn subject<'a>(&self, store: &'a Store, image: &'a Image) -> Result<SnapshotterSubject<'a>> {
         let name = store.root().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let target = self.dir(&format!("mount-{name}"));
-        Subject::new(name.as_str(), store, image, target)
+        SnapshotterSubject::new(name.as_str(), store, image, target)
     }
 }
 
-impl Drop for Place {
+impl Drop for BenchDir {
     fn drop(&mut self) {
         if self._scratch.is_none() {
-            // A person is watching, and the directory says whose it is.
+            // Printed to the user, who can tell from the path what the directory is.
             if let Err(error) = clear(&self.dir) {
                 eprintln!("{} is left: {error}", self.dir.display());
             }
@@ -80,7 +80,7 @@ impl Drop for Place {
 fn clear(dir: &Path) -> Result<()> {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let root = entry.path();
-        // Subvolumes cannot be unlinked.
+        // Subvolumes cannot be removed by `unlink`.
         if let Ok(backend) = (BTRFS.open)(&root, &StrategyOptions::from(CloneMode::Auto)) {
             for id in backend.inventory()? {
                 backend.remove(id)?;
@@ -90,7 +90,7 @@ fn clear(dir: &Path) -> Result<()> {
     std::fs::remove_dir_all(dir).map_err(|error| Error::precondition(error.to_string()))
 }
 
-/// What is measured on, in a sentence.
+/// Returns a sentence about the file systems.
 pub fn description() -> String {
     match real_dir() {
         Some(dir) => format!("file system: that of {}", dir.display()),

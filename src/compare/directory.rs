@@ -1,7 +1,7 @@
 //! The floor: the same work in a plain directory, without snapshots.
 //!
-//! Nobody can be faster who uses the same file system. What a plain directory cannot do (a snapshot, a layer, a diff)
-//! has no floor. The directory is made once and used over and over, so workloads leave it as they need it.
+//! No snapshotter on the same file system can be faster. Work that a plain directory cannot do (a snapshot, a layer, a
+//! diff) has no floor. The directories are made once and used by every round, so each workload undoes its changes.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use rustix::fs::{Mode, OFlags};
 use super::image::Image;
 use super::measure::Timer;
 use super::workload::{self, Base, Floor, Needs, Sizes, Workload};
-use super::{Contestant, Entry, large_file, small_file};
+use super::{Subject, SubjectProfile, large_file, small_file};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applier;
 use crate::error::{Context, Result};
@@ -18,22 +18,28 @@ use crate::mount::{Access, Mount, Mounted};
 use crate::tree::Dir;
 use crate::tree::walk::remove_all;
 
-/// Plain directories with what the bases of workloads hold.
-pub struct Plain<'a> {
-    entry: Entry<'a>,
+/// Plain directories, one for each [`Base`] that workloads start from.
+pub struct DirectorySubject<'a> {
+    profile: SubjectProfile<'a>,
     dir: PathBuf,
     target: PathBuf,
     image: &'a Image,
     sizes: Sizes,
 }
 
-impl<'a> Plain<'a> {
-    /// Makes them below `dir`, an empty directory. It is bound at `target`, another empty one.
+impl<'a> DirectorySubject<'a> {
+    /// Creates the directories below `dir`, an empty directory, and binds them at `target`, another empty directory.
     ///
     /// # Errors
-    /// What the file system reports.
-    pub fn new(entry: Entry<'a>, dir: PathBuf, target: PathBuf, image: &'a Image, sizes: Sizes) -> Result<Self> {
-        let floor = Self { entry, dir, target, image, sizes };
+    /// Errors of the file system.
+    pub fn new(
+        profile: SubjectProfile<'a>,
+        dir: PathBuf,
+        target: PathBuf,
+        image: &'a Image,
+        sizes: Sizes,
+    ) -> Result<Self> {
+        let floor = Self { profile, dir, target, image, sizes };
         floor.fill(Base::Image, &mut |sink| image.produce(sink))?;
         floor.fill(Base::Small, &mut small_file)?;
         Ok(floor)
@@ -43,7 +49,7 @@ impl<'a> Plain<'a> {
         self.write(base.name(), produce)
     }
 
-    /// Writes what `produce` gives into the new directory `name`.
+    /// Writes the tree that `produce` makes into the new directory `name`.
     fn write(&self, name: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<()> {
         let above = Dir::open(&self.dir)?;
         above.make_dir(name)?;
@@ -58,9 +64,9 @@ fn sync(dir: &Path) -> Result<()> {
     rustix::fs::syncfs(opened).at("sync the file system of", dir)
 }
 
-impl Floor for Plain<'_> {
-    fn chill(&self) -> Result<()> {
-        self.entry.chill()
+impl Floor for DirectorySubject<'_> {
+    fn drop_caches(&self) -> Result<()> {
+        self.profile.drop_caches()
     }
 
     fn image(&self) -> &Image {
@@ -77,30 +83,30 @@ impl Floor for Plain<'_> {
 
     fn unpack(&self, timer: &mut Timer) -> Result<()> {
         let name = "unpacked";
-        timer.tare()?;
+        timer.start_cost()?;
         timer.time("unpack", || {
             self.write(name, &mut |sink| self.image.produce(sink))?;
             sync(&self.dir)
         })?;
-        timer.weigh()?;
+        timer.stop_cost()?;
         remove_all(&Dir::open(&self.dir)?, name)
     }
 
     fn bind(&self, round: u64, timer: &mut Timer) -> Result<()> {
         let mount = Mount::Bind { source: self.dir.join(Base::Image.name()), access: Access::ReadWrite };
-        timer.tare()?;
+        timer.start_cost()?;
         let mounted = timer.time("mount", || Mounted::new(&[mount], &self.target))?;
         let written = timer.time("write", || workload::write(&Dir::open(mounted.path())?, self.image, round));
-        timer.weigh()?;
+        timer.stop_cost()?;
         let cleared = written.and_then(|()| workload::unwrite(&Dir::open(mounted.path())?));
         let unmounted = timer.time("unmount", || mounted.unmount());
         cleared.and(unmounted)
     }
 }
 
-impl Contestant for Plain<'_> {
-    fn entry(&self) -> &Entry<'_> {
-        &self.entry
+impl Subject for DirectorySubject<'_> {
+    fn profile(&self) -> &SubjectProfile<'_> {
+        &self.profile
     }
 
     fn does(&self, workload: &Workload) -> bool {
@@ -117,7 +123,7 @@ impl Contestant for Plain<'_> {
     }
 
     fn run(&self, workload: &Workload, round: u64, timer: &mut Timer) -> Result<()> {
-        workload.run_plainly(self, round, timer)
+        workload.run_in_directory(self, round, timer)
     }
 
     fn end(&self, workload: &Workload) -> Result<()> {
@@ -128,8 +134,11 @@ impl Contestant for Plain<'_> {
     }
 }
 
-impl std::fmt::Debug for Plain<'_> {
+impl std::fmt::Debug for DirectorySubject<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Plain").field("entry", &self.entry).field("dir", &self.dir).finish_non_exhaustive()
+        f.debug_struct("DirectorySubject")
+            .field("profile", &self.profile)
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Tools that are made up of what every system has.
+//! Tools that are composed of standard programs.
 
 use super::*;
 use crate::compare::workload::{IMPORT, LIFE};
@@ -17,11 +17,11 @@ const TOOL: Tool = Tool {
     daemon: None,
     import: &["cp {archive} {dir}/{name}"],
     forget: &["rm {dir}/{name}"],
-    life: Some(Life {
+    life: Some(LifeCommands {
         base: &["mkdir {dir}/image {dir}/image/a"],
         prepare: &["cp -a {dir}/image {dir}/{key}"],
         mount: &["mount --bind {dir}/{key} {target}"],
-        tree: Tree::Target,
+        tree: TreeLocation::Target,
         unmount: &["umount {target}"],
         commit: &[],
         remove: &["rm -r {dir}/{key}"],
@@ -30,7 +30,7 @@ const TOOL: Tool = Tool {
     }),
 };
 
-/// A place for a tool, and an image without files.
+/// A directory for a tool, and an image without files.
 struct Bench {
     scratch: Scratch,
     archive: Archive,
@@ -51,17 +51,20 @@ impl Bench {
         Some(Self { scratch, archive, image: Image::new(0, 0, 1) })
     }
 
-    fn peer(&self, tool: Tool) -> Result<Peer<'_>> {
+    fn subject(&self, tool: Tool) -> Result<ToolSubject<'_>> {
         let [dir, target] = ["tool", "target"].map(|name| self.scratch.path().join(name));
         let (archive, image, strata) = (&self.archive, &self.image, Path::new("strata"));
-        Peer::new(tool, Setting { fs: "tmpfs", place: None, dir: &dir, target: &target, strata, archive, image })
+        ToolSubject::new(
+            tool,
+            ToolSetting { fs: "tmpfs", measured_fs: None, dir: &dir, target: &target, strata, archive, image },
+        )
     }
 }
 
-/// The rows of `workload`, each with its step, after two rounds that count.
-fn rows(peer: &Peer<'_>, workload: Workload) -> Vec<(&'static str, crate::compare::Row)> {
+/// Runs `workload` with two counted rounds, and returns each row with the name of its step.
+fn rows(subject: &ToolSubject<'_>, workload: Workload) -> Vec<(&'static str, crate::compare::Row)> {
     let mut go_on = |_: Progress<'_>| std::ops::ControlFlow::Continue(());
-    let measured = run(&[peer], &[workload], Plan { samples: 2, end: None }, &mut go_on);
+    let measured = run(&[subject], &[workload], Plan { samples: 2, end: None }, &mut go_on);
     let steps = measured.into_iter().flat_map(|measured| measured.steps);
     steps.flat_map(|step| step.rows.into_iter().map(move |row| (step.step.name, row))).collect()
 }
@@ -69,11 +72,11 @@ fn rows(peer: &Peer<'_>, workload: Workload) -> Vec<(&'static str, crate::compar
 #[test]
 fn a_tool_does_what_it_can_and_leaves_nothing() {
     let Some(bench) = Bench::new() else { return };
-    let peer = bench.peer(TOOL).expect("a peer");
-    let before = fs::read_dir(&peer.dir).expect("read").count();
-    let settings = fs::read_to_string(peer.dir.join("settings")).expect("settings");
-    assert_eq!(settings, format!("in {}\n", peer.dir.display()));
-    let found: Vec<_> = [IMPORT, LIFE].into_iter().flat_map(|workload| rows(&peer, workload)).collect();
+    let subject = bench.subject(TOOL).expect("a subject");
+    let before = fs::read_dir(&subject.dir).expect("read").count();
+    let settings = fs::read_to_string(subject.dir.join("settings")).expect("settings");
+    assert_eq!(settings, format!("in {}\n", subject.dir.display()));
+    let found: Vec<_> = [IMPORT, LIFE].into_iter().flat_map(|workload| rows(&subject, workload)).collect();
     let steps: Vec<_> = found.iter().map(|(step, _)| *step).collect();
     let expected = ["import", "prepare", "mount", "unmount", "remove"].map(|step| format!("{step} (command)"));
     assert_eq!(steps, expected, "it commits nothing");
@@ -83,14 +86,14 @@ fn a_tool_does_what_it_can_and_leaves_nothing() {
         assert!(subject.starts_with("shell tools 2.") && subject.ends_with(" on tmpfs"), "{subject}");
         assert_eq!((row.label.lacks.as_str(), row.label.kind.as_str()), ("everything", "copy"));
     }
-    assert_eq!(fs::read_dir(&peer.dir).expect("read").count(), before);
+    assert_eq!(fs::read_dir(&subject.dir).expect("read").count(), before);
 }
 
 #[test]
 fn what_is_missing_is_named_with_its_package() {
     let Some(bench) = Bench::new() else { return };
     let programs = &[("mount", "mount"), ("no-such-program", "no-such-package")];
-    let error = bench.peer(Tool { programs, ..TOOL }).unwrap_err();
+    let error = bench.subject(Tool { programs, ..TOOL }).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert_eq!(error.to_string(), "no-such-program is missing: install the package no-such-package");
 }
@@ -98,8 +101,8 @@ fn what_is_missing_is_named_with_its_package() {
 #[test]
 fn a_command_that_fails_is_a_row() {
     let Some(bench) = Bench::new() else { return };
-    let peer = bench.peer(Tool { import: &["cp /no/such/file {dir}"], ..TOOL }).expect("a peer");
-    let (_, row) = &rows(&peer, IMPORT)[0];
+    let subject = bench.subject(Tool { import: &["cp /no/such/file {dir}"], ..TOOL }).expect("a subject");
+    let (_, row) = &rows(&subject, IMPORT)[0];
     let failure = row.failure.as_ref().expect("a failure");
     assert!(failure.contains("exit status: 1") && failure.contains("No such file"), "{failure}");
 }
@@ -107,13 +110,13 @@ fn a_command_that_fails_is_a_row() {
 #[test]
 fn what_runs_meanwhile_ends_with_the_peer() {
     let Some(bench) = Bench::new() else { return };
-    let peer = bench.peer(Tool { daemon: Some(["sleep 1000", "true"]), ..TOOL }).expect("a peer");
-    let pid = peer._daemon.as_ref().expect("a daemon").0.id();
+    let subject = bench.subject(Tool { daemon: Some(["sleep 1000", "true"]), ..TOOL }).expect("a subject");
+    let pid = subject._daemon.as_ref().expect("a daemon").0.id();
     let process = PathBuf::from(format!("/proc/{pid}"));
     assert!(process.exists());
-    drop(peer);
+    drop(subject);
     assert!(!process.exists());
-    let error = bench.peer(Tool { daemon: Some(["cp /no/such/file /", "false"]), ..TOOL }).unwrap_err();
+    let error = bench.subject(Tool { daemon: Some(["cp /no/such/file /", "false"]), ..TOOL }).unwrap_err();
     assert!(error.to_string().contains("does not start") && error.to_string().contains("No such file"), "{error}");
 }
 

@@ -1,4 +1,4 @@
-//! Which strategies are measured where.
+//! Settings of a comparison: which method is measured on which file system.
 
 use std::fmt;
 use std::path::Path;
@@ -14,8 +14,8 @@ use crate::mount::scratch::FsType;
 pub(super) enum Method {
     /// A store of this strategy.
     Store(Strategy, Variant),
-    /// A directory without snapshots.
-    Plain,
+    /// A plain directory without snapshots.
+    Directory,
 }
 
 impl Method {
@@ -30,7 +30,7 @@ impl Method {
     pub fn name(self) -> &'static str {
         match self {
             Self::Store(_, variant) => variant.name,
-            Self::Plain => "plain directory",
+            Self::Directory => "plain directory",
         }
     }
 
@@ -50,20 +50,20 @@ impl Method {
     }
 }
 
-/// The file system called `name` on the command line.
+/// Parses the name of a file system on the command line.
 ///
 /// # Errors
-/// `InvalidArgument` that names those that there are.
+/// `InvalidArgument` that lists the known names.
 pub(super) fn parse_fs(name: &str) -> Result<FsType> {
     FsType::ALL.into_iter().find(|fs| fs.as_str() == name).ok_or_else(|| {
         Error::invalid(format!("{name:?} is no file system: {}", FsType::ALL.map(FsType::as_str).join(", ")))
     })
 }
 
-/// The kernel's name for the file system of `dir`.
+/// Returns the kernel's name for the file system of `dir`.
 ///
 /// # Errors
-/// What the system call reports.
+/// Errors of the system call.
 pub(super) fn fs_of(dir: &Path) -> Result<String> {
     let magic = rustix::fs::statfs(dir).at("stat the file system of", dir)?.f_type;
     Ok(match magic {
@@ -76,33 +76,33 @@ pub(super) fn fs_of(dir: &Path) -> Result<String> {
     })
 }
 
-/// A strategy on a file system.
+/// A method on a file system.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Contender {
+pub(super) struct Setting {
     pub method: Method,
-    /// What is made for it; none for a directory of the user's.
+    /// Type of the file system to create; `None` for a directory of the user.
     pub fresh: Option<FsType>,
-    /// The name of the file system.
+    /// Name of the file system.
     pub fs: String,
 }
 
-impl Contender {
-    /// Whether the file system can do at all what the strategy needs.
+impl Setting {
+    /// Returns true if the file system has what the method needs.
     pub fn can_be(&self) -> bool {
         match self.method {
             Method::Store(_, variant) => variant.impossible_on(&self.fs).is_none(),
-            Method::Plain => true,
+            Method::Directory => true,
         }
     }
 
-    /// What its results are shown under.
+    /// Returns the label of the results.
     pub fn label(&self) -> Label {
-        let role = if self.method == Method::Plain { Role::Floor } else { Role::Strategy };
+        let role = if self.method == Method::Directory { Role::Floor } else { Role::Strategy };
         Label::new(self.method.name(), &self.fs, role)
     }
 }
 
-impl fmt::Display for Contender {
+impl fmt::Display for Setting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.method.name(), self.fs)
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Contender {
 ///
 /// A method on a file system on which nobody would use it is left out, unless `named` says that the user named methods
 /// or file systems, or `full` asks for all.
-pub(super) fn contenders(methods: &[Method], fs: &[FsType], named: bool, quick: bool, full: bool) -> Vec<Contender> {
+pub(super) fn settings(methods: &[Method], fs: &[FsType], named: bool, quick: bool, full: bool) -> Vec<Setting> {
     let is_wanted = |method: Method, kind: FsType| match quick {
         _ if named => true,
         true => method.is_quick_on(kind),
@@ -120,25 +120,25 @@ pub(super) fn contenders(methods: &[Method], fs: &[FsType], named: bool, quick: 
     };
     let mut all = Vec::new();
     for kind in FsType::ALL.into_iter().filter(|kind| fs.is_empty() || fs.contains(kind)) {
-        let on_kind = |method: Method| Contender { method, fresh: Some(kind), fs: kind.to_string() };
+        let on_kind = |method: Method| Setting { method, fresh: Some(kind), fs: kind.to_string() };
         let before = all.len();
         all.extend(methods.iter().filter(|method| is_wanted(**method, kind)).map(|method| on_kind(*method)));
         if all.len() > before {
-            all.push(on_kind(Method::Plain));
+            all.push(on_kind(Method::Directory));
         }
     }
-    // Like beside like: the floor of each file system comes last.
-    all.sort_by_key(|contender| methods.iter().position(|method| *method == contender.method).unwrap_or(methods.len()));
+    // Settings of one method stand together; the floors come last.
+    all.sort_by_key(|setting| methods.iter().position(|method| *method == setting.method).unwrap_or(methods.len()));
     all
 }
 
 /// Returns true if `method` can live on `fs`; a report lists those that cannot, with the reason.
 fn can_be_on(method: Method, fs: FsType) -> bool {
-    Contender { method, fresh: Some(fs), fs: fs.to_string() }.can_be()
+    Setting { method, fresh: Some(fs), fs: fs.to_string() }.can_be()
 }
 
 /// Returns `methods` and the floor in a directory of the user's, on the file system `fs`.
-pub(super) fn contenders_on(methods: &[Method], fs: &str) -> Vec<Contender> {
-    let all = methods.iter().copied().chain([Method::Plain]);
-    all.map(|method| Contender { method, fresh: None, fs: fs.to_owned() }).collect()
+pub(super) fn settings_on(methods: &[Method], fs: &str) -> Vec<Setting> {
+    let all = methods.iter().copied().chain([Method::Directory]);
+    all.map(|method| Setting { method, fresh: None, fs: fs.to_owned() }).collect()
 }

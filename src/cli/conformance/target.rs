@@ -1,4 +1,4 @@
-//! Where cases are tried: stores of their own, or a snapshotter behind a socket.
+//! Targets that cases run on: stores created for the run, or a snapshotter behind a socket.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,20 +11,20 @@ use crate::mount::scratch::{self, FsType, Scratch};
 use crate::snapshotter::Snapshotter;
 use crate::store::{Durability, Store};
 
-/// Room on each file system. Only what is written takes memory.
+/// Size of each file system. Only written blocks use memory.
 const SCRATCH_BYTES: u64 = 1 << 30;
 
-/// What the keys begin with on a snapshotter that others use, too.
+/// Prefix of keys on a snapshotter with other users.
 #[cfg(feature = "containerd")]
 const PREFIX: &str = "strata-conformance/";
 
-/// In which namespace of a containerd: one that is there.
+/// containerd namespace to use: one that always exists.
 #[cfg(feature = "containerd")]
 const NAMESPACE: &str = "default";
 
-/// Who is to be judged, and where.
+/// A snapshotter to check, and its location.
 #[derive(Clone, Debug)]
-pub(super) enum Wanted {
+pub(super) enum Target {
     /// A variant of a strategy on a fresh file system.
     Fresh { strategy: Strategy, variant: Variant, fs: FsType },
     /// A variant of a strategy in a directory.
@@ -34,7 +34,7 @@ pub(super) enum Wanted {
     Served { socket: PathBuf, name: Option<String> },
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Fresh { variant, fs, .. } => write!(f, "{} on {fs}", variant.name),
@@ -47,8 +47,8 @@ impl fmt::Display for Wanted {
     }
 }
 
-impl Wanted {
-    /// The names of the strategy and the file system, as far as there are any.
+impl Target {
+    /// Returns the names of the strategy and the file system, if there are any.
     pub fn names(&self) -> [Option<&'static str>; 2] {
         match self {
             Self::Fresh { variant, fs, .. } => [Some(variant.name), Some(fs.as_str())],
@@ -58,7 +58,7 @@ impl Wanted {
         }
     }
 
-    /// Whether one of `required` names it.
+    /// Returns true if one of `required` names the target.
     pub fn is_required(&self, required: &[&str]) -> bool {
         let is = |name: &str| required.contains(&name) || (name == "copy+reflink" && required.contains(&"reflink"));
         match self {
@@ -69,14 +69,14 @@ impl Wanted {
     }
 }
 
-/// Why somebody cannot be judged.
+/// Reason why a target cannot be checked.
 #[derive(Debug)]
 pub(super) enum Absent {
-    /// Nobody could, anywhere.
+    /// The strategy cannot use the file system on any machine.
     Impossible(&'static str),
-    /// This machine lacks something.
+    /// The machine lacks something.
     Lacking(Error),
-    /// Something else went wrong.
+    /// Another error.
     Broken(Error),
 }
 
@@ -89,21 +89,21 @@ impl From<Error> for Absent {
     }
 }
 
-/// A snapshotter, and what it lies on.
-pub(super) enum Stage {
-    /// A store that goes when the cases are through.
+/// An open target.
+pub(super) enum OpenTarget {
+    /// A store that is removed after the cases.
     Own { store: Store, root: PathBuf, _scratch: Option<Scratch> },
-    /// Somebody's.
+    /// The snapshotter of another process.
     #[cfg(feature = "containerd")]
     Served(crate::containerd::Client),
 }
 
-impl Stage {
-    pub fn new(wanted: &Wanted, durability: Durability) -> std::result::Result<Self, Absent> {
-        // Mounts of cases are seen by nobody else.
+impl OpenTarget {
+    pub fn new(wanted: &Target, durability: Durability) -> std::result::Result<Self, Absent> {
+        // No other process sees the mounts of cases.
         scratch::private_namespace()?;
         match wanted {
-            Wanted::Fresh { strategy, variant, fs } => {
+            Target::Fresh { strategy, variant, fs } => {
                 if let Some(why) = variant.impossible_on(fs.as_str()) {
                     return Err(Absent::Impossible(why));
                 }
@@ -111,16 +111,16 @@ impl Stage {
                 let root = scratch.path().join("store");
                 Ok(Self::Own { store: store(*strategy, *variant, durability, &root)?, root, _scratch: Some(scratch) })
             }
-            Wanted::In { strategy, variant, dir } => {
+            Target::In { strategy, variant, dir } => {
                 let root = own_directory(dir)?;
                 let store = store(*strategy, *variant, durability, &root).inspect_err(|_| {
-                    // Nothing was put into it; if it cannot be removed, an empty directory is left.
+                    // The new directory is empty. If it cannot be removed, an empty directory is left.
                     let _ = std::fs::remove_dir(&root);
                 })?;
                 Ok(Self::Own { store, root, _scratch: None })
             }
             #[cfg(feature = "containerd")]
-            Wanted::Served { socket, name } => {
+            Target::Served { socket, name } => {
                 use crate::containerd::{Client, Plugin};
                 let plugin = name.as_ref().map(|name| Plugin { name: name.clone(), namespace: NAMESPACE.to_owned() });
                 Ok(Self::Served(Client::connect(socket, plugin.unwrap_or_default())?))
@@ -128,7 +128,7 @@ impl Stage {
         }
     }
 
-    /// Who is judged.
+    /// Returns the subject for the cases.
     pub fn subject(&self) -> Result<Subject<'_>> {
         match self {
             Self::Own { store, .. } => Subject::new(store, ""),
@@ -159,7 +159,7 @@ fn store(strategy: Strategy, variant: Variant, durability: Durability, root: &Pa
     backends::open(&Config { backend, options, durability, strategies, ..Config::new(root) })
 }
 
-/// A fresh directory in `dir`.
+/// Creates a new directory in `dir`.
 fn own_directory(dir: &Path) -> Result<PathBuf> {
     let dir = dir.canonicalize().at("open the directory", dir)?;
     let made = nix::unistd::mkdtemp(&dir.join("strata-conformance-XXXXXX"));

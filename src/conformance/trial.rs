@@ -1,48 +1,48 @@
-//! One case on one snapshotter: keys of its own, a model that says what must be there, and a broom.
+//! One case on one snapshotter: its own keys, a model with the expected state, and the cleanup.
 
 use std::collections::BTreeSet;
 
 use super::case::{Fault, Verdict, ensure};
+use super::location::Features;
 use super::model::Model;
 use super::ops::{Edit, Op, perform};
-use super::place::Place;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount;
 use crate::snapshotter::{Info, Labels, Snapshotter};
 use crate::tree::memory::Tree;
 use crate::tree::{Dir, Timestamp};
 
-/// The label that containerd's garbage collector honours.
+/// Label that protects a snapshot from containerd's garbage collector.
 pub const GC_ROOT: &str = "containerd.io/gc.root";
 
-/// The time that edits give to what they touch.
+/// Time that edits set on the inodes they touch.
 pub(super) const TIME: Timestamp = Timestamp { seconds: 1_700_000_000, nanos: 0 };
 
-/// What the suite does not compare.
+/// Attributes that the suite does not compare.
 const NOT_COMPARED: [&str; 2] = ["time", "xattrs"];
 
-/// One case on one snapshotter, in step with the model.
-pub(super) struct Round<'a> {
+/// One case on one snapshotter, in lock step with the model.
+pub(super) struct Trial<'a> {
     pub on: &'a dyn Snapshotter,
     pub prefix: String,
     pub labels: Labels,
-    /// Whether a new snapshot's root directory has the time of its parent's, or the epoch.
+    /// True if the root directory of a new snapshot must have its parent's time, or the epoch without a parent.
     pub root_times: bool,
-    /// What can be held where the snapshots lie.
-    pub place: Place,
-    /// What there must be, by the names of the case, without the prefix.
+    /// Features of the location that holds the snapshots.
+    pub features: Features,
+    /// The expected snapshots, by the names of the case, without the prefix.
     pub model: Model,
 }
 
-impl<'a> Round<'a> {
-    /// A round of the case `name`, with keys that begin with `prefix`.
+impl<'a> Trial<'a> {
+    /// Starts the case `name` with keys that begin with `prefix`.
     pub fn new(on: &'a dyn Snapshotter, prefix: &str, name: &str) -> Self {
         let labels = [(GC_ROOT.to_owned(), name.to_owned())].into();
         let prefix = format!("{prefix}{name}/");
-        Self { on, prefix, labels, root_times: true, place: Place::WHOLE, model: Model::default() }
+        Self { on, prefix, labels, root_times: true, features: Features::WHOLE, model: Model::default() }
     }
 
-    /// The key that the case calls `name`.
+    /// Returns the full key of the name that the case uses.
     pub fn key(&self, name: &str) -> String {
         if name.is_empty() { String::new() } else { format!("{}{name}", self.prefix) }
     }
@@ -72,7 +72,7 @@ impl<'a> Round<'a> {
         self.step(&Op::Remove { key: key.into() })
     }
 
-    /// Does `edits` in the active snapshot `key`.
+    /// Performs `edits` in the active snapshot `key`.
     pub fn edit(&mut self, key: &str, edits: &[Edit]) -> Verdict {
         let tree = self.open(key)?;
         for edit in edits {
@@ -82,7 +82,7 @@ impl<'a> Round<'a> {
         Ok(())
     }
 
-    /// A layer: `edits` on top of `parent`, committed as `name`, and what is seen there compared.
+    /// Commits `edits` on top of `parent` as `name`, and compares its tree with the model.
     pub fn layer(&mut self, name: &str, parent: &str, edits: &[Edit]) -> Verdict {
         let key = format!("{name} in work");
         self.prepare(&key, parent)?;
@@ -93,7 +93,7 @@ impl<'a> Round<'a> {
         self.look(name)
     }
 
-    /// Compares what a view of the committed `name` shows.
+    /// Compares the tree of the committed snapshot `name`, seen through a view, with the model.
     pub fn look(&mut self, name: &str) -> Verdict {
         let view = format!("look at {name}");
         self.view(&view, name)?;
@@ -106,7 +106,7 @@ impl<'a> Round<'a> {
         ensure(answer.is_ok(), || format!("{op} succeeded, and the contract has {answer:?}"))
     }
 
-    /// What the active snapshot or view `key` shows, mounted nowhere.
+    /// Opens the tree of the active snapshot or view `key`, as a detached mount.
     pub fn open(&self, key: &str) -> Verdict<Dir> {
         Ok(Dir::from_fd(mount::detached(&self.on.mounts(&self.key(key))?)?, key))
     }
@@ -126,12 +126,12 @@ impl<'a> Round<'a> {
         ensure(differences.is_empty(), || format!("the tree of {key:?}: {}", differences.join("; ")))
     }
 
-    /// What is known of `key`.
+    /// Returns the information about `key`.
     pub fn stat(&self, key: &str) -> Verdict<Info> {
         Ok(self.on.stat(&self.key(key))?)
     }
 
-    /// That `answer`, to `what`, fails with `kind`.
+    /// Checks that the call described by `what` failed with `kind`.
     pub fn fails<T>(&self, what: &str, answer: Result<T>, kind: ErrorKind) -> Verdict {
         match answer {
             Ok(_) => Err(Fault::Broken(format!("{what} succeeded, and must fail with {kind}"))),
@@ -141,7 +141,7 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// The snapshots that match `filters`, by the names of the case.
+    /// Returns the snapshots of this case that match `filters`, with the prefix removed.
     pub fn walk(&self, filters: &[&str]) -> Verdict<Vec<Info>> {
         let mut found = Vec::new();
         self.on.walk(filters, &mut |info| {
@@ -153,7 +153,7 @@ impl<'a> Round<'a> {
         Ok(found)
     }
 
-    /// Removes everything that the case made, children first.
+    /// Removes all snapshots of the case, children first.
     pub fn sweep(&self) -> Result<()> {
         let mut left: Vec<Info> = Vec::new();
         self.on.walk(&[], &mut |info| {

@@ -1,4 +1,4 @@
-//! A snapshotter as a contestant.
+//! A snapshotter as a subject.
 
 use std::cell::Cell;
 use std::fmt;
@@ -8,44 +8,44 @@ use std::time::{Duration, Instant};
 use super::image::Image;
 use super::measure::Timer;
 use super::workload::{Base, DEPTHS, Needs, Sizes, Workload};
-use super::{Contestant, Entry, deep_layer, large_file, small_file};
+use super::{Subject, SubjectProfile, deep_layer, large_file, small_file};
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::tree::{Meta, Node};
 
-/// The longest that a stack of layers may take to make: a strategy that copies everything into each takes for ever.
+/// Time limit for building the stack of layers: a strategy that copies all files into each layer would take very long.
 const STACK_TIME_MAX: Duration = Duration::from_secs(3);
 
-/// What runs in a tree that is mounted at a directory.
+/// A function that runs in a tree mounted at the given directory.
 pub type Command<'a> = &'a dyn Fn(&Path) -> Result<()>;
 
-/// A snapshotter with the image in it: what workloads run on.
-pub struct Subject<'a> {
-    pub(super) entry: Entry<'a>,
+/// A snapshotter that holds the image.
+pub struct SnapshotterSubject<'a> {
+    pub(super) profile: SubjectProfile<'a>,
     pub(super) snapshotter: &'a dyn Snapshotter,
     pub(super) image: &'a Image,
     pub(super) target: PathBuf,
     pub(super) sizes: Sizes,
     pub(super) command: Option<Command<'a>>,
-    /// How many layers lie over each other in [`deep_layer`]s.
+    /// Number of [`deep_layer`]s in the stack.
     pub(super) depth: Cell<usize>,
 }
 
-impl<'a> Subject<'a> {
+impl<'a> SnapshotterSubject<'a> {
     /// Writes `image` into `snapshotter` as a committed snapshot. Workloads mount at `target`, an empty directory that
-    /// nobody else uses. The results are shown under the label of `entry`.
+    /// no other process uses. Results are shown under the label of `profile`.
     ///
     /// # Errors
-    /// `AlreadyExists` if the snapshotter has a snapshot of that name; what it reports.
+    /// `AlreadyExists` if the snapshotter already has a snapshot of that name; other errors of the snapshotter.
     pub fn new(
-        entry: impl Into<Entry<'a>>,
+        profile: impl Into<SubjectProfile<'a>>,
         snapshotter: &'a dyn Snapshotter,
         image: &'a Image,
         target: impl Into<PathBuf>,
     ) -> Result<Self> {
         let subject = Self {
-            entry: entry.into(),
+            profile: profile.into(),
             snapshotter,
             image,
             target: target.into(),
@@ -58,24 +58,24 @@ impl<'a> Subject<'a> {
         Ok(subject)
     }
 
-    /// Does so much, instead of the little of a short run.
+    /// Sets the amount of work; the default is that of a short run.
     #[must_use]
     pub fn with_sizes(self, sizes: Sizes) -> Self {
         Self { sizes, ..self }
     }
 
-    /// Runs `command` for [`Workload::COMMAND`], and nobody else does.
+    /// Sets the function that [`Workload::COMMAND`] runs; without it the subject cannot run that workload.
     #[must_use]
     pub fn with_command(self, command: Option<Command<'a>>) -> Self {
         Self { command, ..self }
     }
 
-    /// The snapshotter.
+    /// Returns the snapshotter.
     pub fn snapshotter(&self) -> &'a dyn Snapshotter {
         self.snapshotter
     }
 
-    /// Makes the committed snapshot `name` of what `produce` gives.
+    /// Creates the committed snapshot `name` with the content that `produce` writes.
     pub(super) fn unpack(
         &self,
         key: &str,
@@ -97,7 +97,7 @@ impl<'a> Subject<'a> {
         self.snapshotter.commit(name, key, &labels())
     }
 
-    /// Stacks layers as high as there is time for, or as the strategy can.
+    /// Stacks layers until the time limit, the greatest depth, or the strategy's own limit is reached.
     fn stack(&self) -> Result<()> {
         let began = Instant::now();
         for depth in 1..=DEPTHS[DEPTHS.len() - 1] {
@@ -121,20 +121,20 @@ impl<'a> Subject<'a> {
 }
 
 fn labels() -> Labels {
-    // Of no meaning to anybody but containerd, whose collector would take what it does not know.
+    // Only containerd reads this label: its garbage collector removes snapshots that nothing refers to.
     Labels::from([("containerd.io/gc.root".to_owned(), "strata compare".to_owned())])
 }
 
-/// A small file.
+/// Writes a small file into `sink`.
 pub(super) fn one_file(name: &str, content: &[u8], sink: &mut dyn Sink) -> Result<()> {
     let node = Node::File { size: content.len() as u64 };
     let meta = Meta { node, mode: 0o644, ..Meta::implied_dir() };
     sink.change(&Change::Put { path: name.into(), existed: false, meta }, &mut &*content)
 }
 
-impl Contestant for Subject<'_> {
-    fn entry(&self) -> &Entry<'_> {
-        &self.entry
+impl Subject for SnapshotterSubject<'_> {
+    fn profile(&self) -> &SubjectProfile<'_> {
+        &self.profile
     }
 
     fn does(&self, workload: &Workload) -> bool {
@@ -173,8 +173,11 @@ impl Contestant for Subject<'_> {
     }
 }
 
-impl fmt::Debug for Subject<'_> {
+impl fmt::Debug for SnapshotterSubject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Subject").field("entry", &self.entry).field("target", &self.target).finish_non_exhaustive()
+        f.debug_struct("SnapshotterSubject")
+            .field("profile", &self.profile)
+            .field("target", &self.target)
+            .finish_non_exhaustive()
     }
 }

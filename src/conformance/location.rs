@@ -1,6 +1,6 @@
-//! What the place of a snapshotter cannot hold, whoever keeps the snapshots: the cases that need it are skipped there.
+//! File system features that the snapshotter's location may lack; cases that need a missing feature are skipped.
 //!
-//! It is tried out, by making it once in a snapshot of its own: no version of a kernel is asked.
+//! Each feature is tried in a snapshot made for that purpose; kernel versions are not checked.
 //!
 //! # References
 //! `xattr(7)`; `mknod(2)`; `user_namespaces(7)`.
@@ -13,19 +13,19 @@ const NO_USER_ATTRIBUTES: &str =
 const NO_TRUSTED_ATTRIBUTES: &str = "there are no trusted attributes in a user namespace (xattr(7))";
 pub(super) const NO_DEVICES: &str = "devices are not made in a user namespace (user_namespaces(7))";
 
-/// What can be held.
+/// Features of the location that holds the snapshots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct Features {
     user_attributes: bool,
     trusted_attributes: bool,
     devices: bool,
 }
 
-impl Place {
-    /// A place for everything.
+impl Features {
+    /// All features.
     pub const WHOLE: Self = Self { user_attributes: true, trusted_attributes: true, devices: true };
 
-    /// What can be held in the tree at `root`, in which something is left.
+    /// Tries each feature in the tree at `root`; some of the tries leave files or attributes there.
     pub fn try_out(root: &Dir) -> Result<Self> {
         let null = Device { major: 1, minor: 3 };
         Ok(Self {
@@ -35,7 +35,7 @@ impl Place {
         })
     }
 
-    /// Why what these lines say cannot be done here, be they of a layer or of a script; `None` if it can.
+    /// Returns the reason why these lines of a layer or a script cannot be performed here, or `None` if they can.
     pub fn lacks<'a>(&self, lines: impl IntoIterator<Item = &'a str>) -> Option<&'static str> {
         lines.into_iter().find_map(|line| {
             let needs = [
@@ -48,7 +48,7 @@ impl Place {
     }
 }
 
-/// Whether that succeeded, as far as the place has to do with it.
+/// Returns true if the call succeeded, false if the location does not support it, and other errors as errors.
 fn holds(answer: Result<()>) -> Result<bool> {
     match answer {
         Err(error) if matches!(error.kind(), ErrorKind::Unsupported | ErrorKind::PermissionDenied) => Ok(false),
@@ -56,7 +56,7 @@ fn holds(answer: Result<()>) -> Result<bool> {
     }
 }
 
-/// Whether a line of a layer (`c null dev=1:3`) or of a script (`mknod null c 1:3`) makes a device.
+/// Returns true if a line of a layer (`c null dev=1:3`) or of a script (`mknod null c 1:3`) creates a device.
 fn names_device(line: &str) -> bool {
     line.contains(" dev=") || (line.contains("mknod ") && (line.contains(" c ") || line.contains(" b ")))
 }
@@ -67,7 +67,7 @@ mod tests {
 
     #[test]
     fn what_a_place_lacks_is_found_in_lines() {
-        let nowhere = Place { user_attributes: false, trusted_attributes: false, devices: false };
+        let nowhere = Features { user_attributes: false, trusted_attributes: false, devices: false };
         let lines = [
             ("f a \"x\" user.a=b", Some(NO_USER_ATTRIBUTES)),
             ("f a \"x\" pax:LIBARCHIVE.xattr.user.a%20b=eA==", Some(NO_USER_ATTRIBUTES)),
@@ -79,7 +79,7 @@ mod tests {
         ];
         for (line, expected) in lines {
             assert_eq!(nowhere.lacks([line]), expected, "{line}");
-            assert_eq!(Place::WHOLE.lacks([line]), None, "{line}");
+            assert_eq!(Features::WHOLE.lacks([line]), None, "{line}");
         }
     }
 }

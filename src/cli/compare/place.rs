@@ -1,4 +1,4 @@
-//! Where a contestant is measured: a store, or a plain directory, on a file system of its own.
+//! Locations where a subject is measured: a store or a plain directory, on a file system of its own.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use crate::backend::{Strategy, Usage, Variant};
 use crate::backends::{self, Config, Strategies};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
-use crate::compare::cost::Place;
+use crate::compare::cost::MeasuredFs;
 use crate::error::{Context, Error, Result};
 use crate::mount::Mount;
 use crate::mount::scratch::{FsType, Scratch, private_namespace};
@@ -16,27 +16,27 @@ use crate::snapshotter::{Info, Labels, Snapshotter};
 use crate::store::{Durability, Store};
 use crate::tree::{Dir, walk};
 
-/// Room on each file system in memory. Only what is written takes memory.
+/// Size of each file system in memory. Only written blocks use memory.
 const SCRATCH_BYTES: u64 = 12 << 30;
 
-/// The name of a store's directory on its ground.
+/// Name of a store's directory on its [`MeasuredDir`].
 const STORE: &str = "store";
 
-/// A directory on some file system for one contestant.
+/// A directory for one subject, on a new file system or in a directory of the user.
 #[derive(Debug)]
-pub(super) struct Ground {
+pub(super) struct MeasuredDir {
     dir: PathBuf,
     scratch: Option<Scratch>,
 }
 
-impl Ground {
-    /// On a fresh `fs` in memory.
+impl MeasuredDir {
+    /// Creates a new file system of type `fs` in memory.
     pub fn fresh(fs: FsType) -> Result<Self> {
         let scratch = Scratch::new(fs, SCRATCH_BYTES)?;
         Ok(Self { dir: scratch.path().to_owned(), scratch: Some(scratch) })
     }
 
-    /// The new directory `name` in `above`, a directory of the user's.
+    /// Creates the directory `name` in `above`, a directory of the user.
     pub fn within(above: &Path, name: &str) -> Result<Self> {
         private_namespace()?;
         let dir = above.join(name);
@@ -44,34 +44,35 @@ impl Ground {
         Ok(Self { dir, scratch: None })
     }
 
-    /// A new directory in it.
+    /// Creates a directory in it.
     pub fn dir(&self, name: &str) -> Result<PathBuf> {
         let dir = self.dir.join(name);
         fs::create_dir(&dir).at("make the directory", &dir)?;
         Ok(dir)
     }
 
-    /// Where it is.
+    /// Returns its path.
     pub fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// What can be weighed: others may write to a disk of the user's at the same time.
-    pub fn place(&self) -> Option<Place> {
+    /// Returns the file system whose usage can be measured: only one of our own, because other processes may write to
+    /// the user's disk at the same time.
+    pub fn measured_fs(&self) -> Option<MeasuredFs> {
         let scratch = self.scratch.as_ref()?;
-        Some(Place { dir: self.dir.clone(), disk: scratch.statistics() })
+        Some(MeasuredFs { dir: self.dir.clone(), disk: scratch.statistics() })
     }
 
-    /// Makes it cold.
-    pub fn chill(&self) -> Result<()> {
+    /// Drops all cached data of the file system.
+    pub fn drop_caches(&self) -> Result<()> {
         match &self.scratch {
-            Some(scratch) => scratch.chill(),
+            Some(scratch) => scratch.drop_caches(),
             None => Err(Error::unsupported("a directory of the user's stays mounted, so nothing can be cold")),
         }
     }
 }
 
-impl Drop for Ground {
+impl Drop for MeasuredDir {
     fn drop(&mut self) {
         if self.scratch.is_none()
             && let Err(error) = clear(&self.dir)
@@ -86,41 +87,46 @@ fn clear(dir: &Path) -> Result<()> {
     walk::remove_all(&above, dir.file_name().unwrap_or_default())
 }
 
-/// A store on its ground, and a directory to mount at.
+/// A store on its [`MeasuredDir`], and a directory to mount at.
 #[derive(Debug)]
-pub(super) struct Stage {
+pub(super) struct MeasuredStore {
     store: Mutex<Option<Store>>,
     config: Config,
     target: PathBuf,
-    /// Last: what is mounted on it or open goes first.
-    ground: Ground,
+    /// Declared last, so that it is dropped after everything that is mounted or open on it.
+    measured_dir: MeasuredDir,
 }
 
-impl Stage {
-    pub fn new(ground: Ground, strategy: Strategy, variant: Variant, durability: Durability) -> Result<Self> {
-        let target = ground.dir("mount")?;
-        let (backend, options, root) = (Some(strategy), variant.options(), ground.path().join(STORE));
+impl MeasuredStore {
+    pub fn new(
+        measured_dir: MeasuredDir,
+        strategy: Strategy,
+        variant: Variant,
+        durability: Durability,
+    ) -> Result<Self> {
+        let target = measured_dir.dir("mount")?;
+        let (backend, options, root) = (Some(strategy), variant.options(), measured_dir.path().join(STORE));
         let strategies = Strategies::default().with(strategy);
         let config = Config { backend, options, durability, strategies, ..Config::new(root) };
         let store = Mutex::new(Some(backends::open(&config)?));
-        Ok(Self { store, config, target, ground })
+        Ok(Self { store, config, target, measured_dir })
     }
 
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    pub fn ground(&self) -> &Ground {
-        &self.ground
+    pub fn measured_dir(&self) -> &MeasuredDir {
+        &self.measured_dir
     }
 
-    /// Closes the store and makes its file system cold.
-    pub fn chill(&self) -> Result<()> {
+    /// Closes the store and drops all cached data of its file system.
+    pub fn drop_caches(&self) -> Result<()> {
         drop(self.store.lock().unwrap_or_else(PoisonError::into_inner).take());
-        self.ground.chill()
+        self.measured_dir.drop_caches()
     }
 
-    /// Uses the store, opened if it is closed.
+    /// Calls `work` with the store, opening the store first if it is closed.
     fn with<T>(&self, work: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
         let mut held = self.store.lock().unwrap_or_else(PoisonError::into_inner);
         let store = match held.take() {
@@ -131,10 +137,11 @@ impl Stage {
     }
 }
 
-impl Drop for Stage {
-    /// Empties a store in a directory of the user's. Only the store's strategy can: subvolumes cannot be unlinked.
+impl Drop for MeasuredStore {
+    /// Removes the snapshots of a store in the user's directory through the strategy, because subvolumes cannot be
+    /// removed by `unlink`.
     fn drop(&mut self) {
-        if self.ground.scratch.is_none()
+        if self.measured_dir.scratch.is_none()
             && let Err(error) = self.with(empty)
         {
             tracing::warn!(root = %self.config.root.display(), why = error.chain(), "snapshots are left");
@@ -142,14 +149,14 @@ impl Drop for Stage {
     }
 }
 
-/// Removes every snapshot from the disk.
+/// Removes every snapshot of the store from the disk.
 fn empty(store: &Store) -> Result<()> {
     let backend = store.backend();
     backend.inventory()?.into_iter().try_for_each(|id| backend.remove(id))
 }
 
-/// The store's answers.
-impl Snapshotter for Stage {
+/// Each method forwards to the store.
+impl Snapshotter for MeasuredStore {
     fn stat(&self, key: &str) -> Result<Info> {
         self.with(|store| store.stat(key))
     }

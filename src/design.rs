@@ -307,6 +307,9 @@
 //! - **A step is a layer if `changes` says something.** What a command did on the way does not count, only what is
 //!   different afterwards, so the same step is a layer on every strategy or on none. That nothing changed cannot be
 //!   known without running the command (which is why others make empty layers), so the cache remembers it.
+//! - **A bind is a descriptor**: a source of `RUN --mount=type=bind` is opened once, beneath the context and through no
+//!   link, a volume of `run` once, and the detached mount of it is attached in the workplace, which no other user
+//!   reaches. A path given to the runtime would be resolved again, after its owner exchanged it.
 //! - **The cache is a table**, from the digest of what decides a step to the snapshot after it: an entry goes with its
 //!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files
 //!   are copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage

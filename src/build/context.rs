@@ -7,6 +7,7 @@
 //! Dockerfile reference, "COPY", "`.dockerignore` file"; `openat2(2)`.
 
 use std::ffi::OsString;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -74,9 +75,15 @@ impl Origin {
         Ok(selected)
     }
 
-    /// The path of the machine of what was selected.
-    pub(super) fn place(&self, selected: &Selected) -> PathBuf {
-        self.root.shown_at(&selected.path)
+    /// Opens what was selected, to bind it; also returns the path for messages.
+    ///
+    /// # Errors
+    /// What the file system reports: `ELOOP` if a link has taken the place of a directory since.
+    pub(super) fn open(&self, selected: &Selected) -> Result<(OwnedFd, PathBuf)> {
+        let shown = self.root.shown_at(&selected.path);
+        let path = if selected.path.as_os_str().is_empty() { Path::new(".") } else { &selected.path };
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
+        self.root.open_within(path, OFlags::PATH, resolve).at("open", &shown).map(|opened| (opened, shown))
     }
 
     fn hint(&self) -> &'static str {

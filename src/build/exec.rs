@@ -17,10 +17,9 @@ use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage,
 use super::{Options, Outcome, Progress, place};
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::{Change, Sink};
-use crate::container::{self, Control, Exit, Process, Spec, Streams, Volume, find_user};
+use crate::container::{self, Bind, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Digest;
-use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::tree::{Meta, Timestamp};
@@ -193,12 +192,12 @@ impl Builder<'_> {
         Ok(match (mount, self.context) {
             (RunMount::Tmpfs { target }, _) => json!(["tmpfs", target]),
             (RunMount::Cache { id, target }, _) => json!(["cache", id, target]),
-            (RunMount::Bind { selected, target }, Some(origin)) => {
+            (RunMount::Bind { selected, bind }, Some(origin)) => {
                 let selected = std::slice::from_ref(selected.as_ref());
                 let copying = Copying { origin, selected, ..Copying::nothing(origin) };
-                json!(["bind", target, copying.digest()?])
+                json!(["bind", bind.target(), copying.digest()?])
             }
-            (RunMount::Bind { target, .. }, None) => json!(["bind", target]),
+            (RunMount::Bind { bind, .. }, None) => json!(["bind", bind.target()]),
         })
     }
 
@@ -303,27 +302,19 @@ impl Builder<'_> {
         Err(Error::new(ErrorKind::FailedPrecondition, message).with_source(listener.tail()))
     }
 
-    /// What the mounts of a command are on this machine; the caches are in use as long as their values live.
-    fn mounts(&self, mounts: Vec<RunMount>) -> Result<(Vec<Volume>, Vec<String>, Vec<Cache>)> {
+    /// The mounts of a command, opened; the caches are in use as long as their values live.
+    fn mounts(&self, mounts: Vec<RunMount>) -> Result<(Vec<Bind>, Vec<String>, Vec<Cache>)> {
         let (mut volumes, mut tmpfs, mut caches) = (Vec::new(), Vec::new(), Vec::new());
         for mount in mounts {
-            let (source, target, access) = match (mount, self.context) {
-                (RunMount::Tmpfs { target }, _) => {
-                    tmpfs.push(target);
-                    continue;
-                }
-                (RunMount::Cache { id, target }, _) => {
+            match mount {
+                RunMount::Tmpfs { target } => tmpfs.push(target),
+                RunMount::Cache { id, target } => {
                     let cache = Cache::open(self.store, &id)?;
-                    let source = cache.path.clone();
+                    volumes.push(cache.bind(target)?);
                     caches.push(cache);
-                    (source, target, Access::ReadWrite)
                 }
-                (RunMount::Bind { selected, target }, Some(origin)) => {
-                    (origin.place(&selected), target, Access::ReadOnly)
-                }
-                (RunMount::Bind { .. }, None) => continue,
-            };
-            volumes.push(Volume { source, target, access });
+                RunMount::Bind { bind, .. } => volumes.push(bind),
+            }
         }
         Ok((volumes, tmpfs, caches))
     }

@@ -6,6 +6,7 @@
 //! # References
 //! Dockerfile reference, "RUN --mount"; `flock(2)`.
 
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
 
 use rustix::fs::{FlockOperation, Mode, flock, mkdir};
@@ -13,8 +14,10 @@ use rustix::io::Errno;
 
 use super::context::{Origin, Selected};
 use super::parse::Position;
+use crate::container::Bind;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::id::Digest;
+use crate::mount::Access;
 use crate::store::Store;
 use crate::tree::{Dir, walk};
 
@@ -33,7 +36,7 @@ pub(super) enum RunMount {
     /// A directory that other builds left something in.
     Cache { id: String, target: String },
     /// Something of the build context, read-only.
-    Bind { selected: Box<Selected>, target: String },
+    Bind { selected: Box<Selected>, bind: Bind },
 }
 
 impl RunMount {
@@ -72,7 +75,7 @@ impl RunMount {
                 let context = context.ok_or_else(|| at.wrong("there is no build context to mount from"))?;
                 let selected = context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?;
                 match <[Selected; 1]>::try_from(selected) {
-                    Ok([selected]) => Ok(Self::Bind { selected: Box::new(selected), target }),
+                    Ok([selected]) => Self::bind(context, selected, target),
                     Err(_) => Err(at.wrong(format!("--mount: {source:?} is more than one"))),
                 }
             }
@@ -80,12 +83,20 @@ impl RunMount {
     }
 }
 
+impl RunMount {
+    /// Opens what was selected: from here on an exchange in the context changes nothing.
+    fn bind(context: &Origin, selected: Selected, target: String) -> Result<Self> {
+        let (source, shown) = context.open(&selected)?;
+        let bind = Bind::new(source, &shown, target, Access::ReadOnly)?;
+        Ok(Self::Bind { selected: Box::new(selected), bind })
+    }
+}
+
 /// A cache in use.
 #[derive(Debug)]
 pub(super) struct Cache {
-    pub(super) path: PathBuf,
     /// With a shared lock on it.
-    _dir: Dir,
+    dir: Dir,
 }
 
 fn caches(store: &Store) -> PathBuf {
@@ -112,10 +123,17 @@ impl Cache {
                 .stat_if_any(path.file_name().unwrap_or_default())?
                 .is_some_and(|stat| stat.ino == ours)
             {
-                return Ok(Self { path, _dir: dir });
+                return Ok(Self { dir });
             }
         }
         Err(Error::new(ErrorKind::Unavailable, format!("the cache {id:?} is removed again and again")))
+    }
+}
+
+impl Cache {
+    /// The cache as a container sees it at `target`.
+    pub(super) fn bind(&self, target: String) -> Result<Bind> {
+        Bind::new(self.dir.as_fd(), self.dir.shown(), target, Access::ReadWrite)
     }
 }
 

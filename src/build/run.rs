@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use super::config::{Document, Entry};
 use super::settings::{join, set_variable};
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
-use crate::container::{self, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
+use crate::container::{self, Bind, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
 use crate::error::{Error, Result};
 use crate::image::check_name;
 use crate::snapshotter::{Labels, Snapshotter as _};
@@ -67,6 +67,7 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
     let process = process(&base.document, options)?;
+    let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
     let key = options.name.clone().unwrap_or_else(|| layer::working_key("run"));
     let parent = image.top.as_deref().unwrap_or("");
     if options.remove {
@@ -76,7 +77,7 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
             Labels::from([(IMAGE.to_owned(), image.config.to_string()), (COMMAND.to_owned(), process.args.join(" "))]);
         store.prepare(&key, parent, &labels)?;
     }
-    let ended = run(store, runtime, &key, process, options, control);
+    let ended = run(store, runtime, &key, (process, volumes), options, control);
     if options.remove || ended.is_err() {
         let removed = store.take_back(&key);
         let exit = ended?;
@@ -89,7 +90,7 @@ fn run(
     store: &Store,
     runtime: &Runtime,
     key: &str,
-    process: Process,
+    (process, volumes): (Process, Vec<Bind>),
     options: &RunOptions,
     control: &mut dyn Control,
 ) -> Result<Exit> {
@@ -98,7 +99,7 @@ fn run(
         mounts: claim.mounts(),
         volatile: options.remove,
         process,
-        volumes: options.volumes.clone(),
+        volumes,
         tmpfs: Vec::new(),
         scripts: Vec::new(),
         network: options.network,

@@ -188,15 +188,11 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
     for target in &spec.tmpfs {
         mounts.push(new(target, "tmpfs", &["nosuid", "nodev", "mode=1777"]));
     }
-    for volume in &spec.volumes {
-        let stat = std::fs::metadata(&volume.source).map_err(|error| {
-            let kind = match error.kind() {
-                std::io::ErrorKind::NotFound => ErrorKind::NotFound,
-                _ => ErrorKind::InvalidArgument,
-            };
-            Error::new(kind, format!("the volume {}", volume.source.display())).with_source(error)
-        })?;
-        mounts.push(bind(&volume.source, &volume.target, volume.access, !stat.is_dir())?);
+    for (volume, place) in spec.volumes.iter().zip(&files.volumes) {
+        let mut mount = bind(place, &volume.target, volume.access, volume.is_file)?;
+        // A runtime that changes one attribute of a mount takes away the others that it is not told.
+        mount.options.extend(["nosuid", "nodev"]);
+        mounts.push(mount);
     }
     Ok(mounts)
 }

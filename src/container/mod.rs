@@ -15,6 +15,7 @@
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
 
+mod bind;
 mod bundle;
 mod command;
 mod interpreter;
@@ -22,6 +23,7 @@ mod mountpoints;
 mod runtime;
 mod user;
 
+pub use bind::Bind;
 pub use mountpoints::take_away;
 pub use runtime::{Control, Runtime};
 pub use user::{User, find_user};
@@ -53,7 +55,7 @@ pub enum Network {
     None,
 }
 
-/// A directory or file of the machine that a container sees.
+/// A directory or file of the machine that a container is to see; [`Bind::open`] opens it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
     /// What, as an absolute path of the machine.
@@ -88,8 +90,8 @@ pub struct Spec<'a> {
     pub volatile: bool,
     /// What runs in it.
     pub process: Process,
-    /// What it sees of the machine besides.
-    pub volumes: Vec<Volume>,
+    /// What it sees of the machine besides: each opened already, so that no path is resolved again.
+    pub volumes: Vec<Bind>,
     /// Directories in memory, empty at first: absolute paths of the container.
     pub tmpfs: Vec<String>,
     /// Texts that it finds below [`SCRIPTS`], by their number, and may run.
@@ -166,12 +168,14 @@ fn run_mounted(
     done.and_then(|exit| restored.map(|()| exit))
 }
 
-/// Files of the workplace that are mounted into the container.
+/// Files and mounts of the workplace that are mounted into the container.
 #[derive(Debug)]
 struct Files {
     resolv_conf: PathBuf,
     hosts: PathBuf,
     scripts: Vec<PathBuf>,
+    /// Where the volumes are attached, in their order.
+    volumes: Vec<PathBuf>,
 }
 
 impl Files {
@@ -196,7 +200,10 @@ impl Files {
             write(&path, text.as_bytes(), 0o755)?;
             scripts.push(path);
         }
-        Ok(Self { resolv_conf, hosts, scripts })
+        let volumes = spec.volumes.iter().enumerate();
+        let volumes =
+            volumes.map(|(number, bind)| bind.attach(place.join(format!("volume-{number}")))).collect::<Result<_>>()?;
+        Ok(Self { resolv_conf, hosts, scripts, volumes })
     }
 }
 

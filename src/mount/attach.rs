@@ -12,11 +12,11 @@ mod legacy;
 mod options;
 mod overlay;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
+use linux_raw_sys::general::{MOUNT_ATTR_NODEV, MOUNT_ATTR_NOSUID, MOUNT_ATTR_RDONLY};
 use rustix::fs::{CWD, Mode, OFlags, StatVfsMountFlags, fstatvfs};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -91,6 +91,35 @@ pub fn detached(mounts: &[Mount]) -> Result<OwnedFd> {
     // can be set through it.
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(&mount, c".", flags, Mode::empty()).at("open the mount of", top.source())
+}
+
+/// Copies the mount of the open file or directory `source`, with everything that is mounted below, without attaching
+/// the copy. Devices and set-user-ID bits have no effect in the copy; `shown` is the path for messages. The mount of
+/// `source` must be one of the mount namespace of the calling thread.
+///
+/// # Errors
+/// `PermissionDenied` without root and outside a user namespace; what the kernel reports.
+pub fn detached_copy(source: BorrowedFd<'_>, shown: &Path, access: Access) -> Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let copy = match open_tree(source, "", flags) {
+        Err(Errno::PERM) => Err(Errno::PERM).at("bind (root is needed, or a user namespace: unshare -rm)", shown)?,
+        copy => copy.at("bind", shown)?,
+    };
+    let set = MOUNT_ATTR_NODEV | MOUNT_ATTR_NOSUID;
+    change(&copy, &Attributes { access, set, ..Attributes::default() }, shown)?;
+    Ok(copy)
+}
+
+/// Attaches a mount of [`detached_copy`] at `target`: a directory for a directory, else a file. A mount can be attached
+/// once.
+///
+/// # Errors
+/// `NotFound`; what the kernel reports.
+pub fn attach_copy(copy: &OwnedFd, target: &Path) -> Result<()> {
+    place(copy, target)
 }
 
 /// Creates a detached volatile overlay: unmounting it does not wait for the disk.

@@ -18,7 +18,7 @@ pub mod scratch;
 pub mod table;
 mod workplace;
 
-pub use attach::{attach, detached, unmount};
+pub use attach::{attach, attach_copy, detached, detached_copy, unmount};
 pub use guard::Mounted;
 pub use namespace::become_root;
 pub use workplace::Workplace;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod binds;
 mod cache;
 mod copy;
 mod debian;

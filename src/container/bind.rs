@@ -1,0 +1,73 @@
+//! Files and directories of the machine, opened once and bound into a container by descriptor.
+//!
+//! A path that is checked first and handed to the runtime afterwards can be exchanged for a link in between. A [`Bind`]
+//! is a detached copy of the mount of an open file, so no path of the machine is resolved again: the copy is attached
+//! in the workplace, which no other user reaches, and the runtime is told that place.
+//!
+//! # References
+//! `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{FileType, Mode, OFlags, fstat};
+
+use super::Volume;
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::mount::{self, Access};
+
+/// A file or directory of the machine, opened, and the place where one container sees it.
+///
+/// The mount is read-only throughout where the access says so, and never shows devices or set-user-ID programs. It is
+/// attached nowhere before [`crate::container::run`], which can attach it once, and goes away with the last clone of
+/// the value.
+#[derive(Clone, Debug)]
+pub struct Bind {
+    tree: Arc<OwnedFd>,
+    pub(super) is_file: bool,
+    pub(super) target: String,
+    pub(super) access: Access,
+}
+
+impl Bind {
+    /// Opens the source of `volume`. Links on the way to it are followed, once.
+    ///
+    /// # Errors
+    /// `NotFound`; `InvalidArgument` if the source cannot be opened; as [`Bind::new`].
+    pub fn open(volume: &Volume) -> Result<Self> {
+        let Volume { source, target, access } = volume;
+        let opened = rustix::fs::open(source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).map_err(|errno| {
+            let kind = if errno == rustix::io::Errno::NOENT { ErrorKind::NotFound } else { ErrorKind::InvalidArgument };
+            Error::new(kind, format!("the volume {}", source.display())).with_source(errno)
+        })?;
+        Self::new(&opened, source, target.clone(), *access)
+    }
+
+    /// Binds what `source` has open, with everything that is mounted below; `shown` is its path in messages. The mount
+    /// of `source` must be one of the mount namespace of the calling thread.
+    ///
+    /// # Errors
+    /// `PermissionDenied` without root and outside a user namespace; what the kernel reports.
+    pub fn new(source: impl AsFd, shown: &Path, target: String, access: Access) -> Result<Self> {
+        let mode = fstat(&source).at("stat", shown)?.st_mode;
+        let is_file = !FileType::from_raw_mode(mode).is_dir();
+        let tree = Arc::new(mount::detached_copy(source.as_fd(), shown, access)?);
+        Ok(Self { tree, is_file, target, access })
+    }
+
+    /// Where the container sees it.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// Attaches the mount at `point`, which is made for it.
+    pub(super) fn attach(&self, point: PathBuf) -> Result<PathBuf> {
+        if self.is_file {
+            super::write(&point, b"", 0o600)?;
+        } else {
+            rustix::fs::mkdir(&point, Mode::RWXU).at("make directory", &point)?;
+        }
+        mount::attach_copy(&self.tree, &point).map(|()| point)
+    }
+}

@@ -28,7 +28,8 @@ pub struct DirectorySubject<'a> {
 }
 
 impl<'a> DirectorySubject<'a> {
-    /// Creates the directories below `dir`, an empty directory, and binds them at `target`, another empty directory.
+    /// Creates the directories below `dir`, an empty directory. Workloads bind them at `target`, another empty
+    /// directory.
     ///
     /// # Errors
     /// Errors of the file system.

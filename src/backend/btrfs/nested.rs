@@ -142,5 +142,8 @@ fn unlock(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Result<(), Errno> {
 }
 
 fn filled_again(path: &Path) -> Error {
-    Error::precondition(format!("{}: somebody goes on making subvolumes inside: stop whoever uses it", path.display()))
+    Error::precondition(format!(
+        "{}: a process keeps creating subvolumes inside: end the processes that use it",
+        path.display()
+    ))
 }

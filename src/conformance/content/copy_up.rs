@@ -62,13 +62,13 @@ pub(super) const CASES: [Case; 22] = [
     Case {
         name: "write-drops-capabilities",
         source: "capabilities(7): file capabilities",
-        meaning: "a program that somebody replaced keeps the privilege of the one before",
+        meaning: "a replaced program keeps the privilege of the old one",
         run: write_drops_capabilities,
     },
     Case {
         name: "chown-drops-set-user-id",
         source: "chown(2), Linux since 2.2.13",
-        meaning: "a program runs with the rights of an owner who never gave them",
+        meaning: "a program runs with the rights of another owner",
         run: chown_drops_set_user_id,
     },
     Case {

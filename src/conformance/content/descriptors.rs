@@ -19,7 +19,7 @@ pub(super) const CASES: [Case; 16] = [
     Case {
         name: "reader-sees-later-writes",
         source: "POSIX read; kernel overlayfs.rst: Non-standard behavior",
-        meaning: "who has a file of an image open never sees what is written to it",
+        meaning: "a program that has a file of an image open never sees later writes to it",
         run: reader_sees_later_writes,
     },
     Case {

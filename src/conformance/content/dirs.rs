@@ -84,7 +84,7 @@ pub(super) const CASES: [Case; 20] = [
     Case {
         name: "directory-does-not-replace-a-full-one",
         source: "POSIX rename",
-        meaning: "a rename takes files with it that nobody removed",
+        meaning: "a rename removes files that no program removed",
         run: does_not_replace_a_full_one,
     },
     Case {

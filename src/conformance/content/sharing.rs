@@ -58,7 +58,7 @@ pub(super) const CASES: [Case; 7] = [
     Case {
         name: "sticky-directory-stays-sticky",
         source: "POSIX sys/stat.h: S_ISVTX; kernel overlayfs.rst: Directories",
-        meaning: "/tmp of an image protects nobody any more when something was made in it",
+        meaning: "the /tmp of an image no longer protects its files once a file was created in it",
         run: sticky_directory_stays_sticky,
     },
 ];

@@ -36,7 +36,7 @@ pub(super) const CASES: [Case; 18] = [
     Case {
         name: "update",
         source: "containerd suite: Update",
-        meaning: "labels are changed that nobody asked to change, or times lie",
+        meaning: "other labels than the requested ones change, or times are wrong",
         run: update,
     },
     Case {

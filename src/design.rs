@@ -281,8 +281,8 @@
 //! - **Where a call says no namespace, the snapshot's key does.** Behind containerd it is `namespace/number/name`.
 //!   Debian's 1.7.24 passes on to a differ neither the namespace nor the lease of a call (containerd issue 12328): a
 //!   layer made for `nerdctl commit` could be collected before the image names it. The differ therefore puts the blob
-//!   into a lease of its own for an hour, before it commits it: so it is held from the first moment, also where it was
-//!   there already, and a write that takes longer than the lease lasts does not fail.
+//!   into a lease of its own for ten minutes, before it commits it: so it is held from the first moment, also where it
+//!   was there already, and a write that takes longer than the lease lasts does not fail.
 //! - **A view stands for its parent** when layers are made: containerd looks at a committed snapshot through a view of
 //!   it.
 //! - **The caller's deadline is kept in front of all services**, a millisecond early: tonic keeps it too, but answers

@@ -10,7 +10,7 @@
 #   provision.sh --guest    only the packages for the suites, with programs built elsewhere
 #   provision.sh --list     prints the packages of --guest, installs nothing
 #
-# It only adds packages, and unpacks one below target/. No service is started or left enabled, and no setting of the
+# It only adds packages, and unpacks some below target/. No service is started or left enabled, and no setting of the
 # machine is changed. Without root it uses sudo. Without sudo it prints the command to run and continues, because tests
 # skip by name what is missing. Only a missing compiler is an error.
 set -euo pipefail
@@ -139,20 +139,20 @@ install_rust() {
     sh -s -- -y -q --no-modify-path --profile minimal --component clippy,rustfmt
 }
 
-# A second containerd for the tests: that of Debian 13, which also runs on Debian 12. It is unpacked, not installed.
-SECOND=target/containerd-1.7
-SECOND_SUITE=trixie
+# More containerds for the tests, as DIRECTORY:SUITE: that of Debian 13, and the newest that Debian has. Both also run
+# on Debian 12. They are not installed but unpacked.
+CONTAINERDS=(target/containerd-1.7:trixie target/containerd-2:forky)
 
-unpack_second_containerd() {
-  local dir
-  say "unpacking a second containerd below $SECOND"
+unpack_containerd() {
+  local dir target=$1 suite=$2
+  say "unpacking the containerd of Debian $suite below $target"
   dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
-  if archive_lists "$dir" "$SECOND_SUITE" &&
+  if archive_lists "$dir" "$suite" &&
     (cd "$dir" && private_apt "$dir" apt-get download containerd >&2) &&
     dpkg -x "$dir"/containerd_*.deb "$dir/unpacked"; then
-    mkdir -p target && rm -rf "$SECOND" && mv "$dir/unpacked" "$SECOND"
+    mkdir -p target && rm -rf "$target" && mv "$dir/unpacked" "$target"
   else
-    say "containerd of Debian $SECOND_SUITE could not be had: the tests with it are skipped"
+    say "containerd of Debian $suite could not be had: the tests with it are skipped"
   fi
   rm -rf "$dir"
 }
@@ -179,4 +179,7 @@ fi
 [[ ${1-} != --guest ]] || exit 0
 cargo_suffices || install_rust
 [[ ${1-} != --compare ]] || exit 0
-if [[ ! -x $SECOND/usr/bin/containerd ]] && command -v dpkg >/dev/null; then unpack_second_containerd; fi
+command -v dpkg >/dev/null || exit 0
+for containerd in "${CONTAINERDS[@]}"; do
+  [[ -x ${containerd%%:*}/usr/bin/containerd ]] || unpack_containerd "${containerd%%:*}" "${containerd#*:}"
+done

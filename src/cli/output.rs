@@ -15,6 +15,7 @@ use serde_json::json;
 use super::FAILED;
 pub(super) use crate::compare::report::size;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::store::MountedOn;
 use crate::tree::Timestamp;
 
 /// How standard output stands in error messages.
@@ -108,12 +109,12 @@ pub(super) fn report(errors: &[Error], json: bool, verbose: bool) -> ExitCode {
     let mut stderr = io::stderr().lock();
     for error in errors {
         let text = if json {
-            json!({"error": {"kind": error.kind().as_str(), "message": error.chain(), "chain": links(error)}})
+            json!({"error": {"kind": error.kind().as_str(), "message": links(error).join(": "), "chain": links(error)}})
                 .to_string()
         } else if verbose {
             format!("strata: {}", links(error).iter().map(|link| shown(link)).collect::<Vec<_>>().join("\n  because: "))
         } else {
-            format!("strata: {}", shown(&error.chain()))
+            format!("strata: {}", shown(&links(error).join(": ")))
         };
         // There is nowhere left to say that this failed.
         let _ = writeln!(stderr, "{text}");
@@ -127,12 +128,15 @@ pub(super) fn report_usage(message: &str) {
     let _ = writeln!(io::stderr(), "{error}");
 }
 
-/// The error and its causes, outermost first.
+/// The error and its causes, outermost first, with what a user of the command line does about a mount.
 fn links(error: &Error) -> Vec<String> {
     let mut links = vec![error.to_string()];
     let mut next = error.source();
     while let Some(cause) = next {
-        links.push(cause.to_string());
+        links.push(match cause.downcast_ref::<MountedOn>() {
+            Some(MountedOn(target)) => format!("{cause}; strata umount {} first", target.display()),
+            None => cause.to_string(),
+        });
         next = cause.source();
     }
     links

@@ -70,12 +70,20 @@ pub fn settings(version: Version, socket: &Path, root: &Path, platform: &str) ->
         );
     }
     let differ = format!("[proxy_plugins.strata-diff]\n  type = \"diff\"\n  address = {socket}\n");
+    let entry = |snapshotter: &str, differ: &str| {
+        format!(
+            "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = {platform:?}\n  \
+             snapshotter = {snapshotter:?}\n  differ = {differ:?}\n"
+        )
+    };
     let unpack = format!(
-        "[[plugins.\"io.containerd.transfer.v1.local\".unpack_config]]\n  platform = {platform:?}\n  \
-         snapshotter = \"strata\"\n  differ = \"strata-diff\"\n"
+        "# This list replaces containerd's own, so it has the entry of that one too, first. Add what your list had besides\n\
+         # (erofs with the differ erofs, where that snapshotter is used).\n{}\n{}",
+        entry("overlayfs", "walking"),
+        entry("strata", "strata-diff")
     );
-    let order =
-        "[plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [\"strata-diff\", \"walking\"]\n".to_owned();
+    let order = "# The differ passes on what is not strata's; if it does not run, containerd's clients apply no layer at all.\n\
+         [plugins.\"io.containerd.service.v1.diff-service\"]\n  default = [\"strata-diff\", \"walking\"]\n".to_owned();
     let (head, format, exports) = if version < EXPORTS {
         ("It takes no capabilities and no exports of a proxy plugin.", 2, String::new())
     } else {
@@ -95,6 +103,7 @@ fn quoted(path: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::settings;
     use super::*;
 
     fn parsed(version: &str) -> toml::Table {
@@ -124,6 +133,9 @@ mod tests {
             assert_eq!(proxies.contains_key("strata-diff"), version != "1.6.20", "{version}");
             assert_eq!(told.contains_key("plugins"), version != "1.6.20", "{version}");
             assert_eq!(proxies["strata"].get("exports").is_some(), version.starts_with('2'), "{version}");
+            if version != "1.6.20" {
+                assert_eq!(settings::mistakes(std::slice::from_ref(&told)), Vec::<String>::new(), "{version}");
+            }
             assert_eq!(told["version"].as_integer(), Some(if version.starts_with('2') { 3 } else { 2 }), "{version}");
         }
     }

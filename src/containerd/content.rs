@@ -42,8 +42,9 @@ const NAMESPACE: &str = "containerd-namespace";
 /// The header that says what keeps the results from being collected.
 const LEASE: &str = "containerd-lease";
 
-/// How long a lease of strata's own holds a blob until somebody refers to it.
-const HELD: Duration = Duration::from_secs(3600);
+/// How long a lease of strata's own holds a blob. The lease begins when every byte is written, and a client names the
+/// layer in the manifest of an image at once. Until the lease has expired, no removal of the image frees the blob.
+const HELD: Duration = Duration::from_secs(600);
 
 /// How much is sent at a time: far below what a message may hold, far above what one costs.
 const CHUNK_BYTES: usize = 1 << 20;

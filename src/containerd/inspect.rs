@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use serde::Serialize;
+use tokio::net::UnixStream;
 use tokio::runtime::Builder;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -12,7 +13,7 @@ use super::client::{Client, Plugin};
 use super::proto::introspection::introspection_client::IntrospectionClient;
 use super::proto::introspection::{Plugin as Known, PluginsRequest};
 use super::proto::version::version_client::VersionClient;
-use super::{content, convert};
+use super::{content, convert, settings};
 use crate::error::{Context, Error, Result};
 use crate::snapshotter::Snapshotter;
 use crate::store::UNVERIFIED;
@@ -51,12 +52,12 @@ fn wrong(what: &'static str, found: impl Into<String>) -> Finding {
 /// `Unavailable` if nobody answers there.
 pub fn inspect(containerd: &Path) -> Result<Vec<Finding>> {
     let runtime = Builder::new_current_thread().enable_all().build().at("start a client of", containerd)?;
-    let asked = runtime.block_on(async { ask(content::connect(containerd)?).await });
+    let asked = runtime.block_on(async { ask(containerd, content::connect(containerd)?).await });
     let silent = |status: &Status| {
         let doing = format!("asking containerd at {}: is it running, and is this its address?", containerd.display());
         convert::error(status).context(doing)
     };
-    let (version, plugins) = asked.map_err(|failed| match failed {
+    let (version, plugins, pid) = asked.map_err(|failed| match failed {
         Failed::Address(error) => error,
         Failed::Call(status) => silent(&status),
     })?;
@@ -69,6 +70,7 @@ pub fn inspect(containerd: &Path) -> Result<Vec<Finding>> {
     let has_differs = version.parse::<Version>().is_ok_and(Version::has_differs);
     if has_differs {
         findings.push(differ(&plugins));
+        findings.extend(settings_of(pid));
     }
     if let Some(plugin) = plugins.iter().find(|plugin| is(plugin, SNAPSHOTTERS, SNAPSHOTTER)) {
         findings.extend(daemon(plugin, has_differs));
@@ -94,10 +96,32 @@ impl From<Status> for Failed {
     }
 }
 
-async fn ask(channel: Channel) -> Result<(String, Vec<Known>), Failed> {
+/// The version of containerd, its plugins, and its process, where that can be known.
+async fn ask(containerd: &Path, channel: Channel) -> Result<(String, Vec<Known>, Option<i32>), Failed> {
     let version = VersionClient::new(channel.clone()).version(()).await?.into_inner().version;
     let plugins = IntrospectionClient::new(channel).plugins(PluginsRequest { filters: Vec::new() }).await?;
-    Ok((version, plugins.into_inner().plugins))
+    let pid =
+        UnixStream::connect(containerd).await.and_then(|stream| stream.peer_cred()).ok().and_then(|peer| peer.pid());
+    Ok((version, plugins.into_inner().plugins, pid))
+}
+
+/// What is found in the settings of the containerd that is the process `pid`.
+fn settings_of(pid: Option<i32>) -> Vec<Finding> {
+    let what = "settings";
+    let Some(pid) = pid else {
+        return vec![wrong(what, "which process containerd is cannot be known: nothing was read")];
+    };
+    let read = settings::file_of(pid).and_then(|file| settings::read(&file).map(|tables| (file, tables)));
+    match read {
+        Err(error) => vec![wrong(what, error.chain())],
+        Ok((file, tables)) => match settings::mistakes(&tables) {
+            none if none.is_empty() => vec![good(what, format!("{} serves strata and overlayfs", file.display()))],
+            mistakes => {
+                let told = |mistake: String| wrong(what, format!("{}: {mistake}", file.display()));
+                mistakes.into_iter().map(told).collect()
+            }
+        },
+    }
 }
 
 fn is(plugin: &Known, kind: &str, id: &str) -> bool {

@@ -36,6 +36,7 @@ mod names;
 mod pool;
 mod proto;
 mod server;
+mod settings;
 mod socket;
 
 pub use client::{Client, Plugin};

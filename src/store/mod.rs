@@ -53,6 +53,7 @@ pub use remove::Extent;
 pub use rows::Origin;
 pub use step::Step;
 
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +104,22 @@ pub enum Flush {
     /// Usable at once, as a parent too, but gone after a power cut unless [`Store::sync`] came first.
     Later,
 }
+
+/// Why a snapshot cannot be changed: it is mounted. This is the source of an error of
+/// [`ErrorKind::FailedPrecondition`], so that a front end can say how its users unmount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountedOn(
+    /// The mount point, in the mount namespace of the caller.
+    pub PathBuf,
+);
+
+impl fmt::Display for MountedOn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "it is mounted on {}", self.0.display())
+    }
+}
+
+impl std::error::Error for MountedOn {}
 
 /// A store of snapshots, as one owner sees it.
 #[derive(Debug)]
@@ -261,10 +278,7 @@ impl Store {
     fn check_not_mounted(&self, id: Id, doing: &str) -> Result<()> {
         match mount::table::users_of(&self.dir_of(id))?.first() {
             None => Ok(()),
-            Some(target) => {
-                let target = target.display();
-                Err(Error::precondition(format!("{doing}: it is mounted on {target}; strata umount {target} first")))
-            }
+            Some(target) => Err(Error::precondition(doing).with_source(MountedOn(target.clone()))),
         }
     }
 

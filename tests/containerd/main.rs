@@ -3,7 +3,8 @@
 //! Every test has a mount namespace of its own with a file system of its own in it, and a `/run` of its own:
 //! containerd's shims, and runc, keep their state there. What a failed test leaves running ends with it, or by itself.
 //!
-//! Two versions of containerd are used: the distribution's, and 1.7 (`vagrant/provision.sh` unpacks it below `target`).
+//! Three versions of containerd are used: the distribution's, 1.7, and the newest that Debian has.
+//! `vagrant/provision.sh` unpacks the last two below `target`.
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -18,6 +19,7 @@ mod patience;
 mod refusals;
 mod rewritten;
 mod service;
+mod settings;
 mod wire;
 
 use strata::backend::Strategy;

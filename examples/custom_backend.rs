@@ -78,6 +78,7 @@ impl Backend for Mirror {
             seals_to_fresh_id: false,
             // The store brings a sealed snapshot to disk before it publishes it, and a copied one before it names it.
             seal_is_durable: false,
+            seal_hides_errors: false,
             create_needs_sync: true,
             // A copy takes long: the store makes it outside a transaction.
             create_is_brief: false,

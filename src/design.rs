@@ -31,7 +31,7 @@
 //!   cache/<digest>/     what RUN --mount=type=cache keeps; whoever uses it has a shared lock on it
 //! ```
 //!
-//! ## The database, format 2
+//! ## The database, format 3
 //!
 //! Times are nanoseconds since 1970.
 //!
@@ -47,6 +47,7 @@
 //! | | `created`, `updated` | when it was made or committed; when its labels changed |
 //! | | `size_bytes`, `inodes` | its usage, as of the commit |
 //! | | `durable` | 0 while a power cut may take it |
+//! | | `voucher` | who may say that it is durable: NULL whoever commits it; a worker and the id in which that worker wrote it; '' nobody |
 //! | | `origin` | 1 an image needed it: `gc` may take it; 0 it was named by somebody |
 //! | | `diff_id` | the digest of the layer it was made from |
 //! | `label` | `snapshot`, `name`, `value` | the labels of a snapshot |
@@ -59,7 +60,7 @@
 //! | | `top` | the row of the snapshot after it |
 //! | | `layer_bytes` | the length of the layer that it made; NULL if it changed nothing |
 //! | `trash` | `id` | what is to be freed |
-//! | `setting` | `name`, `value` | `backend`, `durability`, `next_id`, `boot_id` |
+//! | `setting` | `name`, `value` | `backend`, `durability`, `next_id`, `boot_id`; `lost_log` while part of the log may be lost |
 //!
 //! ## A recording, format 1
 //!
@@ -130,8 +131,25 @@
 //! - **`strata.db-shm` is made before SQLite makes it**, with the flag C (write in place). On a full btrfs the kernel
 //!   otherwise kills a process that writes to that mapping: a page which is written anew needs space.
 //!
-//! - **A failed `syncfs` is remembered.** The kernel reports a lost write once for each open file, to whoever asks
-//!   first, who need not be the one who wrote. So after one failure the process vouches for nothing any more.
+//! - **A failed sync is noted in the rows that it may be about**, before it is answered: the kernel reports a lost
+//!   write once to each descriptor that was open then, and a later sync of the same pages succeeds (`store/vouch.rs`).
+//!   Only the worker that wrote a row, or a handle that was open before, calls the row durable. A layer that is
+//!   nobody's is dropped and written again; an active snapshot is not committed before the next boot. The note itself
+//!   waits for no disk: it is read from memory, as the lost pages are, and a boot drops what is not durable in any
+//!   case.
+//! - **A log of which a sync failed is begun anew**, by the next durable transaction of whichever process, before
+//!   that is called durable: the frames of earlier relaxed transactions are in the log before it, and one that is lost
+//!   ends the log. The same blocks do not do: ext4 shows zeros there after a mount if their first write failed.
+//! - **A worker that dies takes its layers along** where they are not on disk: an error may have been reported to it.
+//!   An import or a build that fails or is called off brings its finished layers to disk first, for the next one to
+//!   find.
+//! - **An image waits for layers of another process**, up to two minutes, instead of calling them durable. A commit or
+//!   a prepare on such a layer is refused (`Unavailable`).
+//! - **btrfs is asked after a seal**: a snapshot is made also where content of the active one could not be written, and
+//!   only `syncfs` tells.
+//! - **What cannot be told**: a write that failed before a commit began and of which somebody else was told already (a
+//!   container by its own `fsync`, another program by `syncfs`), and a commit that is killed between the kernel's
+//!   report and the note.
 //! - **What can be committed can be read**: overlay takes 500 layers, an active snapshot's own included, although the
 //!   kernel would mount that one over 500 lowers.
 //!

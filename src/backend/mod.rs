@@ -78,6 +78,9 @@ pub struct Capabilities {
     pub seals_to_fresh_id: bool,
     /// True if [`Backend::seal`] makes the snapshot durable, so that it needs no sync before it is published.
     pub seal_is_durable: bool,
+    /// True if such a [`Backend::seal`] also succeeds if content of the snapshot could not be written. Then the store
+    /// calls `syncfs` to ask the file system.
+    pub seal_hides_errors: bool,
     /// True if the result of [`Backend::create`] on top of a parent must be on disk before the row that names it.
     /// Otherwise [`Backend::create`] is called again if the directory is missing after a power cut.
     pub create_needs_sync: bool,

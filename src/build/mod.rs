@@ -174,10 +174,12 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     )?;
     plan.warnings.iter().for_each(|warning| progress.warn(warning));
     let builder = Builder { store, options, context: context.as_ref(), progress, created };
-    let mut done = builder.build(&plan)?;
-    layer::check(options.cancel)?;
-    done.document.date(done.inherited);
-    name_image(store, options.name, done.top, &done.document, &done.layers)
+    let built = builder.build(&plan).and_then(|mut done| {
+        layer::check(options.cancel)?;
+        done.document.date(done.inherited);
+        name_image(store, options.name, done.top, &done.document, &done.layers)
+    });
+    built.inspect_err(|_| store.settle())
 }
 
 fn open_context(path: &Path, file: &Path) -> Result<Origin> {

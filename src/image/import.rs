@@ -85,15 +85,11 @@ pub fn import(store: &Store, source: &Source, options: &Options<'_>, progress: &
     let name = options.name.clone().or_else(|| found.name.clone()).unwrap_or_else(|| id.to_string());
     check_key(&name).map_err(|error| error.context("the image's name"))?;
     let importer = Importer { store, files: &files, options, progress };
-    let (unpacked, losses) =
-        importer.layers(&found.layers).map_err(|error| error.context(format!("importing {name:?}")))?;
     let top = found.layers.last().map(|layer| layer.chain_id.to_string());
-    store.set_image(&NewImage {
-        name: &name,
-        config: &found.config,
-        manifest: &found.manifest,
-        top: top.as_deref(),
-    })?;
+    let image = NewImage { name: &name, config: &found.config, manifest: &found.manifest, top: top.as_deref() };
+    let layers = importer.layers(&found.layers).map_err(|error| error.context(format!("importing {name:?}")));
+    let imported = layers.and_then(|layers| store.set_image(&image).map(|()| layers));
+    let (unpacked, losses) = imported.inspect_err(|_| store.settle())?;
     Ok(Imported { name, id, manifest: Digest::of(&found.manifest), top, layers: found.layers.len(), unpacked, losses })
 }
 

@@ -61,8 +61,8 @@ impl Store {
             // Where sealing needs no list of inodes there is none.
             let listed = !self.backend.capabilities().seal_is_durable;
             let survey = listed.then(|| self.backend.survey(row.id, &claim.stack[1..])).transpose()?;
-            self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes))?;
-            streams::sync(&self.root, row.id)?;
+            let synced = self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes));
+            synced.and_then(|()| streams::sync(&self.root, row.id)).inspect_err(|error| self.doubt(row.row, error))?;
         }
         if diff_id.is_some() {
             self.note_layer(row, diff_id)?;

@@ -24,6 +24,7 @@ use rusqlite::{OptionalExtension as _, Transaction};
 use super::meta::{Failed, Level};
 use super::recover;
 use super::rows::{self, Listed, Origin, State};
+use super::vouch;
 use super::{Store, lock};
 use crate::error::Result;
 use crate::id::{Digest, Id};
@@ -104,6 +105,7 @@ impl Store {
             checked.add(Problem::Unverified(subject(listed)), WRITE_AGAIN);
         }
         self.check_workers(&ground, &mut checked)?;
+        self.check_vouchers(&ground, &mut checked)?;
         self.check_images(&mut checked)?;
         if options.deep || options.record {
             self.check_layers(&ground, options, &mut checked)?;
@@ -202,6 +204,24 @@ impl Store {
                 checked.add(Problem::Abandoned(subject(listed)), Remedy::Collect);
             }
         }
+        Ok(())
+    }
+
+    /// Whether somebody can say of everything that it is on disk, or could bring it there.
+    fn check_vouchers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
+        let (unvouched, doubtful) = self.meta.view(|tx| Ok((vouch::unvouched(tx)?, vouch::doubtful_ids(tx)?)))?;
+        let living = lock::living(&self.run())?;
+        let is_dead = |worker: &str| Ok(!living.iter().any(|name| name == worker));
+        let listed = |id: i64| ground.rows.iter().find(|listed| i64::try_from(listed.row.id.0) == Ok(id));
+        for row in unvouched {
+            if let Some(listed) = listed(row.id)
+                && self.is_nobodys(&row, &is_dead)?
+            {
+                checked.add(Problem::Unvouched(subject(listed)), Remedy::Collect);
+            }
+        }
+        let remedy = || Remedy::none("a boot ends the doubt: what it shows then is on disk; or write it again");
+        doubtful.into_iter().filter_map(listed).for_each(|row| checked.add(Problem::Doubtful(subject(row)), remedy()));
         Ok(())
     }
 

@@ -5,12 +5,14 @@ use std::sync::atomic::Ordering;
 use rusqlite::Transaction;
 
 use super::meta::{Failed, Level};
-use super::rows::{self, Ancestry, New, Origin, Published, Row, State};
-use super::{Flush, Store, UNVERIFIED, streams};
-use crate::backend::Survey;
+use super::rows::{self, Ancestry, New, Origin, Published, Row, State, Unvouched};
+use super::vouch;
+use super::{Durability, Flush, Store, UNVERIFIED, streams};
+use crate::backend::{Capabilities, Survey};
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
+use crate::tree::walk::Inodes;
 
 /// What a commit knows besides the name and the labels.
 #[derive(Clone, Copy, Debug)]
@@ -102,6 +104,9 @@ impl Store {
         if active.state != State::Ready {
             return Err(Error::precondition(format!("cannot commit {key:?}: another call works on it")).into());
         }
+        if self.durability == Durability::Commit {
+            vouch::check(tx, active.row, key)?;
+        }
         let parent = match (active.diff_id, active.parent) {
             (Some(_), Some(row)) => rows::by_number(tx, row)?,
             _ => None,
@@ -133,13 +138,17 @@ impl Store {
     ) -> Result<(i64, Id), Failed> {
         let (id, owner, worker) = (rows::next_id(tx)?, self.owner.as_str(), Some(worker));
         let (kind, state, durable, origin) = (Kind::Committed, State::Reserved, false, Origin::Named);
-        let row = rows::insert(tx, &New { id, owner, name, kind, state, parent, worker, durable, origin })?;
+        let voucher = None;
+        let row = rows::insert(tx, &New { id, owner, name, kind, state, parent, worker, durable, voucher, origin })?;
         Ok((row, id))
     }
 
     fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
         let Claimed { active, below: Ancestry { ids: parents, sand }, fresh, judged } = claimed;
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
+        if self.waits(terms.flush) {
+            self.check_vouchable(sand)?;
+        }
         let sealed = match *fresh {
             Some((row, id)) => self.make_at_free_id(row, id, |id| self.backend.seal(active.id, id))?,
             None => self.backend.seal(active.id, active.id).map(|()| active.id)?,
@@ -153,17 +162,27 @@ impl Store {
             None => self.forget_layer(active)?,
         }
         if self.waits(terms.flush) {
-            if *sand || !self.backend.capabilities().seal_is_durable {
-                // Where a parent is to be brought to disk, too, all of the file system is.
-                self.bring_to_disk(sealed, inodes.filter(|_| !sand))?;
-            }
-            streams::sync(&self.root, sealed)?;
+            self.wait_for(sealed, sand, inodes).inspect_err(|error| self.doubt(active.row, error))?;
         }
         let durable = terms.flush == Flush::Now;
         self.owes_sync.fetch_or(!durable, Ordering::SeqCst);
         let held_by = (terms.origin == Origin::Image).then_some(worker);
-        let published = Published { name, usage, durable, origin: terms.origin, diff_id, held_by };
+        let voucher = (!durable).then(|| Self::voucher(worker, active.id));
+        let voucher = voucher.as_deref();
+        let published = Published { name, usage, durable, voucher, origin: terms.origin, diff_id, held_by };
         self.meta.transact(self.level(terms.flush), |tx| self.publish(tx, claimed, &published, labels))
+    }
+
+    /// Brings to disk what was sealed at `id`. Where a parent is to be brought to disk, too, all of the file system is;
+    /// and where the sealing did it without a word of what got lost, the file system is asked.
+    fn wait_for(&self, id: Id, sand: &[Unvouched], inodes: Option<Inodes>) -> Result<()> {
+        let Capabilities { seal_is_durable, seal_hides_errors, .. } = self.backend.capabilities();
+        match (seal_is_durable, sand) {
+            (true, []) if !seal_hides_errors => {}
+            (true, _) => self.sync_file_system()?,
+            (false, sand) => self.bring_to_disk(id, inodes.filter(|_| sand.is_empty()))?,
+        }
+        streams::sync(&self.root, id)
     }
 
     fn publish(
@@ -173,13 +192,19 @@ impl Store {
         published: &Published<'_>,
         labels: &Labels,
     ) -> Result<(), Failed> {
+        // An active snapshot that is nobody's makes a layer that is nobody's.
+        let doubtful = vouch::is_doubtful(tx, claimed.active.row)?;
+        if doubtful && self.durability == Durability::Commit && published.durable {
+            vouch::check(tx, claimed.active.row, &claimed.active.name)?;
+        }
+        let voucher = if doubtful { published.voucher.map(|_| vouch::NOBODY) } else { published.voucher };
         let row = match claimed.fresh {
             Some((row, _)) => rows::discard(tx, claimed.active.row).map(|()| row)?,
             None => self.check_free(tx, published.name).map(|()| claimed.active.row)?,
         };
-        rows::publish(tx, row, published)?;
-        if published.durable && claimed.below.sand {
-            rows::ancestors_durable(tx, row)?;
+        rows::publish(tx, row, &Published { voucher, ..*published })?;
+        if published.durable {
+            self.vouch_below(tx, row, &claimed.below.sand)?;
         }
         rows::set_labels(tx, row, labels)?;
         if claimed.judged.unverified { rows::set_label(tx, row, UNVERIFIED, "true") } else { Ok(()) }

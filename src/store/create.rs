@@ -12,7 +12,8 @@ use rusqlite::Transaction;
 use rustix::io::Errno;
 
 use super::meta::{Failed, Level};
-use super::rows::{self, Ancestry, New, Origin, Row, State};
+use super::rows::{self, Ancestry, New, Origin, Row, State, Unvouched};
+use super::vouch;
 use super::{Flush, Store};
 use crate::backend::FSYNC_INODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
@@ -43,8 +44,8 @@ struct Site {
     parent: Option<i64>,
     /// Nearest first.
     parents: Vec<Id>,
-    /// Whether one of them may still be lost with the power.
-    sand: bool,
+    /// Those that may still be lost with the power.
+    sand: Vec<Unvouched>,
     /// Whether nothing of its own is on disk.
     bare: bool,
 }
@@ -108,10 +109,10 @@ impl Store {
         let made = Cell::new(None);
         let begun = self.meta.transact(level, |tx| {
             let site = self.site(tx, &wanted)?;
-            if is_brief && !(site.sand && self.waits(flush)) {
-                self.make_in_transaction(tx, &wanted, &site, held_by, &made).map(Begun::Made)
+            if is_brief && (site.sand.is_empty() || !self.waits(flush)) {
+                self.make_in_transaction(tx, &wanted, &site, &worker, &made).map(Begun::Made)
             } else {
-                let row = self.insert(tx, &wanted, &site, State::Creating, Some(&worker), false)?;
+                let row = self.insert(tx, &wanted, &site, State::Creating, &worker, false)?;
                 Ok(Begun::Reserved(row, site))
             }
         });
@@ -142,12 +143,15 @@ impl Store {
         wanted: &Wanted<'_>,
         site: &Site,
         state: State,
-        worker: Option<&str>,
+        by: &str,
         durable: bool,
     ) -> Result<i64, Failed> {
         let Wanted { kind, key: name, labels, origin, .. } = *wanted;
-        let new =
-            New { id: site.id, owner: &self.owner, name, kind, state, parent: site.parent, worker, durable, origin };
+        let Site { id, parent, .. } = *site;
+        let worker = (state == State::Creating || origin == Origin::Image).then_some(by);
+        let voucher = (!durable).then(|| Self::voucher(by, id));
+        let (owner, voucher) = (self.owner.as_str(), voucher.as_deref());
+        let new = New { id, owner, name, kind, state, parent, worker, durable, voucher, origin };
         let row = rows::insert(tx, &new)?;
         rows::add_labels(tx, row, labels).map(|()| row)
     }
@@ -182,13 +186,13 @@ impl Store {
         tx: &Transaction<'_>,
         wanted: &Wanted<'_>,
         site: &Site,
-        held_by: Option<&str>,
+        worker: &str,
         made: &Cell<Option<Id>>,
     ) -> Result<Vec<Mount>, Failed> {
         let durable = wanted.flush == Flush::Now;
-        let row = self.insert(tx, wanted, site, State::Ready, held_by, durable)?;
-        if durable && site.sand {
-            rows::ancestors_durable(tx, row)?;
+        let row = self.insert(tx, wanted, site, State::Ready, worker, durable)?;
+        if durable {
+            self.vouch_below(tx, row, &site.sand)?;
         }
         let create = |id| {
             let created = self.backend.create(id, &site.parents);
@@ -218,24 +222,28 @@ impl Store {
     /// The work behind a reserved row, and its publication.
     fn make_reserved(&self, wanted: &Wanted<'_>, row: i64, site: &Site, held_by: Option<&str>) -> Result<Vec<Mount>> {
         let Site { parent, parents, sand, bare, .. } = site;
+        if self.waits(wanted.flush) {
+            self.check_vouchable(sand)?;
+        }
         let id = match bare {
             true => site.id,
             false => self.make_at_free_id(row, site.id, |id| self.create_with_room(id, parents))?,
         };
         let mounts = self.mounts_of(wanted.kind, &site.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
-        if self.waits(wanted.flush) && (*sand || copied) {
-            let layer = self.backend.layer(id).filter(|_| !sand);
+        if self.waits(wanted.flush) && (!sand.is_empty() || copied) {
+            let layer = self.backend.layer(id).filter(|_| sand.is_empty());
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
             self.bring_to_disk(id, inodes)?;
         }
         self.meta.transact(self.level(wanted.flush), |tx| {
             rows::set_state(tx, row, State::Ready, held_by)?;
             if wanted.flush == Flush::Now {
-                rows::set_durable(tx, row)?;
-                if *sand {
-                    rows::ancestors_durable(tx, row)?;
+                if copied && self.waits(wanted.flush) {
+                    vouch::check(tx, row, wanted.key)?;
                 }
+                rows::set_durable(tx, row)?;
+                self.vouch_below(tx, row, sand)?;
             }
             Ok::<_, Failed>(mounts)
         })

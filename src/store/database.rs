@@ -141,6 +141,14 @@ fn marker(tx: &Transaction<'_>) -> Result<(Option<String>, Durability), Failed> 
     Ok((rows::setting(tx, "backend")?, durability))
 }
 
+/// Brings the names of what a new store is made of to disk. SQLite does so as well when it makes its files, and takes a
+/// failure for a success (`unixSync` in its `os_unix.c`). The store is noted as made afterwards: whoever comes after a
+/// failure does it again.
+pub(super) fn sync_directories(root: &Path) -> Result<()> {
+    let dirs = [root.join("s"), root.join("run"), root.to_owned()];
+    dirs.iter().try_for_each(|dir| rustix::fs::fsync(&Dir::open(dir)?).at("fsync", dir))
+}
+
 /// Notes what a new store is, and answers with that; if somebody was faster, with what they noted.
 pub(super) fn note(tx: &Transaction<'_>, backend: &str, wish: Durability) -> Result<(String, Durability), Failed> {
     if let (Some(made), durability) = marker(tx)? {

@@ -120,7 +120,7 @@ impl Store {
     pub fn set_image(&self, new: &NewImage<'_>) -> Result<()> {
         check_key(new.name)?;
         self.begin()?;
-        self.sync()?;
+        self.sync_below(new.top)?;
         self.meta.transact(self.level(Flush::Now), |tx| {
             let top = match new.top {
                 None => None,
@@ -130,6 +130,8 @@ impl Store {
                         let kind = row.kind.phrase();
                         return Err(Error::invalid(format!("the layer {name:?} is not committed, it is {kind}")).into());
                     }
+                    // Another one may have the name since.
+                    self.check_durable(&rows::ancestry(tx, Some(row.row))?.sand)?;
                     rows::release(tx, row.row)?;
                     Some(row.row)
                 }
@@ -217,6 +219,7 @@ impl Store {
             return held(&row);
         }
         let worker = self.begin()?;
+        self.drop_nobodys(row.row)?;
         self.meta.transact(Level::Relaxed, |tx| match look(tx)? {
             None => Ok::<_, Failed>(Held::Missing),
             Some(row) => {

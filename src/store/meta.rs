@@ -8,13 +8,16 @@
 //!   nothing.
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
-//! - A transaction that failed is not in the log: another is written over what is there of it.
+//! - A transaction that failed is not in the log: another is written over what is there of it. What is before it in the
+//!   log and was not on disk may be lost with it; the next durable transaction, of any process, begins a log anew.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.
 //!
 //! # References
 //! SQLite: "Write-Ahead Logging", "PRAGMA synchronous", "STRICT Tables".
 
+use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -35,11 +38,14 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many statements stay compiled: all that a prepare, a commit and a removal run, in turn.
 const STATEMENTS_KEPT: usize = 100;
 
+/// How much of the log is read at once to be written again.
+const LOG_CHUNK_BYTES: usize = 256 << 10;
+
 /// How often a database that somebody is making is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
-const MIGRATIONS: [&str; 2] = [SCHEMA, STEPS];
+const MIGRATIONS: [&str; 3] = [SCHEMA, STEPS, VOUCHERS];
 
 /// The newest format that this program knows.
 pub const FORMAT: usize = MIGRATIONS.len();
@@ -52,7 +58,8 @@ pub const FORMAT: usize = MIGRATIONS.len();
 /// lost with the power; `origin` is 1 where an image needed it, so that `gc` may free it, 0 where a user or a client
 /// named it; a ready row with a `worker` is held by an import that has not named its image yet. Times are nanoseconds
 /// since 1970. `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot.
-/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`.
+/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`; `lost_log`
+/// while part of the log may be lost.
 const SCHEMA: &str = "
 CREATE TABLE snapshot (
     row INTEGER PRIMARY KEY,
@@ -111,6 +118,16 @@ CREATE TABLE step (
 CREATE INDEX step_by_top ON step (top);
 ";
 
+/// Version 3.
+///
+/// `voucher`: who may say that the content of a snapshot is on disk: NULL whoever commits it; a worker and the id in
+/// which that worker wrote it; '' nobody, for a sync failed before it was known to be. What an older strata left
+/// without a sync is nobody's.
+const VOUCHERS: &str = "
+ALTER TABLE snapshot ADD COLUMN voucher TEXT;
+UPDATE snapshot SET voucher = '' WHERE durable = 0;
+";
+
 /// Whether a transaction waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
@@ -149,6 +166,8 @@ impl Open {
 pub(super) struct Meta {
     open: Mutex<Open>,
     path: PathBuf,
+    /// Whether the tables are those of a store: then a failed sync of the log is noted there.
+    watches_log: bool,
     /// How to get to the newest format that this handle knows.
     steps: &'static [&'static str],
 }
@@ -213,7 +232,8 @@ impl Meta {
     /// `DataLoss` for a file that is no strata database or is damaged; `Unsupported` for a newer format;
     /// `FailedPrecondition` for an older one while `others_at_work` finds another process.
     pub(super) fn open(path: &Path, create: bool, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<Self> {
-        Self::open_as(path, create, &MIGRATIONS, others_at_work)
+        let meta = Self::open_as(path, create, &MIGRATIONS, others_at_work)?;
+        Ok(Self { watches_log: true, ..meta })
     }
 
     fn open_as(
@@ -231,7 +251,7 @@ impl Meta {
         let connection = Connection::open_with_flags(path, flags).map_err(at)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
         let open = Mutex::new(Open { connection, level: None });
-        let meta = Self { open, path: path.to_owned(), steps };
+        let meta = Self { open, path: path.to_owned(), watches_log: false, steps };
         meta.recognise()?;
         meta.configure().map_err(at)?;
         meta.migrate(others_at_work)?;
@@ -358,6 +378,18 @@ impl Meta {
         open.set_level(level)?;
         let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
         self.check_format(version_of(&transaction)?)?;
+        let transaction = match level == Level::Durable && self.watches_log && log_is_doubtful(&transaction)? {
+            false => transaction,
+            true => {
+                // Nobody else writes to the log meanwhile.
+                write_log_again(&self.path)?;
+                drop(transaction);
+                renew_log(&open.connection, &self.path)?;
+                let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+                transaction.execute("DELETE FROM setting WHERE name = 'lost_log'", [])?;
+                transaction
+            }
+        };
         let answer = work(&transaction)?;
         let committed = transaction.commit();
         if committed.is_err() {
@@ -372,14 +404,58 @@ impl Meta {
 fn write_over(open: &mut Open) {
     // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
     let skip = "BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
+    // What others wrote before it without a sync was to be brought to disk as well.
+    let skip = |connection: &Connection| connection.execute_batch(skip).and_then(|()| doubt_log(connection));
     let relaxed = open.set_level(Level::Relaxed);
     let connection = &open.connection;
-    let done = relaxed.and_then(|()| connection.execute_batch(skip)).and_then(|()| connection.execute_batch("COMMIT"));
+    let done = relaxed.and_then(|()| skip(connection)).and_then(|()| connection.execute_batch("COMMIT"));
     if let Err(error) = done {
         tracing::warn!(%error, "a transaction that failed may be found done by the next process");
         if !connection.is_autocommit() {
             // The first error is the one to report.
             let _ = connection.execute_batch("ROLLBACK");
+        }
+    }
+}
+
+/// Whether part of the log may be lost, so that what is written behind it would be lost with it.
+fn log_is_doubtful(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.prepare_cached("SELECT 1 FROM setting WHERE name = 'lost_log'")?.exists([])
+}
+
+/// Notes that what was written to the log and not brought to disk may be lost.
+pub(super) fn doubt_log(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute("INSERT OR REPLACE INTO setting VALUES ('lost_log', 1)", []).map(drop)
+}
+
+/// Brings the log of `database`, as it is in memory, into the database itself and begins another. To write the same
+/// blocks again is not enough: ext4 leaves a block of which the first write failed marked as never written, takes
+/// later writes to it, and after the next mount shows zeros. The caller has done that nevertheless, so that a power cut
+/// in the middle finds a whole log wherever it suffices.
+fn renew_log(connection: &Connection, database: &Path) -> Result<(), Failed> {
+    tracing::warn!("an earlier sync of the database's log failed: it is begun anew");
+    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
+    if !busy {
+        return Ok(());
+    }
+    let shown = database.display();
+    Err(Error::new(ErrorKind::Unavailable, format!("{shown}: others read the log, which must be begun anew")).into())
+}
+
+/// Writes the log of `database` once more, as it is in memory, and brings it to disk. The caller is the only writer.
+fn write_log_again(database: &Path) -> Result<()> {
+    let mut path = database.as_os_str().to_owned();
+    path.push("-wal");
+    let path = Path::new(&path);
+    let file = File::options().read(true).write(true).open(path).at("open", path)?;
+    let (mut buffer, mut at) = (vec![0; LOG_CHUNK_BYTES], 0);
+    loop {
+        match file.read_at(&mut buffer, at).at("read", path)? {
+            0 => return file.sync_data().at("fdatasync", path),
+            count => {
+                file.write_all_at(&buffer[..count], at).at("write", path)?;
+                at += count as u64;
+            }
         }
     }
 }

@@ -37,6 +37,7 @@ mod remove;
 mod rows;
 mod step;
 mod streams;
+mod vouch;
 mod writeback;
 
 pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject, UNVERIFIED};
@@ -54,20 +55,19 @@ pub use rows::Origin;
 pub use step::Step;
 
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::Applied;
 use crate::changeset::{Candidates, Sink, diff};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
 use crate::tree::Dir;
-use crate::tree::walk::Inodes;
 
 use filter::Filters;
 use meta::{Level, Meta};
@@ -101,7 +101,8 @@ impl Durability {
 pub enum Flush {
     /// Durable when the call returns.
     Now,
-    /// Usable at once, as a parent too, but gone after a power cut unless [`Store::sync`] came first.
+    /// Usable at once, as a parent too, but gone after a power cut, and when this handle is gone, unless
+    /// [`Store::sync`] came first.
     Later,
 }
 
@@ -127,9 +128,10 @@ pub struct Store {
     root: PathBuf,
     /// Open from the start, so that `syncfs` also reports write errors that happened in between.
     root_fd: OwnedFd,
-    /// Whether it reported one. The kernel says so once, to whoever asks first, whose data may not be what was lost: so
-    /// one asks at a time.
+    /// Whether it reported one that could not be noted in the database (`vouch.rs`). One call asks at a time.
     lost_writes: Mutex<bool>,
+    /// The first id that was not given yet at some moment after [`Store::root_fd`] was opened.
+    since: AtomicU64,
     /// Whether this handle committed with [`Flush::Later`] since the last [`Store::sync`].
     owes_sync: AtomicBool,
     meta: Meta,
@@ -153,7 +155,10 @@ impl Store {
         let name = backend.capabilities().name;
         let (made, durability) = match marker {
             Some(made) => (made, durability),
-            None => meta.transact(Level::Durable, |tx| database::note(tx, name, durability))?,
+            None => {
+                database::sync_directories(&root)?;
+                meta.transact(Level::Durable, |tx| database::note(tx, name, durability))?
+            }
         };
         if made != name {
             let root = root.display();
@@ -161,8 +166,8 @@ impl Store {
         }
         let root_fd = Dir::open(&root)?.into_fd();
         let (owner, worker, ended) = (owner.to_owned(), Mutex::new(None), Mutex::default());
-        let (lost_writes, owes_sync) = (Mutex::new(false), AtomicBool::new(false));
-        Ok(Self { root, root_fd, lost_writes, owes_sync, meta, backend, owner, durability, worker, ended })
+        let (lost_writes, since, owes_sync) = (Mutex::new(false), AtomicU64::new(u64::MAX), AtomicBool::new(false));
+        Ok(Self { root, root_fd, lost_writes, since, owes_sync, meta, backend, owner, durability, worker, ended })
     }
 
     /// The store's directory.
@@ -212,7 +217,7 @@ impl Store {
             self.let_go(&[]);
             return Ok(worker.name().to_owned());
         }
-        recover::recover(self)?;
+        self.since.store(recover::recover(self)?.0, Ordering::Relaxed);
         let announced = lock::Worker::announce(&self.run())?;
         let name = announced.name().to_owned();
         *worker = Some(announced);
@@ -244,34 +249,6 @@ impl Store {
     /// The kind of transaction that publishes.
     fn level(&self, flush: Flush) -> Level {
         if self.waits(flush) { Level::Durable } else { Level::Relaxed }
-    }
-
-    /// Brings to disk what was written to `id`: its `inodes`, or all of the store's file system.
-    fn bring_to_disk(&self, id: Id, inodes: Option<Inodes>) -> Result<()> {
-        if let Some(inodes) = inodes
-            && let Some(layer) = self.backend.layer(id)
-            && inodes.sync(&Dir::open(&layer.dir)?)?
-        {
-            let above = [self.dir_of(id), self.root.join("s")];
-            return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
-        }
-        self.sync_file_system()
-    }
-
-    /// Brings all that was written to the store's file system to disk. After a failure there is no later success: what
-    /// was written before it, by whatever call, may be lost.
-    fn sync_file_system(&self) -> Result<()> {
-        let mut lost = self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner);
-        if *lost {
-            let root = self.root.display();
-            return Err(Error::new(
-                ErrorKind::Io,
-                format!("an earlier write to the disk of {root} failed: look at the disk (dmesg), then start again"),
-            ));
-        }
-        let synced = rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root);
-        *lost = synced.is_err();
-        synced
     }
 
     /// Refuses while `id` is mounted: `doing` names the call.
@@ -358,28 +335,6 @@ impl Store {
                 Ok(Candidates::All)
             }
         }
-    }
-
-    /// Brings every snapshot that was made with [`Flush::Later`] to disk: one `syncfs`, one durable transaction.
-    ///
-    /// # Errors
-    /// What the file system reports: then none of them is durable.
-    pub fn sync(&self) -> Result<()> {
-        // Only what was there before the disk was waited for is known to be on it.
-        let known = self.meta.view(rows::not_durable)?;
-        // Another process may have vouched for what this one wrote: it was not told of what this one was told of.
-        if !self.owes_sync.swap(false, Ordering::SeqCst) && known.is_empty() {
-            return Ok(());
-        }
-        if self.waits(Flush::Now) {
-            self.sync_file_system().inspect_err(|_| self.owes_sync.store(true, Ordering::SeqCst))?;
-        }
-        self.vouch(&known)
-    }
-
-    /// Records that `known` will survive a boot.
-    fn vouch(&self, known: &[(i64, i64)]) -> Result<()> {
-        self.meta.transact(self.level(Flush::Now), |tx| known.iter().try_for_each(|known| rows::vouch(tx, *known)))
     }
 
     /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at,

@@ -23,7 +23,7 @@ use super::claim::{MOUNT_POINTS, take_away_mount_points};
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
-use super::{Flush, Store, streams};
+use super::{Flush, Store, streams, vouch};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -50,12 +50,15 @@ pub struct Census {
     pub trash: Vec<Id>,
 }
 
-/// Clears up behind processes that died and behind a power cut.
-pub(super) fn recover(store: &Store) -> Result<()> {
+/// Clears up behind processes that died and behind a power cut. Answers with an id that was not given before the call.
+pub(super) fn recover(store: &Store) -> Result<Id> {
     let _alone = lock::recovery(&store.run())?;
     let boot = std::fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?.trim().to_owned();
     let dead = Dead::find(&store.run())?;
-    let (known, in_work) = store.meta.view(|tx| Ok((rows::setting(tx, "boot_id")?, rows::in_work(tx)?)))?;
+    let (known, in_work, mut unvouched, free) = store.meta.view(|tx| {
+        let known = (rows::setting(tx, "boot_id")?, rows::in_work(tx)?);
+        Ok((known.0, known.1, vouch::unvouched(tx)?, rows::first_free_id(tx)?))
+    })?;
     // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
     let mut gone = Vec::new();
     for (_, worker) in &in_work {
@@ -63,9 +66,13 @@ pub(super) fn recover(store: &Store) -> Result<()> {
             gone.push(worker.clone());
         }
     }
+    let is_dead = |worker: &str| dead.includes(&store.run(), worker);
+    let nobodys = unvouched.iter().map(|row| store.is_nobodys(row, &is_dead)).collect::<Result<Vec<_>>>()?;
+    let mut nobodys = nobodys.into_iter();
+    unvouched.retain(|_| nobodys.next() == Some(true));
     let booted = known.as_deref() != Some(&boot);
-    if !booted && dead.is_empty() && gone.is_empty() {
-        return Ok(());
+    if !booted && dead.is_empty() && gone.is_empty() && unvouched.is_empty() {
+        return Ok(free);
     }
     in_work.iter().filter(|(_, worker)| gone.contains(worker)).for_each(|(row, _)| try_to_take_away(store, row));
     let mut on_disk = store.backend.inventory()?;
@@ -84,6 +91,7 @@ pub(super) fn recover(store: &Store) -> Result<()> {
         if booted {
             drop_lost(tx)?;
         }
+        vouch::drop_unvouched(store, tx, &unvouched, &|worker, _| gone.iter().any(|name| name == worker))?;
         let rowless = rows::without_row(tx, &on_disk)?;
         rowless.into_iter().try_for_each(|id| rows::discard_id(tx, id))?;
         rows::with_own_directory(tx)
@@ -93,7 +101,7 @@ pub(super) fn recover(store: &Store) -> Result<()> {
     if booted {
         store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
     }
-    dead.bury()
+    dead.bury().map(|()| free)
 }
 
 /// Leaves to the drainer what is on disk and no row names. The disk is listed first.
@@ -135,7 +143,7 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
         super::image::drop_over(tx, row)?;
         rows::discard(tx, row)?;
     }
-    Ok(())
+    vouch::forget_doubts(tx)
 }
 
 /// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put
@@ -196,6 +204,17 @@ pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
 }
 
 impl Store {
+    /// Drops the committed snapshot `row` and what stands on it where it is nobody's and no living process needs it.
+    pub(super) fn drop_nobodys(&self, row: i64) -> Result<()> {
+        let found = self.meta.view(|tx| vouch::unvouched_row(tx, row))?;
+        let Some(found) = found else { return Ok(()) };
+        let living = lock::living(&self.run())?;
+        if self.is_nobodys(&found, &|worker| Ok(!living.iter().any(|name| name == worker)))? {
+            recover(self)?;
+        }
+        Ok(())
+    }
+
     /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that
     /// was claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
     /// change, or after this process by a recovery.

@@ -83,6 +83,8 @@ pub(super) struct New<'a> {
     pub parent: Option<i64>,
     pub worker: Option<&'a str>,
     pub durable: bool,
+    /// See the schema.
+    pub voucher: Option<&'a str>,
     pub origin: Origin,
 }
 
@@ -179,29 +181,62 @@ pub(super) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, 
     rows.into_iter().map(|(kind, count)| Ok((kind_of(kind)?, count.unsigned_abs()))).collect()
 }
 
+/// A finished row that is not durable, by what no other row ever has: the id, and the kind, which changes when what was
+/// written into an active snapshot is committed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unvouched {
+    pub id: i64,
+    pub kind: i64,
+    pub voucher: String,
+}
+
+impl Unvouched {
+    /// The one whose id, kind and voucher are in `columns`.
+    pub(super) fn of(row: &SqlRow<'_>, columns: [usize; 3]) -> rusqlite::Result<Self> {
+        let voucher: Option<String> = row.get(columns[2])?;
+        Ok(Self { id: row.get(columns[0])?, kind: row.get(columns[1])?, voucher: voucher.unwrap_or_default() })
+    }
+
+    /// The worker that wrote it, and the id in which that worker did; `None` where it is nobody's.
+    pub(super) fn writer(&self) -> Option<(&str, u64)> {
+        let (worker, id) = self.voucher.split_once(' ')?;
+        Some((worker, id.parse().ok()?))
+    }
+
+    /// The worker that wrote it.
+    pub(super) fn worker(&self) -> Option<&str> {
+        self.writer().map(|(worker, _)| worker)
+    }
+}
+
 /// What a snapshot stands on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ancestry {
     /// Nearest first.
     pub ids: Vec<Id>,
-    /// Whether one of them may still be lost with the power.
-    pub sand: bool,
+    /// Those that may still be lost with the power.
+    pub sand: Vec<Unvouched>,
 }
 
 /// `row` and all below it, down to the base; nothing if `row` is not there any more. Row by row: a recursive query
 /// makes tables of its own, which takes longer than all that a commit does in the database otherwise.
 pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestry> {
-    let mut statement = tx.prepare_cached("SELECT id, parent, durable FROM snapshot WHERE row = ?1")?;
+    let mut statement = tx.prepare_cached("SELECT id, parent, durable, kind, voucher FROM snapshot WHERE row = ?1")?;
     let (mut found, mut next) = (Ancestry::default(), row);
     while let Some(row) = next {
-        let below = statement.query_row([row], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-        let (id, parent, durable): (_, Option<i64>, bool) = match below {
+        let below = statement
+            .query_row([row], |row| {
+                let unvouched = if row.get(2)? { None } else { Some(Unvouched::of(row, [0, 3, 4])?) };
+                Ok((row.get(0)?, row.get(1)?, unvouched))
+            })
+            .optional()?;
+        let (id, parent, unvouched): (_, Option<i64>, _) = match below {
             Some(below) => below,
             None if found.ids.is_empty() => break,
             None => return Err(damaged("parent").into()),
         };
         found.ids.push(id_of(id)?);
-        found.sand |= !durable;
+        found.sand.extend(unvouched);
         // What stands on something is younger: a chain that says otherwise might never end.
         if parent.is_some_and(|parent| parent >= row) {
             return Err(damaged("parent").into());
@@ -242,6 +277,11 @@ pub(super) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
     Ok(id)
 }
 
+/// The id that [`next_id`] would answer with.
+pub(super) fn first_free_id(tx: &Transaction<'_>) -> Answer<Id> {
+    id_of(tx.query_row("SELECT value FROM setting WHERE name = 'next_id'", [], |row| row.get(0))?)
+}
+
 /// Makes `id`, and all below, never given again.
 pub(super) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.execute("UPDATE setting SET value = max(value, ?1 + 1) WHERE name = 'next_id'", [sql_id(id)?])?;
@@ -251,13 +291,13 @@ pub(super) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
 /// Adds a row made now and answers with its number.
 pub(super) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
     tx.prepare_cached(
-        "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, origin)
-         VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :origin)",
+        "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, voucher, origin)
+         VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :voucher, :origin)",
     )?
     .execute(named_params! {
         ":id": sql_id(new.id)?, ":owner": new.owner, ":name": new.name, ":kind": new.kind as i64,
         ":state": new.state as i64, ":parent": new.parent, ":worker": new.worker, ":now": now(),
-        ":durable": new.durable, ":origin": new.origin as i64,
+        ":durable": new.durable, ":voucher": new.voucher, ":origin": new.origin as i64,
     })?;
     Ok(tx.last_insert_rowid())
 }
@@ -292,11 +332,13 @@ pub(super) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
 }
 
 /// What a commit makes of a row.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Published<'a> {
     pub name: &'a str,
     pub usage: Usage,
     pub durable: bool,
+    /// Who may say that it is durable, where it is not.
+    pub voucher: Option<&'a str>,
     pub origin: Origin,
     pub diff_id: Option<DiffId>,
     /// The worker that goes on to need it.
@@ -308,27 +350,14 @@ pub(super) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>)
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     tx.prepare_cached(
         "UPDATE snapshot SET name = :name, kind = 3, state = 0, worker = :worker, created = :now, updated = :now,
-             size_bytes = :size, inodes = :inodes, durable = :durable, origin = :origin, diff_id = :diff_id
+             size_bytes = :size, inodes = :inodes, durable = :durable, voucher = :voucher, origin = :origin, diff_id = :diff_id
          WHERE row = :row",
     )?
     .execute(named_params! {
         ":row": row, ":name": published.name, ":now": now(), ":size": signed(published.usage.size_bytes),
-        ":inodes": signed(published.usage.inodes), ":durable": published.durable,
+        ":inodes": signed(published.usage.inodes), ":durable": published.durable, ":voucher": published.voucher,
         ":origin": published.origin as i64, ":worker": published.held_by, ":diff_id": published.diff_id.map(|digest| digest.to_string()),
     })?;
-    Ok(())
-}
-
-/// Records that all of `row`'s ancestors are on disk.
-pub(super) fn ancestors_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
-    tx.prepare_cached(
-        "UPDATE snapshot SET durable = 1 WHERE durable = 0 AND row IN (
-             WITH RECURSIVE chain (row, parent) AS (
-                 SELECT row, parent FROM snapshot WHERE row = ?1
-                 UNION ALL SELECT s.row, s.parent FROM snapshot s JOIN chain ON s.row = chain.parent
-             ) SELECT row FROM chain WHERE row != ?1)",
-    )?
-    .execute([row])?;
     Ok(())
 }
 
@@ -471,20 +500,7 @@ pub(super) fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Answ
 
 /// Records that a row's content is on disk.
 pub(super) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
-    tx.prepare_cached("UPDATE snapshot SET durable = 1 WHERE row = ?1")?.execute([row])?;
-    Ok(())
-}
-
-/// The finished rows whose content may still be lost with the power, of every owner, by what nothing else will ever
-/// have: the id, and the kind, which changes when what was written into an active snapshot is committed.
-pub(super) fn not_durable(tx: &Transaction<'_>) -> Answer<Vec<(i64, i64)>> {
-    let mut statement = tx.prepare_cached("SELECT id, kind FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
-    Ok(statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?)
-}
-
-/// Records that the content of what [`not_durable`] listed is on disk.
-pub(super) fn vouch(tx: &Transaction<'_>, (id, kind): (i64, i64)) -> Answer<()> {
-    tx.prepare_cached("UPDATE snapshot SET durable = 1 WHERE id = ?1 AND kind = ?2")?.execute([id, kind])?;
+    tx.prepare_cached("UPDATE snapshot SET durable = 1, voucher = NULL WHERE row = ?1")?.execute([row])?;
     Ok(())
 }
 

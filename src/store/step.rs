@@ -26,6 +26,8 @@ impl Store {
     /// # Errors
     /// What the database reports.
     pub fn step(&self, digest: Digest) -> Result<Option<Step>> {
+        // A recovery takes away what was not on disk when its writer ended.
+        self.begin()?;
         self.meta.view(|tx| {
             let found = tx
                 .prepare_cached(

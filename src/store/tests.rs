@@ -6,6 +6,7 @@ mod claims;
 mod format;
 mod images;
 mod recovery;
+mod vouchers;
 mod work;
 
 use std::collections::BTreeMap;
@@ -85,6 +86,7 @@ impl Backend for Plain {
             name: "plain",
             seals_to_fresh_id: self.seals_to_fresh_id,
             seal_is_durable: false,
+            seal_hides_errors: false,
             create_needs_sync: false,
             create_is_brief: self.create_is_brief,
             layers_max: None,

@@ -33,8 +33,10 @@ impl Store {
             let (wake, woken) = sync_channel(0);
             let write_back = move || {
                 for () in woken {
-                    // Whoever syncs in earnest is told of the same error.
-                    let _ = rustix::fs::syncfs(root.as_fd());
+                    // The sync in earnest is told of the same error, unless this process ends before.
+                    if rustix::fs::syncfs(root.as_fd()).is_err() {
+                        let _ = self.note_lost_writes();
+                    }
                 }
             };
             let started = thread::Builder::new().name("write back".into()).spawn_scoped(scope, write_back);

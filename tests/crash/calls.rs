@@ -22,7 +22,7 @@ use strata::id::Digest;
 use strata::image::{self, Options, Place, Source};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::Labels;
-use strata::store::{CheckOptions, Store};
+use strata::store::{CheckOptions, Problem, Store};
 use strata::tree::memory::Tree;
 use strata::tree::text;
 use strata::{Result, Snapshotter};
@@ -269,7 +269,10 @@ impl Bench {
         }
         let checked = store.check(&CheckOptions::default()).map_err(chain)?;
         drop(store);
-        self.check_rest(checked.findings.first().map(|finding| finding.problem.to_string()), mounts)?;
+        // A snapshot that a failed sync was about is not committed before the next boot.
+        let doubted = |problem: &Problem| matches!(problem, Problem::Doubtful(_)) && point.call.contains("sync");
+        let finding = checked.findings.iter().find(|finding| !doubted(&finding.problem));
+        self.check_rest(finding.map(|finding| finding.problem.to_string()), mounts)?;
         Ok(!output.status.success())
     }
 

@@ -94,6 +94,23 @@ impl Disk {
         self.daemon.ask("blockdev-reopen", disk);
     }
 
+    /// The next write fails with `EIO`, and is lost.
+    pub(crate) fn fail_next_write(&mut self) {
+        let broken = json!({
+            "driver": "blkdebug", "node-name": "broken", "image": "file",
+            "inject-error": [{"event": "none", "iotype": "write", "errno": 5, "once": true}],
+        });
+        self.daemon.ask("blockdev-add", broken);
+        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "broken"}]});
+        self.daemon.ask("blockdev-reopen", disk);
+    }
+
+    /// Brings all of the file system to disk.
+    pub(crate) fn flush(&self) {
+        let root = File::open(self.path()).expect("open");
+        rustix::fs::syncfs(&root).expect("sync");
+    }
+
     /// Writes succeed again.
     pub(crate) fn heal(&mut self) {
         let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "file"}]});

@@ -6,12 +6,14 @@ use std::fs;
 use std::io::Write as _;
 
 use strata::backends::{COPY, OVERLAY};
+use strata::image::{self, Options, Place, Source};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::Labels;
-use strata::store::Store;
+use strata::store::{CheckOptions, Store};
 use strata::tree::Dir;
 use strata::{Error, ErrorKind, Result, Snapshotter, mount};
 
+use super::archive::docker_archive;
 use super::disk::{Disk, Manner, remount};
 use super::power::{boot, goes_on};
 use super::script::State;
@@ -142,4 +144,70 @@ fn a_file_system_without_inodes_takes_nothing() {
         support::say(&format!("{setting}: {used} files took all inodes"));
         is_well(&store, &was, setting);
     }
+}
+
+/// A write of an import is lost, the kernel says so once, and the disk is well again. The next process must not find
+/// the layers of the failed import on disk, where they are not: what it acknowledges is whole after the next mount.
+#[test]
+fn what_was_lost_with_a_failed_sync_is_written_again() {
+    on_each(|setting| {
+        let Some(mut disk) = Disk::new(setting.fs, Manner::Failing) else { return };
+        let place = support::gate("tmpfs", Scratch::new(FsType::Tmpfs, 16 << 20)).expect("memory");
+        let path = place.path().join("image.tar");
+        let file = |name: &str| (name.to_owned(), name.repeat(40_000).into_bytes());
+        fs::write(&path, docker_archive(&[("app", vec![vec![file("low")], vec![file("high")]])])).expect("write");
+        let source = Source { place: Place::Path(path), reference: None };
+        let import = |store: &Store| image::import(store, &source, &Options::default(), &()).map(drop);
+        let root = disk.path().join("store");
+        let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
+        let was = furnish(&store);
+        drop(store);
+        disk.flush();
+        disk.fail_next_write();
+        let failed = setting.store(&root).and_then(|store| import(&store));
+        disk.heal();
+        let again = setting.store(&root).and_then(|store| import(&store));
+        // A file system that met the failure elsewhere takes no more writes: nothing is acknowledged then.
+        let held = if again.is_ok() { setting.store(&root).and_then(|store| State::read(&store)) } else { Ok(was) };
+        let held = held.expect("read");
+        disk.mount_again(setting.fs);
+        boot(&root).expect("boot");
+        let store = setting.store(&root).expect("the store");
+        store.cleanup().expect("cleanup");
+        assert_eq!(State::read(&store).expect("read"), held, "{setting}: {failed:?}, then {again:?}");
+        let deep = CheckOptions { deep: true, ..CheckOptions::default() };
+        assert_eq!(store.check(&deep).expect("check").damaged(), 0, "{setting}");
+        let words = |done: Result<()>| done.map_or_else(|error| error.chain(), |()| "done".to_owned());
+        support::say(&format!("{setting}: {}; the next process: {}", words(failed), words(again)));
+    });
+}
+
+/// The same of a snapshot that somebody wrote to: a commit that failed is not tried again with success.
+#[test]
+fn what_a_failed_commit_lost_is_not_committed() {
+    on_each(|setting| {
+        let Some(mut disk) = Disk::new(setting.fs, Manner::Failing) else { return };
+        let root = disk.path().join("store");
+        let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
+        furnish(&store);
+        disk.flush();
+        write(&store, "ready").expect("write");
+        drop(store);
+        disk.fail_next_write();
+        let commit = || setting.store(&root).and_then(|store| store.commit("done", "ready", NONE));
+        let failed = commit();
+        disk.heal();
+        let again = commit();
+        let held = setting.store(&root).and_then(|store| State::read(&store));
+        disk.mount_again(setting.fs);
+        boot(&root).expect("boot");
+        let store = setting.store(&root).expect("the store");
+        store.cleanup().expect("cleanup");
+        let seen = State::read(&store).expect("read");
+        if failed.is_ok() || again.is_ok() {
+            assert_eq!(seen, held.expect("read"), "{setting}: {failed:?}, then {again:?}");
+        }
+        let words = |done: Result<()>| done.map_or_else(|error| error.chain(), |()| "done".to_owned());
+        support::say(&format!("{setting}: {}; the next process: {}", words(failed), words(again)));
+    });
 }

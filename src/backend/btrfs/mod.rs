@@ -212,6 +212,7 @@ impl Backend for Btrfs {
             name: STRATEGY.name,
             seals_to_fresh_id: true,
             seal_is_durable: true,
+            seal_hides_errors: true,
             create_needs_sync: false,
             create_is_brief: false,
             layers_max: None,

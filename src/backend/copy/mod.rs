@@ -187,6 +187,7 @@ impl Backend for Copy {
             name: STRATEGY.name,
             seals_to_fresh_id: false,
             seal_is_durable: false,
+            seal_hides_errors: false,
             create_needs_sync: true,
             create_is_brief: false,
             layers_max: None,

@@ -19,6 +19,7 @@ impl Backend for Recorder {
             name: "recorder",
             seals_to_fresh_id: true,
             seal_is_durable: false,
+            seal_hides_errors: false,
             create_needs_sync: true,
             create_is_brief: false,
             layers_max: Some(3),

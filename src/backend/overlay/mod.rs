@@ -150,6 +150,7 @@ impl Backend for Overlay {
             name: STRATEGY.name,
             seals_to_fresh_id: false,
             seal_is_durable: false,
+            seal_hides_errors: false,
             create_needs_sync: false,
             create_is_brief: true,
             layers_max: Some(LOWER_MAX),

@@ -109,6 +109,7 @@ impl Store {
                 parent: listed.row.parent,
                 worker: Some(&worker),
                 durable: false,
+                voucher: None,
                 origin: Origin::Image,
             };
             rows::insert(tx, &new).map(|row| (row, id))

@@ -121,6 +121,10 @@ pub enum Problem {
     },
     /// A process died while it worked on a snapshot, or held it for an image.
     Abandoned(Subject),
+    /// Nobody can say that a snapshot is on disk: a sync failed, or its writer ended before it was brought there.
+    Unvouched(Subject),
+    /// A sync failed while an active snapshot was written to: a commit of it is refused until the next boot.
+    Doubtful(Subject),
     /// A layer has no DiffID to be compared with.
     Unknown(Subject),
     /// Another program than strata wrote a snapshot that has the name of a layer.
@@ -138,8 +142,10 @@ impl Problem {
             | Self::Content { .. }
             | Self::Tree { .. }
             | Self::Unreadable { .. } => Severity::Damaged,
-            Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) => Severity::Debris,
-            Self::Uncompared { .. } | Self::Unknown(_) | Self::Unverified(_) => Severity::Unverified,
+            Self::Debris { .. } | Self::Waiting { .. } | Self::Abandoned(_) | Self::Unvouched(_) => Severity::Debris,
+            Self::Uncompared { .. } | Self::Doubtful(_) | Self::Unknown(_) | Self::Unverified(_) => {
+                Severity::Unverified
+            }
         }
     }
 }
@@ -171,6 +177,8 @@ impl fmt::Display for Problem {
             Self::Debris { id } => write!(f, "s/{id} is nobody's"),
             Self::Waiting { id } => write!(f, "s/{id} was removed and takes space"),
             Self::Abandoned(snapshot) => write!(f, "{snapshot} is in the work of a process that died"),
+            Self::Unvouched(snapshot) => write!(f, "nobody can say that {snapshot} is on disk"),
+            Self::Doubtful(snapshot) => write!(f, "a sync failed before {snapshot} was on disk"),
             Self::Unknown(snapshot) => write!(f, "{snapshot} has no recorded digest: --record computes it"),
             Self::Unverified(snapshot) => {
                 write!(f, "{snapshot} was not written by strata: nothing says that it is the layer of its name")

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CheckOptions, rows};
+use crate::store::{CheckOptions, vouch};
 
 /// The disk may be too full to write even that a call failed.
 #[test]
@@ -92,12 +92,14 @@ fn a_prepare_in_one_transaction_passes_by_what_is_in_the_way() {
 #[test]
 fn a_prepare_on_what_is_not_durable_brings_that_to_disk_outside_the_transaction() {
     let place = Place::new();
-    let other = place.store();
-    committed(&other, "base", "", Flush::Later);
+    let other = Arc::new(place.store());
+    let beside = Arc::clone(&other);
     let store = place.brief(During::new(move |method, _| {
         // The other's write waits for no transaction.
-        if method == "create" { other.prepare("aside", "", NONE).map(drop) } else { Ok(()) }
+        if method == "create" { beside.prepare("aside", "", NONE).map(drop) } else { Ok(()) }
     }));
+    store.cleanup().expect("a handle vouches for what is written after it was opened");
+    committed(&other, "base", "", Flush::Later);
     store.prepare("key", "base", NONE).expect("prepare");
     assert_eq!(place.sql().query_row("SELECT min(durable) FROM snapshot", [], |row| row.get(0)), Ok(1));
 }
@@ -209,7 +211,7 @@ fn sync_vouches_only_for_what_was_there_before() {
     committed(&store, "gone", "", Flush::Later);
     store.prepare_with("key", "", NONE, Flush::Later).expect("prepare");
     committed(&store, "stays", "", Flush::Later);
-    let known = store.meta.view(rows::not_durable).expect("what is not durable");
+    let known = store.meta.view(vouch::unvouched).expect("what is not durable");
     // Meanwhile:
     store.remove("stays").expect("remove");
     committed(&store, "new", "", Flush::Later);

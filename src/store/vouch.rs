@@ -1,0 +1,337 @@
+//! Who may say that what was written is on disk, and what becomes of the rest.
+//!
+//! # What the kernel tells
+//! A write that fails after `write(2)` returned is noted in the file (`mapping->wb_err`) and in the file system
+//! (`sb->s_wb_err`); `fsync` and `syncfs` (since Linux 5.8) report it. Each open descriptor remembers the state that
+//! it saw when it was opened and reports what came later, once. A descriptor that is opened later is told of an error
+//! that nobody was told of yet, and of no other. The page stays in memory and counts as clean, so a second sync
+//! succeeds while the disk has something else. What ext4, xfs and btrfs cannot write of their own structures ends all
+//! writing until the next mount (the journal is aborted, the file system shut down, the transaction aborted); what
+//! they cannot write of a file's content is told as above and in no other way.
+//!
+//! # The rule
+//! A success of `syncfs` speaks for what was written after the descriptor was opened, and for nothing else that some
+//! other descriptor may have been told of. So a row that is not durable carries a *voucher*: the worker that wrote it,
+//! and the id in which that worker did. This worker may vouch for the row; and so may a handle that was opened before
+//! that id was given. Before a failed sync is answered, [`NOBODY`] takes the place of the voucher of every row that the
+//! failure may be about: all that are not durable, and all active snapshots, whose content never is. Rows of which the
+//! writer is gone are nobody's, too. What is nobody's is never called durable: layers are dropped by the next recovery
+//! and written again by the next import; an active snapshot is refused by a commit until the next boot, after which
+//! what it shows is what is on disk.
+//!
+//! The note needs no sync: it is for processes of this boot, which read it from memory as they would read the lost
+//! pages. After a boot every row that is not durable goes in any case.
+//!
+//! # References
+//! The Linux kernel, `Documentation/core-api/errseq.rst`, `fs/sync.c`, `mm/filemap.c`; `syncfs(2)`, `fsync(2)`.
+
+use std::os::fd::AsFd as _;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rusqlite::{OptionalExtension as _, Transaction, params};
+use rustix::io::Errno;
+
+use super::meta::{self, Failed, Level};
+use super::rows::{self, Unvouched};
+use super::{Durability, Flush, Store, image, lock};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::id::Id;
+use crate::snapshotter::Kind;
+use crate::tree::Dir;
+use crate::tree::walk::Inodes;
+
+/// The voucher of what no process can say anything of.
+pub(super) const NOBODY: &str = "";
+
+/// How long another process may take to bring to disk what this one builds on. It has an image to finish first.
+const OTHERS_WAIT: Duration = Duration::from_secs(120);
+
+/// How often it is looked at.
+const OTHERS_POLL: Duration = Duration::from_millis(20);
+
+/// What a descriptor reports before it asks the disk for anything.
+const BEFORE_THE_DISK: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::INTR, Errno::NOENT, Errno::ACCESS, Errno::PERM];
+
+/// The finished rows that are not durable, of every owner.
+pub(super) fn unvouched(tx: &Transaction<'_>) -> Result<Vec<Unvouched>, Failed> {
+    let mut statement =
+        tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
+    Ok(statement.query_map([], |row| Unvouched::of(row, [0, 1, 2]))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The row `row`, if it is not durable.
+pub(super) fn unvouched_row(tx: &Transaction<'_>, row: i64) -> Result<Option<Unvouched>, Failed> {
+    let mut statement = tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE row = ?1 AND durable = 0")?;
+    Ok(statement.query_row([row], |row| Unvouched::of(row, [0, 1, 2])).optional()?)
+}
+
+/// Records that the content of `known` is on disk, unless a failed sync was noted meanwhile.
+pub(super) fn vouch(tx: &Transaction<'_>, known: &[Unvouched]) -> Result<(), Failed> {
+    let mut statement = tx.prepare_cached(
+        "UPDATE snapshot SET durable = 1, voucher = NULL
+         WHERE id = ?1 AND kind = ?2 AND durable = 0 AND coalesce(voucher, '') = ?3",
+    )?;
+    known.iter().try_for_each(|row| statement.execute(params![row.id, row.kind, row.voucher]).map(drop))?;
+    Ok(())
+}
+
+/// Whether a sync failed since `row` was made, which may have been about it.
+pub(super) fn is_doubtful(tx: &Transaction<'_>, row: i64) -> Result<bool, Failed> {
+    Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE row = ?1 AND voucher = ''")?.exists([row])?)
+}
+
+/// The ids of the active snapshots of which a failed sync may have been about.
+pub(super) fn doubtful_ids(tx: &Transaction<'_>) -> Result<Vec<i64>, Failed> {
+    let mut statement = tx.prepare_cached("SELECT id FROM snapshot WHERE durable = 1 AND voucher = ''")?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Refuses to publish `row` where a sync failed since it was made.
+pub(super) fn check(tx: &Transaction<'_>, row: i64, name: &str) -> Result<(), Failed> {
+    if is_doubtful(tx, row)? { Err(doubtful(name).into()) } else { Ok(()) }
+}
+
+/// After a boot: what an active snapshot shows is what is on disk.
+pub(super) fn forget_doubts(tx: &Transaction<'_>) -> Result<(), Failed> {
+    tx.execute("UPDATE snapshot SET voucher = NULL WHERE durable = 1 AND voucher IS NOT NULL", [])?;
+    Ok(())
+}
+
+fn doubtful(name: &str) -> Error {
+    Error::data_loss(format!(
+        "a sync of the disk failed before {name:?} was on it, and what of it was lost cannot be known before the next \
+         boot: look at the disk (dmesg), then write it again (strata diff {name} --tar FILE shows what can be read)"
+    ))
+}
+
+/// `sand` cannot be called durable by the caller.
+fn not_mine(sand: &[Unvouched]) -> Error {
+    let ids: Vec<String> = sand.iter().map(|row| format!("s/{}", row.id)).collect();
+    let ids = ids.join(", ");
+    if sand.iter().any(|row| row.worker().is_none()) {
+        let why = "a sync of the disk failed before it was on it: look at the disk (dmesg), then import or build again";
+        return Error::new(ErrorKind::Io, format!("{ids}: {why}"));
+    }
+    let why = "another process has not brought it to disk: try again when that is done";
+    Error::new(ErrorKind::Unavailable, format!("{ids}: {why}"))
+}
+
+/// Drops `rows`, which are nobody's, with all that stands on them, but for what a living process or a mount needs.
+pub(super) fn drop_unvouched(
+    store: &Store,
+    tx: &Transaction<'_>,
+    rows: &[Unvouched],
+    gone: &Gone<'_>,
+) -> Result<(), Failed> {
+    // Parents may go before their children within this transaction.
+    tx.pragma_update(None, "defer_foreign_keys", true)?;
+    for row in rows {
+        let Some(row) = rows::by_id(tx, Id(row.id.unsigned_abs()))? else { continue };
+        let tree = rows::with_descendants(tx, row.row)?;
+        let needed = |row: &rows::Row| -> Result<bool, Failed> {
+            let mounted = row.kind == Kind::Active && store.check_not_mounted(row.id, "").is_err();
+            Ok(mounted || worker_of(tx, row.row)?.is_some_and(|worker| !gone(&worker, row)))
+        };
+        let needed = tree.iter().map(needed).collect::<Result<Vec<_>, _>>()?.contains(&true);
+        for row in tree.iter().filter(|_| !needed) {
+            tracing::warn!(name = row.name, id = %row.id, "it was not on disk when a sync failed or its writer ended");
+            image::drop_over(tx, row.row)?;
+            rows::discard(tx, row.row)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a worker needs a row no more.
+type Gone<'a> = dyn Fn(&str, &rows::Row) -> bool + 'a;
+
+fn worker_of(tx: &Transaction<'_>, row: i64) -> Result<Option<String>, Failed> {
+    let mut statement = tx.prepare_cached("SELECT worker FROM snapshot WHERE row = ?1")?;
+    Ok(statement.query_row([row], |row| row.get(0))?)
+}
+
+impl Store {
+    /// What this process may call durable once it has brought to disk what `worker`, itself, writes in `id`.
+    pub(super) fn voucher(worker: &str, id: Id) -> String {
+        format!("{worker} {id}")
+    }
+
+    /// Whether a successful sync of this handle speaks for `row`.
+    fn may_vouch(&self, row: &Unvouched) -> bool {
+        let own = |worker: &str| self.worker_name().as_deref() == Some(worker);
+        let seen_whole = |id: u64| id >= self.since.load(Ordering::Relaxed);
+        self.durability == Durability::None || row.writer().is_some_and(|(worker, id)| seen_whole(id) || own(worker))
+    }
+
+    /// Whether nobody can ever vouch for `row`: `dead` tells which workers are gone.
+    pub(super) fn is_nobodys(&self, row: &Unvouched, dead: &dyn Fn(&str) -> Result<bool>) -> Result<bool> {
+        match row.worker() {
+            _ if self.durability == Durability::None => Ok(false),
+            Some(worker) => dead(worker),
+            None => Ok(true),
+        }
+    }
+
+    /// Refuses where `sand`, on which something is to stand that is durable, is another process's.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(super) fn check_vouchable(&self, sand: &[Unvouched]) -> Result<()> {
+        if sand.iter().all(|row| self.may_vouch(row)) { Ok(()) } else { Err(not_mine(sand)) }
+    }
+
+    /// Refuses where `sand` is not empty.
+    ///
+    /// # Errors
+    /// `Unavailable`, or `Io` where a sync failed.
+    pub(super) fn check_durable(&self, sand: &[Unvouched]) -> Result<()> {
+        if sand.is_empty() || !self.waits(Flush::Now) { Ok(()) } else { Err(not_mine(sand)) }
+    }
+
+    /// Records that `sand`, what `row` stands on, is on disk.
+    pub(super) fn vouch_below(&self, tx: &Transaction<'_>, row: i64, sand: &[Unvouched]) -> Result<(), Failed> {
+        if sand.is_empty() {
+            return Ok(());
+        }
+        vouch(tx, sand)?;
+        match rows::ancestry(tx, Some(row))?.sand.as_slice() {
+            left if left.iter().any(|row| sand.iter().any(|below| below.id == row.id)) => Err(not_mine(left).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Brings every snapshot that this process made with [`Flush::Later`] to disk: one `syncfs`, one durable
+    /// transaction. What others made, they bring to disk.
+    ///
+    /// # Errors
+    /// What the file system reports: then none of them is durable, nor ever will be.
+    pub fn sync(&self) -> Result<()> {
+        // Only what was there before the disk was waited for is known to be on it.
+        let mut known = self.meta.view(unvouched)?;
+        known.retain(|row| self.may_vouch(row));
+        // Another process may have vouched for what this one wrote: it was not told of what this one was told of.
+        if !self.owes_sync.swap(false, Ordering::SeqCst) && known.is_empty() {
+            return Ok(());
+        }
+        if self.waits(Flush::Now) {
+            self.sync_file_system().inspect_err(|_| self.owes_sync.store(true, Ordering::SeqCst))?;
+        }
+        self.vouch(&known)
+    }
+
+    /// Records that `known` will survive a boot.
+    pub(super) fn vouch(&self, known: &[Unvouched]) -> Result<()> {
+        self.meta.transact(self.level(Flush::Now), |tx| vouch(tx, known))
+    }
+
+    /// As [`Store::sync`], and waits for other processes that are about to bring to disk what `top` stands on.
+    ///
+    /// # Errors
+    /// As [`Store::sync`]; `Unavailable` where nobody can say that it is on disk.
+    pub(super) fn sync_below(&self, top: Option<&str>) -> Result<()> {
+        let started = Instant::now();
+        loop {
+            self.sync()?;
+            let sand = match top {
+                Some(name) => self.meta.view(|tx| {
+                    let row = rows::visible(tx, self.owner(), name)?;
+                    rows::ancestry(tx, Some(row.row)).map(|ancestry| ancestry.sand)
+                })?,
+                None => return Ok(()),
+            };
+            let Err(not_durable) = self.check_durable(&sand) else { return Ok(()) };
+            let living = lock::living(&self.run())?;
+            let is_awaited =
+                |row: &Unvouched| row.worker().is_some_and(|worker| living.iter().any(|name| name == worker));
+            if !sand.iter().all(is_awaited) || started.elapsed() >= OTHERS_WAIT {
+                return Err(not_durable);
+            }
+            thread::sleep(OTHERS_POLL);
+        }
+    }
+
+    /// Ends an import or a build that failed: the layers that it finished are brought to disk, so that another one
+    /// finds them, or are dropped where they cannot be. The error of the caller is the one to report.
+    pub fn settle(&self) {
+        if !self.owes_sync.load(Ordering::SeqCst) {
+            return;
+        }
+        // What the sync cannot bring to disk is nobody's afterwards.
+        let synced = self.sync();
+        if let Err(error) = self.drop_own().and(synced) {
+            tracing::warn!(error = error.chain(), "layers that are not on disk are left to the next process");
+        }
+    }
+
+    /// Drops the layers that are nobody's since a sync failed.
+    fn drop_own(&self) -> Result<()> {
+        self.owes_sync.store(false, Ordering::SeqCst);
+        let mine = self.worker_name();
+        self.meta.transact(Level::Relaxed, |tx| {
+            let mut rows = unvouched(tx)?;
+            rows.retain(|row| row.worker().is_none());
+            // What is held for an image that gets no name is needed no more; what a layer is put together in, is.
+            let gone = |worker: &str, row: &rows::Row| mine.as_deref() == Some(worker) && row.kind == Kind::Committed;
+            drop_unvouched(self, tx, &rows, &gone)
+        })
+    }
+
+    /// Brings to disk what was written to `id`: its `inodes`, or all of the store's file system.
+    pub(super) fn bring_to_disk(&self, id: Id, inodes: Option<Inodes>) -> Result<()> {
+        if let Some(inodes) = inodes
+            && let Some(layer) = self.backend.layer(id)
+            && inodes.sync(&Dir::open(&layer.dir)?)?
+        {
+            let above = [self.dir_of(id), self.root.join("s")];
+            return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
+        }
+        self.sync_file_system()
+    }
+
+    /// Brings all that was written to the store's file system to disk. Before a failure is answered it is noted in the
+    /// database; where that cannot be done, this handle vouches for nothing more until it can.
+    pub(super) fn sync_file_system(&self) -> Result<()> {
+        let mut unnoted = self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner);
+        if *unnoted {
+            self.note_lost_writes().map_err(|error| {
+                error.context("an earlier write to the disk failed (dmesg tells more), which cannot be noted")
+            })?;
+            *unnoted = false;
+        }
+        let synced = rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root);
+        if synced.is_err() {
+            *unnoted = self.note_lost_writes().inspect_err(tell).is_err();
+        }
+        synced
+    }
+
+    /// Notes that whatever was not on disk before this call may be lost.
+    pub(super) fn note_lost_writes(&self) -> Result<()> {
+        self.meta.transact(Level::Relaxed, |tx| {
+            meta::doubt_log(tx)?;
+            tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", []).map(drop)
+        })
+    }
+
+    /// Notes, if `error` is one of the disk's, that nobody can say what of `row` is on it.
+    pub(super) fn doubt(&self, row: i64, error: &Error) {
+        if error.errno().is_none_or(|errno| BEFORE_THE_DISK.contains(&errno)) {
+            return;
+        }
+        let noted = self.meta.transact(Level::Relaxed, |tx| {
+            tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row]).map(drop)
+        });
+        if let Err(error) = noted {
+            tell(&error);
+            *self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        }
+    }
+}
+
+/// What a failed sync is about cannot be noted: the file system is full, or takes no more writes.
+fn tell(error: &Error) {
+    tracing::error!(error = error.chain(), "a failed sync could not be noted in the database");
+}

@@ -16,7 +16,7 @@ use tonic::Code;
 
 use super::image::{Image, Layer};
 use super::wire::{DIFF, Wire, field, fields};
-use super::{Bench, Containerd, SETTINGS, Version, everyday};
+use super::{Bench, Containerd, PATIENCE, SETTINGS, Version, everyday};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
@@ -286,6 +286,13 @@ fn what_another_differ_wrote_is_told_and_refused() {
         remove_all(&client);
         assert_eq!(daemon.stop(), Some(0));
         let daemon = bench.daemon_with(&["--strict"]);
+        // containerd waits for a moment before it connects again.
+        let began = std::time::Instant::now();
+        while client.prepare("extract-0", "", &kept()).is_err() {
+            assert!(began.elapsed() < PATIENCE, "{}: containerd does not connect again", setting.0.name);
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        client.remove("extract-0").expect("remove");
         let refused = write_by_hand(&client, &name).expect_err("it is refused");
         assert_eq!(refused.kind(), strata::error::ErrorKind::FailedPrecondition, "{}: {refused}", setting.0.name);
         assert!(refused.chain().contains("another differ"), "{}: {}", setting.0.name, refused.chain());

@@ -332,6 +332,8 @@
 //!   snapshot, and both are seen by every process. Files of a context count by content; a stage or an image that files
 //!   are copied from counts by its ChainID, which says what is in it, so that a hit mounts nothing. The price: a stage
 //!   whose result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
+//! - **What a Dockerfile expands to has a budget** that all stages share, beside the bound of each value: values double
+//!   with each line, and the environment is copied for each command.
 //! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of
 //!   that of the step before it, so that a build which finds all done gives the image that is there, to its ID.
 //!   (BuildKit does the same.) The time is that of the snapshot: the cache keeps none of its own.

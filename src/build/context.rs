@@ -14,6 +14,7 @@ use globset::{GlobBuilder, GlobMatcher};
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::input::read_regular;
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::tree::walk::{Walk, WalkEntry};
@@ -239,7 +240,7 @@ impl Ignored {
 /// The text of the ignore file of a context: that of the Dockerfile itself (`NAME.dockerignore`), or `.dockerignore`.
 ///
 /// # Errors
-/// What the file system reports.
+/// Those of [`read_regular`], except `NotFound`.
 pub(super) fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<String> {
     let own = dockerfile.map(|path| {
         let mut name = path.as_os_str().to_owned();
@@ -247,12 +248,9 @@ pub(super) fn ignore_file(context: &Path, dockerfile: Option<&Path>) -> Result<S
         PathBuf::from(name)
     });
     for path in own.into_iter().chain([context.join(".dockerignore")]) {
-        match std::fs::read_to_string(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
-                return Err(Error::new(ErrorKind::InvalidArgument, format!("{} is no UTF-8", path.display())));
-            }
-            text => return text.at("read", &path),
+        match read_regular(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            text => return text,
         }
     }
     Ok(String::new())

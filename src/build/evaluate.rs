@@ -1,5 +1,8 @@
 //! What is known while the instructions of a stage are evaluated, and those that only say what a container starts with.
 
+use std::cell::Cell;
+use std::rc::Rc;
+
 use serde_json::json;
 
 use super::config::Settings;
@@ -7,6 +10,30 @@ use super::parse::{Position, What};
 use super::settings::{self, Shells};
 use super::words::{self, Variables};
 use crate::error::Result;
+
+/// The most bytes that the expanded texts of a build may have together, with the environments of its commands.
+const EXPANDED_BYTES_MAX: usize = 64 << 20;
+
+/// What a build may still expand. All stages share one budget: each value may be small, and the values many.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Rc<Cell<usize>>);
+
+impl Budget {
+    pub(super) fn new() -> Self {
+        Self(Rc::new(Cell::new(EXPANDED_BYTES_MAX)))
+    }
+
+    /// Takes `bytes` for what stands at `at`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the build has no more.
+    pub(super) fn take(&self, at: &Position, bytes: usize) -> Result<()> {
+        let rest = self.0.get().checked_sub(bytes);
+        let over = || at.wrong(format!("the build's expanded texts are longer than {EXPANDED_BYTES_MAX} bytes"));
+        self.0.set(rest.ok_or_else(over)?);
+        Ok(())
+    }
+}
 
 /// A stage that is being evaluated.
 pub(super) struct Evaluation {
@@ -16,6 +43,7 @@ pub(super) struct Evaluation {
     pub(super) arguments: Variables,
     pub(super) author: Option<String>,
     pub(super) escape: char,
+    pub(super) budget: Budget,
 }
 
 impl Evaluation {
@@ -27,13 +55,29 @@ impl Evaluation {
     }
 
     pub(super) fn expand(&self, at: &Position, text: &str) -> Result<String> {
-        words::expand(text, self.escape, &self.variables()).map_err(|wrong| at.wrong(wrong))
+        self.expand_with(at, text, &self.variables())
+    }
+
+    fn expand_with(&self, at: &Position, text: &str, variables: &Variables) -> Result<String> {
+        let expanded = words::expand(text, self.escape, variables).map_err(|wrong| at.wrong(wrong))?;
+        self.budget.take(at, expanded.len())?;
+        Ok(expanded)
+    }
+
+    /// The lines of a here-document, evaluated.
+    pub(super) fn document(&self, at: &Position, text: &str) -> Result<String> {
+        let expanded = words::expand_document(text, &self.variables()).map_err(|wrong| at.wrong(wrong))?;
+        self.budget.take(at, expanded.len())?;
+        Ok(expanded)
     }
 
     /// Pairs of an `ENV` or `LABEL`, evaluated.
     pub(super) fn pairs(&self, at: &Position, text: &str) -> Result<Vec<(String, String)>> {
         let pairs = words::assignments(text, self.escape).map_err(|wrong| at.wrong(wrong))?;
-        pairs.into_iter().map(|(name, value)| Ok((self.expand(at, &name)?, self.expand(at, &value)?))).collect()
+        // One copy for all pairs: a copy for each makes an instruction of many pairs quadratic.
+        let variables = self.variables();
+        let expand = |text: &str| self.expand_with(at, text, &variables);
+        pairs.into_iter().map(|(name, value)| Ok((expand(&name)?, expand(&value)?))).collect()
     }
 
     /// `path` as seen from the working directory.

@@ -25,6 +25,7 @@ mod copy;
 mod evaluate;
 mod exec;
 mod heredoc;
+mod input;
 mod layer;
 mod mounts;
 mod parse;
@@ -33,6 +34,7 @@ mod run;
 mod settings;
 mod words;
 
+pub use input::read_bounded;
 pub use mounts::free_caches;
 pub use run::{RunOptions, Started, commit_image, parse_volume, start};
 
@@ -46,14 +48,14 @@ use self::context::Origin;
 use self::exec::Builder;
 use self::plan::{BaseImage, Surroundings};
 use crate::container::{Network, Runtime};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Error, Result};
 use crate::id::{DiffId, Digest};
 use crate::image::{Platform, check_name};
 use crate::store::{NewImage, Store};
 use crate::tree::Dir;
 
-/// The longest Dockerfile, in bytes.
-const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
+/// The longest Dockerfile, and the longest ignore file, in bytes.
+pub const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
 
 /// What to build, and how.
 pub struct Options<'a> {
@@ -214,11 +216,10 @@ fn place(store: &Store) -> PathBuf {
     store.root().join("run").join("container")
 }
 
-/// The text of the Dockerfile at `path`.
+/// Returns the text of the Dockerfile at `path`.
 ///
 /// # Errors
-/// `NotFound`; `InvalidArgument` if it is no UTF-8.
+/// `NotFound`; `InvalidArgument` unless `path` is a regular file of UTF-8, of at most [`DOCKERFILE_BYTES_MAX`] bytes.
 pub fn read_dockerfile(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).at("read the Dockerfile", path)?;
-    String::from_utf8(bytes).map_err(|_| Error::invalid(format!("the Dockerfile {} is no UTF-8", path.display())))
+    input::read_regular(path)
 }

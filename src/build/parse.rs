@@ -141,9 +141,13 @@ pub(super) enum Source {
 pub(super) fn parse(file: &str, text: &str) -> Result<Dockerfile> {
     let escape = if has_backtick_directive(text) { '`' } else { '\\' };
     let reader = |masked| Reader { file, text, masked, escape };
+    let unmasked = || reader(Masked { text: String::new(), documents: Default::default() });
+    // The kernel ends each argument of a command at the first NUL: the command that ran would be another one.
+    if let Some(offset) = text.find('\0') {
+        return Err(unmasked().at(offset).wrong("a Dockerfile has no NUL bytes"));
+    }
     let masked = heredoc::mask(text, escape).map_err(|unended| {
-        let empty = Masked { text: String::new(), documents: Default::default() };
-        reader(empty).at(unended.offset).wrong(format!("the here-document {} does not end", unended.delimiter))
+        unmasked().at(unended.offset).wrong(format!("the here-document {} does not end", unended.delimiter))
     })?;
     reader(masked).read()
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
 use super::copy::check_archives;
-use super::evaluate::Evaluation;
+use super::evaluate::{Budget, Evaluation};
 use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
 use super::settings::{self, Shells};
@@ -209,6 +209,7 @@ struct Planner<'a, 'b> {
     warnings: Vec<String>,
     /// The arguments that some `ARG` declared.
     used: BTreeSet<String>,
+    budget: Budget,
 }
 
 impl<'a, 'b> Planner<'a, 'b> {
@@ -220,8 +221,8 @@ impl<'a, 'b> Planner<'a, 'b> {
             globals.insert(format!("{side}OS"), os.to_owned());
             globals.insert(format!("{side}ARCH"), architecture.to_owned());
         }
-        let mut planner =
-            Self { file, around, globals, stages: Vec::new(), warnings: Vec::new(), used: BTreeSet::new() };
+        let (warnings, used, budget) = (Vec::new(), BTreeSet::new(), Budget::new());
+        let mut planner = Self { file, around, globals, stages: Vec::new(), warnings, used, budget };
         for instruction in &file.globals {
             if let What::Arg(text) = &instruction.what {
                 let known = planner.globals.clone();
@@ -240,20 +241,20 @@ impl<'a, 'b> Planner<'a, 'b> {
         variables: &Variables,
         inherited: &Variables,
     ) -> Result<Variables> {
-        let mut declared = Variables::new();
+        let (mut known, mut declared) = (variables.clone(), Variables::new());
         for word in words::split(text, self.file.escape) {
             let (name, default) = match word.split_once('=') {
                 Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
                 None => (word, None),
             };
-            let mut known = variables.clone();
-            known.extend(declared.clone());
             let default = default
                 .map(|default| words::expand(&default, self.file.escape, &known).map_err(|wrong| at.wrong(wrong)))
                 .transpose()?;
             let given = self.around.arguments.get(&name).cloned();
             self.used.extend(given.is_some().then(|| name.clone()));
             if let Some(value) = given.or(default).or_else(|| inherited.get(&name).cloned()) {
+                self.budget.take(at, value.len())?;
+                known.insert(name.clone(), value.clone());
                 declared.insert(name, value);
             }
         }
@@ -277,8 +278,11 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.check_platform(&stage.at, &name, image, platform.as_deref());
         }
         let shells = Shells::new(&settings);
-        let mut evaluation =
-            Evaluation { settings, shells, arguments: Variables::new(), author: None, escape: self.file.escape };
+        let (arguments, escape, budget) = (Variables::new(), self.file.escape, self.budget.clone());
+        // Each stage has a copy of what it stands on.
+        let inherited = settings.labels.iter().map(|(name, value)| name.len() + value.len());
+        budget.take(&stage.at, inherited.chain(settings.env.iter().map(String::len)).sum())?;
+        let mut evaluation = Evaluation { settings, shells, arguments, author: None, escape, budget };
         let mut steps = Vec::new();
         for instruction in self.triggers(&name, &mut evaluation)?.iter().chain(&stage.steps) {
             steps.push(self.step(instruction, &mut evaluation)?);
@@ -391,6 +395,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
         env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
         env.extend(evaluation.settings.env.iter().cloned());
+        evaluation.budget.take(at, env.iter().map(String::len).sum())?;
         let Settings { working_dir, user, .. } = &evaluation.settings;
         let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
         let uncached = proxies.into_iter().map(str::to_owned).collect();
@@ -417,9 +422,7 @@ impl<'a, 'b> Planner<'a, 'b> {
                 parse::Source::Path(path) => sources.push(expand(path)?),
                 parse::Source::Text { name, text, expand: false } => texts.push((name.clone(), text.clone())),
                 parse::Source::Text { name, text, expand: true } => {
-                    let text =
-                        words::expand_document(text, &evaluation.variables()).map_err(|wrong| at.wrong(wrong))?;
-                    texts.push((name.clone(), text));
+                    texts.push((name.clone(), evaluation.document(at, text)?));
                 }
             }
         }

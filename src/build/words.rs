@@ -18,19 +18,25 @@ pub(super) type Variables = BTreeMap<String, String>;
 /// Why a word means nothing.
 pub(super) type Wrong = String;
 
+/// The deepest nesting of `${x:-${y:-...}}`. The reader recurses once a level, so the bound keeps the stack small.
+const DEPTH_MAX: usize = 64;
+
+/// The most bytes that one expanded text may have. Variables that repeat one another double with each line.
+const VALUE_BYTES_MAX: usize = 1 << 20;
+
 /// What `text` means, quotes removed and variables replaced.
 pub(super) fn expand(text: &str, escape: char, variables: &Variables) -> Result<String, Wrong> {
-    Reader { rest: text.chars().peekable(), escape, variables }.until(None)
+    Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None)
 }
 
 /// The lines of a here-document with their variables replaced: as in a shell's, quotes mean nothing, and a backslash
 /// works only before `$` and itself.
 pub(super) fn expand_document(text: &str, variables: &Variables) -> Result<String, Wrong> {
-    let mut reader = Reader { rest: text.chars().peekable(), escape: '\\', variables };
+    let mut reader = Reader { rest: text.chars().peekable(), escape: '\\', variables, depth: 0 };
     let mut expanded = String::new();
     while let Some(c) = reader.rest.next() {
         match c {
-            '$' => expanded.push_str(&reader.variable()?),
+            '$' => append(&mut expanded, &reader.variable()?)?,
             '\\' => expanded.push(reader.rest.next_if(|next| matches!(next, '$' | '\\')).unwrap_or('\\')),
             c => expanded.push(c),
         }
@@ -81,10 +87,21 @@ pub(super) fn assignments(text: &str, escape: char) -> Result<Vec<(String, Strin
     words.iter().map(pair).collect()
 }
 
+/// Appends `value` to `text`, which stays within `VALUE_BYTES_MAX`.
+fn append(text: &mut String, value: &str) -> Result<(), Wrong> {
+    if text.len().saturating_add(value.len()) > VALUE_BYTES_MAX {
+        return Err(format!("with its variables replaced, the text is longer than {VALUE_BYTES_MAX} bytes"));
+    }
+    text.push_str(value);
+    Ok(())
+}
+
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
     variables: &'a Variables,
+    /// How many braces are open.
+    depth: usize,
 }
 
 impl Reader<'_> {
@@ -96,7 +113,7 @@ impl Reader<'_> {
                 c if Some(c) == end => return Ok(text),
                 '\'' => self.single_quoted(&mut text)?,
                 '"' => self.double_quoted(&mut text)?,
-                '$' => text.push_str(&self.variable()?),
+                '$' => append(&mut text, &self.variable()?)?,
                 c if c == self.escape => text.extend(self.rest.next()),
                 c => text.push(c),
             }
@@ -121,7 +138,7 @@ impl Reader<'_> {
         loop {
             match self.rest.next() {
                 Some('"') => return Ok(()),
-                Some('$') => text.push_str(&self.variable()?),
+                Some('$') => append(text, &self.variable()?)?,
                 Some(c) if c == self.escape => match self.rest.next() {
                     Some(next) if next == '"' || next == '$' || next == self.escape => text.push(next),
                     next => {
@@ -152,7 +169,7 @@ impl Reader<'_> {
             operator => (value, operator),
         };
         let word = match operator {
-            Some('-' | '+' | '?') => self.until(Some('}'))?,
+            Some('-' | '+' | '?') => self.braced()?,
             Some(other) => return Err(format!("{other:?} in ${{{name}...}} is not supported: -, + and ? are")),
             None => return Err(format!("the brace of ${{{name} is not closed")),
         };
@@ -163,6 +180,17 @@ impl Reader<'_> {
             (_, None) if word.is_empty() => Err(format!("the variable {name} has to be set")),
             (_, None) => Err(format!("the variable {name}: {word}")),
         }
+    }
+
+    /// Reads the word of a `${x:-word}`, with the brace that ends it.
+    fn braced(&mut self) -> Result<String, Wrong> {
+        if self.depth == DEPTH_MAX {
+            return Err(format!("${{...}} is nested deeper than {DEPTH_MAX} levels"));
+        }
+        self.depth += 1;
+        let word = self.until(Some('}'));
+        self.depth -= 1;
+        word
     }
 
     /// The longest name that comes next: letters, digits and underscores, or one digit.
@@ -217,6 +245,28 @@ mod tests {
     fn documents() {
         let text = "it's \"$x\" \\$x \\\\ \\n ${none:-'d'}\n";
         assert_eq!(expand_document(text, &variables()).as_deref(), Ok("it's \"1\" $x \\ \\n d\n"));
+    }
+
+    /// A nesting of 100,000 levels overflowed the stack.
+    #[test]
+    fn nested_braces_are_bounded() {
+        let nested = |levels: usize| "${none:-".repeat(levels) + "x" + &"}".repeat(levels);
+        assert_eq!(expand(&nested(DEPTH_MAX), '\\', &variables()).as_deref(), Ok("x"));
+        for levels in [DEPTH_MAX + 1, 100_000] {
+            let wrong = expand(&nested(levels), '\\', &variables()).expect_err("too deep");
+            assert_eq!(wrong, "${...} is nested deeper than 64 levels");
+        }
+    }
+
+    /// Each form of a text that repeats a long value.
+    #[test]
+    fn expanded_texts_are_bounded() {
+        let long: Variables = [("x".to_owned(), "v".repeat(VALUE_BYTES_MAX / 2))].into();
+        assert_eq!(expand("$x$x", '\\', &long).map(|text| text.len()), Ok(VALUE_BYTES_MAX));
+        for text in ["$x$x$x", "\"$x$x$x\"", "${none:-$x$x$x}", "$x${x}\"$x\""] {
+            assert!(expand(text, '\\', &long).is_err_and(|wrong| wrong.contains("longer than")), "{text}");
+        }
+        assert!(expand_document("$x\n$x\n", &long).is_err());
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -103,9 +103,9 @@ impl Build {
     fn dockerfile(&self) -> Result<(PathBuf, String)> {
         match &self.file {
             Some(file) if file == Path::new("-") => {
-                let mut text = String::new();
-                io::stdin().lock().read_to_string(&mut text).at("read the Dockerfile from", "standard input")?;
-                Ok(("standard input".into(), text))
+                let name = PathBuf::from("standard input");
+                let text = build::read_bounded(io::stdin().lock(), &name)?;
+                Ok((name, text))
             }
             Some(file) => Ok((file.clone(), build::read_dockerfile(file)?)),
             None => {

@@ -57,10 +57,9 @@ impl Output {
 
     /// Prints the one document.
     pub fn document(&self, document: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_vec_pretty(document)
+        let text = serde_json::to_string_pretty(document)
             .map_err(|error| Error::new(ErrorKind::Io, "writing JSON").with_source(error))?;
-        text.push(b'\n');
-        self.bytes(&text)
+        self.bytes((shown_json(&text) + "\n").as_bytes())
     }
 
     /// Prints `document` if JSON was asked for, else `text`.
@@ -142,16 +141,41 @@ fn links(error: &Error) -> Vec<String> {
     links
 }
 
-/// `text` with its control characters escaped: it stays one line and cannot steer a terminal.
+/// Returns `text` with its control characters escaped: it stays one line, and can neither steer a terminal nor change
+/// the order in which its letters are shown.
 pub(super) fn shown(text: &str) -> String {
     text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
-        if c.is_control() {
+        if c.is_control() || is_deceptive(c) {
             shown.extend(c.escape_default());
         } else {
             shown.push(c);
         }
         shown
     })
+}
+
+/// Returns the JSON `text` with the characters that [`shown`] escapes as `\u` escapes. It parses to the same value:
+/// outside of strings JSON has none of these characters but line ends, which stay.
+fn shown_json(text: &str) -> String {
+    text.chars().fold(String::with_capacity(text.len()), |mut shown, c| {
+        if c != '\n' && (c.is_control() || is_deceptive(c)) {
+            let mut units = [0; 2];
+            shown.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            shown.push(c);
+        }
+        shown
+    })
+}
+
+/// Whether `c` hides or reorders the text around it: marks, embeddings, overrides and isolates of the bidirectional
+/// algorithm, line and paragraph separators, zero-width characters, tags.
+///
+/// # References
+/// Unicode Standard Annex 9, section 2; Unicode Technical Report 36, section 3.
+fn is_deceptive(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Columns under headings, or nothing at all without rows.
@@ -202,6 +226,23 @@ fn moment(time: Timestamp) -> Option<jiff::Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One of each kind: C0, DEL, C1, bidirectional marks and overrides, separators, zero width, tags.
+    const HOSTILE: &str = "\0\u{1b}\u{7f}\u{9b}\u{61c}\u{200e}\u{202e}\u{2066}\u{2028}\u{200b}\u{feff}\u{e0041}";
+
+    #[test]
+    fn hostile_characters_are_escaped() {
+        assert!(shown(HOSTILE).is_ascii(), "{}", shown(HOSTILE));
+        assert_eq!(shown("a\u{202e}b\u{9b}é日"), "a\\u{202e}b\\u{9b}é日");
+    }
+
+    #[test]
+    fn json_shows_escapes_and_means_the_same() {
+        let value = json!({"name": HOSTILE, HOSTILE: ["é"]});
+        let text = shown_json(&serde_json::to_string_pretty(&value).expect("JSON"));
+        assert!(text.replace('é', "").chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{text}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), value);
+    }
 
     #[test]
     fn sizes() {

@@ -89,3 +89,14 @@ fn what_is_wrong() {
         assert!(error.to_string().starts_with(&format!("{place}: ")), "{text}: {error}");
     }
 }
+
+/// The kernel cut the command at the NUL.
+#[test]
+fn nul_bytes() {
+    for (text, place) in
+        [("FROM a\nRUN echo a\0b\n", "D:2:11"), ("FROM a\nRUN <<E\nx\n\0\nE\n", "D:4:1"), ("# \0\n", "D:1:3")]
+    {
+        let error = parse("D", text).expect_err("a NUL");
+        assert_eq!(error.to_string(), format!("{place}: a Dockerfile has no NUL bytes"));
+    }
+}

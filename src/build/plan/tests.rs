@@ -191,3 +191,39 @@ fn what_is_wrong() {
         assert!(message.starts_with(&format!("{place}: ")) && message.contains(what), "{text}: {message}");
     }
 }
+
+/// Forty doublings of a value were a terabyte.
+#[test]
+fn doubling_variables_are_refused() {
+    let doubled =
+        |keyword: &str| (1..=40).map(|n| format!("{keyword} x{n}=$x{}$x{}\n", n - 1, n - 1)).collect::<String>();
+    let body = "$x$x$x$x$x$x$x$x".repeat(8);
+    for text in [
+        format!("ARG x0=abcdefgh\n{}FROM scratch\n", doubled("ARG")),
+        format!("FROM scratch\nARG x0=abcdefgh\n{}", doubled("ARG")),
+        format!("FROM scratch\nENV x0=abcdefgh\n{}", doubled("ENV")),
+        format!("FROM scratch\nENV x={}\nCOPY <<E /f\n{body}\nE\n", "v".repeat(100_000)),
+    ] {
+        let error = planned(&text, &[], None).expect_err("too long");
+        assert!(error.to_string().contains("longer than 1048576 bytes"), "{error}");
+    }
+}
+
+/// Each value is small enough, and all of them were gigabytes.
+#[test]
+fn the_values_of_a_build_are_bounded_together() {
+    let long = "v".repeat(500_000);
+    let many = |line: &str| (0..300).map(|n| line.replace('#', &n.to_string())).collect::<String>();
+    for text in [many("LABEL l#=$x\n"), many("ENV e#=$x\n"), format!("LABEL{}\n", many(" l#=$x")), many("RUN true\n")] {
+        let error = planned(&format!("FROM scratch\nENV x={long}\n{text}"), &[], None).expect_err("too much");
+        assert!(error.to_string().contains("expanded texts are longer than 67108864 bytes"), "{error}");
+    }
+}
+
+#[test]
+fn many_pairs_take_linear_time() {
+    let pairs: String = (0..20_000).map(|n| format!(" l{n}=$v{n}")).collect();
+    let begun = std::time::Instant::now();
+    planned(&format!("FROM scratch\nENV {}\nLABEL{pairs}\n", "v1=1 v2=2"), &[], None).expect("a plan");
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}

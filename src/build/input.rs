@@ -1,10 +1,11 @@
 //! Reading the text files that describe a build: the Dockerfile and the ignore file.
 //!
-//! Invariant: only regular files are read, and of these at most [`DOCKERFILE_BYTES_MAX`] bytes. A named pipe would hang
-//! the build, and a device such as `/dev/zero` has no end.
+//! Invariants: at most [`DOCKERFILE_BYTES_MAX`] bytes are read, and only of regular files: a named pipe would hang the
+//! build, and a device such as `/dev/zero` has no end. The exception is a descriptor that the user named on purpose
+//! (`/dev/stdin`, `<(...)` of a shell), which may be a pipe.
 //!
 //! # References
-//! `open(2)`, "`O_NONBLOCK`".
+//! `open(2)`, "`O_NONBLOCK`"; `proc_pid_fd(5)`.
 
 use std::fs::File;
 use std::io::Read;
@@ -28,6 +29,26 @@ pub(super) fn read_regular(path: &Path) -> Result<String> {
         return Err(Error::invalid(format!("{} is no regular file", path.display())));
     }
     read_bounded(File::from(file), path)
+}
+
+/// Returns the text of `path`, which a user named: a regular file, or a descriptor of this process.
+///
+/// # Errors
+/// Those of [`read_regular`]; a descriptor may be of any kind.
+pub(super) fn read_named(path: &Path) -> Result<String> {
+    if !is_descriptor(path) {
+        return read_regular(path);
+    }
+    // Without `O_NONBLOCK`: the writer of a pipe may be slower than strata.
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).at("open", path)?;
+    read_bounded(File::from(file), path)
+}
+
+/// Returns whether `path` is one of the names that a shell or a user gives to a descriptor.
+fn is_descriptor(path: &Path) -> bool {
+    let numbered = |dir: &str| path.strip_prefix(dir).ok().and_then(Path::to_str);
+    let number = numbered("/dev/fd").or_else(|| numbered("/proc/self/fd"));
+    path == Path::new("/dev/stdin") || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// Returns what `source` holds; errors call it `name`.
@@ -59,6 +80,23 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
         }
         assert_eq!(read_regular(&dir.path().join("none")).expect_err("none").kind(), ErrorKind::NotFound);
+    }
+
+    /// `-f /dev/stdin` and `-f <(...)`: the writer of the pipe comes after the open.
+    #[test]
+    fn descriptors_may_be_pipes() {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let writes = std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            std::io::Write::write_all(&mut writer, b"FROM scratch")
+        });
+        let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&reader));
+        assert_eq!(read_named(Path::new(&path)).expect("text"), "FROM scratch");
+        writes.join().expect("no panic").expect("written");
+        assert!(["/dev/stdin", "/dev/fd/0", "/dev/fd/63"].iter().all(|path| is_descriptor(Path::new(path))));
+        for path in ["/dev/fd/x", "/dev/fd", "/dev/fd/3/Dockerfile", "/dev/zero", "dev/fd/3", "/proc/1/fd/0"] {
+            assert!(!is_descriptor(Path::new(path)), "{path}");
+        }
     }
 
     #[test]

@@ -220,6 +220,7 @@ fn place(store: &Store) -> PathBuf {
 ///
 /// # Errors
 /// `NotFound`; `InvalidArgument` unless `path` is a regular file of UTF-8, of at most [`DOCKERFILE_BYTES_MAX`] bytes.
+/// The names `/dev/stdin`, `/dev/fd/N` and `/proc/self/fd/N` may be pipes too.
 pub fn read_dockerfile(path: &Path) -> Result<String> {
-    input::read_regular(path)
+    input::read_named(path)
 }

@@ -319,6 +319,12 @@
 //!   line's.
 //! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on
 //!   the socket's directory, which two stores cannot share.
+//! - **Exports are always durable**, also those of a store with `durability=none`: the files are outside the store, and
+//!   nobody else syncs them. A partial file is locked and named at random, so that the next export into the same
+//!   directory can tell the leftover of a killed process from a file in the making.
+//! - **A special file is written to if its directory is trusted**: no user but the caller and root can have put it there.
+//!   A path below `/dev/fd` is the caller's own descriptor, and a pipe of the caller is one made on purpose. Block
+//!   devices are refused.
 //!
 //! ## Building and running
 //!

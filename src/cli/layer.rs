@@ -22,7 +22,7 @@ use crate::changeset::tar::{self, MtimePrecision};
 use crate::changeset::{Change, Sink};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
-use crate::image::Partial;
+use crate::image::{PRIVATE, Partial};
 use crate::snapshotter::Snapshotter;
 use crate::store::{LayerOptions, Spelling, Store};
 use crate::tree::memory::Tree as Value;
@@ -196,7 +196,7 @@ impl Diff {
 
     fn write_layer(&self, session: &Session, file: &Path) -> Done {
         let interrupt = Interrupt::watch(session)?;
-        if file == Path::new("-") {
+        if [Path::new("-"), Path::new("/dev/stdout")].contains(&file) {
             if io::stdout().is_terminal() {
                 return Err(
                     Error::invalid("a layer is not for a terminal: --tar FILE, or redirect standard output").into()
@@ -205,7 +205,7 @@ impl Diff {
             self.encode(session, session.output.stream(), &interrupt)?;
             return Ok(());
         }
-        let (partial, mut output) = Partial::file(file)?;
+        let (partial, mut output) = Partial::file(file, PRIVATE)?;
         let Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut output, &interrupt)?;
         partial.keep()?;
         let document = json!({

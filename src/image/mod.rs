@@ -33,7 +33,7 @@ pub use files::SPOOL_BYTES_MAX;
 pub use import::{INCOMPLETE, Imported, Losses, import};
 pub use inventory::{Made, Summary, history, remove, summaries};
 pub use name::check_name;
-pub use partial::Partial;
+pub use partial::{PRIVATE, Partial};
 pub use platform::Platform;
 
 use std::ffi::OsStr;

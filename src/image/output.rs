@@ -3,14 +3,19 @@
 //! Blobs are written before their names are known, which are their digests: in a directory they are renamed, in an
 //! archive the header before them is written last. So each is written once, whatever its size.
 
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Seek as _, SeekFrom, Write};
 use std::os::unix::fs::FileExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::partial::Partial;
+use rustix::fs::fsync;
+
+use super::partial::{PRIVATE, Partial};
 use crate::changeset::blob::Blob;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
+use crate::tree::Dir;
 
 /// The unit of archives.
 const BLOCK_BYTES: u64 = 512;
@@ -21,14 +26,23 @@ const UNNAMED: &str = "unnamed";
 /// A layout in the making, which appears when it is finished.
 #[derive(Debug)]
 pub(super) enum Output {
-    Dir(Partial),
-    Archive { partial: Partial, file: File },
+    Dir {
+        partial: Partial,
+        root: Dir,
+        /// The directories in it that have files, by their paths.
+        parents: BTreeMap<PathBuf, Dir>,
+    },
+    Archive {
+        partial: Partial,
+        file: File,
+    },
 }
 
 impl Output {
     /// A directory at `target`.
     pub(super) fn dir(target: &Path) -> Result<Self> {
-        Partial::dir(target).map(Self::Dir)
+        let (partial, root) = Partial::dir(target)?;
+        Ok(Self::Dir { partial, root, parents: BTreeMap::new() })
     }
 
     /// An archive at `target`.
@@ -40,7 +54,7 @@ impl Output {
             let shown = target.display();
             return Err(Error::invalid(format!("{shown} is no regular file: an archive cannot be written to it")));
         }
-        let (partial, file) = Partial::file(target)?;
+        let (partial, file) = Partial::file(target, PRIVATE)?;
         Ok(Self::Archive { partial, file })
     }
 
@@ -51,24 +65,25 @@ impl Output {
         write: impl FnOnce(&mut dyn Write) -> Result<Blob>,
     ) -> Result<Blob> {
         match self {
-            Self::Dir(partial) => {
-                let unnamed = partial.path().join(UNNAMED);
-                let mut writer = BufWriter::new(File::create(&unnamed).at("create", &unnamed)?);
+            Self::Dir { root, parents, .. } => {
+                let mut writer = BufWriter::new(root.create_file(UNNAMED)?);
                 let blob = write(&mut writer)?;
-                writer.flush().at("write", &unnamed)?;
-                let path = partial.path().join(name(&blob));
-                make_parent(&path)?;
-                std::fs::rename(&unnamed, &path).at("create", &path).map(|()| blob)
+                writer.flush().at("write", root.shown_at(UNNAMED))?;
+                fsync(writer.get_ref()).at("sync", root.shown_at(UNNAMED))?;
+                let path = PathBuf::from(name(&blob));
+                let (parent, name) = parent_of(root, parents, &path)?;
+                rustix::fs::renameat(&*root, UNNAMED, parent, name).at("create", root.shown_at(&path))?;
+                Ok(blob)
             }
             Self::Archive { partial, file } => {
-                let start = file.seek(SeekFrom::Current(BLOCK_BYTES as i64)).at("seek in", partial.path())?;
+                let start = file.seek(SeekFrom::Current(BLOCK_BYTES as i64)).at("seek in", partial.target())?;
                 let mut writer = BufWriter::new(&*file);
                 let blob = write(&mut writer)?;
                 let padding = blob.size_bytes.next_multiple_of(BLOCK_BYTES) - blob.size_bytes;
-                writer.write_all(&[0; BLOCK_BYTES as usize][..padding as usize]).at("write", partial.path())?;
-                writer.flush().at("write", partial.path())?;
+                writer.write_all(&[0; BLOCK_BYTES as usize][..padding as usize]).at("write", partial.target())?;
+                writer.flush().at("write", partial.target())?;
                 let header = header(&name(&blob), blob.size_bytes)?;
-                file.write_all_at(&header, start - BLOCK_BYTES).at("write", partial.path()).map(|()| blob)
+                file.write_all_at(&header, start - BLOCK_BYTES).at("write", partial.target()).map(|()| blob)
             }
         }
     }
@@ -76,36 +91,63 @@ impl Output {
     /// Adds a file of known content.
     pub(super) fn file(&mut self, path: &str, bytes: &[u8]) -> Result<()> {
         match self {
-            Self::Dir(partial) => {
-                let path = partial.path().join(path);
-                make_parent(&path)?;
-                std::fs::write(&path, bytes).at("write", &path)
+            Self::Dir { root, parents, .. } => {
+                let (parent, name) = parent_of(root, parents, Path::new(path))?;
+                let mut file = parent.create_file(name)?;
+                file.write_all(bytes).at("write", parent.shown_at(name))?;
+                fsync(&file).at("sync", parent.shown_at(name))
             }
             Self::Archive { partial, file } => {
                 let mut member = header(path, bytes.len() as u64)?.to_vec();
                 member.extend_from_slice(bytes);
                 member.resize(member.len().next_multiple_of(BLOCK_BYTES as usize), 0);
-                file.write_all(&member).at("write", partial.path())
+                file.write_all(&member).at("write", partial.target())
             }
         }
     }
 
-    /// Writes the end and gives it its name.
+    /// Writes the end, brings all of it to disk and gives it its name.
     pub(super) fn finish(self) -> Result<()> {
         match self {
-            Self::Dir(partial) => partial.keep(),
+            Self::Dir { partial, root, parents } => {
+                // The deepest first: a directory's entry is durable when the one around it is synced.
+                for dir in parents.values().rev().chain([&root]) {
+                    fsync(dir).at("sync", dir.shown())?;
+                }
+                partial.keep()
+            }
             Self::Archive { partial, mut file } => {
-                file.write_all(&[0; 2 * BLOCK_BYTES as usize]).at("write", partial.path())?;
+                file.write_all(&[0; 2 * BLOCK_BYTES as usize]).at("write", partial.target())?;
                 partial.keep()
             }
         }
     }
 }
 
-fn make_parent(path: &Path) -> Result<()> {
-    match path.parent() {
-        Some(parent) => std::fs::create_dir_all(parent).at("make directory", parent),
-        None => Ok(()),
+/// The directory of `path` below `root`, made where it is missing, and the name in it.
+fn parent_of<'a>(
+    root: &'a Dir,
+    parents: &'a mut BTreeMap<PathBuf, Dir>,
+    path: &'a Path,
+) -> Result<(&'a Dir, &'a OsStr)> {
+    let name = path.file_name().unwrap_or_default();
+    let above = path.parent().unwrap_or(Path::new(""));
+    let mut place = PathBuf::new();
+    for component in above {
+        let dir = parents.get(&place).unwrap_or(root);
+        place.push(component);
+        if !parents.contains_key(&place) {
+            let made = enter(dir, component)?;
+            parents.insert(place.clone(), made);
+        }
+    }
+    Ok((parents.get(above).unwrap_or(root), name))
+}
+
+fn enter(dir: &Dir, name: &OsStr) -> Result<Dir> {
+    match dir.make_dir(name) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => dir.open_dir(name),
     }
 }
 

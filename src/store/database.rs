@@ -12,6 +12,9 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::probe;
 use crate::tree::Dir;
 
+/// The bits of a mode that let others than the owner write.
+const OTHERS_WRITE: u32 = 0o022;
+
 /// What the directory of a new store may hold already.
 const FRESH: [&str; 7] = ["lost+found", "s", "run", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
 
@@ -29,7 +32,7 @@ impl Database {
     ///
     /// # Errors
     /// `DataLoss` for a damaged database or one that is gone, `Unsupported` for a newer format, `PermissionDenied`;
-    /// `FailedPrecondition` if the directory holds something else.
+    /// `FailedPrecondition` if the directory holds something else, belongs to another user or lets others write.
     pub fn open(root: &Path) -> Result<Option<Self>> {
         if !meta::exists(&root.join("strata.db"))? {
             return match Self::check_root(root) {
@@ -38,6 +41,7 @@ impl Database {
             };
         }
         let root = root.canonicalize().at("open the store", root)?;
+        check_owner(&root, true)?;
         Self::load(root, false).map(Some)
     }
 
@@ -45,10 +49,12 @@ impl Database {
     /// exists must be empty, and becomes private (mode 0700).
     ///
     /// # Errors
-    /// As [`Database::check_root`]; `PermissionDenied`; `ResourceExhausted`.
+    /// As [`Database::check_root`]; `FailedPrecondition` if the directory belongs to another user; `PermissionDenied`;
+    /// `ResourceExhausted`.
     pub fn create(root: &Path, durability: Durability) -> Result<Self> {
         std::fs::create_dir_all(root).at("make the directory", root)?;
         let root = root.canonicalize().at("open the directory", root)?;
+        check_owner(&root, false)?;
         Self::check_root(&root)?;
         rustix::fs::chmod(&root, Mode::RWXU).at("make private", &root)?;
         for name in ["s", "run"] {
@@ -99,6 +105,26 @@ impl Database {
     pub fn root(&self) -> &Path {
         &self.root
     }
+}
+
+/// Refuses a root where another user can exchange files: one of another owner, or, if `private` is asked for, one that
+/// others may write to.
+fn check_owner(root: &Path, private: bool) -> Result<()> {
+    let stat = rustix::fs::stat(root).at("stat", root)?;
+    let (owner, caller) = (stat.st_uid, rustix::process::geteuid().as_raw());
+    let shown = root.display();
+    if owner != caller {
+        return Err(Error::precondition(format!(
+            "the store {shown} belongs to user {owner}, who could exchange its files, and not to user {caller}: run \
+             strata as user {owner}, or choose another directory"
+        )));
+    }
+    if private && stat.st_mode & OTHERS_WRITE != 0 {
+        return Err(Error::precondition(format!(
+            "other users can write to the store {shown}: chmod 0700 {shown}, after a look at what is in it"
+        )));
+    }
+    Ok(())
 }
 
 /// Whether `dir` at `root`, which has no database, is one that a store can be made in.

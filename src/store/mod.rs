@@ -259,16 +259,22 @@ impl Store {
         }
     }
 
-    /// Refuses what would be a second mount of `key` beside one in the caller's mount namespace, where two disturb each
-    /// other: the kernel lets two overlays have one upper directory, and neither is whole then.
+    /// Refuses a mount of `key` while a container or another call works on it, whose mounts no table shows; and a second
+    /// mount beside one in the caller's mount namespace, where two disturb each other: the kernel lets two overlays have one upper directory, and neither is whole then.
     ///
     /// # Errors
-    /// `FailedPrecondition` naming where it is mounted; `NotFound`.
+    /// `FailedPrecondition` that says where it is mounted, or that it is in use; `NotFound`.
     pub fn check_mountable(&self, key: &str, mounts: &[Mount]) -> Result<()> {
+        let row = self.stack(key)?.0;
+        if row.state == State::Claimed {
+            return Err(Error::precondition(format!(
+                "cannot mount {key:?}: a container or another call works on it; wait for its end"
+            )));
+        }
         if !mounts.iter().any(|mount| matches!(mount, Mount::Overlay { upper: Some(_), .. })) {
             return Ok(());
         }
-        self.check_not_mounted(self.stack(key)?.0.id, &format!("cannot mount {key:?}"))
+        self.check_not_mounted(row.id, &format!("cannot mount {key:?}"))
     }
 
     fn mounts_of(&self, kind: Kind, stack: &[Id]) -> Result<Vec<Mount>> {

@@ -11,6 +11,9 @@ use crate::image::Partial;
 /// Free space that each output file must have; a page with every workload takes a part of it.
 const ROOM_BYTES: usize = 512 << 10;
 
+/// The mode of the files: a report holds nothing private.
+const MODE: u32 = 0o644;
+
 /// A function that formats the report.
 type Form = fn(&Report) -> String;
 
@@ -32,7 +35,7 @@ impl Outputs {
         let outputs: Vec<Output> = forms.into_iter().filter_map(|(path, form)| Some((path.clone()?, form))).collect();
         for (path, _) in &outputs {
             if is_file(path) {
-                let (partial, mut file) = Partial::file(path)?;
+                let (partial, mut file) = Partial::file(path, MODE)?;
                 file.write_all(&vec![b' '; ROOM_BYTES]).at("write", path)?;
                 file.sync_all().at("write", path)?;
                 drop(partial);
@@ -58,7 +61,7 @@ fn is_file(path: &Path) -> bool {
 }
 
 fn write((path, form): &Output, report: &Report) -> Result<()> {
-    let (partial, mut file) = Partial::file(path)?;
+    let (partial, mut file) = Partial::file(path, MODE)?;
     file.write_all(form(report).as_bytes()).at("write", path)?;
     partial.keep()
 }

@@ -12,7 +12,10 @@ fn claims_and_what_is_taken_back() {
     store.prepare("named", "", NONE).expect("prepare");
     store.prepare_layer("layer", "").expect("prepare");
     for key in ["named", "layer"] {
+        let mounts = store.mounts(key).expect("mounts");
+        store.check_mountable(key, &mounts).expect("nothing runs in it");
         let claim = store.claim(key, "cannot write").expect("claim");
+        assert_eq!(kind(store.check_mountable(key, &mounts)), Some(ErrorKind::FailedPrecondition), "{key}");
         assert_eq!(claim.mounts(), store.mounts(key).expect("mounts"));
         let refused = [store.remove(key), store.take_back(key), store.commit("name", key, NONE)];
         assert!(refused.into_iter().all(|answer| kind(answer) == Some(ErrorKind::FailedPrecondition)), "{key}");

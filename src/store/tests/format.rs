@@ -47,6 +47,25 @@ fn a_damaged_database_is_refused() {
 }
 
 #[test]
+fn a_root_where_others_can_write_is_refused() {
+    let place = Place::new();
+    drop(place.store());
+    let set = |mode| rustix::fs::chmod(place.root(), rustix::fs::Mode::from_raw_mode(mode)).expect("chmod");
+    for mode in [0o777, 0o730] {
+        set(mode);
+        assert_eq!(kind(Database::open(place.root())), Some(ErrorKind::FailedPrecondition), "{mode:o}");
+    }
+    set(0o700);
+    Database::open(place.root()).expect("open").expect("a store");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(place.root(), Some(65_534), None).expect("chown");
+        assert_eq!(kind(Database::open(place.root())), Some(ErrorKind::FailedPrecondition));
+        let made = Database::create(place.root(), Durability::Commit);
+        assert_eq!(kind(made), Some(ErrorKind::FailedPrecondition), "also to make one");
+    }
+}
+
+#[test]
 fn a_root_with_something_else_in_it_is_refused_and_left_alone() {
     let place = Place::new();
     fs::write(place.root().join("letter"), "").expect("write");

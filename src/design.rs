@@ -322,9 +322,13 @@
 //! - **Exports are always durable**, also those of a store with `durability=none`: the files are outside the store, and
 //!   nobody else syncs them. A partial file is locked and named at random, so that the next export into the same
 //!   directory can tell the leftover of a killed process from a file in the making.
-//! - **A special file is written to if its directory is trusted**: no user but the caller and root can have put it there.
-//!   A path below `/dev/fd` is the caller's own descriptor, and a pipe of the caller is one made on purpose. Block
+//! - **A special file is written to if its directory is trusted**: only the caller and root can have put it there. A
+//!   path below `/dev/fd` is the caller's own descriptor, and a pipe of the caller is one made on purpose. Block
 //!   devices are refused.
+//! - **A leftover directory is removed only where other users cannot rename it**: elsewhere another user can give the
+//!   name of a leftover to any directory of the caller's, and have it emptied.
+//! - **A store root has one owner, the caller**: another owner, or a user who may write to the root, could exchange the
+//!   database and the layers. The check is one `stat` when the store is opened.
 //!
 //! ## Building and running
 //!

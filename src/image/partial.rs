@@ -6,7 +6,8 @@
 //!
 //! # Crashes
 //! A partial file or directory is locked while its process lives. One that can be locked is left over from a process
-//! that was killed, and the next [`Partial`] in the same directory removes it.
+//! that was killed, and the next [`Partial`] in the same directory removes it. A leftover directory stays where another
+//! user can rename entries: any directory of the caller could have been given the name of a leftover there.
 //!
 //! # References
 //! `openat(2)`, `renameat(2)`, `fsync(2)`, `flock(2)`.
@@ -14,6 +15,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -23,15 +25,18 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Dir, FileType, Stat, walk};
 
-/// How the name of a partial file or directory begins and ends. In between stands a random number.
+/// Beginning and end of the name of a partial file or directory, around a random number.
 const PREFIX: &str = ".strata-";
 const SUFFIX: &str = ".partial";
 
-/// How often a partial is made anew that a cleaner took before it was locked.
+/// Number of attempts to make a partial: another process may remove it as a leftover before it is locked.
 const MAKE_TRIES_MAX: u32 = 16;
 
-/// The process's own descriptors as paths: writing to them was asked for, whatever they are.
+/// Paths of the process's own descriptors. They are written to whatever they are, because the caller opened them.
 const DESCRIPTORS: [&str; 4] = ["/dev/fd", "/proc/self/fd", "/dev/stdout", "/dev/stderr"];
+
+/// Bit of a directory's mode: only the owner of an entry or of the directory may rename or remove the entry.
+const STICKY: u32 = 0o1000;
 
 /// The mode of a file that can hold private data.
 pub const PRIVATE: u32 = 0o600;
@@ -44,15 +49,15 @@ pub struct Partial {
     made: Option<Made>,
 }
 
-/// What is in the making, in the directory of its target.
+/// A file or directory that is not complete yet, in the directory of its target.
 #[derive(Debug)]
 struct Made {
     parent: Dir,
-    /// Until it is kept.
+    /// Name until [`Partial::keep`].
     name: OsString,
-    /// Afterwards.
+    /// Name after [`Partial::keep`].
     target: OsString,
-    /// The file or directory itself: what holds the lock, and what is synced.
+    /// Descriptor that holds the lock, and is synced.
     content: Content,
 }
 
@@ -105,12 +110,13 @@ impl Partial {
         &self.target
     }
 
-    /// Gives it its name. Content and name are durable when the call returns; of a directory, what is in it must be
-    /// already.
+    /// Gives the file or directory the name of its target. Content and name are durable when the call returns. The
+    /// caller syncs the content of a directory before.
     ///
     /// # Errors
-    /// `FailedPrecondition` if another user exchanged it; what the file system reports, also for what was written
-    /// before. Nothing is left then, unless only the sync of the directory around failed.
+    /// `FailedPrecondition` if another user exchanged the partial; errors of the file system, also for content that was
+    /// written before. After an error the target is as it was, and the partial is removed. The exception is a failed
+    /// sync of the directory around: then the target is complete, but may be lost in a power cut.
     pub fn keep(mut self) -> Result<()> {
         let Some(made) = &self.made else { return Ok(()) };
         let Made { parent, name, target, .. } = made;
@@ -128,7 +134,19 @@ impl Drop for Partial {
     fn drop(&mut self) {
         let Some(made) = &self.made else { return };
         // The next partial in the directory removes what cannot be removed now.
-        let _ = walk::remove_all(&made.parent, &made.name);
+        let _ = made.content.remove(&made.parent, &made.name);
+    }
+}
+
+impl Content {
+    /// Removes the partial, called `name` in `parent`. A directory is emptied by its descriptor, because another user
+    /// may have given the name to another directory. Only an empty directory is removed by name.
+    fn remove(&self, parent: &Dir, name: &OsStr) -> Result<()> {
+        let Self::Dir(dir) = self else { return parent.unlink(name) };
+        for entry in dir.names()? {
+            walk::remove_all(dir, &entry.name)?;
+        }
+        parent.remove_dir(name)
     }
 }
 
@@ -151,6 +169,9 @@ impl Made {
             let name = random_name();
             parent.make_dir(&name)?;
             let dir = parent.open_dir(&name)?;
+            if !is_unshared(&dir.stat("")?) || !dir.names()?.is_empty() {
+                return Err(exchanged(&parent.shown_at(&target)));
+            }
             let copy = dir.try_clone()?;
             let made = Self { parent: parent.try_clone()?, name, target: target.clone(), content: Content::Dir(dir) };
             if made.lock()? {
@@ -160,7 +181,7 @@ impl Made {
         Err(taken(&parent))
     }
 
-    /// Locks it; `false` if a cleaner was faster.
+    /// Locks the partial; returns false if another process removed the partial before that.
     fn lock(&self) -> Result<bool> {
         let shown = self.parent.shown_at(&self.name);
         match &self.content {
@@ -177,7 +198,7 @@ impl Made {
         }
     }
 
-    /// Whether `name` is what was made.
+    /// Returns true if `name` is still the partial.
     fn is_at(&self, name: &OsStr) -> Result<bool> {
         let shown = self.parent.shown_at(name);
         let own = match &self.content {
@@ -197,11 +218,15 @@ impl Made {
         if self.is_at(name)? {
             return Ok(());
         }
-        Err(Error::precondition(format!(
-            "another process exchanged the file in the making of {}: choose a directory where no other user writes",
-            shown.display()
-        )))
+        Err(exchanged(shown))
     }
+}
+
+fn exchanged(shown: &Path) -> Error {
+    Error::precondition(format!(
+        "another process exchanged the file in the making of {}: choose a directory where no other user writes",
+        shown.display()
+    ))
 }
 
 /// The directory of `target`, opened, and the name in it.
@@ -223,7 +248,7 @@ fn taken(parent: &Dir) -> Error {
     Error::precondition(format!("files in the making are removed from {} again and again", parent.shown().display()))
 }
 
-/// Opens what is at `name` if it is no regular file and may be written to as it is.
+/// Opens the pipe or device at `name` if it may be written to as it is; returns `None` for a file or link to replace.
 fn special(parent: &Dir, name: &OsStr, shown: &Path) -> Result<Option<File>> {
     let Some(there) = parent.stat_if_any(name)? else { return Ok(None) };
     let is_trusted = is_private(&parent.stat("")?);
@@ -267,13 +292,13 @@ fn is_own(stat: &Stat) -> bool {
     stat.uid == rustix::process::geteuid().as_raw() && stat.nlink == 1
 }
 
-/// Whether no user but the caller and root can write to a directory.
+/// Returns true if no user but the caller and root can write to a directory.
 fn is_private(stat: &Stat) -> bool {
     let owners = [0, rustix::process::geteuid().as_raw()];
     owners.contains(&stat.uid) && stat.mode & 0o022 == 0
 }
 
-/// Removes from `parent` what processes left that were killed. A failure costs space only, and is left to the next try.
+/// Removes the partials of killed processes from `parent`. A failure only costs space until the next call.
 fn remove_leftovers(parent: &Dir) {
     let is_partial = |name: &OsStr| {
         let name = name.as_bytes();
@@ -287,18 +312,50 @@ fn remove_leftovers(parent: &Dir) {
     }
 }
 
-/// Removes a partial of the caller's, unless its process lives.
+/// Removes the partial `name` if it belongs to the caller and no process has it locked.
 fn remove_leftover(parent: &Dir, name: &OsStr) -> Result<()> {
+    let Some(there) = parent.stat_if_any(name)? else { return Ok(()) };
+    let content = match there.file_type {
+        FileType::File => open_leftover(parent, name).map(Content::File)?,
+        FileType::Dir if keeps_names(&parent.stat("")?) => Content::Dir(parent.open_dir_unmounted(name)?),
+        _ => return Ok(()),
+    };
+    let is_leftover = match &content {
+        Content::File(file) => is_callers(file, name)? && try_lock(file, name)?,
+        Content::Dir(dir) => is_unshared(&dir.stat("")?) && try_lock(dir, name)?,
+    };
+    if is_leftover { content.remove(parent, name) } else { Ok(()) }
+}
+
+fn open_leftover(parent: &Dir, name: &OsStr) -> Result<File> {
+    // Without waiting, should a pipe have taken the name since.
     let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    let shown = parent.shown_at(name);
-    let opened = rustix::fs::openat(parent, name, flags, Mode::empty()).at("open", &shown)?;
-    if fstat(&opened).at("stat", &shown)?.st_uid != rustix::process::geteuid().as_raw() {
-        return Ok(());
+    let opened = rustix::fs::openat(parent, name, flags, Mode::empty()).at("open", parent.shown_at(name))?;
+    Ok(File::from(opened))
+}
+
+fn is_callers(file: &File, name: &OsStr) -> Result<bool> {
+    let uid = fstat(file).at("stat", Path::new(name))?.st_uid;
+    Ok(uid == rustix::process::geteuid().as_raw())
+}
+
+/// Returns false if another process has the lock.
+fn try_lock(file: impl AsFd, name: &OsStr) -> Result<bool> {
+    match flock(file, FlockOperation::NonBlockingLockExclusive) {
+        Err(Errno::WOULDBLOCK) => Ok(false),
+        locked => locked.at("lock", Path::new(name)).map(|()| true),
     }
-    match flock(&opened, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::WOULDBLOCK) => Ok(()),
-        locked => locked.at("lock", &shown).and_then(|()| walk::remove_all(parent, name)),
-    }
+}
+
+/// Returns true if only the caller and root can rename the caller's entries of a directory.
+fn keeps_names(stat: &Stat) -> bool {
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    owners.contains(&stat.uid) && (stat.mode & 0o022 == 0 || stat.mode & STICKY != 0)
+}
+
+/// Returns true if a directory belongs to the caller and no other user may enter it.
+fn is_unshared(stat: &Stat) -> bool {
+    stat.uid == rustix::process::geteuid().as_raw() && stat.mode & 0o077 == 0
 }
 
 #[cfg(test)]

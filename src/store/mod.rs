@@ -259,8 +259,9 @@ impl Store {
         }
     }
 
-    /// Refuses a mount of `key` while a container or another call works on it, whose mounts no table shows; and a second
-    /// mount beside one in the caller's mount namespace, where two disturb each other: the kernel lets two overlays have one upper directory, and neither is whole then.
+    /// Refuses a mount of `key` while a container or another call works on `key`: their mounts are in other mount
+    /// namespaces. Refuses also a second overlay in the caller's mount namespace: the kernel accepts two overlays with
+    /// one upper directory, and then neither shows the right content.
     ///
     /// # Errors
     /// `FailedPrecondition` that says where it is mounted, or that it is in use; `NotFound`.

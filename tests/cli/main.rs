@@ -10,6 +10,7 @@ mod check;
 mod compare;
 mod conformance;
 mod containers;
+mod exports;
 mod frame;
 mod images;
 mod input;

@@ -65,6 +65,7 @@ fn a_partial_of_a_dead_process_is_removed_and_one_of_a_living_stays() {
     let dir = TempDir::new().expect("a directory");
     let left = dir.path().join(random_name());
     fs::create_dir(&left).expect("mkdir");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).expect("chmod");
     fs::write(left.join("blob"), "x").expect("write");
     fs::write(dir.path().join(random_name()), "x").expect("write");
     let (living, _) = Partial::file(&dir.path().join("living"), PRIVATE).expect("make");
@@ -96,4 +97,34 @@ fn the_directory_is_opened_once() {
     file.write_all(b"x").expect("write");
     partial.keep().expect("keep");
     assert!(dir.path().join("moved/f").exists() && !other.join("f").exists());
+}
+
+/// Another user can rename a directory of the caller's where the sticky bit is missing, but must not have it emptied.
+#[test]
+fn a_directory_that_was_named_as_a_leftover_stays() {
+    let dir = TempDir::new().expect("a directory");
+    let left = dir.path().join(random_name());
+    fs::create_dir(&left).and_then(|()| fs::write(left.join("mine"), "x")).expect("make");
+    fs::set_permissions(&left, fs::Permissions::from_mode(0o700)).expect("chmod");
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).expect("chmod");
+    write(&dir.path().join("f")).expect("write");
+    assert!(left.join("mine").exists());
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o1777)).expect("chmod");
+    write(&dir.path().join("f")).expect("write");
+    assert_eq!(names(&dir), ["f"], "with the sticky bit only the caller can have named it");
+}
+
+/// Another user gives the name of a directory in the making to another directory of the caller's.
+#[test]
+fn an_exchanged_directory_is_neither_used_nor_emptied() {
+    let dir = TempDir::new().expect("a directory");
+    let (mine, target) = (dir.path().join("mine"), dir.path().join("target"));
+    fs::create_dir(&mine).and_then(|()| fs::write(mine.join("f"), "x")).expect("make");
+    let (partial, root) = Partial::dir(&target).expect("make");
+    root.create_file("blob").expect("create");
+    let name = dir.path().join(&names(&dir)[0]);
+    fs::rename(&name, dir.path().join("moved")).and_then(|()| fs::rename(&mine, &name)).expect("exchange");
+    assert_eq!(partial.keep().unwrap_err().kind(), ErrorKind::FailedPrecondition);
+    assert!(name.join("f").exists() && !target.exists());
+    assert!(!dir.path().join("moved/blob").exists(), "what was written goes");
 }

@@ -115,8 +115,9 @@ impl Partial {
     ///
     /// # Errors
     /// `FailedPrecondition` if another user exchanged the partial; errors of the file system, also for content that was
-    /// written before. After an error the target is as it was, and the partial is removed. The exception is a failed
-    /// sync of the directory around: then the target is complete, but may be lost in a power cut.
+    /// written before. After an error the target is as it was, and the partial is removed, with two exceptions. If the
+    /// sync of the directory around fails, the target is complete, but may be lost in a power cut. A user who may write
+    /// to the directory can exchange the partial at the moment of the rename: then the target is that user's file.
     pub fn keep(mut self) -> Result<()> {
         let Some(made) = &self.made else { return Ok(()) };
         let Made { parent, name, target, .. } = made;

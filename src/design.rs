@@ -361,6 +361,12 @@
 //!   has a name; what a crash leaves is discarded in any case.
 //! - **Control groups**: none are asked for. crun can be told to make none, runc goes on where it may not make any. The
 //!   runtime sees version 2 alone, because some refuse a machine that has both.
+//! - **No device of the machine reaches a container**: the root and every other mount are `nodev`, and `MKNOD` is never
+//!   given, so the promise needs no control group. crun takes `nodev` from the root when it binds it; a hook of the
+//!   container gives it back before the command runs, with every runtime.
+//! - **The filter of system calls is the stricter of Docker's and podman's**: commands of a build need neither nested
+//!   namespaces nor keyrings. `RUN --network=host` needs the caller's `--network host`, for a Dockerfile may be a
+//!   stranger's.
 //! - **What strata makes itself has mtime 0**: the directories of `WORKDIR`, the missing parents of a `COPY` target,
 //!   the file of a here-document. The time of the build would make another layer each time, and on each strategy.
 //! - **Times are clamped in the tree, not in the stream**: a layer that is written later is the one whose digest was

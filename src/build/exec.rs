@@ -280,7 +280,7 @@ impl Builder<'_> {
             mounts: claim.mounts(),
             // All of it is brought to disk before the image has a name.
             volatile: true,
-            process: Process { args, env, dir, user, terminal: false },
+            process: Process { args, env, dir, user, terminal: false, no_new_privs: false },
             volumes,
             tmpfs,
             scripts: script.into_iter().collect(),

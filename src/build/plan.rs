@@ -371,7 +371,9 @@ impl<'a, 'b> Planner<'a, 'b> {
         let network = match run.network.as_ref().map(|(at, network)| (at, network.as_str())) {
             None | Some((_, "default")) => self.around.network,
             Some((_, "none")) => Network::None,
-            Some((_, "host")) => Network::Host,
+            // A Dockerfile from elsewhere does not get the machine's network unless the caller gave it.
+            Some((_, "host")) if self.around.network == Network::Host => Network::Host,
+            Some((at, "host")) => return Err(at.wrong("--network=host is for builds with --network host only")),
             Some((at, other)) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
         };
         let mut mounts = Vec::new();

@@ -41,6 +41,8 @@ pub struct RunOptions {
     pub stdin: bool,
     /// Whether it has a terminal.
     pub terminal: bool,
+    /// Whether no program can give it privileges that it lacks.
+    pub no_new_privs: bool,
     /// Its network.
     pub network: Network,
 }
@@ -134,7 +136,7 @@ fn process(document: &Document, options: &RunOptions) -> Result<Process> {
     }
     let dir = join(&settings.working_dir, options.dir.as_deref().unwrap_or(""));
     let user = options.user.clone().unwrap_or_else(|| settings.user.clone());
-    Ok(Process { args, env, dir, user, terminal: options.terminal })
+    Ok(Process { args, env, dir, user, terminal: options.terminal, no_new_privs: options.no_new_privs })
 }
 
 /// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if

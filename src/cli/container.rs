@@ -66,6 +66,9 @@ pub(super) struct Run {
     /// Its network: the machine's, or none
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
+    /// Let no program in it gain privileges: set-user-ID bits have no effect
+    #[arg(long)]
+    no_new_privs: bool,
     /// The OCI runtime, instead of the first of crun, runc and youki in PATH
     #[arg(long, value_name = "NAME|PATH")]
     runtime: Option<String>,
@@ -162,6 +165,7 @@ impl Run {
             user: self.user.clone(),
             stdin: self.interactive,
             terminal: self.tty,
+            no_new_privs: self.no_new_privs,
             network: self.network.into(),
         };
         let ended = build::start(&store, &runtime, &options, &mut signals);

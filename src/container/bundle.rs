@@ -1,6 +1,7 @@
 //! `config.json`: what the runtime is told.
 //!
-//! Capabilities, masked and read-only paths are those that container tools agree on.
+//! Capabilities, masked and read-only paths, and the filter of system calls are the defaults of podman and Docker, without
+//! the capabilities to make device nodes, raw packets and audit records.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`.
@@ -9,21 +10,20 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::hooks::Hooks;
+use super::seccomp::Filter;
 use super::user::User;
 use super::{Files, Network, SCRIPTS, Spec, write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{Access, probe};
 
-const CAPABILITIES: [&str; 14] = [
-    "CAP_AUDIT_WRITE",
+const CAPABILITIES: [&str; 11] = [
     "CAP_CHOWN",
     "CAP_DAC_OVERRIDE",
     "CAP_FOWNER",
     "CAP_FSETID",
     "CAP_KILL",
-    "CAP_MKNOD",
     "CAP_NET_BIND_SERVICE",
-    "CAP_NET_RAW",
     "CAP_SETFCAP",
     "CAP_SETGID",
     "CAP_SETPCAP",
@@ -31,8 +31,10 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_SYS_CHROOT",
 ];
 
-const MASKED: [&str; 9] = [
+const MASKED: [&str; 14] = [
     "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
@@ -40,7 +42,10 @@ const MASKED: [&str; 9] = [
     "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/sys/dev/block",
+    "/sys/devices/virtual/powercap",
     "/sys/firmware",
+    "/sys/fs/selinux",
 ];
 
 const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
@@ -55,9 +60,11 @@ pub(super) struct Config<'a> {
     hostname: &'a str,
     mounts: Vec<BundleMount>,
     linux: Linux,
+    hooks: Hooks,
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct Process<'a> {
     terminal: bool,
     user: BundleUser<'a>,
@@ -65,6 +72,7 @@ struct Process<'a> {
     env: Vec<String>,
     cwd: &'a str,
     capabilities: Capabilities,
+    no_new_privileges: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -107,19 +115,27 @@ struct Linux {
     namespaces: Vec<Namespace>,
     masked_paths: &'static [&'static str],
     readonly_paths: &'static [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seccomp: Option<Filter>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize)]
 struct Namespace {
     #[serde(rename = "type")]
     kind: &'static str,
 }
 
 impl<'a> Config<'a> {
-    pub(super) fn new(root: &'a Path, spec: &'a Spec<'_>, user: &'a User, mounts: Vec<BundleMount>) -> Self {
-        let mut namespaces = vec!["pid", "mount", "ipc", "uts"];
+    pub(super) fn new(
+        root: &'a Path,
+        spec: &'a Spec<'_>,
+        user: &'a User,
+        mounts: Vec<BundleMount>,
+        hooks: Hooks,
+    ) -> Self {
+        let mut namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| Namespace { kind }).to_vec();
         if spec.network == Network::None {
-            namespaces.push("network");
+            namespaces.push(Namespace { kind: "network" });
         }
         // Nobody but root has any at first, and root those of the bounding set.
         let own: &[&str] = if user.uid == 0 { &CAPABILITIES } else { &[] };
@@ -132,15 +148,18 @@ impl<'a> Config<'a> {
                 env: environment(spec, user),
                 cwd: &spec.process.dir,
                 capabilities: Capabilities { bounding: &CAPABILITIES, effective: own, permitted: own },
+                no_new_privileges: spec.process.no_new_privs,
             },
             root: Root { path: root },
             hostname: &spec.hostname,
             mounts,
             linux: Linux {
-                namespaces: namespaces.into_iter().map(|kind| Namespace { kind }).collect(),
+                namespaces,
                 masked_paths: &MASKED,
                 readonly_paths: &READ_ONLY,
+                seccomp: Filter::of_this_machine(),
             },
+            hooks,
         }
     }
 }
@@ -201,14 +220,16 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
 /// own; otherwise the container gets the one that is there.
 fn sys(network: Network) -> Result<BundleMount> {
     let (fstype, source, bound) = match network {
-        Network::Host if probe::in_user_namespace()? => ("bind", "/sys", Some("rbind")),
-        Network::Host | Network::None => ("sysfs", "sysfs", None),
+        Network::Host if probe::in_user_namespace()? => {
+            ("bind", "/sys", &["rbind", "rro", "rnosuid", "rnoexec", "rnodev"][..])
+        }
+        Network::Host | Network::None => ("sysfs", "sysfs", &[][..]),
     };
     Ok(BundleMount {
         destination: "/sys".to_owned(),
         fstype,
         source: source.to_owned(),
-        options: bound.into_iter().chain(["nosuid", "noexec", "nodev", "ro"]).collect(),
+        options: bound.iter().copied().chain(["nosuid", "noexec", "nodev", "ro"]).collect(),
         is_file: false,
     })
 }
@@ -222,7 +243,7 @@ fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<Bu
         destination: target.to_owned(),
         fstype: "bind",
         source: source.to_owned(),
-        options: vec!["rbind", "rprivate", mode],
+        options: vec!["rbind", "rprivate", "nosuid", "nodev", mode],
         is_file,
     })
 }

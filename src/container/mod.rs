@@ -7,9 +7,11 @@
 //! disk.
 //!
 //! # What a container sees of the machine
-//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the network, unless it was refused; and
-//! the volumes that it was given. Mount points that the snapshot lacks are made first and removed afterwards, so they
-//! are never part of a layer (`mountpoints.rs`). Whoever keeps the snapshot is told of them before, for the case of a
+//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the volumes that it was given; and
+//! the network, unless it was refused. No device of the machine can be opened: every mount but `/dev` is `nodev`, `/dev`
+//! holds the standard nodes only, and a container cannot make others. Mount points that the snapshot lacks are made
+//! first and removed afterwards, so they are never part of a layer (`mountpoints.rs`). Whoever keeps the snapshot is
+//! told of them before, for the case of a
 //! crash.
 //!
 //! # References
@@ -18,9 +20,11 @@
 mod bind;
 mod bundle;
 mod command;
+mod hooks;
 mod interpreter;
 mod mountpoints;
 mod runtime;
+mod seccomp;
 mod user;
 
 pub use bind::Bind;
@@ -79,6 +83,8 @@ pub struct Process {
     pub user: String,
     /// Whether it has a terminal, which is then that of the caller.
     pub terminal: bool,
+    /// Whether no program can give it privileges that it lacks: set-user-ID bits and file capabilities have no effect.
+    pub no_new_privs: bool,
 }
 
 /// A container.
@@ -139,6 +145,7 @@ pub fn run(
     let root = make_dir(workplace.path().join("rootfs"))?;
     let mounted =
         if spec.volatile { Mounted::new_volatile(spec.mounts, &root)? } else { Mounted::new(spec.mounts, &root)? };
+    mounted.refuse_devices()?;
     let done = run_mounted(runtime, workplace.path(), &root, spec, note, control);
     let unmounted = mounted.unmount();
     done.and_then(|exit| unmounted.map(|()| exit))
@@ -152,8 +159,10 @@ fn run_mounted(
     note: &dyn Fn(&str) -> Result<()>,
     control: &mut dyn Control,
 ) -> Result<Exit> {
+    check_text(&spec.process)?;
     let tree = Dir::open(root)?;
     let user = find_user(&tree, &spec.process.user)?;
+    let hooks = hooks::Hooks::new(root, runtime.mount()?)?;
     let files = Files::prepare(place, spec)?;
     let mounts = bundle::mounts(spec, &files)?;
     mountpoints::make_working_dir(&tree, &spec.process.dir)?;
@@ -162,10 +171,19 @@ fn run_mounted(
     note(&mountpoints::note(&missing))?;
     let points = mountpoints::make(&tree, missing)?;
     drop(tree);
-    let config = bundle::Config::new(root, spec, &user, mounts);
+    let config = bundle::Config::new(root, spec, &user, mounts, hooks);
     let done = bundle::write_config(place, &config).and_then(|()| runtime.run(place, &spec.streams, control));
     let restored = Dir::open(root).and_then(|tree| mountpoints::remove(&tree, points));
     done.and_then(|exit| restored.map(|()| exit))
+}
+
+/// A runtime in C would end a text at a NUL byte, and run another command than the one that was given.
+fn check_text(process: &Process) -> Result<()> {
+    let texts = process.args.iter().chain(&process.env).chain([&process.dir, &process.user]);
+    match texts.into_iter().find(|text| text.contains('\0')) {
+        Some(text) => Err(Error::invalid(format!("a command, variable, directory or user holds a NUL byte: {text:?}"))),
+        None => Ok(()),
+    }
 }
 
 /// Files and mounts of the workplace that are mounted into the container.

@@ -68,6 +68,8 @@ pub trait Control {
 pub struct Runtime {
     program: PathBuf,
     options: &'static [&'static str],
+    /// `mount(8)`.
+    mount: Option<PathBuf>,
 }
 
 impl Runtime {
@@ -76,6 +78,7 @@ impl Runtime {
     /// # Errors
     /// `NotFound`, with what to install.
     pub fn find(wanted: Option<&str>, search_path: &OsStr) -> Result<Self> {
+        let mount = search("mount", search_path);
         let missing = |what: String| {
             Error::not_found(format!("{what}: install the package crun or runc, or name a runtime by --runtime"))
         };
@@ -87,11 +90,12 @@ impl Runtime {
                 let base = program.file_name().unwrap_or_default();
                 let options =
                     KNOWN.into_iter().find(|(known, _)| base == *known).map_or(&[][..], |(_, options)| options);
-                Ok(Self { program, options })
+                Ok(Self { program, options, mount })
             }
             None => KNOWN
                 .into_iter()
-                .find_map(|(name, options)| Some(Self { program: search(name, search_path)?, options }))
+                .find_map(|(name, options)| Some((search(name, search_path)?, options)))
+                .map(|(program, options)| Self { program, options, mount })
                 .ok_or_else(|| missing("no OCI runtime is installed (crun, runc or youki)".to_owned())),
         }
     }
@@ -99,6 +103,13 @@ impl Runtime {
     /// Its program.
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// `mount` of the same search path.
+    pub(super) fn mount(&self) -> Result<&Path> {
+        let missing =
+            || Error::not_found("a container needs the program mount: install the package mount or util-linux");
+        self.mount.as_deref().ok_or_else(missing)
     }
 
     /// Runs the bundle `place` to its end.

@@ -134,7 +134,8 @@ fn what_may_not_be_executed_is_said_with_its_mode() {
     let root = Dir::open(dir.path()).expect("open");
     let checked = |program: &str| {
         let (args, env) = (vec![program.to_owned()], vec!["PATH=/a:/b".to_owned()]);
-        let process = Process { args, env, dir: "/".to_owned(), user: String::new(), terminal: false };
+        let process =
+            Process { args, env, dir: "/".to_owned(), user: String::new(), terminal: false, no_new_privs: false };
         command::check(&root, &process, &[]).map_err(|error| (error.kind(), error.to_string()))
     };
     let not_executable = |start: &str| {

@@ -1,11 +1,16 @@
 //! Mounts that are unmounted on drop.
 
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use linux_raw_sys::general::MOUNT_ATTR_NODEV;
+use rustix::fs::{Mode, OFlags};
 
 use super::attach::attach_volatile;
 use super::{Mount, attach, unmount};
 use crate::error::{Context, Result};
+use crate::sys;
 
 /// Mounts at a directory, unmounted on drop.
 ///
@@ -49,6 +54,20 @@ impl Mounted {
             _ => None,
         });
         Ok(Self { target, layers: mounts.len(), marks: marks.collect() })
+    }
+
+    /// Makes every device node in the mount, and in what is mounted below, impossible to open, whatever its mode is.
+    ///
+    /// # Errors
+    /// What the kernel reports.
+    ///
+    /// # References
+    /// `mount_setattr(2)`, `MOUNT_ATTR_NODEV`.
+    pub fn refuse_devices(&self) -> Result<()> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mount = rustix::fs::open(&self.target, flags, Mode::empty()).at("open the mount at", &self.target)?;
+        sys::mount::set_attributes(mount.as_fd(), MOUNT_ATTR_NODEV, 0)
+            .at("refuse devices in the mount at", &self.target)
     }
 
     /// Returns the mount point.

@@ -45,6 +45,7 @@ pub(crate) fn shell(image: &str, command: &[&str]) -> RunOptions {
         user: None,
         stdin: false,
         terminal: false,
+        no_new_privs: false,
         network: Network::None,
     }
 }

@@ -13,7 +13,7 @@ use strata::mount::scratch::FsType;
 use super::signals::send;
 use super::{Bench, support, text};
 
-const BASE: &str =
+pub(super) const BASE: &str =
     "FROM scratch\nCOPY busybox /bin/\nRUN [\"/bin/busybox\", \"--install\", \"-s\", \"/bin\"]\nCMD [\"sh\"]\n";
 
 /// How long a container may go on after its end was asked for.

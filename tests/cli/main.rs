@@ -8,6 +8,7 @@ mod support;
 mod builds;
 mod check;
 mod compare;
+mod confinement;
 mod conformance;
 mod containers;
 mod exports;

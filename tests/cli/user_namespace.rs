@@ -98,12 +98,21 @@ fn containers_in_a_user_namespace() {
         support::require(name, found.map(drop).map_err(|error| error.to_string()))
     };
     let runtimes: Vec<&str> = ["crun", "runc"].into_iter().filter(installed).collect();
+    let output = in_namespace(&bench, CONTAINERS, &[("BUSYBOX", "/bin/busybox"), ("RUNTIMES", &runtimes.join(" "))]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    assert_eq!(stdout, "lo\nx\n7\n7 8\n3\n".repeat(2 * runtimes.len()), "{stdout}");
+}
+
+/// Runs `script` as root of a user namespace with the ids of a whole machine. The first line of its input says that
+/// they are there.
+pub(super) fn in_namespace(bench: &Bench, script: &str, variables: &[(&str, &str)]) -> std::process::Output {
     let mut command = bench.unprivileged(|strata| {
         let mut command = Command::new("unshare");
-        command.env("STRATA", strata).env("BUSYBOX", "/bin/busybox").env("RUNTIMES", runtimes.join(" "));
+        command.env("STRATA", strata).envs(variables.iter().copied());
         command
     });
-    command.args(["-Um", "bash", "-euc", CONTAINERS]).current_dir(bench.dir.path());
+    command.args(["-Um", "bash", "-euc", script]).current_dir(bench.dir.path());
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("spawn");
     let mut stdin = child.stdin.take().expect("stdin");
     wait_for_namespace(child.id());
@@ -113,10 +122,7 @@ fn containers_in_a_user_namespace() {
     }
     stdin.write_all(b"go\n").expect("write");
     drop(stdin);
-    let output = child.wait_with_output().expect("wait");
-    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
-    assert_eq!(stdout, "lo\nx\n7\n7 8\n3\n".repeat(2 * runtimes.len()), "{stdout}");
+    child.wait_with_output().expect("wait")
 }
 
 /// Waits until the process is in another user namespace than this one.

@@ -1,0 +1,68 @@
+//! What the runtime calls while it makes a container.
+//!
+//! crun takes the attributes of the root's mount away when it binds the root, and among them `nodev`. The runtimes have
+//! no option for them, so `mount(8)` gives them back after the runtime has mounted everything and before the command
+//! can run.
+//!
+//! # References
+//! OCI runtime specification, `config.md`, "POSIX-platform Hooks"; `mount(8)`.
+
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+
+/// `hooks` of `config.json`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Hooks {
+    /// In the mount namespace of the container, before its root is the root.
+    create_container: [Hook; 1],
+}
+
+#[derive(Debug, Serialize)]
+struct Hook {
+    path: PathBuf,
+    args: Vec<String>,
+}
+
+impl Hooks {
+    /// The hooks of a container with this `root`; `mount` is the program.
+    pub(super) fn new(root: &Path, mount: &Path) -> Result<Self> {
+        let options = format!("remount,bind,nodev{}", kept(root)?);
+        let words =
+            ["mount", "--no-mtab", "--no-canonicalize", "--options-mode", "ignore", "--options", &options, "--target"];
+        let args = words.into_iter().map(str::to_owned).chain([text(root)?]).collect();
+        Ok(Self { create_container: [Hook::new(mount, args)] })
+    }
+}
+
+impl Hook {
+    fn new(path: &Path, args: Vec<String>) -> Self {
+        Self { path: path.to_owned(), args }
+    }
+}
+
+/// The attributes that the mount of `root` has besides: a remount takes away what it is not told, and in a user
+/// namespace the kernel refuses that.
+fn kept(root: &Path) -> Result<String> {
+    let flags = statvfs(root).at("stat the mount at", root)?.f_flag;
+    let known = [
+        (StatVfsMountFlags::RDONLY, ",ro"),
+        (StatVfsMountFlags::NOSUID, ",nosuid"),
+        (StatVfsMountFlags::NOEXEC, ",noexec"),
+        (StatVfsMountFlags::NOATIME, ",noatime"),
+        (StatVfsMountFlags::NODIRATIME, ",nodiratime"),
+        (StatVfsMountFlags::RELATIME, ",relatime"),
+    ];
+    Ok(known.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, option)| option).collect())
+}
+
+/// A path as an argument.
+fn text(path: &Path) -> Result<String> {
+    path.to_str().map(str::to_owned).ok_or_else(|| {
+        Error::invalid(format!("{} cannot be given to a container's hook: the path is no UTF-8", path.display()))
+    })
+}

@@ -14,6 +14,10 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 
+/// Reads the state of the container to its end before the program starts: crun fails with a broken pipe if a hook ends
+/// while crun still writes.
+const SCRIPT: &str = r#"while read -r line; do :; done; exec "$@""#;
+
 /// `hooks` of `config.json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -32,16 +36,12 @@ impl Hooks {
     /// The hooks of a container with this `root`; `mount` is the program.
     pub(super) fn new(root: &Path, mount: &Path) -> Result<Self> {
         let options = format!("remount,bind,nodev{}", kept(root)?);
-        let words =
-            ["mount", "--no-mtab", "--no-canonicalize", "--options-mode", "ignore", "--options", &options, "--target"];
-        let args = words.into_iter().map(str::to_owned).chain([text(root)?]).collect();
-        Ok(Self { create_container: [Hook::new(mount, args)] })
-    }
-}
-
-impl Hook {
-    fn new(path: &Path, args: Vec<String>) -> Self {
-        Self { path: path.to_owned(), args }
+        let (mount, root) = (text(mount)?, text(root)?);
+        let shell = ["sh", "-c", SCRIPT, "sh", &mount];
+        let words = ["--no-mtab", "--no-canonicalize", "--options-mode", "ignore", "--options", &options];
+        let place = ["--source", "none", "--target", &root];
+        let args = shell.into_iter().chain(words).chain(place).map(str::to_owned).collect();
+        Ok(Self { create_container: [Hook { path: PathBuf::from("/bin/sh"), args }] })
     }
 }
 

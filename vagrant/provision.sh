@@ -43,7 +43,7 @@ SUITES=(
   # file systems and their attributes
   sfdisk:fdisk modprobe:kmod setfattr:attr setfacl:acl setcap:libcap2-bin newuidmap:uidmap
   # programs that use strata as a plugin, and that run containers
-  containerd:containerd crun:crun runc:runc busybox:busybox-static zstd:zstd xz:xz-utils jq:jq
+  containerd:containerd crun:crun runc:runc pasta:passt busybox:busybox-static zstd:zstd xz:xz-utils jq:jq
   # block devices that log writes or fail; in Debian 12 the second package has them
   qemu-storage-daemon:qemu-utils qemu-storage-daemon:qemu-system-common setpriv:util-linux
   # debugging, and failing system calls

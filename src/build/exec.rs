@@ -285,6 +285,7 @@ impl Builder<'_> {
             tmpfs,
             scripts: script.into_iter().collect(),
             network,
+            pids_max: self.options.pids_max,
             hostname: HOSTNAME.to_owned(),
             streams: Streams::Captured,
         };
@@ -355,6 +356,10 @@ impl Control for Listener<'_> {
         self.end.drain(..over);
         self.progress.output(bytes);
         Ok(())
+    }
+
+    fn warn(&mut self, warning: &str) {
+        self.progress.warn(warning);
     }
 }
 

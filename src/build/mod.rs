@@ -79,6 +79,8 @@ pub struct Options<'a> {
     pub runtime: &'a dyn Fn() -> Result<Runtime>,
     /// The network of commands that do not say.
     pub network: Network,
+    /// How many processes a command may have; `None` for as many as the machine can have.
+    pub pids_max: Option<u32>,
     /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
     pub epoch: Option<i64>,
     /// Becomes true when the build is to stop: it then ends with `Cancelled`.

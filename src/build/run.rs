@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub no_new_privs: bool,
     /// Its network.
     pub network: Network,
+    /// How many processes it may have; `None` for as many as the machine can have.
+    pub pids_max: Option<u32>,
 }
 
 /// A container that ended.
@@ -105,6 +107,7 @@ fn run(
         tmpfs: Vec::new(),
         scripts: Vec::new(),
         network: options.network,
+        pids_max: options.pids_max,
         hostname: hostname(key),
         streams: Streams::Inherit { stdin: options.stdin },
     };

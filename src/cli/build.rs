@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::container::{NetworkChoice, epoch, find_runtime, free};
+use super::container::{NetworkChoice, PIDS_MAX, epoch, find_runtime, free, pids_max};
 use super::interrupt::Interrupt;
 use super::output::shown;
 use super::session::Session;
@@ -54,9 +54,12 @@ pub(super) struct Build {
     /// The OCI runtime for RUN, instead of the first of crun, runc and youki in PATH
     #[arg(long, value_name = "NAME|PATH")]
     runtime: Option<String>,
-    /// The network of RUN: the machine's, or none
+    /// The network of RUN: private has outgoing connections by pasta, where that is installed; host is the machine's
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
+    /// How many processes a RUN may have, where the machine has control groups; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
+    pids_limit: u32,
     /// The directory that COPY and ADD take from
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
@@ -88,6 +91,7 @@ impl Build {
             explain: self.explain,
             runtime: &runtime,
             network: self.network.into(),
+            pids_max: pids_max(self.pids_limit),
             epoch: epoch()?,
             cancel: interrupt.flag(),
         };

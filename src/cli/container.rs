@@ -1,6 +1,6 @@
 //! Running containers, and making images of them.
 
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::sync::atomic::AtomicBool;
 
@@ -23,6 +23,9 @@ use crate::store::Store;
 /// What is passed on to a container. What changes a terminal's size reaches the runtime by itself.
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
+
+/// How many processes a container may have without `--pids-limit`: as with podman.
+pub(super) const PIDS_MAX: u32 = 2048;
 
 /// How often a container may be asked to end before it is made to.
 const ASKED_MAX: u32 = 2;
@@ -63,9 +66,12 @@ pub(super) struct Run {
     /// Give it a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Its network: the machine's, or none
+    /// Its network: private has outgoing connections by pasta, where that is installed; host is the machine's
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
+    /// How many processes it may have, where the machine has control groups; 0 is no limit
+    #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
+    pids_limit: u32,
     /// Let no program in it gain privileges: set-user-ID bits have no effect
     #[arg(long)]
     no_new_privs: bool,
@@ -96,6 +102,7 @@ pub(super) struct CommitImage {
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub(super) enum NetworkChoice {
     #[default]
+    Private,
     Host,
     None,
 }
@@ -103,6 +110,7 @@ pub(super) enum NetworkChoice {
 impl From<NetworkChoice> for Network {
     fn from(choice: NetworkChoice) -> Self {
         match choice {
+            NetworkChoice::Private => Self::Private,
             NetworkChoice::Host => Self::Host,
             NetworkChoice::None => Self::None,
         }
@@ -114,6 +122,11 @@ fn volume(text: &str) -> Result<Volume> {
     let source = std::path::absolute(&source).at("find", &source)?;
     let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
     Ok(Volume { source, target, access })
+}
+
+/// Returns the limit that `--pids-limit` gives.
+pub(super) fn pids_max(limit: u32) -> Option<u32> {
+    (limit > 0).then_some(limit)
 }
 
 /// The runtime that the user named, or the first that is installed.
@@ -144,7 +157,7 @@ pub(super) fn free(store: &Store, cancel: Option<&AtomicBool>) {
 
 impl Run {
     pub fn run(&self, session: &Session) -> Done {
-        let mut signals = Signals::take()?;
+        let mut signals = Signals::take(session.is_quiet())?;
         let store = session.store_to_change()?;
         let runtime = find_runtime(self.runtime.as_deref())?;
         if self.tty && !io::IsTerminal::is_terminal(&io::stdin()) {
@@ -167,6 +180,7 @@ impl Run {
             terminal: self.tty,
             no_new_privs: self.no_new_privs,
             network: self.network.into(),
+            pids_max: pids_max(self.pids_limit),
         };
         let ended = build::start(&store, &runtime, &options, &mut signals);
         if self.rm {
@@ -196,15 +210,16 @@ struct Signals {
     fd: SignalFd,
     /// How often it was asked to end.
     asked: u32,
+    is_quiet: bool,
 }
 
 impl Signals {
-    fn take() -> Result<Self> {
+    fn take(is_quiet: bool) -> Result<Self> {
         let signals: SigSet = FORWARDED.into_iter().collect();
         let failed = |errno: nix::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(errno);
         signals.thread_block().map_err(failed)?;
         let fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        Ok(Self { fd, asked: 0 })
+        Ok(Self { fd, asked: 0, is_quiet })
     }
 }
 
@@ -228,5 +243,12 @@ impl Control for Signals {
 
     fn output(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    fn warn(&mut self, warning: &str) {
+        if !self.is_quiet {
+            // A warning that cannot be told is no reason to stop.
+            drop(writeln!(io::stderr(), "strata: warning: {warning}"));
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! `config.json`: what the runtime is told.
 //!
-//! Capabilities, masked and read-only paths, and the filter of system calls are the defaults of podman and Docker, without
-//! the capabilities to make device nodes, raw packets and audit records.
+//! Capabilities, masked and read-only paths, and the filter of system calls are the defaults of podman and Docker,
+//! without the capabilities to make device nodes, raw packets and audit records.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`.
@@ -11,6 +11,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::hooks::Hooks;
+use super::network::NetworkNamespace;
 use super::seccomp::Filter;
 use super::user::User;
 use super::{Files, Network, SCRIPTS, Spec, write};
@@ -59,7 +60,7 @@ pub(super) struct Config<'a> {
     root: Root<'a>,
     hostname: &'a str,
     mounts: Vec<BundleMount>,
-    linux: Linux,
+    linux: Linux<'a>,
     hooks: Hooks,
 }
 
@@ -111,8 +112,8 @@ pub(super) struct BundleMount {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Linux {
-    namespaces: Vec<Namespace>,
+struct Linux<'a> {
+    namespaces: Vec<Namespace<'a>>,
     masked_paths: &'static [&'static str],
     readonly_paths: &'static [&'static str],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,9 +121,12 @@ struct Linux {
 }
 
 #[derive(Clone, Copy, Debug, Serialize)]
-struct Namespace {
+struct Namespace<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// Path of an existing one to join, instead of a new one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    path: Option<&'a Path>,
 }
 
 impl<'a> Config<'a> {
@@ -131,11 +135,15 @@ impl<'a> Config<'a> {
         spec: &'a Spec<'_>,
         user: &'a User,
         mounts: Vec<BundleMount>,
+        network: &'a NetworkNamespace,
         hooks: Hooks,
     ) -> Self {
-        let mut namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(|kind| Namespace { kind }).to_vec();
-        if spec.network == Network::None {
-            namespaces.push(Namespace { kind: "network" });
+        let new = |kind| Namespace { kind, path: None };
+        let mut namespaces = ["pid", "mount", "ipc", "uts", "cgroup"].map(new).to_vec();
+        match network {
+            NetworkNamespace::Host => {}
+            NetworkNamespace::New => namespaces.push(new("network")),
+            NetworkNamespace::Connected(path) => namespaces.push(Namespace { kind: "network", path: Some(path) }),
         }
         // Nobody but root has any at first, and root those of the bounding set.
         let own: &[&str] = if user.uid == 0 { &CAPABILITIES } else { &[] };
@@ -208,10 +216,7 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
         mounts.push(new(target, "tmpfs", &["nosuid", "nodev", "mode=1777"]));
     }
     for (volume, place) in spec.volumes.iter().zip(&files.volumes) {
-        let mut mount = bind(place, &volume.target, volume.access, volume.is_file)?;
-        // A runtime that changes one attribute of a mount takes away the others that it is not told.
-        mount.options.extend(["nosuid", "nodev"]);
-        mounts.push(mount);
+        mounts.push(bind(place, &volume.target, volume.access, volume.is_file)?);
     }
     Ok(mounts)
 }
@@ -223,7 +228,7 @@ fn sys(network: Network) -> Result<BundleMount> {
         Network::Host if probe::in_user_namespace()? => {
             ("bind", "/sys", &["rbind", "rro", "rnosuid", "rnoexec", "rnodev"][..])
         }
-        Network::Host | Network::None => ("sysfs", "sysfs", &[][..]),
+        Network::Host | Network::Private | Network::None => ("sysfs", "sysfs", &[][..]),
     };
     Ok(BundleMount {
         destination: "/sys".to_owned(),
@@ -234,6 +239,7 @@ fn sys(network: Network) -> Result<BundleMount> {
     })
 }
 
+/// A bind of `source`. A runtime that changes one attribute of a mount takes away the others that it is not told.
 fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<BundleMount> {
     let source = source.to_str().ok_or_else(|| {
         Error::invalid(format!("{} cannot be given to a container: its path is no UTF-8", source.display()))

@@ -7,28 +7,32 @@
 //! disk.
 //!
 //! # What a container sees of the machine
-//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the volumes that it was given; and
-//! the network, unless it was refused. No device of the machine can be opened: every mount but `/dev` is `nodev`, `/dev`
-//! holds the standard nodes only, and a container cannot make others. Mount points that the snapshot lacks are made
-//! first and removed afterwards, so they are never part of a layer (`mountpoints.rs`). Whoever keeps the snapshot is
-//! told of them before, for the case of a
-//! crash.
+//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the volumes that it was given; and the
+//! network that [`Network`] says. No device of the machine can be opened: every mount but `/dev` is `nodev`, `/dev`
+//! holds the standard nodes only, a container cannot make others, and a control group forbids other devices where there
+//! is one. The number of its processes is limited where there are control groups (`cgroup.rs`).
+//!
+//! Mount points that the snapshot lacks are made first and removed afterwards, so they are never part of a layer
+//! (`mountpoints.rs`). The caller is told of the mount points before they are made, for the case of a crash.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
 
 mod bind;
 mod bundle;
+mod cgroup;
 mod command;
 mod hooks;
 mod interpreter;
 mod mountpoints;
+mod network;
 mod runtime;
 mod seccomp;
 mod user;
 
 pub use bind::Bind;
 pub use mountpoints::take_away;
+pub use network::Network;
 pub use runtime::{Control, Runtime};
 pub use user::{User, find_user};
 
@@ -36,6 +40,7 @@ use std::fs;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use self::network::{Connection, NetworkNamespace};
 use crate::error::{Context, Error, Result};
 use crate::mount::{Access, Mount, Mounted, Workplace};
 use crate::tree::Dir;
@@ -48,16 +53,6 @@ const COPIED_BYTES_MAX: u64 = 1 << 20;
 
 /// Where a container finds the scripts that it was given.
 pub const SCRIPTS: &str = "/dev/pipes";
-
-/// Which network a container has.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Network {
-    /// The machine's.
-    #[default]
-    Host,
-    /// One of its own, with nothing in it but the loopback device.
-    None,
-}
 
 /// A directory or file of the machine that a container is to see; [`Bind::open`] opens it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,6 +99,8 @@ pub struct Spec<'a> {
     pub scripts: Vec<String>,
     /// Its network.
     pub network: Network,
+    /// How many processes it may have; `None` for as many as the machine can have.
+    pub pids_max: Option<u32>,
     /// Its host name.
     pub hostname: String,
     /// Where its input and output go.
@@ -142,37 +139,61 @@ pub fn run(
     control: &mut dyn Control,
 ) -> Result<Exit> {
     let workplace = Workplace::new(place.to_owned())?;
+    let files = Files::prepare(workplace.path(), spec)?;
+    // pasta sets the network up while the root file system is mounted.
+    let mut connection = match spec.network {
+        Network::Private => network::connect(runtime.pasta(), workplace.path(), control),
+        Network::Host | Network::None => None,
+    };
     let root = make_dir(workplace.path().join("rootfs"))?;
     let mounted =
         if spec.volatile { Mounted::new_volatile(spec.mounts, &root)? } else { Mounted::new(spec.mounts, &root)? };
     mounted.refuse_devices()?;
-    let done = run_mounted(runtime, workplace.path(), &root, spec, note, control);
+    let setup = Setup { place: workplace.path(), root: &root, files: &files, connection: connection.as_mut() };
+    let done = run_mounted(runtime, setup, spec, note, control);
+    drop(connection);
     let unmounted = mounted.unmount();
     done.and_then(|exit| unmounted.map(|()| exit))
 }
 
+/// Everything that was prepared for a container before its mount points are made.
+struct Setup<'a> {
+    /// The workplace.
+    place: &'a Path,
+    /// The mount point of the container's root file system.
+    root: &'a Path,
+    files: &'a Files,
+    /// The connection of a private network.
+    connection: Option<&'a mut Connection>,
+}
+
 fn run_mounted(
     runtime: &Runtime,
-    place: &Path,
-    root: &Path,
+    setup: Setup<'_>,
     spec: &Spec<'_>,
     note: &dyn Fn(&str) -> Result<()>,
     control: &mut dyn Control,
 ) -> Result<Exit> {
+    let Setup { place, root, files, connection } = setup;
     check_text(&spec.process)?;
     let tree = Dir::open(root)?;
     let user = find_user(&tree, &spec.process.user)?;
     let hooks = hooks::Hooks::new(root, runtime.mount()?)?;
-    let files = Files::prepare(place, spec)?;
-    let mounts = bundle::mounts(spec, &files)?;
+    let mounts = bundle::mounts(spec, files)?;
     mountpoints::make_working_dir(&tree, &spec.process.dir)?;
     command::check(&tree, &spec.process, &mounts)?;
     let missing = mountpoints::find(&tree, &mounts)?;
     note(&mountpoints::note(&missing))?;
     let points = mountpoints::make(&tree, missing)?;
     drop(tree);
-    let config = bundle::Config::new(root, spec, &user, mounts, hooks);
-    let done = bundle::write_config(place, &config).and_then(|()| runtime.run(place, &spec.streams, control));
+    let network = match (spec.network, connection) {
+        (Network::Host, _) => NetworkNamespace::Host,
+        (_, Some(connection)) => connection.namespace(control),
+        (_, None) => NetworkNamespace::New,
+    };
+    let config = bundle::Config::new(root, spec, &user, mounts, &network, hooks);
+    let written = bundle::write_config(place, &config);
+    let done = written.and_then(|()| runtime.run(place, &spec.streams, spec.pids_max, control));
     let restored = Dir::open(root).and_then(|tree| mountpoints::remove(&tree, points));
     done.and_then(|exit| restored.map(|()| exit))
 }
@@ -201,6 +222,10 @@ impl Files {
         let (resolv_conf, hosts) = (place.join("resolv.conf"), place.join("hosts"));
         let loopback = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", spec.hostname);
         match spec.network {
+            Network::Private => {
+                write(&resolv_conf, &network::resolv_conf(&copy_of("/etc/resolv.conf")?), 0o644)?;
+                write(&hosts, loopback.as_bytes(), 0o644)?;
+            }
             Network::Host => {
                 write(&resolv_conf, &copy_of("/etc/resolv.conf")?, 0o644)?;
                 let known = copy_of("/etc/hosts")?;

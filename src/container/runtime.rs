@@ -1,7 +1,7 @@
 //! The OCI runtime: finding it, running it, telling its own failures from those of the command.
 //!
-//! crun is told to make no control groups, runc to go on where it may not make them: a container needs none, and not
-//! every machine has a manager for them.
+//! crun is told to make no control groups, and runc to go on where it may not make them, because strata makes the
+//! groups (`cgroup.rs`).
 //!
 //! # References
 //! OCI runtime specification, `runtime.md`; `runc(8)`, `crun(1)`.
@@ -9,7 +9,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, pidfd_open, pidfd_send_signal};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde::Deserialize;
 
+use super::cgroup::Groups;
 use super::{Exit, Streams};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
@@ -39,9 +40,6 @@ const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// How much output is taken at a time.
 const OUTPUT_BYTES: usize = 32 << 10;
-
-/// What a runtime that was killed may leave.
-const CGROUP_ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 /// How many bytes of a runtime's log are read.
 const LOG_BYTES_MAX: u64 = 64 << 10;
@@ -61,6 +59,11 @@ pub trait Control {
     /// # Errors
     /// Whatever makes it useless to go on: the container is killed.
     fn output(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Takes a warning for people: the container lacks something that it would have on another machine.
+    fn warn(&mut self, warning: &str) {
+        let _ = warning;
+    }
 }
 
 /// An OCI runtime of the machine.
@@ -70,6 +73,8 @@ pub struct Runtime {
     options: &'static [&'static str],
     /// `mount(8)`.
     mount: Option<PathBuf>,
+    /// The program that connects private networks, if it is installed.
+    pasta: Option<PathBuf>,
 }
 
 impl Runtime {
@@ -78,7 +83,7 @@ impl Runtime {
     /// # Errors
     /// `NotFound`, with what to install.
     pub fn find(wanted: Option<&str>, search_path: &OsStr) -> Result<Self> {
-        let mount = search("mount", search_path);
+        let (mount, pasta) = (search("mount", search_path), search("pasta", search_path));
         let missing = |what: String| {
             Error::not_found(format!("{what}: install the package crun or runc, or name a runtime by --runtime"))
         };
@@ -90,12 +95,12 @@ impl Runtime {
                 let base = program.file_name().unwrap_or_default();
                 let options =
                     KNOWN.into_iter().find(|(known, _)| base == *known).map_or(&[][..], |(_, options)| options);
-                Ok(Self { program, options, mount })
+                Ok(Self { program, options, mount, pasta })
             }
             None => KNOWN
                 .into_iter()
                 .find_map(|(name, options)| Some((search(name, search_path)?, options)))
-                .map(|(program, options)| Self { program, options, mount })
+                .map(|(program, options)| Self { program, options, mount, pasta })
                 .ok_or_else(|| missing("no OCI runtime is installed (crun, runc or youki)".to_owned())),
         }
     }
@@ -112,10 +117,23 @@ impl Runtime {
         self.mount.as_deref().ok_or_else(missing)
     }
 
-    /// Runs the bundle `place` to its end.
-    pub(super) fn run(&self, place: &Path, streams: &Streams, control: &mut dyn Control) -> Result<Exit> {
+    /// Returns the program that gives a private network its outgoing connections; `None` if it is not installed.
+    pub fn pasta(&self) -> Option<&Path> {
+        self.pasta.as_deref()
+    }
+
+    /// Runs the bundle `place` to its end, in control groups for at most `pids_max` processes.
+    pub(super) fn run(
+        &self,
+        place: &Path,
+        streams: &Streams,
+        pids_max: Option<u32>,
+        control: &mut dyn Control,
+    ) -> Result<Exit> {
         let log = place.join("log");
         let id = container_id();
+        // The groups are removed after the runtime, which is in them, has ended.
+        let groups = Groups::new(&id, pids_max);
         let mut command = Command::new(&self.program);
         command.args(self.options).arg("--root").arg(place.join("state"));
         command.arg("--log").arg(&log).args(["--log-format", "json", "run", "--bundle"]).arg(place).arg(&id);
@@ -124,12 +142,12 @@ impl Runtime {
             Streams::Inherit { stdin: true } => tcgetattr(io::stdin()).ok(),
             _ => None,
         };
-        let ended = Running::start(command, &self.program).and_then(|running| running.wait(output, control));
+        let entries = groups.entries()?;
+        let ended = Running::start(command, &self.program, entries).and_then(|running| running.wait(output, control));
         restore(terminal);
         let (status, killed) = ended?;
-        if killed {
-            remove_cgroup(&id);
-        } else if !status.success()
+        if !killed
+            && !status.success()
             && let Some(message) = failure(&log)?
         {
             return Err(refusal(&self.program, &message));
@@ -148,10 +166,10 @@ fn is_program(path: &Path) -> bool {
     path.is_file() && rustix::fs::access(path, FileAccess::EXEC_OK).is_ok()
 }
 
-/// A name that no other container has at the moment: runc names control groups by it.
+/// Returns a name that no other container of the machine has at the moment.
 fn container_id() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
-    format!("strata-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 /// Says where the command's streams go; answers with the end to read its output from, if it is captured.
@@ -188,11 +206,11 @@ struct Running {
 }
 
 impl Running {
-    fn start(mut command: Command, program: &Path) -> Result<Self> {
+    fn start(mut command: Command, program: &Path, groups: Vec<OwnedFd>) -> Result<Self> {
         let (started, child) = mpsc::channel();
         let (leave, left) = mpsc::channel::<()>();
         let work = move || {
-            let child = sys::process::spawn_as_init(&mut command);
+            let child = sys::process::spawn_as_init(&mut command, groups);
             // With it, its ends of the pipes.
             drop(command);
             if started.send(child).is_ok() {
@@ -309,11 +327,4 @@ fn failure(log: &Path) -> Result<Option<String>> {
 fn refusal(program: &Path, message: &str) -> Error {
     let name = program.file_name().unwrap_or_default().display().to_string();
     Error::new(ErrorKind::FailedPrecondition, format!("{name} could not start the command")).with_source(message)
-}
-
-/// Removes what a runtime that was killed may have made; mostly there is nothing.
-fn remove_cgroup(id: &str) {
-    for root in CGROUP_ROOTS {
-        let _ = rustix::fs::rmdir(Path::new(root).join(id));
-    }
 }

@@ -59,7 +59,7 @@ impl Mounted {
     /// Makes every device node in the mount, and in what is mounted below, impossible to open, whatever its mode is.
     ///
     /// # Errors
-    /// What the kernel reports.
+    /// Errors of the system calls.
     ///
     /// # References
     /// `mount_setattr(2)`, `MOUNT_ATTR_NODEV`.

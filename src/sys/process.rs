@@ -5,6 +5,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
@@ -15,24 +16,43 @@ use nix::sched::{CloneFlags, unshare};
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
 
 /// Starts `command` as the first process of a new PID namespace, with no signal blocked, and with a mount namespace in
-/// which `/proc` shows the new PID namespace. If the command is killed, all processes that it started are killed. The
-/// kernel kills the command when the calling thread ends.
+/// which `/proc` shows the new PID namespace and control groups are read-only. The command enters the control groups
+/// whose `cgroup.procs` files are open as `groups`. If the command is killed, all processes that it started are killed.
+/// The kernel kills the command when the calling thread ends.
 ///
 /// The calling thread can start neither threads nor another such child afterwards, so it should be a thread for this
 /// purpose only. Its mounts must be private.
 ///
 /// # Errors
 /// `EPERM` without the privilege; errors of `fork`, `execve` and the mounts.
-pub(crate) fn spawn_as_init(command: &mut Command) -> io::Result<Child> {
+pub(crate) fn spawn_as_init(command: &mut Command, groups: Vec<OwnedFd>) -> io::Result<Child> {
     unshare(CloneFlags::CLONE_NEWPID)?;
     // SAFETY: the closure runs between fork and exec; it makes system calls only, and allocates nothing.
-    unsafe { command.pre_exec(become_init) };
+    unsafe { command.pre_exec(move || become_init(&groups)) };
     command.spawn()
 }
 
-fn become_init() -> io::Result<()> {
+/// Starts `command`. The kernel kills the command when the calling thread ends.
+///
+/// # Errors
+/// Errors of `fork`, `prctl` and `execve`.
+pub(crate) fn spawn_until_thread_ends(command: &mut Command) -> io::Result<Child> {
+    // SAFETY: the closure runs between fork and exec; it makes one system call, and allocates nothing.
+    unsafe { command.pre_exec(end_with_parent) };
+    command.spawn()
+}
+
+fn end_with_parent() -> io::Result<()> {
     // SAFETY: plain values; the kernel reads no memory for this option.
-    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
+}
+
+fn become_init(groups: &[OwnedFd]) -> io::Result<()> {
+    for group in groups {
+        // 0 means the process that writes.
+        rustix::io::write(group, b"0")?;
+    }
+    end_with_parent()?;
     // SAFETY: a plain value.
     check(unsafe { libc::unshare(libc::CLONE_NEWNS) })?;
     mount(c"proc", c"/proc")?;
@@ -43,6 +63,7 @@ fn become_init() -> io::Result<()> {
         // SAFETY: a plain value.
         let _ = check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }).and_then(|()| mount(c"cgroup2", CGROUPS));
     }
+    make_cgroups_read_only()?;
     // SAFETY: an all-zero `sigset_t` is valid to be filled by `sigemptyset`, and both live through the calls.
     unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -55,6 +76,18 @@ fn mount(fstype: &CStr, target: &CStr) -> io::Result<()> {
     let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
     // SAFETY: three static NUL-terminated strings, and no data.
     check(unsafe { libc::mount(fstype.as_ptr(), target.as_ptr(), fstype.as_ptr(), flags, ptr::null()) })
+}
+
+/// Makes the mount of control groups read-only in this mount namespace, so that the runtime makes no group: a runtime
+/// that is killed leaves its groups. A machine without control groups is left as it is.
+fn make_cgroups_read_only() -> io::Result<()> {
+    let flags = libc::MS_REMOUNT | libc::MS_BIND | libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+    // SAFETY: a static NUL-terminated string, and no other data.
+    let remounted = unsafe { libc::mount(ptr::null(), CGROUPS.as_ptr(), ptr::null(), flags, ptr::null()) };
+    match check(remounted) {
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENOENT)) => Ok(()),
+        done => done,
+    }
 }
 
 /// Returns true if the machine uses version 2 of control groups.

@@ -184,6 +184,7 @@ impl Bench {
             explain: wish.explain,
             runtime: &|| Runtime::find(wish.runtime, &path),
             network: Network::Host,
+            pids_max: Some(200),
             epoch: wish.epoch,
             cancel: wish.cancel.unwrap_or(&never),
         };

@@ -47,6 +47,7 @@ pub(crate) fn shell(image: &str, command: &[&str]) -> RunOptions {
         terminal: false,
         no_new_privs: false,
         network: Network::None,
+        pids_max: Some(200),
     }
 }
 

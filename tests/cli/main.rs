@@ -16,6 +16,7 @@ mod frame;
 mod images;
 mod input;
 mod layers;
+mod network;
 mod signals;
 mod snapshots;
 mod user_namespace;

@@ -1,0 +1,182 @@
+//! Control groups of a container: how many processes it may have, and which devices it may open.
+//!
+//! strata makes the groups itself, beside its own, and puts the runtime into them before that runs. So the limits hold
+//! for every runtime, and strata knows what to remove. The runtime sees control groups read-only and makes none.
+//!
+//! A group is locked while its container lives. The next container removes those that nobody locks: a killed strata
+//! leaves empty groups.
+//!
+//! Where strata may not make groups, or the machine has no controller, the container has no limit.
+//!
+//! # References
+//! Kernel documents `admin-guide/cgroup-v1/{pids,devices}.rst`, `admin-guide/cgroup-v2.rst`; `cgroups(7)`.
+
+use std::fs::{self, File};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
+use rustix::io::Errno;
+
+use crate::error::{Context, Result};
+
+/// Where control groups are mounted, by convention.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// How the names of groups begin.
+const PREFIX: &str = "strata-";
+
+/// The controllers whose limits are set.
+const CONTROLLERS: [&str; 2] = ["pids", "devices"];
+
+/// The devices that every container has, by number: null, zero, full, random, urandom, tty, console, ptmx, and
+/// terminals. The runtime makes their nodes.
+const DEVICES: [&str; 9] = [
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:1 rwm",
+    "c 5:2 rwm",
+    "c 136:* rw",
+];
+
+/// How long the kernel may take until a group whose processes were killed is empty.
+const EMPTY_TRIES_MAX: u32 = 200;
+const EMPTY_PAUSE: Duration = Duration::from_millis(5);
+
+/// The groups of one container; they go with the value.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    groups: Vec<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    path: PathBuf,
+    /// The directory, with a lock on it.
+    _lock: OwnedFd,
+}
+
+impl Groups {
+    /// Makes the groups that can be made, called by `id`, for at most `pids_max` processes.
+    pub(super) fn new(id: &str, pids_max: Option<u32>) -> Self {
+        let mut made = Self::default();
+        for (controller, above) in parents() {
+            remove_left(&above);
+            match Group::new(&above.join(format!("{PREFIX}{id}")), controller, pids_max) {
+                Ok(group) => made.groups.extend(group),
+                Err(error) => tracing::info!(controller, why = error.chain(), "the container has no such limit"),
+            }
+        }
+        made
+    }
+
+    /// Opens the files into which the runtime's process has to write its number.
+    pub(super) fn entries(&self) -> Result<Vec<OwnedFd>> {
+        let open = |group: &Group| {
+            let path = group.path.join("cgroup.procs");
+            rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty()).at("open", path)
+        };
+        self.groups.iter().map(open).collect()
+    }
+}
+
+impl Group {
+    /// Makes the group `path` with the limit of `controller`; `None` if the controller is not at work there.
+    fn new(path: &Path, controller: &str, pids_max: Option<u32>) -> Result<Option<Self>> {
+        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).at("make the control group", path)?;
+        let group = Self { path: path.to_owned(), _lock: lock(path, FlockOperation::LockShared)? };
+        let limit = match controller {
+            "pids" => path.join("pids.max"),
+            _ => path.join("devices.deny"),
+        };
+        if !limit.exists() {
+            return Ok(None);
+        }
+        if controller == "pids" {
+            let most = pids_max.map_or_else(|| "max".to_owned(), |most| most.to_string());
+            write(&limit, &most)?;
+        } else {
+            write(&limit, "a")?;
+            DEVICES.iter().try_for_each(|device| write(&path.join("devices.allow"), device))?;
+        }
+        Ok(Some(group))
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        for _ in 0..EMPTY_TRIES_MAX {
+            match rustix::fs::rmdir(&self.path) {
+                // The kernel has not buried all processes of it yet.
+                Err(Errno::BUSY) => thread::sleep(EMPTY_PAUSE),
+                Err(errno) if errno != Errno::NOENT => {
+                    tracing::warn!(group = %self.path.display(), %errno, "a control group is left");
+                    return;
+                }
+                _ => return,
+            }
+        }
+        tracing::warn!(group = %self.path.display(), "a control group is left: processes are in it");
+    }
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).at("write", path)
+}
+
+fn lock(path: &Path, how: FlockOperation) -> Result<OwnedFd> {
+    let dir = OwnedFd::from(File::open(path).at("open", path)?);
+    flock(&dir, how).at("lock", path)?;
+    Ok(dir)
+}
+
+/// Removes the groups in `above` that a killed strata left: nobody has a lock on them, and no process is in them.
+fn remove_left(above: &Path) {
+    let Ok(entries) = fs::read_dir(above) else { return };
+    for path in entries.flatten().map(|entry| entry.path()) {
+        let is_ours = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+        // Between the making of a group and its lock another strata may find it. It makes the group anew then.
+        if is_ours && lock(&path, FlockOperation::NonBlockingLockExclusive).is_ok() {
+            let _ = rustix::fs::rmdir(&path);
+        }
+    }
+}
+
+/// Returns the directories in which groups are made, each with its controller: the group of this process.
+fn parents() -> Vec<(&'static str, PathBuf)> {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let mut parents = Vec::new();
+    for controller in CONTROLLERS {
+        let inner = own.lines().find_map(|line| {
+            let mut fields = line.splitn(3, ':');
+            let (number, names, path) = (fields.next()?, fields.next()?, fields.next()?);
+            let is_it = names.split(',').any(|name| name == controller) || (number == "0" && names.is_empty());
+            is_it.then(|| (names.is_empty(), path.trim_start_matches('/').to_owned()))
+        });
+        match inner {
+            Some((false, path)) => parents.push((controller, Path::new(ROOT).join(controller).join(path))),
+            // Version 2 has one tree, and no controller for devices.
+            Some((true, path)) if controller == "pids" => {
+                parents.extend(version_2(&path).map(|above| (controller, above)));
+            }
+            _ => {}
+        }
+    }
+    parents
+}
+
+/// Returns the group nearest to that of this process whose children have the limits of version 2.
+fn version_2(own: &str) -> Option<PathBuf> {
+    let own = Path::new(ROOT).join(own);
+    let passes_on = |group: &&Path| {
+        let controllers = fs::read_to_string(group.join("cgroup.subtree_control")).unwrap_or_default();
+        controllers.split_whitespace().any(|name| name == "pids")
+    };
+    own.ancestors().take_while(|group| group.starts_with(ROOT)).find(passes_on).map(Path::to_path_buf)
+}

@@ -360,11 +360,11 @@
 //!   and its unmount cost nothing. What a build keeps is brought to disk as a whole, by the one sync before the image
 //!   has a name; what a crash leaves is discarded in any case.
 //! - **Control groups are made by strata**, beside its own group, and the runtime is put into them before it runs. So
-//!   the limits hold for every runtime, and strata knows what to remove: a runtime that is killed leaves its groups. The
+//!   the limits hold for every runtime, and strata knows what to remove: a killed runtime leaves its groups. The
 //!   runtime sees version 2 alone, read-only, because some refuse a machine that has both. A machine without a usable
 //!   controller gives no limit, which `-v` says.
 //! - **A private network goes through pasta**, which needs no bridge, no packet filter and no setting of the machine.
-//!   strata starts it, not the runtime: crun as the first process waits for every child. pasta is killed with the thread
+//!   strata starts it, not the runtime: crun as the first process waits for every child. pasta ends with the thread
 //!   that started it. Where it is missing or fails, the container has no network, and one line says so.
 //! - **No device of the machine reaches a container**: the root and every other mount are `nodev`, and `MKNOD` is never
 //!   given, so the promise needs no control group. crun takes `nodev` from the root when it binds it; a hook of the

@@ -111,6 +111,18 @@
 //!   no more time stops inside a snapshot: what is left of it is in the trash as before, and as after a crash. A copy
 //!   that finds the disk full frees what waits, and is tried once more; the lock files for that are there since the
 //!   store was made, for on xfs a full disk may have no room for a new file.
+//! - **A removal on a full disk uses a reserve**, files of allocated blocks in `reserve/` (`store/reserve.rs`): the
+//!   database's log, its index in shared memory and inodes need room before anything is free. A removal is tried
+//!   without it first, then with one file less each time; eight files, so that a rival who takes the space of the
+//!   first does not take it all. The reserve is at most a 64th of what the file system has left (16 MiB at most), and
+//!   is made again only while there is that much: the last room of a disk is its user's.
+//! - **The database's log is allocated when a store is made** (4.5 MiB, at most a 16th of what is left), and database,
+//!   log and index are written in place on btrfs too: a removal then mostly needs no space at all, and no rival can
+//!   take from it what it has.
+//! - **A removal has no lock file.** It leaves no row in work, and on a file system without inodes none can be made.
+//! - **On a nearly full btrfs a removal has the kernel free destroyed subvolumes at once** (`BTRFS_IOC_START_SYNC`,
+//!   which wakes the thread that frees them): by itself the kernel begins with that up to 30 s later, and the next
+//!   call would find no space.
 //! - **The log is waited for by `fdatasync`** (`.cargo/config.toml`: SQLite must be told that there is one). Once it
 //!   has its full length it is written in place, and the file system has no journal to write for it. What that had
 //!   brought along before, the directories of an empty snapshot, recovery makes again.

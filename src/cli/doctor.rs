@@ -6,12 +6,12 @@ use rustix::fs::Mode;
 use serde::Serialize;
 
 use super::Done;
-use super::output::{fields, table};
+use super::output::{fields, size, table};
 use super::session::{Session, check_privilege};
 use crate::backend::{self, StrategyOptions};
 use crate::error::{Context, Error, Result};
 use crate::mount::probe::{self, Available};
-use crate::store::{Store, UNVERIFIED};
+use crate::store::{Reserve, Store, UNVERIFIED};
 use crate::tree::{Dir, walk};
 
 /// Tell what this machine can do, and which strategy would be chosen
@@ -50,6 +50,8 @@ struct Described {
     format: usize,
     /// How many layers another program than strata wrote, of all owners; `None` if that cannot be read.
     unverified: Option<u64>,
+    /// What is kept for removals on a full disk; nothing where it cannot be looked at.
+    reserve: Option<Reserve>,
 }
 
 #[derive(Debug, Serialize)]
@@ -132,6 +134,21 @@ fn describe(store: &Store) -> Described {
         durability: store.durability().as_str(),
         format: crate::store::FORMAT,
         unverified: unverified(store).ok(),
+        reserve: store.reserve().ok(),
+    }
+}
+
+/// The reserve in words: whether a removal on a full disk can rely on it.
+fn reserve_words(store: Option<&Described>) -> String {
+    let Some(reserve) = store.and_then(|store| store.reserve) else { return "none".to_owned() };
+    let Reserve { pieces, pieces_whole, bytes } = reserve;
+    let space = size(bytes);
+    match pieces {
+        0 => "none: it is made by a change of the store while the file system has plenty of room".to_owned(),
+        _ if reserve.is_whole() => format!("{space} in {pieces} files, whole"),
+        _ => format!(
+            "{space} in {pieces} of {pieces_whole} files: the rest was used, and is made again when there is room"
+        ),
     }
 }
 
@@ -177,7 +194,7 @@ fn features(root: &Path) -> Vec<Feature> {
 impl Findings {
     fn text(&self, broken: Option<&Error>) -> String {
         let store = match (&self.store, broken) {
-            (Some(Described { backend, durability, format, unverified }), _) => {
+            (Some(Described { backend, durability, format, unverified, .. }), _) => {
                 let mut said = format!("backend {backend}, durability {durability}, format {format}");
                 if let Some(count) = unverified.filter(|count| *count > 0) {
                     said.push_str(&format!(", {count} unverified (layers that strata did not write: strata check)"));
@@ -194,6 +211,7 @@ impl Findings {
             ("root", self.root.display().to_string()),
             ("tried at", self.tried_at.display().to_string()),
             ("store", store),
+            ("reserve", reserve_words(self.store.as_ref())),
             ("--backend auto", auto),
         ];
         let strategies = self.strategies.iter().map(|strategy| {

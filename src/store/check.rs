@@ -159,7 +159,10 @@ impl Store {
 
     /// Those of `ids` that have no row either when everybody is through who was making a directory and its row at once.
     fn still_rowless(&self, ids: Vec<Id>) -> Result<Vec<Id>> {
-        if ids.is_empty() { Ok(ids) } else { self.meta.transact(Level::Relaxed, |tx| rows::without_row(tx, &ids)) }
+        if ids.is_empty() {
+            return Ok(ids);
+        }
+        self.with_reserve(|| self.meta.transact(Level::Relaxed, |tx| rows::without_row(tx, &ids)))
     }
 
     fn remedy_for_missing(&self, listed: &Listed) -> Result<Remedy> {

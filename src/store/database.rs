@@ -7,7 +7,7 @@ use rusqlite::Transaction;
 use rustix::fs::Mode;
 
 use super::meta::{self, Failed, Meta};
-use super::{Durability, lock, rows};
+use super::{Durability, lock, reserve, rows};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::probe;
 use crate::tree::Dir;
@@ -16,7 +16,8 @@ use crate::tree::Dir;
 const OTHERS_WRITE: u32 = 0o022;
 
 /// What the directory of a new store may hold already.
-const FRESH: [&str; 7] = ["lost+found", "s", "run", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
+const FRESH: [&str; 8] =
+    ["lost+found", "s", "run", "reserve", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
 
 /// The database of a store, open, before it is known which backend it needs.
 #[derive(Debug)]
@@ -91,8 +92,13 @@ impl Database {
     fn load(root: PathBuf, create: bool) -> Result<Self> {
         let run = root.join("run");
         let others = || Ok(lock::living(&run)?.into_iter().next().map(|name| format!("the process of run/{name}")));
-        let meta = Meta::open(&root.join("strata.db"), create, others)?;
-        let (backend, durability) = meta.view(marker)?;
+        let path = root.join("strata.db");
+        // To look into the database takes space for its index in shared memory, whatever the command is.
+        let open = || {
+            let meta = Meta::open(&path, create, others)?;
+            meta.view(marker).map(|marker| (meta, marker))
+        };
+        let (meta, (backend, durability)) = reserve::with(&root, open)?;
         Ok(Self { root, meta, backend, durability })
     }
 

@@ -174,9 +174,11 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub fn remove_image(&self, name: &str) -> Result<()> {
-        self.begin()?;
-        self.meta.transact(self.level(Flush::Now), |tx| {
-            if forget(tx, self.owner(), name)? { Ok(()) } else { Err(Failed::from(no_image(name))) }
+        self.with_reserve(|| {
+            self.begin_to_remove()?;
+            self.meta.transact(self.level(Flush::Now), |tx| {
+                if forget(tx, self.owner(), name)? { Ok(()) } else { Err(Failed::from(no_image(name))) }
+            })
         })
     }
 

@@ -15,19 +15,20 @@
 //! # References
 //! SQLite: "Write-Ahead Logging", "PRAGMA synchronous", "STRICT Tables".
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
-use rustix::fs::{IFlags, Mode, OFlags};
-use rustix::io::Errno;
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior, ffi};
 
 use crate::error::{Context, Error, ErrorKind, Result};
+
+mod log;
+
+pub(super) use self::log::doubt_log;
+use self::log::{allocate_log, beside, log_is_doubtful, make_in_place, renew_log, write_log_again};
 
 /// `PRAGMA application_id`: "stra".
 const APPLICATION_ID: i32 = 0x7374_7261;
@@ -37,9 +38,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many statements stay compiled: all that a prepare, a commit and a removal run, in turn.
 const STATEMENTS_KEPT: usize = 100;
-
-/// How much of the log is read at once to be written again.
-const LOG_CHUNK_BYTES: usize = 256 << 10;
 
 /// How often a database that somebody is making is looked at.
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
@@ -128,6 +126,18 @@ ALTER TABLE snapshot ADD COLUMN voucher TEXT;
 UPDATE snapshot SET voucher = '' WHERE durable = 0;
 ";
 
+/// The extended codes of SQLite's for what a file system without space or an exhausted quota refuses. A failed wait for
+/// the disk is none of them: what was to be written then is lost, and another try would not bring it back.
+const LACK_OF_SPACE: [i32; 7] = [
+    ffi::SQLITE_FULL,
+    ffi::SQLITE_CANTOPEN,
+    ffi::SQLITE_IOERR_WRITE,
+    ffi::SQLITE_IOERR_TRUNCATE,
+    ffi::SQLITE_IOERR_SHMOPEN,
+    ffi::SQLITE_IOERR_SHMSIZE,
+    ffi::SQLITE_IOERR_SHMMAP,
+];
+
 /// Whether a transaction waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Level {
@@ -184,25 +194,6 @@ pub(super) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Makes the file of the database that SQLite maps into memory, to be written in place. A file system that writes anew
-/// needs space for a page that a process changes in its memory, and without any left the kernel kills that process
-/// (`SIGBUS`; seen on a full btrfs). It is no part of the data: SQLite makes its content anew after a boot.
-fn reserve_shared_memory(database: &Path) -> Result<()> {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-shm");
-    let path = Path::new(&path);
-    let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
-        Err(Errno::EXIST) => return Ok(()),
-        made => made.at("make", path)?,
-    };
-    match rustix::fs::ioctl_setflags(&file, IFlags::NOCOW) {
-        // It has no such flag and no need of it, or SQLite was faster.
-        Err(Errno::OPNOTSUPP | Errno::NOTTY | Errno::INVAL) => Ok(()),
-        set => set.at("set the flag C (write in place) of", path),
-    }
-}
-
 /// Switches to the write-ahead log. While another process makes the same database SQLite says at once that it is busy,
 /// whatever its timeout.
 fn use_log(connection: &Connection) -> rusqlite::Result<()> {
@@ -247,13 +238,21 @@ impl Meta {
             flags |= OpenFlags::SQLITE_OPEN_CREATE;
         }
         let at = |error| failure(error, path);
-        reserve_shared_memory(path)?;
+        if create {
+            make_in_place(path)?;
+        }
+        make_in_place(&beside(path, "-shm"))?;
         let connection = Connection::open_with_flags(path, flags).map_err(at)?;
         connection.busy_timeout(BUSY_TIMEOUT).map_err(at)?;
         let open = Mutex::new(Open { connection, level: None });
         let meta = Self { open, path: path.to_owned(), watches_log: false, steps };
         meta.recognise()?;
         meta.configure().map_err(at)?;
+        if create {
+            // SQLite makes the log when it looks into the database for the first time.
+            meta.read(version_of)?;
+            allocate_log(path)?;
+        }
         meta.migrate(others_at_work)?;
         Ok(meta)
     }
@@ -392,7 +391,8 @@ impl Meta {
         };
         let answer = work(&transaction)?;
         let committed = transaction.commit();
-        if committed.is_err() {
+        // A full disk refuses a write before the log has the end of the transaction, and nothing was to be waited for.
+        if committed.as_ref().is_err_and(|error| error.sqlite_error_code() != Some(ErrorCode::DiskFull)) {
             write_over(&mut open);
         }
         committed.map(|()| answer).map_err(Failed::from)
@@ -414,48 +414,6 @@ fn write_over(open: &mut Open) {
         if !connection.is_autocommit() {
             // The first error is the one to report.
             let _ = connection.execute_batch("ROLLBACK");
-        }
-    }
-}
-
-/// Whether part of the log may be lost, so that what is written behind it would be lost with it.
-fn log_is_doubtful(connection: &Connection) -> rusqlite::Result<bool> {
-    connection.prepare_cached("SELECT 1 FROM setting WHERE name = 'lost_log'")?.exists([])
-}
-
-/// Notes that what was written to the log and not brought to disk may be lost.
-pub(super) fn doubt_log(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute("INSERT OR REPLACE INTO setting VALUES ('lost_log', 1)", []).map(drop)
-}
-
-/// Brings the log of `database`, as it is in memory, into the database itself and begins another. To write the same
-/// blocks again is not enough: ext4 leaves a block of which the first write failed marked as never written, takes
-/// later writes to it, and after the next mount shows zeros. The caller has done that nevertheless, so that a power cut
-/// in the middle finds a whole log wherever it suffices.
-fn renew_log(connection: &Connection, database: &Path) -> Result<(), Failed> {
-    tracing::warn!("an earlier sync of the database's log failed: it is begun anew");
-    let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
-    if !busy {
-        return Ok(());
-    }
-    let shown = database.display();
-    Err(Error::new(ErrorKind::Unavailable, format!("{shown}: others read the log, which must be begun anew")).into())
-}
-
-/// Writes the log of `database` once more, as it is in memory, and brings it to disk. The caller is the only writer.
-fn write_log_again(database: &Path) -> Result<()> {
-    let mut path = database.as_os_str().to_owned();
-    path.push("-wal");
-    let path = Path::new(&path);
-    let file = File::options().read(true).write(true).open(path).at("open", path)?;
-    let (mut buffer, mut at) = (vec![0; LOG_CHUNK_BYTES], 0);
-    loop {
-        match file.read_at(&mut buffer, at).at("read", path)? {
-            0 => return file.sync_data().at("fdatasync", path),
-            count => {
-                file.write_all_at(&buffer[..count], at).at("write", path)?;
-                at += count as u64;
-            }
         }
     }
 }
@@ -491,6 +449,14 @@ impl From<Error> for Failed {
 fn version_of(connection: &Connection) -> rusqlite::Result<usize> {
     let version: i64 = connection.prepare_cached("PRAGMA user_version")?.query_row([], |row| row.get(0))?;
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
+}
+
+/// Whether `error` is one that SQLite answers for a file that could not be made, extended or written. An exhausted
+/// quota is among these (SQLite knows `ENOSPC` alone), as is a full disk where SQLite makes its index in shared memory.
+pub(super) fn may_lack_space(error: &Error) -> bool {
+    let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
+    let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
+    code.is_some_and(|code| LACK_OF_SPACE.contains(&code))
 }
 
 fn failure(error: rusqlite::Error, path: &Path) -> Error {

@@ -7,6 +7,7 @@
 //!   s/<id>/          one directory (or subvolume) a snapshot; what is inside is the backend's
 //!   streams/<id>.zst how the layer that a snapshot was made from was spelled
 //!   run/             a lock file for each process that changes the store
+//!   reserve/         space that a removal on a full disk uses
 //! ```
 //!
 //! # How a change is made
@@ -34,6 +35,7 @@ mod lock;
 mod meta;
 mod recover;
 mod remove;
+mod reserve;
 mod rows;
 mod step;
 mod streams;
@@ -51,6 +53,7 @@ pub use lock::Tenancy;
 pub use meta::FORMAT;
 pub use recover::{Census, Freed};
 pub use remove::Extent;
+pub use reserve::Reserve;
 pub use rows::Origin;
 pub use step::Step;
 
@@ -130,7 +133,8 @@ pub struct Store {
     root_fd: OwnedFd,
     /// Whether it reported one that could not be noted in the database (`vouch.rs`). One call asks at a time.
     lost_writes: Mutex<bool>,
-    /// The first id that was not given yet at some moment after [`Store::root_fd`] was opened.
+    /// The first id that was not given yet at some moment after [`Store::root_fd`] was opened; `u64::MAX` until this
+    /// handle cleared up behind processes that died.
     since: AtomicU64,
     /// Whether this handle committed with [`Flush::Later`] since the last [`Store::sync`].
     owes_sync: AtomicBool,
@@ -219,6 +223,7 @@ impl Store {
         }
         self.since.store(recover::recover(self)?.0, Ordering::Relaxed);
         let announced = lock::Worker::announce(&self.run())?;
+        reserve::keep(&self.root);
         let name = announced.name().to_owned();
         *worker = Some(announced);
         Ok(name)
@@ -230,9 +235,10 @@ impl Store {
     /// # Errors
     /// `FailedPrecondition` if there is one already: the message says what it told of itself.
     pub fn occupy(&self, holder: &str) -> Result<Tenancy> {
-        let tenancy = lock::tenancy(&self.run(), &self.owner, holder)?;
-        self.begin()?;
-        Ok(tenancy)
+        self.with_reserve(|| {
+            let tenancy = lock::tenancy(&self.run(), &self.owner, holder)?;
+            self.begin().map(|_| tenancy)
+        })
     }
 
     /// The name of this process's lock file, if it changed anything yet.
@@ -445,8 +451,10 @@ impl Snapshotter for Store {
     }
 
     fn cleanup(&self) -> Result<()> {
-        self.begin()?;
-        recover::recover(self)?;
+        self.with_reserve(|| {
+            self.begin_to_remove()?;
+            recover::recover(self)
+        })?;
         self.drain_in_turn().map(drop)
     }
 

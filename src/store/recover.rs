@@ -23,7 +23,7 @@ use super::claim::{MOUNT_POINTS, take_away_mount_points};
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
-use super::{Flush, Store, streams, vouch};
+use super::{Flush, Store, reserve, streams, vouch};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -243,6 +243,17 @@ impl Store {
         })
     }
 
+    /// Begins a change that only removes: clears up behind processes that died, as [`Store::begin`] does. A removal
+    /// leaves no row in work, so it needs no lock file, for which a full disk may have no inode.
+    pub(super) fn begin_to_remove(&self) -> Result<()> {
+        if self.worker_name().is_some() {
+            self.let_go(&[]);
+        } else if self.since.load(Ordering::Relaxed) == u64::MAX {
+            self.since.store(recover(self)?.0, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
     /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true, unless somebody is at it.
     /// It stops between two entries of a snapshot, of which the rest is freed by the next call; every call gets on.
     ///
@@ -274,7 +285,7 @@ impl Store {
                 freed.waiting += 1;
                 continue;
             }
-            match self.erase_until(id, stop) {
+            match self.with_reserve(|| self.erase_until(id, stop)) {
                 Ok(is_gone) => {
                     got_on = true;
                     freed.snapshots += u64::from(is_gone);
@@ -288,7 +299,12 @@ impl Store {
             }
         }
         // Until then a crash only has nothing freed once more.
-        self.meta.transact(Level::Relaxed, |tx| empty.iter().try_for_each(|id| rows::forget(tx, *id)))?;
+        self.with_reserve(|| {
+            self.meta.transact(Level::Relaxed, |tx| empty.iter().try_for_each(|id| rows::forget(tx, *id)))
+        })?;
+        if !empty.is_empty() {
+            reserve::keep(&self.root);
+        }
         first.map(|()| freed)
     }
 
@@ -329,7 +345,11 @@ impl Store {
     /// # Errors
     /// What the database reports.
     pub fn collect(&self) -> Result<()> {
-        self.begin()?;
+        self.with_reserve(|| self.try_to_collect())
+    }
+
+    fn try_to_collect(&self) -> Result<()> {
+        self.begin_to_remove()?;
         recover(self)?;
         self.meta.transact(self.level(Flush::Now), |tx| {
             while let unused @ [_, ..] = rows::unused(tx, &self.owner)?.as_slice() {

@@ -26,7 +26,11 @@ impl Store {
     /// meanwhile.
     pub fn remove_with(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
         check_key(key)?;
-        self.begin()?;
+        self.with_reserve(|| self.try_to_remove(key, extent))
+    }
+
+    fn try_to_remove(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
+        self.begin_to_remove()?;
         let found = self.meta.view(|tx| self.removable(tx, key, extent))?;
         for row in &found {
             self.check_not_mounted(row.id, &format!("cannot remove {:?}", row.name))?;

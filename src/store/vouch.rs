@@ -310,9 +310,12 @@ impl Store {
 
     /// Notes that whatever was not on disk before this call may be lost.
     pub(super) fn note_lost_writes(&self) -> Result<()> {
-        self.meta.transact(Level::Relaxed, |tx| {
-            meta::doubt_log(tx)?;
-            tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", []).map(drop)
+        // btrfs answers a sync with `ENOSPC`, too: the log may have no room for the note.
+        self.with_reserve(|| {
+            self.meta.transact(Level::Relaxed, |tx| {
+                meta::doubt_log(tx)?;
+                tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", []).map(drop)
+            })
         })
     }
 
@@ -321,8 +324,10 @@ impl Store {
         if error.errno().is_none_or(|errno| BEFORE_THE_DISK.contains(&errno)) {
             return;
         }
-        let noted = self.meta.transact(Level::Relaxed, |tx| {
-            tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row]).map(drop)
+        let noted = self.with_reserve(|| {
+            self.meta.transact(Level::Relaxed, |tx| {
+                tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row]).map(drop)
+            })
         });
         if let Err(error) = noted {
             tell(&error);

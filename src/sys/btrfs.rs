@@ -97,6 +97,13 @@ pub(crate) fn destroy(dir: BorrowedFd<'_>, name: &OsStr) -> Result<(), Errno> {
     unsafe { ioctl(dir, Setter::<{ op::BTRFS_IOC_SNAP_DESTROY_V2 }, _>::new(args)) }
 }
 
+/// Has the kernel begin to commit the file system of `any`, and to free what was destroyed; waits for neither.
+pub(crate) fn start_commit(any: BorrowedFd<'_>) -> Result<(), Errno> {
+    // SAFETY: the opcode writes one 64-bit word, the number of the transaction.
+    let _transaction: u64 = unsafe { ioctl(any, Getter::<{ op::BTRFS_IOC_START_SYNC }, u64>::new()) }?;
+    Ok(())
+}
+
 /// Returns true if the subvolume with the root directory `root` is read-only.
 pub(crate) fn is_read_only(root: BorrowedFd<'_>) -> Result<bool, Errno> {
     // SAFETY: the opcode writes one 64-bit word.

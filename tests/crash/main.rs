@@ -9,6 +9,7 @@ mod support;
 
 mod calls;
 mod disk;
+mod full;
 mod power;
 mod replay;
 mod script;

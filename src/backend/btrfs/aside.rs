@@ -47,6 +47,8 @@ pub(super) fn is_large(snapshots: &Dir, name: &OsString) -> Result<bool> {
 pub(super) fn move_aside(snapshots: &Dir, id: Id, name: &OsString) -> Result<()> {
     let around = TemporaryName::Gone.of(id);
     match snapshots.make_dir(&around) {
+        // A full disk has no room for a directory, and the subvolume is what takes the space.
+        Err(error) if error.kind() == ErrorKind::ResourceExhausted => return Ok(()),
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }

@@ -44,6 +44,9 @@ use crate::mount::{Access, Mount};
 use crate::sys::btrfs as sys;
 use crate::tree::{Dir, Meta, walk};
 
+/// A file system of which less than one part in so many is left is nearly full.
+const NEARLY_FULL_SHARE: u64 = 64;
+
 /// Name of the directory in the root that holds the snapshots.
 const SNAPSHOTS: &str = "s";
 
@@ -154,6 +157,17 @@ impl Btrfs {
     /// Removes the entry `name`, whatever its type.
     fn clear(&self, name: &OsString) -> Result<()> {
         clear(&self.snapshots, name)
+    }
+
+    /// On a file system that is nearly full, has the kernel free at once what was destroyed. It would begin up to 30 s
+    /// later by itself, and a call that needs the space would fail until then.
+    fn hasten_if_full(&self) -> Result<()> {
+        let shown = || self.snapshots.shown();
+        let stat = rustix::fs::fstatvfs(&self.snapshots).at("stat the file system of", shown())?;
+        if stat.f_bavail >= stat.f_blocks / NEARLY_FULL_SHARE {
+            return Ok(());
+        }
+        sys::start_commit(self.snapshots.as_fd()).at("begin to commit the file system of", shown())
     }
 
     /// Returns the transaction after which everything that `parents` do not contain was made.
@@ -274,7 +288,8 @@ impl Backend for Btrfs {
         for temporary in [TemporaryName::New, TemporaryName::Now] {
             self.clear(&temporary.of(id))?;
         }
-        aside::remove(&self.snapshots, id)
+        aside::remove(&self.snapshots, id)?;
+        self.hasten_if_full()
     }
 
     /// Exact at the time of the call, in time proportional to the changes. See `usage.rs` for the definition. For an

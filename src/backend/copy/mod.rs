@@ -28,7 +28,7 @@ use self::manifest::{BootId, Manifest};
 use super::snapshots_dir::SnapshotsDir;
 use super::{Backend, Capabilities, Chain, Strategy, StrategyOption, StrategyOptions, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, Mount};
 use crate::tree::copy::{CloneMode, CopiedDir, Options, copy, probe_reflink};
@@ -110,7 +110,7 @@ impl Copy {
         }
         let dir = Dir::open(root)?;
         if mode == CloneMode::Reflink {
-            probe_reflink(&dir)?;
+            require_reflink(&dir)?;
         }
         Ok(Self { snapshots: SnapshotsDir::open(root, &dir)?, mode, usages: Mutex::default() })
     }
@@ -178,6 +178,18 @@ fn boot_id() -> Result<BootId> {
     match u128::from_str_radix(&digits, 16) {
         Ok(number) => Ok(number.to_be_bytes()),
         Err(error) => Err(io::Error::new(io::ErrorKind::InvalidData, error)).at("understand", BOOT_ID),
+    }
+}
+
+/// Refuses a file system without reflinks. A full one has no room for the files to try it with; what is there can be
+/// read and removed all the same, and a copy that finds no reflinks says so.
+fn require_reflink(root: &Dir) -> Result<()> {
+    match probe_reflink(root) {
+        Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
+            tracing::debug!(why = error.chain(), "no room to try reflinks");
+            Ok(())
+        }
+        probed => probed,
     }
 }
 

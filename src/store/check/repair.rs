@@ -1,5 +1,7 @@
 //! Doing what findings propose.
 
+use rusqlite::Transaction;
+
 use super::super::meta::Failed;
 use super::super::rows::{self, State};
 use super::super::{Flush, Store, image, recover};
@@ -28,8 +30,10 @@ impl Store {
     /// What the database or the file system reports; the rest of the findings was left alone then.
     pub fn repair(&self, findings: &[Finding]) -> Result<Repaired> {
         let mut repaired = Repaired::default();
-        self.begin()?;
-        recover::recover(self)?;
+        self.with_reserve(|| {
+            self.begin_to_remove()?;
+            recover::recover(self)
+        })?;
         for finding in findings {
             match (&finding.remedy, &finding.problem) {
                 (Remedy::MakeAgain, Problem::Missing(Subject { id: Some(id), .. })) => {
@@ -49,13 +53,14 @@ impl Store {
                 _ => {}
             }
         }
-        recover::discard_rowless(self)?;
+        self.with_reserve(|| recover::discard_rowless(self))?;
         repaired.freed = self.drain(None, None)?.snapshots;
         Ok(repaired)
     }
 
     fn remove_damaged_image(&self, image: &Subject, repaired: &mut Repaired) -> Result<()> {
-        let gone = self.meta.transact(self.level(Flush::Now), |tx| image::forget(tx, &image.owner, &image.name))?;
+        let forget = || self.meta.transact(self.level(Flush::Now), |tx| image::forget(tx, &image.owner, &image.name));
+        let gone = self.with_reserve(forget)?;
         repaired.images.extend(gone.then(|| image.name.clone()));
         Ok(())
     }
@@ -63,7 +68,7 @@ impl Store {
     /// Removes a layer, all that stands on it and the images of these: if nothing of that is anybody's but an image's.
     fn remove_damaged_layer(&self, snapshot: &Subject, repaired: &mut Repaired) -> Result<()> {
         let Some(id) = snapshot.id else { return Ok(()) };
-        let (images, snapshots) = self.meta.transact(self.level(Flush::Now), |tx| {
+        let take = |tx: &Transaction<'_>| {
             let (mut images, mut snapshots) = (Vec::new(), Vec::new());
             let Some(row) = rows::by_id(tx, Id(id))? else { return Ok::<_, Failed>((images, snapshots)) };
             let tree = rows::with_descendants(tx, row.row)?;
@@ -76,7 +81,8 @@ impl Store {
                 }
             }
             Ok((images, snapshots))
-        })?;
+        };
+        let (images, snapshots) = self.with_reserve(|| self.meta.transact(self.level(Flush::Now), take))?;
         repaired.images.extend(images);
         repaired.snapshots.extend(snapshots);
         Ok(())

@@ -292,7 +292,7 @@ impl Bench {
             let names = entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8"));
             names.filter(|name| !known.contains(&name.as_str())).collect()
         };
-        let standing = ["s", "streams", "run", "strata.db", "strata.db-wal", "strata.db-shm"];
+        let standing = ["s", "streams", "run", "reserve", "strata.db", "strata.db-wal", "strata.db-shm"];
         let mut rest = left(&self.root().join("run"), &["drain", "recover"]);
         rest.extend(left(&self.root(), &standing));
         let streams = self.root().join("streams");

@@ -9,7 +9,8 @@
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
 //! - A transaction that failed is not in the log: another is written over what is there of it. What is before it in the
-//!   log and was not on disk may be lost with it; the next durable transaction, of any process, begins a log anew.
+//!   log and was not on disk may be lost with it; the next durable transaction, of any process, begins a log anew. A
+//!   full disk is no such failure: SQLite writes the end of a transaction last, and waits for the disk after that.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.
 //!
 //! # References

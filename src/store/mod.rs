@@ -221,7 +221,7 @@ impl Store {
             self.let_go(&[]);
             return Ok(worker.name().to_owned());
         }
-        self.since.store(recover::recover(self)?.0, Ordering::Relaxed);
+        self.since.fetch_min(recover::recover(self)?.0, Ordering::Relaxed);
         let announced = lock::Worker::announce(&self.run())?;
         reserve::keep(&self.root);
         let name = announced.name().to_owned();

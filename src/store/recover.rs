@@ -249,7 +249,7 @@ impl Store {
         if self.worker_name().is_some() {
             self.let_go(&[]);
         } else if self.since.load(Ordering::Relaxed) == u64::MAX {
-            self.since.store(recover(self)?.0, Ordering::Relaxed);
+            self.since.fetch_min(recover(self)?.0, Ordering::Relaxed);
         }
         Ok(())
     }

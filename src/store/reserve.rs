@@ -5,6 +5,9 @@
 //! change and after space was freed, but only while the file system has [`SHARE`] times as much left: the last room of
 //! a disk belongs to its user.
 //!
+//! A removal that a quota refuses uses the files as well. Their length follows from what the whole file system has
+//! left: `statvfs` does not tell of quota groups of btrfs.
+//!
 //! # Crash behaviour
 //! A file is allocated before it gets its name, so each name stands for its whole space. The files are no part of a
 //! store's state: one without them works, but for removals on a full disk.

@@ -8,7 +8,8 @@ use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use strata::backends::COPY;
+use rustix::io::Errno;
+use strata::backends::{BTRFS, COPY};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::Labels;
 use strata::store::Store;
@@ -28,10 +29,13 @@ const VICTIM_BYTES: usize = 6 << 20;
 /// The inodes of a tmpfs; a disk's follow from its size.
 const TMPFS_INODES: u64 = 300;
 
+/// More than a store takes before it is filled.
+const QUOTA: &str = "40M";
+
 /// How many empty files fill a file system that makes inodes out of space.
 const INODES_MAX: u64 = 40_000;
 
-/// How long the cases of one run take where nothing else is said.
+/// How long the cases of one run take at most, unless all are wanted.
 const BUDGET_S: u64 = 45;
 
 /// Where the space went.
@@ -47,8 +51,11 @@ enum Filler {
     Inodes,
     /// A file that is not the store's, and whatever is freed goes into it at once.
     Rival,
+    /// A container wrote until the quota of the store's subvolume was used up.
+    Quota,
 }
 
+/// Those that fill a whole file system.
 const FILLERS: [Filler; 5] = [Filler::Snapshot, Filler::Import, Filler::Stranger, Filler::Inodes, Filler::Rival];
 
 /// What is to free the space.
@@ -88,7 +95,9 @@ fn cases() -> Vec<Case> {
             settings.push(Setting::new(COPY, fs, CloneMode::Bytes));
         }
         for setting in settings {
-            for filler in FILLERS {
+            // A snapshot of the strategy btrfs is a subvolume of its own, with a quota of its own.
+            let has_quota = fs == FsType::Btrfs && setting.strategy.name != BTRFS.name;
+            for filler in FILLERS.into_iter().chain(has_quota.then_some(Filler::Quota)) {
                 cases.extend(FREEING.map(|freeing| Case { setting, filler, freeing }));
             }
         }
@@ -119,6 +128,10 @@ impl Bench {
             remount(scratch.path(), &format!("remount,nr_inodes={TMPFS_INODES}"));
         }
         let root = scratch.path().join("store");
+        if case.filler == Filler::Quota {
+            btrfs(&["quota", "enable"], scratch.path());
+            btrfs(&["subvolume", "create"], &root);
+        }
         let bench = Self { case, scratch, root };
         support::gate(strategy.name, case.setting.store(&bench.root).map(drop))?;
         bench.furnish();
@@ -170,6 +183,12 @@ impl Bench {
                 assert!(!output.status.success(), "{}: a large image on a full disk", self.case);
             }
             Filler::Stranger | Filler::Rival => fill(&self.filler()),
+            Filler::Quota => {
+                btrfs(&["qgroup", "limit", QUOTA], &self.root);
+                self.fill_through_snapshot();
+                let refused = File::create(self.root.join("probe")).expect_err("the quota is used up");
+                assert_eq!(refused.raw_os_error(), Some(Errno::DQUOT.raw_os_error()), "{}: {refused}", self.case);
+            }
             Filler::Inodes => {
                 let dir = self.filler();
                 fs::create_dir(&dir).expect("make directory");
@@ -257,6 +276,12 @@ impl Bench {
     }
 }
 
+/// Runs a command of the program that comes with `mkfs.btrfs`.
+fn btrfs(arguments: &[&str], place: &Path) {
+    let output = Command::new("btrfs").args(arguments).arg(place).output().expect("run btrfs");
+    assert!(output.status.success(), "btrfs {arguments:?}: {output:?}");
+}
+
 fn write(store: &Store, key: &str, length: usize) -> std::io::Result<()> {
     let dir = Dir::from_fd(mount::detached(&store.mounts(key).expect("mounts")).expect("mount"), key);
     dir.create_file("file").expect("create").write_all(&vec![7; length])
@@ -338,7 +363,7 @@ fn finish(bench: &Bench, daemon: &Store) -> Result<(), String> {
 #[test]
 fn a_full_disk_can_be_freed() {
     let all = wanted("STRATA_SCRIPTS").is_some();
-    let budget = Duration::from_secs(wanted("STRATA_BUDGET_S").unwrap_or(BUDGET_S));
+    let budget = Duration::from_secs(wanted("STRATA_BUDGET_S").unwrap_or(BUDGET_S).min(BUDGET_S));
     let wanted_cases = std::env::var("STRATA_FULL").unwrap_or_default();
     let cases: Vec<Case> = cases().into_iter().filter(|case| case.to_string().contains(&wanted_cases)).collect();
     let (started, mut count, mut failures) = (Instant::now(), 0, Vec::new());

@@ -214,7 +214,7 @@ fn a_mounted_snapshot_is_busy() {
         for error in [store.commit("new", "top", NONE), store.remove("top")] {
             let error = error.expect_err("it is mounted");
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition);
-            assert!(error.to_string().contains(&target.display().to_string()), "{error}");
+            assert!(error.chain().contains(&target.display().to_string()), "{}", error.chain());
         }
         fs::write(target.join("late"), "x").expect("the mount still works");
         mount::unmount(&target).expect("unmount");

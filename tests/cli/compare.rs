@@ -206,7 +206,7 @@ fn what_cannot_be_is_refused_first() {
     for (arguments, known) in [
         (&["--samples", "0"][..], "1..=1000"),
         (&["--workload", "sleep"], "unpack, container, diff"),
-        (&["--strategy", "zfs"], "overlay, btrfs, copy, copy+reflink"),
+        (&["--strategy", "zfs"], "btrfs, overlay, copy, copy+reflink"),
         (&["--fs", "ext2"], "ext4, xfs, btrfs, tmpfs"),
         (&["--quick", "--full"], "cannot be used with"),
         (&["--peers", "--on", "/tmp"], "cannot be used with"),

@@ -70,10 +70,10 @@ impl Store {
         self.commit_by(name, key, labels, terms, &|_, _| Ok(Judged::default())).map(drop)
     }
 
-    /// Commits as [`Snapshotter::commit`] does, with what `judge` says of the content.
+    /// Commits as [`crate::Snapshotter::commit`] does, with what `judge` says of the content.
     ///
     /// # Errors
-    /// As [`Snapshotter::commit`]; what `judge` returns: then `key` stays active.
+    /// As [`crate::Snapshotter::commit`]; what `judge` returns: then `key` stays active.
     pub fn commit_judged(&self, name: &str, key: &str, labels: &Labels, judge: &Judge<'_>) -> Result<Judged> {
         self.commit_by(name, key, labels, Terms::PLAIN, judge)
     }

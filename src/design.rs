@@ -327,6 +327,10 @@
 //!   come after a removal, and an image goes layer by layer.
 //! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own
 //!   database, in which nobody should wait for a disk.
+//! - **Filters and labels have bounds**, for every caller: 64 KiB of filters and 16 patterns a call, 1 KiB of text and
+//!   1 MiB compiled a pattern; 4 KiB a label, as containerd has it, and 1 MiB of labels a snapshot. A thousand patterns
+//!   took gigabytes, and labels beyond a message made `List` fail for good. A store of an earlier release may hold
+//!   more labels: the daemon sends the first 1 MiB of them.
 //! - **The owner `local` cannot be served.** containerd removes what it does not know, and would take the command
 //!   line's.
 //! - **A daemon finds other daemons twice**: by a lock in the store, which two sockets cannot share, and by a lock on

@@ -9,10 +9,8 @@ use crate::backend::Usage;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::Mount;
 use crate::snapshotter::{Info, Kind, Labels};
+use crate::store::{LABELS_BYTES_MAX, check_labels};
 use crate::tree::Timestamp;
-
-/// The longest label, name and value together, in bytes: containerd's own limit.
-const LABEL_BYTES_MAX: usize = 4096;
 
 /// The kinds of errors and the codes that they travel as. The first of several with one code is what comes back.
 const CODES: [(ErrorKind, Code); 11] = [
@@ -52,16 +50,24 @@ pub(super) fn error(status: &Status) -> Error {
 /// The labels of a request.
 ///
 /// # Errors
-/// `InvalidArgument` for one that is longer than containerd allows.
+/// `InvalidArgument` for labels that are longer than [`check_labels`] allows.
 pub(super) fn labels(given: HashMap<String, String>) -> Result<Labels> {
-    if let Some((name, value)) = given.iter().find(|(name, value)| name.len() + value.len() > LABEL_BYTES_MAX) {
-        let shown: String = name.chars().take(64).collect();
-        return Err(Error::invalid(format!(
-            "the label {shown:?} has {} bytes with its value: at most {LABEL_BYTES_MAX} are allowed",
-            name.len() + value.len()
-        )));
-    }
-    Ok(given.into_iter().collect())
+    let labels = given.into_iter().collect();
+    check_labels(&labels).map(|()| labels)
+}
+
+/// The labels of a snapshot, as they go to containerd: at most [`LABELS_BYTES_MAX`] of them, so that a message has room
+/// for a snapshot of a store of an earlier release, which may have more. `containerd.io/` labels come first, because
+/// garbage collection needs them.
+fn labels_to_send(labels: &Labels) -> HashMap<String, String> {
+    let (first, others): (Vec<_>, Vec<_>) = labels.iter().partition(|(name, _)| name.starts_with("containerd.io/"));
+    let mut room = LABELS_BYTES_MAX;
+    let fits = |(name, value): &(&String, &String)| {
+        let left = room.checked_sub(name.len() + value.len());
+        room = left.unwrap_or(room);
+        left.is_some()
+    };
+    first.into_iter().chain(others).filter(fits).map(|(name, value)| (name.clone(), value.clone())).collect()
 }
 
 /// Mounts, as they go to containerd.
@@ -102,7 +108,7 @@ pub(super) fn info(info: &Info) -> snapshots::Info {
         kind: kind.into(),
         created_at: Some(timestamp(info.created)),
         updated_at: Some(timestamp(info.updated)),
-        labels: info.labels.clone().into_iter().collect(),
+        labels: labels_to_send(&info.labels),
     }
 }
 
@@ -147,6 +153,7 @@ pub(super) fn usage_of(usage: snapshots::UsageResponse) -> Usage {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::LABEL_BYTES_MAX;
 
     /// The numbers are gRPC's, and what containerd's errdefs understands.
     #[test]
@@ -184,6 +191,17 @@ mod tests {
         assert!(label(LABEL_BYTES_MAX).is_ok());
         let error = label(LABEL_BYTES_MAX + 1).expect_err("too long");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+
+    /// A store of an earlier release may hold them.
+    #[test]
+    fn labels_without_end_leave_room_in_a_message() {
+        let mut labels: Labels = (0..5000).map(|number| (format!("a{number}"), "v".repeat(4000))).collect();
+        labels.insert("containerd.io/gc.root".into(), "now".into());
+        let sent = labels_to_send(&labels);
+        let bytes: usize = sent.iter().map(|(name, value)| name.len() + value.len()).sum();
+        assert!((LABELS_BYTES_MAX - LABEL_BYTES_MAX..=LABELS_BYTES_MAX).contains(&bytes), "{bytes}");
+        assert!(sent.contains_key("containerd.io/gc.root"));
     }
 
     /// containerd mounts by one page of options; BuildKit and runc do so without its ways to shorten them.

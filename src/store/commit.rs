@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use rusqlite::Transaction;
 
+use super::labels::check_labels;
 use super::meta::{Failed, Level};
 use super::rows::{self, Ancestry, New, Origin, Published, Row, State, Unvouched};
 use super::vouch;
@@ -81,6 +82,7 @@ impl Store {
     fn commit_by(&self, name: &str, key: &str, labels: &Labels, terms: Terms, judge: &Judge<'_>) -> Result<Judged> {
         check_key(name)?;
         check_key(key)?;
+        check_labels(labels)?;
         let worker = self.begin()?;
         let claimed = self.meta.transact(Level::Relaxed, |tx| self.claim_for(tx, name, key, &worker, judge))?;
         self.seal(name, &claimed, labels, terms, &worker).inspect_err(|_| self.let_go(&claimed.rows()))?;

@@ -11,6 +11,7 @@ use std::iter;
 use rusqlite::Transaction;
 use rustix::io::Errno;
 
+use super::labels::check_labels;
 use super::meta::{Failed, Level};
 use super::rows::{self, Ancestry, New, Origin, Row, State, Unvouched};
 use super::vouch;
@@ -101,6 +102,7 @@ impl Store {
         if !parent.is_empty() {
             check_key(parent)?;
         }
+        check_labels(labels)?;
         let wanted = Wanted { kind, key, parent, labels, flush, origin };
         let worker = self.begin()?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());

@@ -9,13 +9,37 @@
 //! quoted   := a Go string literal, "..." or `...`, for ~= also /.../ or |...|
 //! ```
 //!
+//! # Bounds
+//! A client of the socket chooses filters, so their cost has bounds: [`FILTERS_BYTES_MAX`] for all filters of a call,
+//! and for patterns, which cost far more memory than their text, [`PATTERNS_MAX`], [`PATTERN_BYTES_MAX`] and
+//! [`COMPILED_BYTES_MAX`]. The filters of the test `filters_of_strangers_take_little` were seen to take 31 MiB, 15 MiB
+//! of them their text. Matching takes time linear in the value.
+//!
 //! # References
-//! containerd, `pkg/filters`.
+//! containerd, `pkg/filters`; the crate `regex`, "Untrusted input".
 
-use regex::Regex;
+use regex::{Regex, RegexBuilder};
 
 use crate::error::{Error, Result};
 use crate::snapshotter::Info;
+
+/// The most bytes of all filters of a call together.
+const FILTERS_BYTES_MAX: usize = 64 << 10;
+
+/// The most patterns (`~=`) in all filters of a call.
+const PATTERNS_MAX: usize = 16;
+
+/// The most bytes of a pattern: before it is compiled, a class such as `\w` takes some 6 KiB for its two bytes.
+const PATTERN_BYTES_MAX: usize = 1024;
+
+/// The most bytes of a compiled pattern.
+const COMPILED_BYTES_MAX: usize = 1 << 20;
+
+/// The most bytes of the states that a pattern keeps while it matches.
+const STATES_BYTES_MAX: usize = 256 << 10;
+
+/// How many characters of a filter an error shows.
+const SHOWN_CHARS: usize = 256;
 
 /// Any of several filters; no filter at all matches everything.
 #[derive(Debug)]
@@ -37,8 +61,20 @@ enum Test {
 
 impl Filters {
     /// Parses each filter.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a filter that is wrong, and for filters beyond one of the bounds.
     pub(super) fn parse(filters: &[&str]) -> Result<Self> {
-        filters.iter().map(|filter| Parser { whole: filter, at: 0 }.filter()).collect::<Result<_>>().map(Self)
+        let bytes: usize = filters.iter().map(|filter| filter.len()).sum();
+        if bytes > FILTERS_BYTES_MAX || filters.len() > FILTERS_BYTES_MAX {
+            return Err(Error::invalid(format!(
+                "{} filters have {bytes} bytes together: at most {FILTERS_BYTES_MAX} are allowed",
+                filters.len()
+            )));
+        }
+        let mut patterns = 0;
+        let mut parse = |filter: &&str| Parser { whole: filter, at: 0, patterns: &mut patterns }.filter();
+        filters.iter().map(&mut parse).collect::<Result<_>>().map(Self)
     }
 
     /// Whether any of them matches.
@@ -77,15 +113,23 @@ fn field(info: &Info, path: &[String]) -> Option<String> {
 struct Parser<'a> {
     whole: &'a str,
     at: usize,
+    /// How many patterns the filters of the call have so far.
+    patterns: &'a mut usize,
 }
 
 impl Parser<'_> {
+    /// The filter for an error, shortened: a caller may have sent a long one.
+    fn shown(&self) -> String {
+        let shown: String = self.whole.chars().take(SHOWN_CHARS).collect();
+        if shown.len() < self.whole.len() { format!("{shown:?}...") } else { format!("{shown:?}") }
+    }
+
     fn rest(&self) -> &str {
         &self.whole[self.at..]
     }
 
     fn wrong(&self, expected: &str) -> Error {
-        Error::invalid(format!("the filter {:?} is wrong at byte {}: expected {expected}", self.whole, self.at))
+        Error::invalid(format!("the filter {} is wrong at byte {}: expected {expected}", self.shown(), self.at))
     }
 
     fn eat(&mut self, token: &str) -> bool {
@@ -130,13 +174,29 @@ impl Parser<'_> {
             Test::NotEqual(self.value(false)?)
         } else if self.eat("~=") {
             let pattern = self.value(true)?;
-            Test::Matches(Regex::new(&pattern).map_err(|error| {
-                Error::invalid(format!("the filter {:?} has a wrong pattern", self.whole)).with_source(error)
-            })?)
+            Test::Matches(self.compile(&pattern)?)
         } else {
             Test::Present
         };
         Ok(Selector { path, test })
+    }
+
+    fn compile(&mut self, pattern: &str) -> Result<Regex> {
+        *self.patterns += 1;
+        if *self.patterns > PATTERNS_MAX {
+            return Err(Error::invalid(format!("the filters have more than {PATTERNS_MAX} patterns")));
+        }
+        if pattern.len() > PATTERN_BYTES_MAX {
+            let bytes = pattern.len();
+            return Err(Error::invalid(format!(
+                "the filter {} has a pattern of {bytes} bytes: at most {PATTERN_BYTES_MAX} are allowed",
+                self.shown()
+            )));
+        }
+        let mut builder = RegexBuilder::new(pattern);
+        builder.size_limit(COMPILED_BYTES_MAX).dfa_size_limit(STATES_BYTES_MAX).build().map_err(|error| {
+            Error::invalid(format!("the filter {} has a wrong pattern", self.shown())).with_source(error)
+        })
     }
 
     fn field(&mut self) -> Result<String> {
@@ -293,6 +353,57 @@ mod tests {
         }
         assert!(Filters::parse(&[]).expect("none").matches(&info()));
         assert!(Filters::parse(&["name==x", "kind==active"]).expect("or").matches(&info()));
+    }
+
+    /// What was seen to take 7.4 GB, and more bytes, filters and patterns than a call may have.
+    #[test]
+    fn bounds() {
+        let kind = |filters: &[&str]| Filters::parse(filters).map(drop).map_err(|error| error.kind());
+        let refused = Err(crate::ErrorKind::InvalidArgument);
+        assert_eq!(kind(&[r"name~=\w{130}"]), refused, "a large pattern");
+        assert_eq!(kind(&["name~=a"; PATTERNS_MAX]), Ok(()));
+        assert_eq!(kind(&["name~=a"; PATTERNS_MAX + 1]), refused, "filters of many patterns");
+        assert_eq!(kind(&[&vec!["name~=a"; PATTERNS_MAX + 1].join(",")]), refused, "a filter of many patterns");
+        assert_eq!(kind(&[&format!("name~={}", "a".repeat(PATTERN_BYTES_MAX))]), Ok(()));
+        assert_eq!(kind(&[&format!("name~={}", "a".repeat(PATTERN_BYTES_MAX + 1))]), refused, "a long pattern");
+        assert_eq!(kind(&[&format!("name=={}", "a".repeat(FILTERS_BYTES_MAX))]), refused, "a long filter");
+        assert_eq!(kind(&vec![""; FILTERS_BYTES_MAX + 1]), refused, "many filters");
+        assert_eq!(kind(&[r"name~=^sha256:[0-9a-f]{64}$"]), Ok(()), "a usual one");
+        let error = Filters::parse(&[&format!("={}", "a".repeat(4096))]).expect_err("a long wrong one").to_string();
+        assert!(error.len() < 1024, "{error}");
+    }
+
+    /// Set in the process that has limits.
+    const LIMITED: &str = "STRATA_TEST_LIMITED";
+
+    /// Filters such as a hostile client sends, in a process that has 512 MiB of address space and one minute.
+    #[test]
+    fn filters_of_strangers_take_little() {
+        if std::env::var_os(LIMITED).is_some() {
+            return parse_filters_of_strangers();
+        }
+        let this = std::env::current_exe().expect("the test's program");
+        let mut child = std::process::Command::new("timeout");
+        child.args(["60", "prlimit", "--as=536870912"]).arg(this).env(LIMITED, "1");
+        let output = child.args(["--exact", "store::filter::tests::filters_of_strangers_take_little"]).output();
+        let output = output.expect("run the test's program");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    }
+
+    fn parse_filters_of_strangers() {
+        let large = vec![r"name~=\w{130}"; 1000];
+        assert!(Filters::parse(&large).is_err());
+        assert!(Filters::parse(&[&large.join(",")]).is_err());
+        let lengthy = format!("name=={}", "a".repeat(15_000_000));
+        assert!(Filters::parse(&[&lengthy]).is_err());
+        let classes = format!("name~=/{}/", r"\w".repeat(500));
+        assert!(Filters::parse(&[&classes]).is_err());
+        let nested = format!("name~=/{}/", "(".repeat(1000));
+        assert!(Filters::parse(&[&nested]).is_err());
+        let most = [r"name~=/\w{12}$/"; PATTERNS_MAX];
+        let filters = Filters::parse(&most).expect("the most patterns, of about the most bytes");
+        assert!(filters.matches(&Info { name: "\u{e9}".repeat(500), ..info() }));
     }
 
     #[test]

@@ -29,6 +29,7 @@ mod create;
 mod database;
 mod filter;
 mod image;
+mod labels;
 mod layer;
 mod locate;
 mod lock;
@@ -47,6 +48,7 @@ pub use claim::Claim;
 pub use commit::{Judged, Terms};
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
+pub use labels::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, check_labels};
 pub use layer::{LayerOptions, Spelling};
 pub use locate::{Located, is_same};
 pub use lock::Tenancy;
@@ -73,6 +75,7 @@ use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
 use crate::tree::Dir;
 
 use filter::Filters;
+use labels::LabelChange;
 use meta::{Level, Meta};
 use rows::{Row, State};
 
@@ -388,18 +391,12 @@ impl Snapshotter for Store {
 
     fn update(&self, info: &Info, fieldpaths: &[&str]) -> Result<Info> {
         check_key(&info.name)?;
-        let labels = LabelChange::parse(fieldpaths)?;
+        let change = LabelChange::parse(fieldpaths)?;
+        change.check(info)?;
         self.begin()?;
         self.meta.transact(self.level(Flush::Now), |tx| {
             let row = rows::visible(tx, &self.owner, &info.name)?.row;
-            match &labels {
-                LabelChange::All => rows::set_labels(tx, row, &info.labels)?,
-                LabelChange::Some(names) => {
-                    for name in names {
-                        rows::set_label(tx, row, name, info.labels.get(*name).map_or("", String::as_str))?;
-                    }
-                }
-            }
+            change.make(tx, row, info)?;
             rows::touch(tx, row)?;
             rows::info(tx, row)
         })
@@ -471,26 +468,6 @@ impl Snapshotter for Store {
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {
         self.apply_with(key, false, &mut |sink| produce(sink).map(|()| None))
-    }
-}
-
-/// Which labels an update is about.
-enum LabelChange<'a> {
-    All,
-    Some(Vec<&'a str>),
-}
-
-impl<'a> LabelChange<'a> {
-    fn parse(fieldpaths: &[&'a str]) -> Result<Self> {
-        let mut names = Vec::new();
-        for path in fieldpaths {
-            match path.strip_prefix("labels.") {
-                Some(name) if !name.is_empty() => names.push(name),
-                _ if *path == "labels" => return Ok(Self::All),
-                _ => return Err(Error::invalid(format!("the field {path:?} cannot be changed: only labels can"))),
-            }
-        }
-        Ok(if names.is_empty() { Self::All } else { Self::Some(names) })
     }
 }
 

@@ -413,6 +413,13 @@ pub(super) fn set_label(tx: &Transaction<'_>, row: i64, name: &str, value: &str)
     Ok(())
 }
 
+/// The bytes of all labels of a row, names and values together.
+pub(super) fn bytes_of_labels(tx: &Transaction<'_>, row: i64) -> Answer<usize> {
+    let text = "SELECT coalesce(sum(octet_length(name) + octet_length(value)), 0) FROM label WHERE snapshot = ?1";
+    let bytes: i64 = tx.prepare_cached(text)?.query_row([row], |row| row.get(0))?;
+    Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
 /// One label of a row.
 pub(super) fn label(tx: &Transaction<'_>, row: i64, name: &str) -> Answer<Option<String>> {
     let mut statement = tx.prepare_cached("SELECT value FROM label WHERE snapshot = ?1 AND name = ?2")?;

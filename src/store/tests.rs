@@ -5,6 +5,7 @@ mod check;
 mod claims;
 mod format;
 mod images;
+mod labels;
 mod recovery;
 mod vouchers;
 mod work;

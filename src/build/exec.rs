@@ -192,12 +192,12 @@ impl Builder<'_> {
         Ok(match (mount, self.context) {
             (RunMount::Tmpfs { target }, _) => json!(["tmpfs", target]),
             (RunMount::Cache { id, target }, _) => json!(["cache", id, target]),
-            (RunMount::Bind { selected, target, .. }, Some(origin)) => {
+            (RunMount::Bind { selected, bind }, Some(origin)) => {
                 let selected = std::slice::from_ref(selected.as_ref());
                 let copying = Copying { origin, selected, ..Copying::nothing(origin) };
-                json!(["bind", target, copying.digest()?])
+                json!(["bind", bind.target(), copying.digest()?])
             }
-            (RunMount::Bind { target, .. }, None) => json!(["bind", target]),
+            (RunMount::Bind { bind, .. }, None) => json!(["bind", bind.target()]),
         })
     }
 
@@ -314,7 +314,7 @@ impl Builder<'_> {
                     volumes.push(cache.bind(target)?);
                     caches.push(cache);
                 }
-                RunMount::Bind { source, target, .. } => volumes.push(source.bind(target)?),
+                RunMount::Bind { bind, .. } => volumes.push(bind),
             }
         }
         Ok((volumes, tmpfs, caches))

@@ -6,9 +6,8 @@
 //! # References
 //! Dockerfile reference, "RUN --mount"; `flock(2)`.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, Mode, flock, mkdir};
 use rustix::io::Errno;
@@ -37,7 +36,7 @@ pub(super) enum RunMount {
     /// A directory that other builds left something in.
     Cache { id: String, target: String },
     /// Something of the build context, read-only.
-    Bind { selected: Box<Selected>, source: Source, target: String },
+    Bind { selected: Box<Selected>, bind: Bind },
 }
 
 impl RunMount {
@@ -87,23 +86,9 @@ impl RunMount {
 impl RunMount {
     /// Opens what was selected: from here on an exchange in the context changes nothing.
     fn bind(context: &Origin, selected: Selected, target: String) -> Result<Self> {
-        let (opened, shown) = context.open(&selected)?;
-        let source = Source { opened: Arc::new(opened), shown };
-        Ok(Self::Bind { selected: Box::new(selected), source, target })
-    }
-}
-
-/// A file or directory of the context, opened when the build is planned.
-#[derive(Clone, Debug)]
-pub(super) struct Source {
-    opened: Arc<OwnedFd>,
-    shown: PathBuf,
-}
-
-impl Source {
-    /// Copies its mount, for the container of one command. A step that is in the cache copies none.
-    pub(super) fn bind(&self, target: String) -> Result<Bind> {
-        Bind::new(&self.opened, &self.shown, target, Access::ReadOnly)
+        let (source, shown) = context.open(&selected)?;
+        let bind = Bind::new(source, &shown, target, Access::ReadOnly)?;
+        Ok(Self::Bind { selected: Box::new(selected), bind })
     }
 }
 

@@ -56,6 +56,11 @@ impl Bind {
         Ok(Self { tree, is_file, target, access })
     }
 
+    /// Where the container sees it.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
     /// Attaches the mount at `point`, which is made for it.
     pub(super) fn attach(&self, point: PathBuf) -> Result<PathBuf> {
         if self.is_file {

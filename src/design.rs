@@ -360,6 +360,8 @@
 //!   whose result differs only in times is another one. `SOURCE_DATE_EPOCH` avoids that.
 //! - **What a Dockerfile expands to has a budget** that all stages share, beside the bound of each value: values double
 //!   with each line, and the environment is copied for each command.
+//! - **Patterns of `.dockerignore` are compiled in sets of 1000**, the last set first: the first that matches decides.
+//!   One set of all goes beyond the limit of regular expressions; one matcher each is 10,000 searches a path.
 //! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of
 //!   that of the step before it, so that a build which finds all done gives the image that is there, to its ID.
 //!   (BuildKit does the same.) The time is that of the snapshot: the cache keeps none of its own.

@@ -75,6 +75,13 @@ pub(super) struct Settings {
     other: Map<String, Value>,
 }
 
+impl Settings {
+    /// Returns how long they are as JSON.
+    pub(super) fn size_bytes(&self) -> usize {
+        serde_json::to_vec(self).map(|text| text.len()).unwrap_or_default()
+    }
+}
+
 /// `rootfs` of a config.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(super) struct RootFs {

@@ -10,10 +10,10 @@ use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use globset::{GlobBuilder, GlobMatcher};
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::ignored::{Ignored, glob};
 use super::input::read_regular;
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -42,10 +42,10 @@ pub(super) struct Selected {
 }
 
 impl Origin {
-    /// The build context `root`, without what the text of its `.dockerignore` says.
-    pub(super) fn context(root: Dir, ignored: &str) -> Result<Self> {
+    /// The build context `root`, without what is `ignored`.
+    pub(super) fn context(root: Dir, ignored: Ignored) -> Result<Self> {
         let resolver = Resolver::new(root.try_clone()?);
-        Ok(Self { root, resolver, ignored: Ignored::parse(ignored)?, is_context: true })
+        Ok(Self { root, resolver, ignored, is_context: true })
     }
 
     /// The tree of an image.
@@ -88,7 +88,7 @@ impl Origin {
     }
 
     fn hint(&self) -> &'static str {
-        if self.is_context && !self.ignored.patterns.is_empty() { ", or .dockerignore leaves it out" } else { "" }
+        if self.is_context && !self.ignored.is_empty() { ", or .dockerignore leaves it out" } else { "" }
     }
 
     /// The paths that the patterns of `source` match; `source` itself if it has none.
@@ -114,7 +114,7 @@ impl Origin {
     }
 
     fn matching(&mut self, paths: &[PathBuf], component: &str) -> Result<Vec<PathBuf>> {
-        let pattern = pattern(component)?;
+        let pattern = glob(component)?.compile_matcher();
         let mut found = Vec::new();
         for path in paths {
             self.check_inside(path)?;
@@ -160,7 +160,7 @@ impl Origin {
             if !path.as_os_str().is_empty() && self.ignored.covers(&selected.path.join(&path)) {
                 if entry.stat.file_type == FileType::Dir {
                     held.push((path, entry.stat));
-                    if !self.ignored.has_exceptions {
+                    if !self.ignored.has_exceptions() {
                         walk.skip();
                     }
                 }
@@ -178,63 +178,6 @@ impl Origin {
 
 fn leaves(source: &str) -> Error {
     Error::invalid(format!("{source:?} leads out of the build context: copy it there before the build"))
-}
-
-/// A pattern of one component, or of several with `**`.
-fn pattern(text: &str) -> Result<GlobMatcher> {
-    // Braces mean nothing here.
-    let escaped = text.replace('{', "[{]").replace('}', "[}]");
-    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
-    let glob = glob.map_err(|error| Error::invalid(format!("{text:?} is no pattern")).with_source(error))?;
-    Ok(glob.compile_matcher())
-}
-
-/// What `.dockerignore` says.
-#[derive(Debug, Default)]
-struct Ignored {
-    /// In order; the last one that matches decides. `true`: it is left out.
-    patterns: Vec<(bool, GlobMatcher)>,
-    has_exceptions: bool,
-}
-
-impl Ignored {
-    fn parse(text: &str) -> Result<Self> {
-        let mut ignored = Self::default();
-        for line in text.trim_start_matches('\u{feff}').lines() {
-            let line = line.trim();
-            if line.is_empty() || line.starts_with('#') {
-                continue;
-            }
-            let (out, path) = match line.strip_prefix('!') {
-                Some(path) => (false, path.trim()),
-                None => (true, line),
-            };
-            let parts = path.split('/').filter(|part| !matches!(*part, "" | "."));
-            let clean = parts.fold(Vec::new(), |mut clean, part| {
-                if part == ".." {
-                    clean.pop();
-                } else {
-                    clean.push(part);
-                }
-                clean
-            });
-            if clean.is_empty() {
-                continue;
-            }
-            let pattern = pattern(&clean.join("/")).map_err(|error| error.context(".dockerignore"))?;
-            ignored.patterns.push((out, pattern));
-            ignored.has_exceptions |= !out;
-        }
-        Ok(ignored)
-    }
-
-    /// Whether the path, or a directory above it, is left out.
-    fn covers(&self, path: &Path) -> bool {
-        let matches = |pattern: &GlobMatcher| {
-            path.ancestors().any(|above| !above.as_os_str().is_empty() && pattern.is_match(above))
-        };
-        self.patterns.iter().rev().find(|(_, pattern)| matches(pattern)).is_some_and(|(out, _)| *out)
-    }
 }
 
 /// The text of the ignore file of a context: that of the Dockerfile itself (`NAME.dockerignore`), or `.dockerignore`.

@@ -1,43 +1,20 @@
 //! What is known while the instructions of a stage are evaluated, and those that only say what a container starts with.
 
-use std::cell::Cell;
-use std::rc::Rc;
-
 use serde_json::json;
 
 use super::config::Settings;
+use super::environment::Environment;
+use super::limits::{Budget, check_entries};
 use super::parse::{Position, What};
 use super::settings::{self, Shells};
-use super::words::{self, Variables};
+use super::words::{self, Values, Variables};
 use crate::error::Result;
-
-/// The most bytes that the expanded texts of a build may have together, with the environments of its commands.
-const EXPANDED_BYTES_MAX: usize = 64 << 20;
-
-/// What a build may still expand. All stages share one budget: each value may be small, and the values many.
-#[derive(Clone, Debug)]
-pub(super) struct Budget(Rc<Cell<usize>>);
-
-impl Budget {
-    pub(super) fn new() -> Self {
-        Self(Rc::new(Cell::new(EXPANDED_BYTES_MAX)))
-    }
-
-    /// Takes `bytes` for what stands at `at`.
-    ///
-    /// # Errors
-    /// `InvalidArgument` if the build has no more.
-    pub(super) fn take(&self, at: &Position, bytes: usize) -> Result<()> {
-        let rest = self.0.get().checked_sub(bytes);
-        let over = || at.wrong(format!("the build's expanded texts are longer than {EXPANDED_BYTES_MAX} bytes"));
-        self.0.set(rest.ok_or_else(over)?);
-        Ok(())
-    }
-}
 
 /// A stage that is being evaluated.
 pub(super) struct Evaluation {
+    /// All but the environment.
     pub(super) settings: Settings,
+    pub(super) env: Environment,
     pub(super) shells: Shells,
     /// The declared arguments that have a value.
     pub(super) arguments: Variables,
@@ -46,27 +23,23 @@ pub(super) struct Evaluation {
     pub(super) budget: Budget,
 }
 
+/// The environment hides arguments of the same name.
+impl Values for Evaluation {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.env.value(name).or_else(|| self.arguments.value(name))
+    }
+}
+
 impl Evaluation {
-    pub(super) fn variables(&self) -> Variables {
-        let mut variables = self.arguments.clone();
-        let env = self.settings.env.iter().filter_map(|variable| variable.split_once('='));
-        variables.extend(env.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        variables
-    }
-
     pub(super) fn expand(&self, at: &Position, text: &str) -> Result<String> {
-        self.expand_with(at, text, &self.variables())
-    }
-
-    fn expand_with(&self, at: &Position, text: &str, variables: &Variables) -> Result<String> {
-        let expanded = words::expand(text, self.escape, variables).map_err(|wrong| at.wrong(wrong))?;
+        let expanded = words::expand(text, self.escape, self).map_err(|wrong| at.wrong(wrong))?;
         self.budget.take(at, expanded.len())?;
         Ok(expanded)
     }
 
     /// The lines of a here-document, evaluated.
     pub(super) fn document(&self, at: &Position, text: &str) -> Result<String> {
-        let expanded = words::expand_document(text, &self.variables()).map_err(|wrong| at.wrong(wrong))?;
+        let expanded = words::expand_document(text, self).map_err(|wrong| at.wrong(wrong))?;
         self.budget.take(at, expanded.len())?;
         Ok(expanded)
     }
@@ -74,10 +47,7 @@ impl Evaluation {
     /// Pairs of an `ENV` or `LABEL`, evaluated.
     pub(super) fn pairs(&self, at: &Position, text: &str) -> Result<Vec<(String, String)>> {
         let pairs = words::assignments(text, self.escape).map_err(|wrong| at.wrong(wrong))?;
-        // One copy for all pairs: a copy for each makes an instruction of many pairs quadratic.
-        let variables = self.variables();
-        let expand = |text: &str| self.expand_with(at, text, &variables);
-        pairs.into_iter().map(|(name, value)| Ok((expand(&name)?, expand(&value)?))).collect()
+        pairs.into_iter().map(|(name, value)| Ok((self.expand(at, &name)?, self.expand(at, &value)?))).collect()
     }
 
     /// `path` as seen from the working directory.
@@ -90,12 +60,14 @@ impl Evaluation {
         match what {
             What::Env(text) => {
                 for (name, value) in self.pairs(at, text)? {
-                    settings::set_variable(&mut self.settings.env, &name, &value);
+                    self.env.set(&name, &value);
                 }
+                check_entries(at, "variables", self.env.list().len())?;
             }
             What::Label(text) => {
                 let pairs = self.pairs(at, text)?;
                 self.settings.labels.extend(pairs);
+                check_entries(at, "labels", self.settings.labels.len())?;
             }
             What::User(user) => self.settings.user = self.expand(at, user)?,
             What::Stopsignal(signal) => self.settings.stop_signal = self.expand(at, signal)?,
@@ -106,6 +78,7 @@ impl Evaluation {
                         self.settings.exposed_ports.insert(settings::port(at, &port)?, json!({}));
                     }
                 }
+                check_entries(at, "ports", self.settings.exposed_ports.len())?;
             }
             What::Volume(paths) => {
                 for path in paths {
@@ -115,6 +88,7 @@ impl Evaluation {
                     }
                     self.settings.volumes.insert(path, json!({}));
                 }
+                check_entries(at, "volumes", self.settings.volumes.len())?;
             }
             What::Cmd(command) => self.shells.set_cmd(&mut self.settings, command),
             What::Entrypoint(command) => self.shells.set_entrypoint(&mut self.settings, command),

@@ -78,7 +78,7 @@ impl Builder<'_> {
     ) -> Result<StageDone> {
         let mut state = match &stage.base {
             Base::Image(image) => {
-                let BaseImage { top, document, layers } = image.as_ref().clone();
+                let BaseImage { top, document, layers, .. } = image.as_ref().clone();
                 let inherited = document.history.len();
                 StageDone { top, document, layers, inherited, made: None }
             }

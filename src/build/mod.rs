@@ -22,19 +22,27 @@
 mod config;
 mod context;
 mod copy;
+mod environment;
 mod evaluate;
 mod exec;
 mod heredoc;
+mod ignored;
 mod input;
 mod layer;
+mod limits;
 mod mounts;
 mod parse;
 mod plan;
+mod position;
 mod run;
 mod settings;
 mod words;
 
+#[cfg(test)]
+mod growth;
+
 pub use input::read_bounded;
+pub use limits::Limits;
 pub use mounts::free_caches;
 pub use run::{RunOptions, Started, commit_image, parse_volume, start};
 
@@ -46,6 +54,7 @@ use std::time::Duration;
 use self::config::Document;
 use self::context::Origin;
 use self::exec::Builder;
+use self::ignored::Ignored;
 use self::plan::{BaseImage, Surroundings};
 use crate::container::{Network, Runtime};
 use crate::error::{Error, Result};
@@ -83,6 +92,8 @@ pub struct Options<'a> {
     pub pids_max: Option<u32>,
     /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
     pub epoch: Option<i64>,
+    /// What the Dockerfile and the ignore file may ask for.
+    pub limits: Limits,
     /// Becomes true when the build is to stop: it then ends with `Cancelled`.
     pub cancel: &'a AtomicBool,
 }
@@ -163,7 +174,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     }
     let created = exec::moment_of(options.epoch)?;
     let file = parse::parse(&options.file.display().to_string(), options.dockerfile)?;
-    let mut context = options.context.as_deref().map(|path| open_context(path, options.file)).transpose()?;
+    let mut context = options.context.as_deref().map(|path| open_context(path, options)).transpose()?;
     let host = Platform::host();
     let plan = plan::plan(
         &file,
@@ -171,6 +182,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
             arguments: &options.arguments,
             target: options.target.as_deref(),
             network: options.network,
+            limits: options.limits,
             context: context.as_mut(),
             image: &mut |name| base_image(store, name),
             platform: (&host.os, &host.architecture),
@@ -186,17 +198,18 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     built.inspect_err(|_| store.settle())
 }
 
-fn open_context(path: &Path, file: &Path) -> Result<Origin> {
-    let ignored = context::ignore_file(path, Some(file))?;
-    Origin::context(Dir::open(path).map_err(|error| error.context("opening the build context"))?, &ignored)
+fn open_context(path: &Path, options: &Options<'_>) -> Result<Origin> {
+    let text = context::ignore_file(path, Some(options.file))?;
+    let ignored = Ignored::parse(&text, options.limits.patterns)?;
+    Origin::context(Dir::open(path).map_err(|error| error.context("opening the build context"))?, ignored)
 }
 
 /// The image `name` of the store, as a base.
 fn base_image(store: &Store, name: &str) -> Result<BaseImage> {
     let image = store.image(name)?;
-    let document = Document::parse(&store.document(image.config)?)?;
-    let layers = config::layers_of(&store.document(image.manifest)?)?;
-    Ok(BaseImage { top: image.top, document, layers })
+    let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
+    let bytes = config.len() + manifest.len();
+    Ok(BaseImage { bytes, top: image.top, document: Document::parse(&config)?, layers: config::layers_of(&manifest)? })
 }
 
 fn name_image(

@@ -13,33 +13,17 @@ use parse_dockerfile::{
 };
 
 use super::heredoc::{self, Masked};
-use crate::error::{Error, ErrorKind, Result};
+use super::position::Lines;
+pub(super) use super::position::Position;
+use crate::error::{ErrorKind, Result};
 
-/// Where something stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    file: String,
-    line: usize,
-    column: usize,
-}
+/// The most bytes of all instructions as the history tells them: four times what a Dockerfile has. Each is shorter than
+/// its source; should the end of an instruction be found too late, the texts overlap and this bound stops them.
+const TEXTS_BYTES_MAX: usize = 4 * super::DOCKERFILE_BYTES_MAX;
 
-impl Position {
-    /// An error about what stands here.
-    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> Error {
-        self.error(ErrorKind::InvalidArgument, what)
-    }
-
-    /// An error of `kind` about what stands here.
-    pub(super) fn error(&self, kind: ErrorKind, what: impl std::fmt::Display) -> Error {
-        Error::new(kind, format!("{self}: {what}"))
-    }
-}
-
-impl std::fmt::Display for Position {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}", self.file, self.line, self.column)
-    }
-}
+/// The most flags of one instruction. Each `--mount` is a mount of the container, and all flags are compared with one
+/// another.
+const FLAGS_MAX: usize = 256;
 
 /// A Dockerfile.
 #[derive(Debug)]
@@ -139,17 +123,18 @@ pub(super) enum Source {
 /// # Errors
 /// `InvalidArgument` with file, line and column for what is no Dockerfile; `Unsupported` for what strata cannot do.
 pub(super) fn parse(file: &str, text: &str) -> Result<Dockerfile> {
+    // The parser leaves the mark out of its offsets.
+    let text = text.trim_start_matches('\u{feff}');
     let escape = if has_backtick_directive(text) { '`' } else { '\\' };
-    let reader = |masked| Reader { file, text, masked, escape };
-    let unmasked = || reader(Masked { text: String::new(), documents: Default::default() });
+    let lines = Lines::new(file, text);
     // The kernel ends each argument of a command at the first NUL: the command that ran would be another one.
     if let Some(offset) = text.find('\0') {
-        return Err(unmasked().at(offset).wrong("a Dockerfile has no NUL bytes"));
+        return Err(lines.at(offset).wrong("a Dockerfile has no NUL bytes"));
     }
     let masked = heredoc::mask(text, escape).map_err(|unended| {
-        unmasked().at(unended.offset).wrong(format!("the here-document {} does not end", unended.delimiter))
+        lines.at(unended.offset).wrong(format!("the here-document {} does not end", unended.delimiter))
     })?;
-    reader(masked).read()
+    Reader { lines, text, masked, escape }.read()
 }
 
 /// Whether the directive `escape` at the top changes the escape character.
@@ -160,7 +145,7 @@ fn has_backtick_directive(text: &str) -> bool {
 }
 
 struct Reader<'a> {
-    file: &'a str,
+    lines: Lines<'a>,
     text: &'a str,
     masked: Masked,
     escape: char,
@@ -168,22 +153,16 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn at(&self, offset: usize) -> Position {
-        let before = self.text.get(..offset).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        Position {
-            file: self.file.to_owned(),
-            line: before.matches('\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        self.lines.at(offset)
     }
 
     fn read(&self) -> Result<Dockerfile> {
         let parsed = parse_dockerfile::parse(&self.masked.text).map_err(|error| {
-            let (line, column) = (error.line().max(1), error.column().max(1));
             let text = error.to_string();
             let place = format!(" at line {} column {}", error.line(), error.column());
-            Position { file: self.file.to_owned(), line, column }.wrong(text.trim_end_matches(&place))
+            self.lines.place(error.line(), error.column()).wrong(text.trim_end_matches(&place))
         })?;
+        let mut texts_bytes = 0;
         let mut file = Dockerfile { escape: self.escape, globals: Vec::new(), stages: Vec::new() };
         for instruction in &parsed.instructions {
             if let Parsed::From(from) = instruction {
@@ -191,6 +170,12 @@ impl Reader<'_> {
                 continue;
             }
             let read = self.instruction(instruction)?;
+            texts_bytes += read.text.len();
+            if texts_bytes > TEXTS_BYTES_MAX {
+                return Err(read
+                    .at
+                    .wrong(format!("the instructions are longer than {TEXTS_BYTES_MAX} bytes together")));
+            }
             file.stages.last_mut().map_or(&mut file.globals, |stage| &mut stage.steps).push(read);
         }
         Ok(file)
@@ -286,7 +271,8 @@ impl Reader<'_> {
     fn until_end(&self, offset: usize) -> String {
         let mut text = String::new();
         for line in self.text[offset..].lines() {
-            let content = line.trim();
+            // Other white space behind the escape character does not continue a line.
+            let content = line.trim_matches([' ', '\t', '\r']);
             if !text.is_empty() && (content.starts_with('#') || content.is_empty()) {
                 continue;
             }
@@ -370,6 +356,8 @@ impl Reader<'_> {
         let from = if name == "COPY" { flags.take("from") } else { None };
         flags.finish(name)?;
         let mut read = Vec::new();
+        let mut names = self.document_names(sources).into_iter();
+        let unnamed = |offset| self.at(offset).wrong("the name of this here-document is not clear");
         for source in sources {
             read.push(match source {
                 parse_dockerfile::Source::Path(path) if name == "ADD" && is_remote(&path.value) => {
@@ -378,7 +366,7 @@ impl Reader<'_> {
                 }
                 parse_dockerfile::Source::Path(path) => Source::Path(path.value.clone().into_owned()),
                 parse_dockerfile::Source::HereDoc(document) => Source::Text {
-                    name: self.document_name(document.span.start, read.len(), sources)?,
+                    name: names.next().ok_or_else(|| unnamed(document.span.start))?.to_owned(),
                     text: document.value.clone().into_owned(),
                     expand: document.expand,
                 },
@@ -388,21 +376,17 @@ impl Reader<'_> {
         Ok(Copy { sources: read, target: target.value.clone().into_owned(), from, chown, chmod })
     }
 
-    /// The delimiter of the here-document at `offset`: the name of the file that it becomes. It is in the line before
-    /// the first one.
-    fn document_name(&self, offset: usize, number: usize, sources: &[parse_dockerfile::Source<'_>]) -> Result<String> {
-        let is_document =
-            |source: &&parse_dockerfile::Source<'_>| matches!(source, parse_dockerfile::Source::HereDoc(_));
+    /// The delimiters of the here-documents of an instruction, the names of the files that they become. They are in the
+    /// line before the first document.
+    fn document_names(&self, sources: &[parse_dockerfile::Source<'_>]) -> Vec<&str> {
         let first = sources.iter().find_map(|source| match source {
             parse_dockerfile::Source::HereDoc(document) => Some(document.span.start),
             _ => None,
         });
-        let before = &self.text[..first.unwrap_or(offset)];
+        let Some(before) = first.and_then(|first| self.text.get(..first)) else { return Vec::new() };
         let line = before.trim_end_matches('\n').lines().last().unwrap_or_default();
-        let index = sources[..number].iter().filter(is_document).count();
         let markers = line.split_whitespace().filter_map(|word| word.strip_prefix("<<"));
-        let name = markers.map(|word| word.trim_start_matches('-').trim_matches(['"', '\''])).nth(index);
-        name.map(str::to_owned).ok_or_else(|| self.at(offset).wrong("the name of this here-document is not clear"))
+        markers.map(|word| word.trim_start_matches('-').trim_matches(['"', '\''])).collect()
     }
 
     fn healthcheck(&self, check: &parse_dockerfile::HealthcheckInstruction<'_>) -> Result<What> {
@@ -463,6 +447,9 @@ struct Flags {
 impl Flags {
     fn new(reader: &Reader<'_>, flags: &[Flag<'_>]) -> Result<Self> {
         let mut left: Vec<(Position, String, Option<String>)> = Vec::new();
+        if let Some(flag) = flags.get(FLAGS_MAX) {
+            return Err(reader.at(flag.span().start).wrong(format!("one instruction has at most {FLAGS_MAX} flags")));
+        }
         for flag in flags {
             let (at, name) = (reader.at(flag.span().start), flag.name.value.clone().into_owned());
             if name != "mount" && left.iter().any(|(_, known, _)| *known == name) {

@@ -7,16 +7,19 @@
 //! # References
 //! Dockerfile reference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
 use super::copy::check_archives;
-use super::evaluate::{Budget, Evaluation};
+use super::environment::Environment;
+use super::evaluate::Evaluation;
+use super::limits::{Budget, Limits};
 use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
 use super::settings::{self, Shells};
-use super::words::{self, Variables};
+use super::words::{self, Over, Values, Variables};
 use crate::container::Network;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -26,6 +29,8 @@ const SCRATCH: &str = "scratch";
 /// An image of the store that a stage stands on, or takes files from.
 #[derive(Clone, Debug)]
 pub(super) struct BaseImage {
+    /// How long its documents are.
+    pub(super) bytes: usize,
     pub(super) top: Option<String>,
     pub(super) document: Document,
     pub(super) layers: Vec<Descriptor>,
@@ -34,7 +39,7 @@ pub(super) struct BaseImage {
 /// What a stage stands on.
 #[derive(Debug)]
 pub(super) enum Base {
-    Image(Box<BaseImage>),
+    Image(Rc<BaseImage>),
     /// The stage of this number.
     Stage(usize),
 }
@@ -49,6 +54,8 @@ pub(super) struct PlannedStage {
     /// What a container of it starts with.
     pub(super) settings: Settings,
     pub(super) author: Option<String>,
+    /// How long its history is, with that of what it stands on: a stage on top of it copies all that.
+    history_bytes: usize,
 }
 
 /// One instruction, evaluated.
@@ -106,7 +113,7 @@ pub(super) struct CopyAction {
 pub(super) enum From {
     Context,
     Stage(usize),
-    Image(Box<BaseImage>),
+    Image(Rc<BaseImage>),
 }
 
 /// A whole build.
@@ -125,6 +132,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) arguments: &'a BTreeMap<String, String>,
     pub(super) target: Option<&'a str>,
     pub(super) network: Network,
+    pub(super) limits: Limits,
     pub(super) context: Option<&'a mut Origin>,
     /// Finds an image of the store.
     pub(super) image: &'a mut dyn FnMut(&str) -> Result<BaseImage>,
@@ -152,9 +160,11 @@ const PREDEFINED: [&str; 10] = [
 /// `InvalidArgument`, `NotFound` or `Unsupported`, with the position of what is wrong.
 pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Plan> {
     let target = target(file, around.target)?;
+    around.limits.check_stages(&file.stages)?;
     let mut planner = Planner::new(file, &mut around)?;
     for stage in &file.stages[..=target] {
         let planned = planner.stage(stage)?;
+        planner.numbers.extend(stage.name.as_deref().map(|name| (name, planner.stages.len())));
         planner.stages.push(planned);
     }
     let Planner { stages, mut warnings, used, .. } = planner;
@@ -206,6 +216,10 @@ struct Planner<'a, 'b> {
     /// The `ARG`s before the first stage.
     globals: Variables,
     stages: Vec<PlannedStage>,
+    /// The numbers of `stages` by name; the last of a name counts.
+    numbers: HashMap<&'a str, usize>,
+    /// The images that were asked for, by name.
+    images: HashMap<String, Rc<BaseImage>>,
     warnings: Vec<String>,
     /// The arguments that some `ARG` declared.
     used: BTreeSet<String>,
@@ -221,44 +235,47 @@ impl<'a, 'b> Planner<'a, 'b> {
             globals.insert(format!("{side}OS"), os.to_owned());
             globals.insert(format!("{side}ARCH"), architecture.to_owned());
         }
-        let (warnings, used, budget) = (Vec::new(), BTreeSet::new(), Budget::new());
-        let mut planner = Self { file, around, globals, stages: Vec::new(), warnings, used, budget };
+        let (stages, warnings, used, budget) = (Vec::new(), Vec::new(), BTreeSet::new(), Budget::new(around.limits));
+        let (numbers, images) = (HashMap::new(), HashMap::new());
+        let mut planner = Self { file, around, globals, stages, numbers, images, warnings, used, budget };
         for instruction in &file.globals {
+            planner.budget.instruction(&instruction.at)?;
             if let What::Arg(text) = &instruction.what {
-                let known = planner.globals.clone();
-                let declared = planner.arguments(&instruction.at, text, &known, &Variables::new())?;
+                let (declared, used) = planner.arguments(&instruction.at, text, &planner.globals, None)?;
                 planner.globals.extend(declared);
+                planner.used.extend(used);
             }
         }
         Ok(planner)
     }
 
-    /// The arguments that an `ARG` declares, those with a value. `inherited` are values of those that have no default.
+    /// The arguments that an `ARG` declares, those with a value, and the names of those that the caller gave.
+    /// `inherited` are values of those that have no default.
     fn arguments(
-        &mut self,
+        &self,
         at: &Position,
         text: &str,
-        variables: &Variables,
-        inherited: &Variables,
-    ) -> Result<Variables> {
-        let (mut known, mut declared) = (variables.clone(), Variables::new());
+        known: &dyn Values,
+        inherited: Option<&Variables>,
+    ) -> Result<(Variables, Vec<String>)> {
+        let (mut declared, mut used) = (Variables::new(), Vec::new());
         for word in words::split(text, self.file.escape) {
             let (name, default) = match word.split_once('=') {
                 Some((name, default)) => (name.to_owned(), Some(default.to_owned())),
                 None => (word, None),
             };
+            let known = Over(&declared, known);
             let default = default
                 .map(|default| words::expand(&default, self.file.escape, &known).map_err(|wrong| at.wrong(wrong)))
                 .transpose()?;
             let given = self.around.arguments.get(&name).cloned();
-            self.used.extend(given.is_some().then(|| name.clone()));
-            if let Some(value) = given.or(default).or_else(|| inherited.get(&name).cloned()) {
+            used.extend(given.is_some().then(|| name.clone()));
+            if let Some(value) = given.or(default).or_else(|| inherited?.get(&name).cloned()) {
                 self.budget.take(at, value.len())?;
-                known.insert(name.clone(), value.clone());
                 declared.insert(name, value);
             }
         }
-        Ok(declared)
+        Ok((declared, used))
     }
 
     fn stage(&mut self, stage: &Stage) -> Result<PlannedStage> {
@@ -270,7 +287,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             return Err(stage.at.wrong(format!("FROM {} names no image: a variable is empty", stage.from)));
         }
         let base = self.base(&stage.at, &name)?;
-        let settings = match &base {
+        let mut settings = match &base {
             Base::Image(image) => image.document.config.clone(),
             Base::Stage(number) => self.stages[*number].settings.clone(),
         };
@@ -279,38 +296,52 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         let shells = Shells::new(&settings);
         let (arguments, escape, budget) = (Variables::new(), self.file.escape, self.budget.clone());
+        let inherited = match &base {
+            Base::Image(image) => image.bytes,
+            Base::Stage(number) => self.stages[*number].history_bytes,
+        };
         // Each stage has a copy of what it stands on.
-        let inherited = settings.labels.iter().map(|(name, value)| name.len() + value.len());
-        budget.take(&stage.at, inherited.chain(settings.env.iter().map(String::len)).sum())?;
-        let mut evaluation = Evaluation { settings, shells, arguments, author: None, escape, budget };
+        budget.take(&stage.at, inherited + settings.size_bytes())?;
+        let env = Environment::new(std::mem::take(&mut settings.env));
+        let mut evaluation = Evaluation { settings, env, shells, arguments, author: None, escape, budget };
         let mut steps = Vec::new();
         for instruction in self.triggers(&name, &mut evaluation)?.iter().chain(&stage.steps) {
             steps.push(self.step(instruction, &mut evaluation)?);
         }
         let shown = stage.name.clone().unwrap_or_else(|| self.stages.len().to_string());
-        let Evaluation { settings, author, .. } = evaluation;
-        Ok(PlannedStage { name: shown, base, steps, settings, author })
+        let Evaluation { mut settings, env, author, .. } = evaluation;
+        settings.env = env.into_list();
+        let history_bytes = inherited + steps.iter().map(|step| step.text.len()).sum::<usize>();
+        Ok(PlannedStage { name: shown, base, steps, settings, author, history_bytes })
     }
 
     fn base(&mut self, at: &Position, name: &str) -> Result<Base> {
         if let Some(number) = self.stage_of(name) {
             return Ok(Base::Stage(number));
         }
-        Ok(Base::Image(Box::new(self.image(at, name)?)))
+        self.image(at, name).map(Base::Image)
     }
 
     /// The number of an earlier stage of that name.
     fn stage_of(&self, name: &str) -> Option<usize> {
-        let name = name.to_lowercase();
-        let known = self.file.stages[..self.stages.len()].iter();
-        known.rev().position(|stage| stage.name.as_ref() == Some(&name)).map(|back| self.stages.len() - 1 - back)
+        self.numbers.get(name.to_lowercase().as_str()).copied()
     }
 
-    fn image(&mut self, at: &Position, name: &str) -> Result<BaseImage> {
+    fn image(&mut self, at: &Position, name: &str) -> Result<Rc<BaseImage>> {
+        if let Some(known) = self.images.get(name) {
+            return Ok(known.clone());
+        }
+        let found = Rc::new(self.find_image(at, name)?);
+        self.budget.take(at, found.bytes)?;
+        self.images.insert(name.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn find_image(&mut self, at: &Position, name: &str) -> Result<BaseImage> {
         if name == SCRATCH {
             let (os, architecture) = self.around.platform;
             let document = Document::empty(os, architecture);
-            return Ok(BaseImage { top: None, document, layers: Vec::new() });
+            return Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() });
         }
         (self.around.image)(name).map_err(|error| match error.kind() {
             ErrorKind::NotFound => at.error(
@@ -344,6 +375,7 @@ impl<'a, 'b> Planner<'a, 'b> {
 
     fn step(&mut self, instruction: &Instruction, evaluation: &mut Evaluation) -> Result<Step> {
         let Instruction { at, text, what } = instruction;
+        self.budget.instruction(at)?;
         let action = match what {
             What::Run(run) => Action::Run(self.run(at, run, evaluation)?),
             What::Copy(copy) => Action::Copy(self.copy(at, copy, false, evaluation)?),
@@ -354,9 +386,9 @@ impl<'a, 'b> Planner<'a, 'b> {
                 if dir == "/" { Action::Settings } else { Action::Dir(dir) }
             }
             What::Arg(text) => {
-                let (variables, globals) = (evaluation.variables(), self.globals.clone());
-                let declared = self.arguments(at, text, &variables, &globals)?;
+                let (declared, used) = self.arguments(at, text, evaluation, Some(&self.globals))?;
                 evaluation.arguments.extend(declared);
+                self.used.extend(used);
                 Action::Settings
             }
             other => {
@@ -379,7 +411,11 @@ impl<'a, 'b> Planner<'a, 'b> {
         let mut mounts = Vec::new();
         for (at, mount) in &run.mounts {
             let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
-            mounts.push(RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?);
+            let mount = RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?;
+            if matches!(mount, RunMount::Bind { .. }) {
+                self.budget.bind(at)?;
+            }
+            mounts.push(mount);
         }
         let args = match &run.script {
             Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],
@@ -388,15 +424,13 @@ impl<'a, 'b> Planner<'a, 'b> {
         if args.is_empty() {
             return Err(at.wrong("RUN needs a command"));
         }
-        let is_shadowed =
-            |name: &str| evaluation.settings.env.iter().any(|known| known.split('=').next() == Some(name));
-        let declared = evaluation.arguments.iter().filter(|(name, _)| !is_shadowed(name));
+        let declared = evaluation.arguments.iter().filter(|(name, _)| !evaluation.env.has(name));
         let given =
             |name: &&str| self.around.arguments.contains_key(*name) && !evaluation.arguments.contains_key(*name);
         let proxies: Vec<&str> = PREDEFINED.into_iter().filter(given).collect();
         let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
         env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
-        env.extend(evaluation.settings.env.iter().cloned());
+        env.extend(evaluation.env.list().iter().cloned());
         evaluation.budget.take(at, env.iter().map(String::len).sum())?;
         let Settings { working_dir, user, .. } = &evaluation.settings;
         let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
@@ -458,7 +492,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
             return Err(at.wrong(format!("there is no earlier stage {name}")));
         }
-        self.image(at, name).map(|image| From::Image(Box::new(image)))
+        self.image(at, name).map(From::Image)
     }
 }
 

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use super::config::{Document, Entry};
-use super::settings::{join, set_variable};
+use super::environment::Environment;
+use super::settings::join;
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
 use crate::container::{self, Bind, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
 use crate::error::{Error, Result};
@@ -131,15 +132,22 @@ fn process(document: &Document, options: &RunOptions) -> Result<Process> {
         let image = &options.image;
         return Err(Error::invalid(format!("the image {image:?} has no command: say what to run in it")));
     }
-    let mut env = settings.env.clone();
+    let mut env = Environment::new(settings.env.clone());
     for variable in &options.env {
         if let Some((name, value)) = variable.split_once('=') {
-            set_variable(&mut env, name, value);
+            env.set(name, value);
         }
     }
     let dir = join(&settings.working_dir, options.dir.as_deref().unwrap_or(""));
     let user = options.user.clone().unwrap_or_else(|| settings.user.clone());
-    Ok(Process { args, env, dir, user, terminal: options.terminal, no_new_privs: options.no_new_privs })
+    Ok(Process {
+        args,
+        env: env.into_list(),
+        dir,
+        user,
+        terminal: options.terminal,
+        no_new_privs: options.no_new_privs,
+    })
 }
 
 /// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if
@@ -153,7 +161,7 @@ pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, ca
     let info = store.stat(key)?;
     // Says why, before anything is written.
     drop(store.claim(key, &format!("cannot commit {key:?}"))?);
-    let BaseImage { top, mut document, mut layers } = base_of(store, key, &info.parent, &info.labels)?;
+    let BaseImage { top, mut document, mut layers, .. } = base_of(store, key, &info.parent, &info.labels)?;
     if let Some(epoch) = epoch {
         layer::clamp(store, key, epoch)?;
     }
@@ -183,7 +191,7 @@ fn base_of(store: &Store, key: &str, parent: &str, labels: &Labels) -> Result<Ba
         (None, None) => {
             let host = crate::image::Platform::host();
             let document = Document::empty(&host.os, &host.architecture);
-            Ok(BaseImage { top: None, document, layers: Vec::new() })
+            Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() })
         }
         (None, Some(_)) => Err(Error::precondition(format!(
             "no image of the store has the parent of {key:?} as its topmost layer: import or build that image first"

@@ -53,15 +53,6 @@ impl Shells {
     }
 }
 
-/// Sets a variable in a list of `NAME=VALUE`.
-pub(super) fn set_variable(env: &mut Vec<String>, name: &str, value: &str) {
-    let new = format!("{name}={value}");
-    match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
-        Some(known) => *known = new,
-        None => env.push(new),
-    }
-}
-
 /// `path`, absolute and clean, as seen from the directory `dir`.
 pub(super) fn join(dir: &str, path: &str) -> String {
     let above = if path.starts_with('/') { "" } else { dir };

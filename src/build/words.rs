@@ -15,6 +15,27 @@ use std::str::Chars;
 /// Variables by name.
 pub(super) type Variables = BTreeMap<String, String>;
 
+/// Finds the values of variables.
+pub(super) trait Values {
+    /// Returns the value of `name`, if it has one.
+    fn value(&self, name: &str) -> Option<&str>;
+}
+
+impl Values for Variables {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.get(name).map(String::as_str)
+    }
+}
+
+/// Values over other values: the first that knows a name decides.
+pub(super) struct Over<'a>(pub(super) &'a dyn Values, pub(super) &'a dyn Values);
+
+impl Values for Over<'_> {
+    fn value(&self, name: &str) -> Option<&str> {
+        self.0.value(name).or_else(|| self.1.value(name))
+    }
+}
+
 /// Why a word means nothing.
 pub(super) type Wrong = String;
 
@@ -25,13 +46,13 @@ const DEPTH_MAX: usize = 64;
 const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// What `text` means, quotes removed and variables replaced.
-pub(super) fn expand(text: &str, escape: char, variables: &Variables) -> Result<String, Wrong> {
+pub(super) fn expand(text: &str, escape: char, variables: &dyn Values) -> Result<String, Wrong> {
     Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None)
 }
 
 /// The lines of a here-document with their variables replaced: as in a shell's, quotes mean nothing, and a backslash
 /// works only before `$` and itself.
-pub(super) fn expand_document(text: &str, variables: &Variables) -> Result<String, Wrong> {
+pub(super) fn expand_document(text: &str, variables: &dyn Values) -> Result<String, Wrong> {
     let mut reader = Reader { rest: text.chars().peekable(), escape: '\\', variables, depth: 0 };
     let mut expanded = String::new();
     while let Some(c) = reader.rest.next() {
@@ -99,7 +120,7 @@ fn append(text: &mut String, value: &str) -> Result<(), Wrong> {
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
-    variables: &'a Variables,
+    variables: &'a dyn Values,
     /// How many braces are open.
     depth: usize,
 }
@@ -206,7 +227,7 @@ impl Reader<'_> {
     }
 
     fn value(&self, name: &str) -> Option<String> {
-        self.variables.get(name).cloned()
+        self.variables.value(name).map(str::to_owned)
     }
 }
 

@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::container::{NetworkChoice, PIDS_MAX, epoch, find_runtime, free, pids_max};
 use super::interrupt::Interrupt;
+use super::limits::BuildLimits;
 use super::output::shown;
 use super::session::Session;
 use super::{Done, image::short};
@@ -60,6 +61,8 @@ pub(super) struct Build {
     /// How many processes a RUN may have, where the machine has control groups; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
     pids_limit: u32,
+    #[command(flatten)]
+    limits: BuildLimits,
     /// The directory that COPY and ADD take from
     #[arg(value_name = "CONTEXT")]
     context: PathBuf,
@@ -93,6 +96,7 @@ impl Build {
             network: self.network.into(),
             pids_max: pids_max(self.pids_limit),
             epoch: epoch()?,
+            limits: self.limits.limits(),
             cancel: interrupt.flag(),
         };
         let built = match Steps::new(session) {

@@ -1,7 +1,8 @@
-//! What a layer may ask for, as users say it.
+//! What a layer or a Dockerfile may ask for, as users say it.
 
 use std::str::FromStr;
 
+use crate::build;
 use crate::changeset::blob::Expansion;
 use crate::changeset::tar::Limits;
 use crate::error::{Error, Result};
@@ -35,6 +36,51 @@ impl FromStr for Limit {
             other => return Err(Error::invalid(format!("{other:?} is no limit: entries, bytes, ratio"))),
         };
         scaled(number).map(limit).ok_or_else(|| Error::invalid(format!("{number:?} is no number of {what}")))
+    }
+}
+
+/// The limits that a Dockerfile of good faith can reach.
+#[derive(Debug, clap::Args)]
+pub(super) struct BuildLimits {
+    /// Let a build have more, or less: instructions=NUMBER (10000 otherwise), stages=NUMBER (1000), expanded=NUMBER of
+    /// bytes of texts with their variables replaced (64M), patterns=NUMBER in .dockerignore (10000); K, M, G and T
+    /// stand for powers of 1024
+    #[arg(long = "limit", value_name = "WHAT=NUMBER", value_parser = build_limit)]
+    given: Vec<(BuildLimit, usize)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum BuildLimit {
+    Instructions,
+    Stages,
+    Expanded,
+    Patterns,
+}
+
+fn build_limit(text: &str) -> Result<(BuildLimit, usize)> {
+    let (what, number) = text.split_once('=').unwrap_or((text, ""));
+    let limit = match what {
+        "instructions" => BuildLimit::Instructions,
+        "stages" => BuildLimit::Stages,
+        "expanded" => BuildLimit::Expanded,
+        "patterns" => BuildLimit::Patterns,
+        other => {
+            return Err(Error::invalid(format!("{other:?} is no limit: instructions, stages, expanded, patterns")));
+        }
+    };
+    let number = scaled(number).and_then(|number| usize::try_from(number).ok());
+    number.map(|number| (limit, number)).ok_or_else(|| Error::invalid(format!("{text:?} has no number")))
+}
+
+impl BuildLimits {
+    /// What the Dockerfile and the ignore file may ask for.
+    pub(super) fn limits(&self) -> build::Limits {
+        self.given.iter().fold(build::Limits::default(), |limits, (limit, number)| match limit {
+            BuildLimit::Instructions => build::Limits { instructions: *number, ..limits },
+            BuildLimit::Stages => build::Limits { stages: *number, ..limits },
+            BuildLimit::Expanded => build::Limits { expanded_bytes: *number, ..limits },
+            BuildLimit::Patterns => build::Limits { patterns: *number, ..limits },
+        })
     }
 }
 
@@ -96,6 +142,17 @@ mod tests {
         let limits = LayerLimits { given };
         assert_eq!(limits.limits(), Limits { total_bytes: 2, ..Limits::default() });
         assert_eq!(limits.expansion(), Expansion { bytes: 2, ratio: 7, ..Expansion::default() });
+    }
+
+    #[test]
+    fn limits_of_builds() {
+        let given = ["instructions=1", "stages=2", "expanded=1K", "patterns=4", "stages=3"];
+        let limits = BuildLimits { given: given.map(|text| build_limit(text).expect(text)).to_vec() }.limits();
+        let expected = build::Limits { instructions: 1, stages: 3, expanded_bytes: 1024, patterns: 4 };
+        assert_eq!(limits, expected);
+        assert!(["layers=1", "stages", "stages=x"].iter().all(|text| build_limit(text).is_err()));
+        let usual = build::Limits { instructions: 10_000, stages: 1000, expanded_bytes: 64 << 20, patterns: 10_000 };
+        assert_eq!(build::Limits::default(), usual, "the help says these");
     }
 
     /// The help says them.

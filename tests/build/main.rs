@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicBool;
 
 use strata::backend::Strategy;
 use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
-use strata::build::{Built, Options, Outcome, Progress, build};
+use strata::build::{Built, Limits, Options, Outcome, Progress, build};
 use strata::container::{Network, Runtime};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::{Kind, Snapshotter};
@@ -186,6 +186,7 @@ impl Bench {
             network: Network::Host,
             pids_max: Some(200),
             epoch: wish.epoch,
+            limits: Limits::default(),
             cancel: wish.cancel.unwrap_or(&never),
         };
         build(&self.store, &options, heard)

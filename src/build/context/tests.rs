@@ -11,6 +11,7 @@ fn context(names: &[&str], ignored: &str) -> (tempfile::TempDir, Origin) {
         fs::create_dir_all(path.parent().expect("a parent")).expect("mkdir");
         fs::write(path, *name).expect("write");
     }
+    let ignored = Ignored::parse(ignored, usize::MAX).expect("patterns");
     let origin = Origin::context(Dir::open(dir.path()).expect("open"), ignored).expect("a context");
     (dir, origin)
 }

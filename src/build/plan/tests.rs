@@ -3,6 +3,7 @@ use std::fs;
 use serde_json::json;
 
 use super::*;
+use crate::build::ignored::Ignored;
 use crate::tree::Dir;
 
 /// Plans `text` with a context that has the files `a`, `b` and `x.bz2`, and the images `base` and `trigger`.
@@ -12,7 +13,7 @@ fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Resu
         fs::write(dir.path().join(name), name).expect("write");
     }
     fs::write(dir.path().join("x.bz2"), b"BZh9 and so on").expect("write");
-    let mut context = Origin::context(Dir::open(dir.path()).expect("open"), "").expect("a context");
+    let mut context = Origin::context(Dir::open(dir.path()).expect("open"), Ignored::default()).expect("a context");
     let arguments = arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
     let file = parse::parse("D", text)?;
     plan(
@@ -21,6 +22,7 @@ fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Resu
             arguments: &arguments,
             target,
             network: Network::Host,
+            limits: Limits::default(),
             context: Some(&mut context),
             image: &mut image,
             platform: ("linux", "amd64"),
@@ -39,7 +41,7 @@ fn image(name: &str) -> Result<BaseImage> {
         "os": "linux", "architecture": architecture, "config": config, "rootfs": {"type": "layers", "diff_ids": []},
     });
     let document = Document::parse(document.to_string().as_bytes())?;
-    Ok(BaseImage { top: None, document, layers: Vec::new() })
+    Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() })
 }
 
 fn last(text: &str, arguments: &[(&str, &str)]) -> PlannedStage {

@@ -1,0 +1,65 @@
+use std::time::Duration;
+
+use super::*;
+use crate::build::growth::cpu_time;
+
+/// What each pattern on its own says, tried from the last one on.
+fn one_by_one(text: &str, path: &Path) -> bool {
+    let patterns: Vec<(bool, Glob)> =
+        text.lines().filter_map(pattern).map(|(out, text)| (out, glob(&text).expect("a pattern"))).collect();
+    let matches = |glob: &Glob| {
+        let matcher = glob.compile_matcher();
+        path.ancestors().any(|above| !above.as_os_str().is_empty() && matcher.is_match(above))
+    };
+    patterns.iter().rev().find(|(_, glob)| matches(glob)).is_some_and(|(out, _)| *out)
+}
+
+/// Sets of every kind of pattern, in every order of two or three.
+#[test]
+fn the_last_pattern_decides() {
+    let patterns = ["a", "*.c", "!a/b", "**/b", "!**/*.c", "a/*", "?", "!a/**", "[ab]/c", "!a/b/c.c", "**", "b/../a"];
+    let paths = ["a", "b", "a/b", "a/b/c.c", "x.c", "a/x.c", "b/c", "d/e/b", "a/b/d"];
+    for one in patterns {
+        for two in patterns {
+            for three in ["", "!a", "**/c.c", "!b/c"] {
+                let text = format!("{one}\n{two}\n{three}\n");
+                let ignored = Ignored::parse(&text, 3).expect("patterns");
+                for path in paths.map(Path::new) {
+                    assert_eq!(ignored.covers(path), one_by_one(&text, path), "{text:?}: {}", path.display());
+                }
+            }
+        }
+    }
+}
+
+/// The order of patterns counts across sets.
+#[test]
+fn later_sets_decide() {
+    let filler: String = (0..SET_PATTERNS_MAX).map(|n| format!("filler{n}\n")).collect();
+    let ignored = Ignored::parse(&format!("a\n{filler}!a/b\n{filler}a/b/c\n"), 10_000).expect("patterns");
+    let covered = ["a", "a/b", "a/b/c", "filler7", "x"].map(|path| ignored.covers(Path::new(path)));
+    assert_eq!(covered, [true, false, true, true, false]);
+}
+
+#[test]
+fn patterns_are_bounded() {
+    let error = |text: &str, max| Ignored::parse(text, max).expect_err("too much").chain();
+    assert_eq!(error("a\n#\nb\n", 1), ".dockerignore has more than 1 patterns: --limit patterns=NUMBER allows more");
+    let long = "?".repeat(PATTERN_BYTES_MAX);
+    assert!(Ignored::parse(&long, 1).is_ok());
+    assert!(error(&(long + "?"), 1).contains("is longer than 4096 bytes"));
+}
+
+/// How long it takes to compare 200 paths with `count` patterns of several kinds.
+fn comparing(count: usize) -> Duration {
+    let text: String = (0..count).map(|n| format!("**/x{n}/*.[ab]\nlib{n}/?\n!y{n}\n**/*.e{n}\n")).collect();
+    let ignored = Ignored::parse(&text, usize::MAX).expect("patterns");
+    let paths: Vec<String> = (0..200).map(|n| format!("src/lib{n}/deep/er/file{n}.a")).collect();
+    cpu_time(|| assert!(!paths.iter().any(|path| ignored.covers(Path::new(path)))))
+}
+
+#[test]
+fn many_patterns_take_linear_time() {
+    let (few, many) = (comparing(500), comparing(2000));
+    assert!(many < few * 8, "{few:?}, {many:?}");
+}

@@ -1,0 +1,143 @@
+//! What a Dockerfile and its ignore file may ask for.
+//!
+//! Dockerfile and context may come from strangers: the cost of a build before anything runs is bounded, whatever they
+//! say.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use super::parse::{Position, Stage};
+use crate::error::Result;
+
+/// The most instructions of a build, those of `ONBUILD` and of all stages up to the target included. Each becomes an
+/// entry of the image's history, which every reader of the image loads.
+pub const INSTRUCTIONS_MAX: usize = 10_000;
+
+/// The most stages: each keeps a copy of what it stands on.
+pub const STAGES_MAX: usize = 1000;
+
+/// The most labels, variables, ports, volumes and `ONBUILD`s of an image, of each: there are no more ports.
+pub const ENTRIES_MAX: usize = 65_536;
+
+/// The most bind mounts of the commands of a build: each is a descriptor from before the first step to the end, and
+/// processes mostly have 1024.
+pub const BINDS_MAX: usize = 500;
+
+/// The most bytes that the expanded texts of a build may have together, with the environments of its commands and what
+/// stages inherit. All of it is in memory at once.
+pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
+
+/// The most patterns of an ignore file: each path of the context is compared with all.
+pub const PATTERNS_MAX: usize = 10_000;
+
+/// Bounds of a build.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most instructions.
+    pub instructions: usize,
+    /// The most stages.
+    pub stages: usize,
+    /// The most bytes of expanded texts.
+    pub expanded_bytes: usize,
+    /// The most patterns of the ignore file.
+    pub patterns: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            instructions: INSTRUCTIONS_MAX,
+            stages: STAGES_MAX,
+            expanded_bytes: EXPANDED_BYTES_MAX,
+            patterns: PATTERNS_MAX,
+        }
+    }
+}
+
+impl Limits {
+    /// Refuses more stages than there may be.
+    ///
+    /// # Errors
+    /// `InvalidArgument`.
+    pub(super) fn check_stages(&self, stages: &[Stage]) -> Result<()> {
+        let over = |stage: &Stage| {
+            let what = format!("there are more than {} stages: --limit stages=NUMBER allows more", self.stages);
+            Err(stage.at.wrong(what))
+        };
+        stages.get(self.stages).map_or(Ok(()), over)
+    }
+}
+
+/// What a build may still ask for. All stages share one budget: each value may be small, and the values many.
+#[derive(Clone, Debug)]
+pub(super) struct Budget(Rc<Left>);
+
+#[derive(Debug)]
+struct Left {
+    limits: Limits,
+    instructions: Cell<usize>,
+    binds: Cell<usize>,
+    bytes: Cell<usize>,
+}
+
+/// Takes `wanted` off `left`; false if there is not so much.
+fn take(left: &Cell<usize>, wanted: usize) -> bool {
+    let rest = left.get().checked_sub(wanted);
+    left.set(rest.unwrap_or_default());
+    rest.is_some()
+}
+
+impl Budget {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self(Rc::new(Left {
+            limits,
+            instructions: Cell::new(limits.instructions),
+            binds: Cell::new(BINDS_MAX),
+            bytes: Cell::new(limits.expanded_bytes),
+        }))
+    }
+
+    /// Takes `bytes` of expanded texts for what stands at `at`.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the build has no more.
+    pub(super) fn take(&self, at: &Position, bytes: usize) -> Result<()> {
+        if take(&self.0.bytes, bytes) {
+            return Ok(());
+        }
+        let limit = self.0.limits.expanded_bytes;
+        Err(at.wrong(format!(
+            "the build's expanded texts are longer than {limit} bytes: --limit expanded=NUMBER allows more"
+        )))
+    }
+
+    /// Takes one instruction.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the build has no more.
+    pub(super) fn instruction(&self, at: &Position) -> Result<()> {
+        if take(&self.0.instructions, 1) {
+            return Ok(());
+        }
+        let limit = self.0.limits.instructions;
+        Err(at.wrong(format!("the build has more than {limit} instructions: --limit instructions=NUMBER allows more")))
+    }
+
+    /// Takes one bind mount.
+    ///
+    /// # Errors
+    /// `InvalidArgument` if the build has no more.
+    pub(super) fn bind(&self, at: &Position) -> Result<()> {
+        let over = || at.wrong(format!("the commands of the build have more than {BINDS_MAX} bind mounts"));
+        take(&self.0.binds, 1).then_some(()).ok_or_else(over)
+    }
+}
+
+/// Refuses a list of the image's config that has more than [`ENTRIES_MAX`] entries; errors call these `what`.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(super) fn check_entries(at: &Position, what: &str, count: usize) -> Result<()> {
+    let over = || at.wrong(format!("the image has more than {ENTRIES_MAX} {what}"));
+    (count <= ENTRIES_MAX).then_some(()).ok_or_else(over)
+}

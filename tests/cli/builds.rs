@@ -158,7 +158,7 @@ fn a_known_step_mounts_nothing() {
         let log = fs::read_to_string(&log).expect("a log");
         // What strace has no name for it shows always.
         let is_one = |line: &&str| !["+++", "resumed>", " syscall_0x"].iter().any(|other| line.contains(other));
-        // The source of a bind is opened once, when the build is planned: its mount is copied then, and attached nowhere.
+        // The source of a bind is opened when the build is planned. Its mount is copied then, and attached nowhere.
         let is_copy = |line: &&str| line.contains("open_tree(") || line.contains("mount_setattr(");
         let (copies, calls): (Vec<&str>, Vec<&str>) = log.lines().filter(is_one).partition(is_copy);
         assert!(copies.len() <= 2, "{backend}: {copies:#?}");

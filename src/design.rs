@@ -159,6 +159,8 @@
 //!   a prepare on such a layer is refused (`Unavailable`).
 //! - **btrfs is asked after a seal**: a snapshot is made also where content of the active one could not be written, and
 //!   only `syncfs` tells.
+//! - **A disk of which every flush failed forgets its cache in the tests** (`tests/crash/failing.rs`): the replay drops
+//!   for good what no earlier flush brought to disk. A disk that kept it would hide a store which vouches too early.
 //! - **What cannot be told**: a write that failed before a commit began and of which somebody else was told already (a
 //!   container by its own `fsync`, another program by `syncfs`), and a commit that is killed between the kernel's
 //!   report and the note.

@@ -21,6 +21,9 @@ const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 /// What there is room for: disks, logs and copies.
 const PLACE_BYTES: u64 = 8 << 30;
 
+/// Flushes that fail, at most: more than a few calls of a script need.
+const FLUSHES: usize = 200;
+
 /// How long what takes no time is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -36,10 +39,25 @@ fn size_bytes(fs: FsType) -> u64 {
 /// What a disk does besides keeping what is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
-    /// It notes each write and each flush.
+    /// The disk notes each write and each flush that did not fail.
     Recording,
-    /// It fails every write once [`Disk::fail_writes`] was called.
+    /// The disk notes nothing.
     Failing,
+}
+
+impl Manner {
+    /// The block node of the daemon below the one that is shown.
+    fn node(self) -> &'static str {
+        match self {
+            Self::Recording => "noted",
+            Self::Failing => "file",
+        }
+    }
+}
+
+/// A rule of `blkdebug` by which each request of the type `iotype` fails, or only the next one.
+fn failing(iotype: &str, once: bool) -> Value {
+    json!({"event": "none", "iotype": iotype, "errno": 5, "once": once})
 }
 
 /// A mounted file system on such a disk.
@@ -47,6 +65,8 @@ pub(crate) enum Manner {
 pub(crate) struct Disk {
     place: Scratch,
     daemon: Daemon,
+    /// The block node of the daemon that does what it is asked for.
+    sound: &'static str,
     mounted: bool,
 }
 
@@ -67,7 +87,7 @@ impl Disk {
         run(Command::new(format!("mkfs.{fs}")).args(options).arg(&base));
         copy(&base, &place.path().join("disk.raw"));
         let daemon = Daemon::start(place.path(), manner);
-        let mut disk = Self { place, daemon, mounted: false };
+        let mut disk = Self { place, daemon, sound: manner.node(), mounted: false };
         mount(fs, &disk.place.path().join("disk"), disk.path());
         disk.mounted = true;
         Some(disk)
@@ -85,24 +105,44 @@ impl Disk {
 
     /// From now on every write fails with `EIO`.
     pub(crate) fn fail_writes(&mut self) {
-        let broken = json!({
-            "driver": "blkdebug", "node-name": "broken", "image": "file",
-            "inject-error": [{"event": "none", "iotype": "write", "errno": 5, "once": false}],
-        });
-        self.daemon.ask("blockdev-add", broken);
-        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "broken"}]});
-        self.daemon.ask("blockdev-reopen", disk);
+        self.fail(&[failing("write", false)]);
     }
 
     /// The next write fails with `EIO`, and is lost.
     pub(crate) fn fail_next_write(&mut self) {
-        let broken = json!({
-            "driver": "blkdebug", "node-name": "broken", "image": "file",
-            "inject-error": [{"event": "none", "iotype": "write", "errno": 5, "once": true}],
-        });
+        self.fail_next_writes(1);
+    }
+
+    /// The next `count` writes fail with `EIO`, and are lost.
+    pub(crate) fn fail_next_writes(&mut self, count: usize) {
+        self.fail(&vec![failing("write", true); count]);
+    }
+
+    /// From now on every flush fails with `EIO`, up to [`FLUSHES`] of them. Writes reach the cache of the disk, and are
+    /// noted.
+    pub(crate) fn fail_flushes(&mut self) {
+        self.fail(&vec![failing("flush", true); FLUSHES]);
+    }
+
+    /// From now on every write fails with `EIO`, and every flush as in [`Disk::fail_flushes`].
+    pub(crate) fn fail_all(&mut self) {
+        let mut errors = vec![failing("flush", true); FLUSHES];
+        errors.push(failing("write", false));
+        self.fail(&errors);
+    }
+
+    fn fail(&mut self, errors: &[Value]) {
+        let broken = json!({"driver": "blkdebug", "node-name": "broken", "image": self.sound, "inject-error": errors});
         self.daemon.ask("blockdev-add", broken);
-        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "broken"}]});
-        self.daemon.ask("blockdev-reopen", disk);
+        self.show("broken");
+    }
+
+    /// Shows the block node `node` of the daemon as the disk.
+    fn show(&mut self, node: &str) {
+        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": node}]});
+        // The daemon flushes the disk first: each attempt uses up one flush that fails.
+        let shown = (0..=FLUSHES).any(|_| self.daemon.try_ask("blockdev-reopen", &disk).is_ok());
+        assert!(shown, "the disk cannot be changed");
     }
 
     /// Brings all of the file system to disk.
@@ -111,10 +151,9 @@ impl Disk {
         rustix::fs::syncfs(&root).expect("sync");
     }
 
-    /// Writes succeed again.
+    /// Writes and flushes succeed again.
     pub(crate) fn heal(&mut self) {
-        let disk = json!({"options": [{"driver": "raw", "node-name": "disk", "file": "file"}]});
-        self.daemon.ask("blockdev-reopen", disk);
+        self.show(self.sound);
     }
 
     /// Unmounts it and mounts it anew, as after another boot.
@@ -191,12 +230,11 @@ impl Daemon {
             "--blockdev",
             "driver=file,node-name=file,filename=disk.raw,discard=unmap",
         ]);
-        match manner {
-            Manner::Recording => command
-                .args(["--blockdev", "driver=file,node-name=log,filename=log.raw"])
-                .args(["--blockdev", "driver=blklogwrites,node-name=disk,file=file,log=log,log-sector-size=512"]),
-            Manner::Failing => command.args(["--blockdev", "driver=raw,node-name=disk,file=file"]),
-        };
+        if manner == Manner::Recording {
+            command.args(["--blockdev", "driver=file,node-name=log,filename=log.raw"]);
+            command.args(["--blockdev", "driver=blklogwrites,node-name=noted,file=file,log=log,log-sector-size=512"]);
+        }
+        command.args(["--blockdev", &format!("driver=raw,node-name=disk,file={}", manner.node())]);
         let export = format!("type=fuse,id=shown,node-name=disk,mountpoint={},writable=on", shown.display());
         command.args(["--export", &export]).current_dir(place);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("start the disk");
@@ -225,15 +263,22 @@ impl Daemon {
 
     /// Gives an order and waits until it is done.
     fn ask(&mut self, order: &str, arguments: Value) {
+        self.try_ask(order, &arguments).unwrap_or_else(|error| panic!("{order}: {error}"));
+    }
+
+    /// Gives an order, waits for the answer, and returns the error that the daemon tells.
+    fn try_ask(&mut self, order: &str, arguments: &Value) -> Result<(), Value> {
         let orders = self.orders.as_mut().expect("it runs");
         // At once: the last brace of `quit` ends it, and what came after that would find nobody.
         let words = format!("{}\n", json!({"execute": order, "arguments": arguments}));
         orders.write_all(words.as_bytes()).expect("order");
         loop {
-            let answer = self.line();
-            assert!(answer.get("error").is_none(), "{order}: {answer}");
+            let mut answer = self.line();
+            if let Some(error) = answer.get_mut("error") {
+                return Err(error.take());
+            }
             if answer.get("return").is_some() {
-                return;
+                return Ok(());
             }
         }
     }

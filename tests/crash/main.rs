@@ -9,6 +9,7 @@ mod support;
 
 mod calls;
 mod disk;
+mod failing;
 mod full;
 mod power;
 mod replay;

@@ -6,6 +6,8 @@
 use std::error::Error;
 use std::fs::{self, File};
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use proptest::prelude::Rng as _;
@@ -22,27 +24,51 @@ use strata::snapshotter::Labels;
 use strata::store::{CheckOptions, Durability, Store};
 
 use super::disk::{self, Disk, Manner, Recorded};
+use super::failing::Claims;
 use super::replay::Log;
-use super::script::{Acknowledged, Script, State};
+use super::script::{Script, State, Step, Under};
 use super::{Setting, budget, random, settings, support, wanted};
 
 /// How many points are looked at before the time is: they are replayed in order.
-const BATCH: usize = 8;
+pub(crate) const BATCH: usize = 8;
 
 /// Points at which a store that does not wait for its disk is looked at, at most.
 const CARELESS_POINTS: usize = 64;
 
 /// How the file systems share the budget.
-const SHARES: u32 = 3;
+const SHARES: u32 = 6;
 
 pub(crate) type Verdict = Result<(), Box<dyn Error>>;
 
 /// What happened to a store, and what was said of it.
-struct Case {
-    setting: Setting,
+pub(crate) struct Case {
+    pub(crate) setting: Setting,
     recorded: Recorded,
-    log: Log,
-    acknowledged: Vec<Acknowledged>,
+    pub(crate) log: Log,
+    pub(crate) steps: Vec<Step>,
+}
+
+/// A disk that only notes.
+struct Noting<'a>(&'a Disk);
+
+impl Under for Noting<'_> {
+    fn log_bytes(&self) -> u64 {
+        self.0.log_bytes()
+    }
+
+    fn before(&self, _number: usize) {}
+
+    fn failed(&self) -> bool {
+        false
+    }
+
+    fn is_left(&self) -> bool {
+        false
+    }
+
+    fn open(&self) -> strata::Result<Store> {
+        unreachable!("no other process goes on")
+    }
 }
 
 impl Case {
@@ -51,15 +77,19 @@ impl Case {
         let disk = Disk::new(setting.fs, Manner::Recording)?;
         let place = support::gate("tmpfs", strata::mount::scratch::Scratch::new(FsType::Tmpfs, 64 << 20))?;
         let store = support::gate(setting.strategy.name, open(&disk.path().join("store")))?;
-        let acknowledged = Script::run(&store, place.path(), random::rng(1), &|| disk.log_bytes());
-        drop(store);
+        let steps = Script::run(store, place.path(), random::rng(1), &Noting(&disk));
+        Some(Self::of(setting, disk, steps))
+    }
+
+    /// The case of `steps` that were made on `disk`.
+    pub(crate) fn of(setting: Setting, disk: Disk, steps: Vec<Step>) -> Self {
         let recorded = disk.stop();
         let log = Log::open(&recorded.file("log.raw"));
-        Some(Self { setting, recorded, log, acknowledged })
+        Self { setting, recorded, log, steps }
     }
 
     /// Looks at the store after cuts at `points`, and tells `failed` of each that is not as it must be.
-    fn cut(&self, mut points: Vec<usize>, random: &mut TestRng, failed: &mut dyn FnMut(String)) {
+    pub(crate) fn cut(&self, mut points: Vec<usize>, random: &mut TestRng, failed: &mut dyn FnMut(String)) {
         points.sort_unstable();
         let (lasting, cut) = (self.recorded.file("lasting.raw"), self.recorded.file("cut.raw"));
         disk::copy(&self.recorded.file("base.raw"), &lasting);
@@ -78,16 +108,16 @@ impl Case {
             if let Err(error) = self.look(&cut, point) {
                 let why = error.downcast_ref().map_or_else(|| error.to_string(), strata::Error::chain);
                 let (setting, last) = (self.setting, self.after(point).checked_sub(1));
-                let call = last.map_or("nothing", |last| &self.acknowledged[last].call);
+                let call = last.map_or("nothing", |last| &self.steps[last].call);
                 failed(format!("{setting}: cut after {point} of {} writes, behind {call}: {why}", self.log.len()));
             }
         }
     }
 
-    /// How many calls were acknowledged before a cut at `point`.
+    /// How many calls ended before a cut at `point`.
     fn after(&self, point: usize) -> usize {
         let bytes = self.log.bytes_at(point);
-        self.acknowledged.partition_point(|acknowledged| acknowledged.log_bytes <= bytes)
+        self.steps.partition_point(|step| step.log_bytes <= bytes)
     }
 
     fn look(&self, cut: &Path, point: usize) -> Verdict {
@@ -95,30 +125,45 @@ impl Case {
         disk::mount(self.setting.fs, cut, &target);
         let root = target.join("store");
         let done = self.after(point);
-        let nothing = State::default();
-        let before = done.checked_sub(1).map_or(&nothing, |last| &self.acknowledged[last].state);
-        let next = self.acknowledged.get(done);
-        let (after, in_steps) = next.map_or((before, false), |next| (&next.state, next.in_steps));
+        let fails = self.steps.iter().any(|step| step.failed);
         let verdict = (|| {
             boot(&root)?;
             let store = self.setting.store(&root)?;
             store.cleanup()?;
-            if let Some(differs) = State::read(&store)?.differs(before, after, in_steps) {
-                return Err(differs.into());
+            let seen = State::read(&store)?;
+            let differs = if fails { Claims::differ(&self.steps, done, &seen) } else { self.differs(done, &seen) };
+            match differs {
+                Some(differs) => Err(differs.into()),
+                None if fails => is_intact(&store).and_then(|()| goes_on(&store)),
+                None => goes_on(&store),
             }
-            goes_on(&store)
         })();
         disk::unmount(&target);
         verdict
     }
 
+    /// How many calls were acknowledged when more than `count` entries were written.
+    pub(crate) fn acknowledged_behind(&self, count: usize) -> usize {
+        let behind = |step: &&Step| !step.failed && self.log.count_at(step.log_bytes) > count;
+        self.steps.iter().filter(behind).count()
+    }
+
+    /// What speaks against `seen` being left of a store that was cut off behind the call `done`.
+    fn differs(&self, done: usize, seen: &State) -> Option<String> {
+        let nothing = State::default();
+        let before = done.checked_sub(1).map_or(&nothing, |last| &self.steps[last].state);
+        let next = self.steps.get(done);
+        let (after, in_steps) = next.map_or((before, false), |next| (&next.state, next.in_steps));
+        seen.differs(before, after, in_steps)
+    }
+
     /// A point anywhere, more often near the end of a call than chance would have it.
-    fn point(&self, random: &mut TestRng) -> usize {
+    pub(crate) fn point(&self, random: &mut TestRng) -> usize {
         let any = random.next_u64() as usize % self.log.len() + 1;
         if random.next_u32().is_multiple_of(2) {
             return any;
         }
-        let call = &self.acknowledged[random.next_u64() as usize % self.acknowledged.len()];
+        let call = &self.steps[random.next_u64() as usize % self.steps.len()];
         let near = (1..self.log.len()).find(|count| self.log.bytes_at(*count) >= call.log_bytes).unwrap_or(any);
         (near + random.next_u64() as usize % 3).min(self.log.len())
     }
@@ -153,9 +198,62 @@ pub(crate) fn goes_on(store: &Store) -> Verdict {
     }
 }
 
+/// Reads each layer of which a digest is recorded, and compares.
+fn is_intact(store: &Store) -> Verdict {
+    let report = store.check(&CheckOptions { deep: true, ..CheckOptions::default() })?;
+    match report.damaged() {
+        0 => Ok(()),
+        _ => Err(format!("a deep check says: {:?}", report.findings).into()),
+    }
+}
+
 /// How many points somebody wants, however long it takes.
 fn points_wanted() -> Option<usize> {
     wanted("STRATA_POWER_POINTS").map(|points| points as usize)
+}
+
+/// Power cuts of all tests of this process.
+static TRIED: AtomicUsize = AtomicUsize::new(0);
+
+/// Those among them that came behind a failing flush.
+static FAILING: AtomicUsize = AtomicUsize::new(0);
+
+/// Those among them that took something which was acknowledged.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Power cuts of one setting, and what was lost.
+pub(crate) struct Tally {
+    is_failing: bool,
+    pub(crate) tried: usize,
+    lost: Vec<String>,
+}
+
+impl Tally {
+    pub(crate) fn new(is_failing: bool) -> Self {
+        Self { is_failing, tried: 0, lost: Vec::new() }
+    }
+
+    pub(crate) fn cut(&mut self, case: &Case, points: Vec<usize>, random: &mut TestRng) {
+        self.tried += points.len();
+        case.cut(points, random, &mut |failure| self.lost.push(failure));
+    }
+
+    /// Prints what was tried on `setting` since `started`, and what all tests of this process tried by now.
+    ///
+    /// # Panics
+    /// If something was lost.
+    pub(crate) fn end(self, setting: Setting, started: Instant) {
+        let tried = TRIED.fetch_add(self.tried, Relaxed) + self.tried;
+        let failing = if self.is_failing { self.tried } else { 0 };
+        let failing = FAILING.fetch_add(failing, Relaxed) + failing;
+        let lost = LOST.fetch_add(self.lost.len(), Relaxed) + self.lost.len();
+        let (behind, each) = (if self.is_failing { " behind a failing flush" } else { "" }, self.tried.max(1));
+        let each_ms = started.elapsed().as_millis() / each as u128;
+        support::say(&format!("{setting}: {} power cuts{behind}, {each_ms} ms each", self.tried));
+        support::say(&format!("power cuts: {tried} tried, of these {failing} with a failing flush, {lost} lost"));
+        let (count, seed) = (self.lost.len(), random::seed());
+        assert!(count == 0, "{count} of {} (STRATA_SEED={seed}):\n{}", self.tried, self.lost.join("\n"));
+    }
 }
 
 fn survives(fs: FsType) {
@@ -164,26 +262,15 @@ fn survives(fs: FsType) {
     for setting in settings {
         let Some(case) = Case::record(setting, |root| setting.store(root)) else { return };
         let mut random = random::rng(2);
-        let (started, mut count, mut failures) = (Instant::now(), 0, Vec::new());
-        while points_wanted().map_or_else(|| started.elapsed() < share, |wanted| count < wanted) {
-            let more = points_wanted().map_or(BATCH, |wanted| BATCH.min(wanted - count));
+        let (started, mut tally) = (Instant::now(), Tally::new(false));
+        while points_wanted().map_or_else(|| started.elapsed() < share, |wanted| tally.tried < wanted) {
+            // Points that are replayed together are replayed in order, from one copy of the disk.
+            let more = points_wanted().unwrap_or(BATCH);
             let points: Vec<usize> = (0..more).map(|_| case.point(&mut random)).collect();
-            count += points.len();
-            case.cut(points, &mut random, &mut |failure| failures.push(failure));
+            tally.cut(&case, points, &mut random);
         }
-        support::say(&format!(
-            "{setting}: {count} power cuts in {} writes and {} calls, {} ms each",
-            case.log.len(),
-            case.acknowledged.len(),
-            started.elapsed().as_millis() / count as u128
-        ));
-        assert!(
-            failures.is_empty(),
-            "{} of {count} (STRATA_SEED={}):\n{}",
-            failures.len(),
-            random::seed(),
-            failures.join("\n")
-        );
+        support::say(&format!("{setting}: {} writes, {} calls", case.log.len(), case.steps.len()));
+        tally.end(setting, started);
     }
 }
 

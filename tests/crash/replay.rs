@@ -8,6 +8,7 @@
 //! writes, too. Of its flags: 1 flush, 2 write past the cache, 4 discard, 8 mark.
 
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
@@ -40,6 +41,8 @@ struct Entry {
 pub(crate) struct Log {
     file: File,
     entries: Vec<Entry>,
+    /// Writes that never leave the cache of the disk.
+    lost: Range<usize>,
 }
 
 fn number(bytes: &[u8], index: usize) -> u64 {
@@ -62,7 +65,7 @@ impl Log {
             let stored = if flags & (DISCARD | MARK) == 0 { length } else { 0 };
             entries.push(Entry { at, length, flags, data, end: data + stored });
         }
-        Self { file, entries }
+        Self { file, entries, lost: 0..0 }
     }
 
     /// How many entries it has: a cut comes after that many or fewer.
@@ -75,6 +78,20 @@ impl Log {
         count.checked_sub(1).map_or(0, |last| self.entries[last].end)
     }
 
+    /// How many entries were written when the log had `bytes`.
+    pub(crate) fn count_at(&self, bytes: u64) -> usize {
+        self.entries.partition_point(|entry| entry.end <= bytes)
+    }
+
+    /// Drops for good the writes up to the entry `to` that no flush before the entry `from` brought to disk: every
+    /// flush between the two failed, and the disk forgot its cache.
+    pub(crate) fn lose(&mut self, from: usize, to: usize) {
+        let lost = self.flushed(from)..to;
+        let flushed = self.entries[from..to].iter().any(|entry| entry.flags & FLUSH != 0);
+        assert!(!flushed, "a flush succeeded while all were to fail");
+        self.lost = lost;
+    }
+
     /// How many of the first `count` entries no cut can take.
     pub(crate) fn flushed(&self, count: usize) -> usize {
         self.entries[..count].iter().rposition(|entry| entry.flags & FLUSH != 0).map_or(0, |last| last + 1)
@@ -82,8 +99,8 @@ impl Log {
 
     /// Does to `disk` what the entries `from..to` say, but for those that may be lost and that `keep` does not want.
     pub(crate) fn apply(&self, disk: &File, from: usize, to: usize, keep: &mut dyn FnMut() -> bool) {
-        for entry in &self.entries[from..to] {
-            if entry.flags & PAST_CACHE != 0 || keep() {
+        for (index, entry) in self.entries.iter().enumerate().take(to).skip(from) {
+            if !self.lost.contains(&index) && (entry.flags & PAST_CACHE != 0 || keep()) {
                 self.write(disk, entry);
             }
         }

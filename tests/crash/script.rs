@@ -15,11 +15,14 @@ use strata::snapshotter::{Info, Kind, Labels};
 use strata::store::Store;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
-use strata::{Result, Snapshotter, mount};
+use strata::{Error, ErrorKind, Result, Snapshotter, mount};
 
 use super::archive::{archive, docker_archive};
 
 const NONE: &Labels = &BTreeMap::new();
+
+/// The call that removes an image.
+pub(crate) const REMOVE_IMAGE: &str = "remove an image";
 
 /// How often the calls of [`Script::round`] are made.
 const ROUNDS: u64 = 3;
@@ -84,49 +87,96 @@ impl State {
     }
 }
 
-/// A call that was acknowledged.
+/// A call that was made, and what came of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Acknowledged {
+pub(crate) struct Step {
     /// What was asked for.
     pub(crate) call: String,
-    /// Whether it makes several changes.
+    /// Whether the call makes several changes.
     pub(crate) in_steps: bool,
-    /// Where in the log that was.
+    /// Whether the call failed: a call that did not is acknowledged.
+    pub(crate) failed: bool,
+    /// Where in the log the call ended.
     pub(crate) log_bytes: u64,
-    /// What the store held then.
+    /// What the store showed afterwards.
     pub(crate) state: State,
 }
 
-/// Makes the calls, and notes what was acknowledged when.
+/// What lies under the store of a script.
+pub(crate) trait Under {
+    /// How long the log of the disk is.
+    fn log_bytes(&self) -> u64;
+
+    /// Called before the call `number`.
+    fn before(&self, number: usize);
+
+    /// Called after a call that failed. Returns whether the failure was to be expected.
+    fn failed(&self) -> bool;
+
+    /// Whether another process goes on after a call that failed.
+    fn is_left(&self) -> bool;
+
+    /// The store as another process opens it.
+    fn open(&self) -> Result<Store>;
+}
+
+/// Makes the calls, and notes what came of each.
 pub(crate) struct Script<'a> {
-    store: &'a Store,
-    log_bytes: &'a dyn Fn() -> u64,
+    /// `None` where the store could not be opened again.
+    store: Option<Store>,
+    under: &'a dyn Under,
     random: TestRng,
-    acknowledged: Vec<Acknowledged>,
+    made: usize,
+    steps: Vec<Step>,
+    /// The digest of what was written to each active snapshot, where the disk may fail.
+    written: BTreeMap<String, Digest>,
 }
 
 impl<'a> Script<'a> {
     /// Runs on `store`; archives lie in `place`, which is not on its disk.
-    pub(crate) fn run(
-        store: &'a Store,
-        place: &Path,
-        random: TestRng,
-        log_bytes: &'a dyn Fn() -> u64,
-    ) -> Vec<Acknowledged> {
-        let mut script = Self { store, log_bytes, random, acknowledged: Vec::new() };
+    pub(crate) fn run(store: Store, place: &Path, random: TestRng, under: &'a dyn Under) -> Vec<Step> {
+        let mut script =
+            Self { store: Some(store), under, random, made: 0, steps: Vec::new(), written: BTreeMap::new() };
         (0..ROUNDS).for_each(|round| script.round(round, place));
-        script.acknowledged
+        script.steps
     }
 
-    fn call(&mut self, call: impl Into<String>, in_steps: bool, work: impl FnOnce(&Store) -> Result<()>) {
+    /// Makes a call, and once more if the disk failed it.
+    fn call(&mut self, call: impl Into<String>, in_steps: bool, work: impl Fn(&Store) -> Result<()>) {
         let call = call.into();
-        work(self.store).unwrap_or_else(|error| panic!("{call}: {}", error.chain()));
-        let log_bytes = (self.log_bytes)();
+        self.under.before(self.made);
+        self.made += 1;
+        if self.attempt(&call, in_steps, &work) {
+            return;
+        }
+        if self.under.is_left() {
+            self.store = None;
+            // The rest of the script is not made where a file system that was shut down cannot be opened.
+            self.store = self.under.open().ok();
+        }
+        if !self.attempt(&call, in_steps, &work) && call.ends_with(" making") {
+            self.attempt("remove making", false, &|store| store.remove("making"));
+        }
+    }
+
+    /// Makes a call and notes what came of it. Returns whether it succeeded.
+    fn attempt(&mut self, call: &str, in_steps: bool, work: &dyn Fn(&Store) -> Result<()>) -> bool {
+        let Some(store) = &self.store else { return false };
+        let done = work(store);
+        let log_bytes = self.under.log_bytes();
+        if let Err(error) = &done {
+            assert!(self.under.failed(), "{call}: {}", error.chain());
+        }
         let nothing = State::default();
-        let before = self.acknowledged.last().map_or(&nothing, |last| &last.state);
-        let state =
-            State::read_on(self.store, before).unwrap_or_else(|error| panic!("after {call}: {}", error.chain()));
-        self.acknowledged.push(Acknowledged { call, in_steps, log_bytes, state });
+        let before = self.steps.last().map_or(&nothing, |last| &last.state);
+        let state = match State::read_on(store, before) {
+            Ok(state) => state,
+            // A file system that was shut down shows nothing.
+            Err(_) if self.under.failed() => before.clone(),
+            Err(error) => panic!("after {call}: {}", error.chain()),
+        };
+        self.steps.push(Step { call: call.to_owned(), in_steps, failed: done.is_err(), log_bytes, state });
+        done.is_ok()
     }
 
     fn prepare(&mut self, key: &str, parent: &str) {
@@ -134,7 +184,13 @@ impl<'a> Script<'a> {
     }
 
     fn commit(&mut self, name: &str, key: &str) {
+        let written = self.written.remove(key);
         self.call(format!("commit {name} {key}"), false, |store| store.commit(name, key, NONE));
+        // A file system may forget what it could not write while it still shows the rest.
+        let committed = self.steps.last_mut().filter(|step| !step.failed && step.call.starts_with("commit"));
+        if let (Some(step), Some(digest)) = (committed, written) {
+            step.state.snapshots.insert(name.to_owned(), (Kind::Committed, Some(digest)));
+        }
     }
 
     fn remove(&mut self, key: &str) {
@@ -164,7 +220,7 @@ impl<'a> Script<'a> {
         self.remove("sight");
         self.remove(&applied);
         if round > 0 {
-            self.call("remove an image", false, |store| store.remove_image(&format!("image{}:latest", round - 1)));
+            self.call(REMOVE_IMAGE, false, |store| store.remove_image(&format!("image{}:latest", round - 1)));
         }
         self.call("gc", true, |store| store.gc().map(drop));
     }
@@ -190,15 +246,22 @@ impl<'a> Script<'a> {
         (0..count).map(&mut file).collect()
     }
 
+    /// Writes to `key`, outside any call.
     fn write(&mut self, key: &str, count: u64) {
         let files = self.files(count);
-        let write = || -> Result<()> {
-            let dir = Dir::from_fd(mount::detached(&self.store.mounts(key)?)?, key);
+        let Some(store) = &self.store else { return };
+        let write = || -> Result<Digest> {
+            let dir = Dir::from_fd(mount::detached(&store.mounts(key)?)?, key);
             for (name, bytes) in &files {
-                dir.create_file(name)?.write_all(bytes).expect("write");
+                let written = dir.create_file(name)?.write_all(bytes);
+                written.map_err(|error| Error::new(ErrorKind::Io, "write").with_source(error))?;
             }
-            Ok(())
+            let tree = store.open_tree(key).and_then(|dir| Tree::read(&dir))?;
+            Ok(text::digest(&tree))
         };
-        write().unwrap_or_else(|error| panic!("writing to {key}: {}", error.chain()));
+        match write() {
+            Ok(digest) => drop(self.written.insert(key.to_owned(), digest)),
+            Err(error) => assert!(self.under.failed(), "writing to {key}: {}", error.chain()),
+        }
     }
 }

@@ -2,7 +2,8 @@
 # Checks the state after power cuts, after a process dies at any system call, and with failing and full disks: runs the
 # tests of tests/crash on this kernel. Arguments are passed to the test program.
 #
-# STRATA_POWER_POINTS=N: number of power cuts for each store. STRATA_BUDGET_S=N: seconds for each random suite.
+# STRATA_POWER_POINTS=N: number of power cuts for each store. STRATA_FAILING_POINTS=N: number of power cuts for each
+# store behind a failing flush. STRATA_BUDGET_S=N: seconds for each random suite.
 #
 # On an emulated processor the default is a sample: the power cuts on btrfs, which every strategy can use, a few for
 # each strategy, and as many faults at system calls as there is time for.

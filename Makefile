@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 # Where rustup puts cargo, and where Debian keeps mkfs for those who are not root.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
-SCRIPTS := .ci/run $(wildcard vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
+SCRIPTS := .ci/run $(wildcard findings/*.sh vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-long vm compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision
@@ -74,7 +74,7 @@ lint: ## check formatting, clippy with each feature, the documentation and the s
 	for features in '' $(FEATURES); do \
 	  cargo clippy --locked --lib --no-default-features --features "$$features" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
-	shellcheck $(SCRIPTS)
+	shellcheck --external-sources $(SCRIPTS)
 
 ci: ## what CI runs
 	.ci/run

@@ -45,3 +45,15 @@ debian_package() {
   [[ $seen == "$version" ]] || unavailable "$name of $suite is now $seen"
   LOADER=("$T/debian/usr/lib64/ld-linux-x86-64.so.2" --library-path "$T/debian/usr/lib/x86_64-linux-gnu")
 }
+
+# rust_program PACKAGE@VERSION[/FEATURE]...: builds the program of standard input, as $T/rust/target/debug/program.
+rust_program() {
+  local each
+  cargo init --quiet --vcs none --name program "$T/rust"
+  for each in "$@"; do
+    cargo add --quiet --manifest-path "$T/rust/Cargo.toml" "${each%%/*}" --features "$(cut -s -d / -f 2 <<< "$each")" || unavailable "$each"
+  done
+  cat > "$T/rust/src/main.rs"
+  cargo build --quiet --manifest-path "$T/rust/Cargo.toml"
+  PROGRAM=$T/rust/target/debug/program
+}

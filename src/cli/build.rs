@@ -20,7 +20,7 @@ use crate::build::{self, Options, Outcome, Progress};
 use crate::error::{Context, Error, Result};
 use crate::tree::text;
 
-/// What a Dockerfile is called in a build context.
+/// Names of a Dockerfile in a build context, the preferred one first.
 const NAMES: [&str; 2] = ["Dockerfile", "Containerfile"];
 
 /// How often the time of a step under way is drawn anew.
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// Build an image from a Dockerfile
 ///
 /// A step makes a layer only if it changed a file. Steps that were done before, on the same files, are not done again.
-/// What the steps do and write goes to standard error; the image's name and ID are printed. SOURCE_DATE_EPOCH, seconds
+/// The steps and their output go to standard error; the image's name and ID are printed. SOURCE_DATE_EPOCH, seconds
 /// since 1970, makes the image one of that time: no file in it is newer.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata build -t app:1 --explain .")]
@@ -139,8 +139,8 @@ impl Build {
     }
 }
 
-/// What each step does: a line when it begins, what it writes, a line when it is done. On a terminal the step that is
-/// under way stands below, with its time.
+/// Shows the steps of a build: a line when a step begins, the output of the step, a line when it is done. On a
+/// terminal the step that is under way stands below, with its time.
 struct Steps {
     bar: Option<ProgressBar>,
     total: Cell<usize>,

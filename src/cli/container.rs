@@ -20,7 +20,7 @@ use crate::image::check_name;
 use crate::mount::Access;
 use crate::store::Store;
 
-/// What is passed on to a container. What changes a terminal's size reaches the runtime by itself.
+/// Signals that are passed on to a container. A change of the terminal's size reaches the runtime by itself.
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
@@ -80,14 +80,14 @@ pub(super) struct Run {
     runtime: Option<String>,
     /// The image's name, or the beginning of its ID
     image: String,
-    /// What runs, instead of the image's command
+    /// The command to run, instead of the image's
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<String>,
 }
 
 /// Make an image of a container
 ///
-/// What changed in the writable snapshot KEY becomes a layer on top of the image that it was made from. KEY is free
+/// The changes in the writable snapshot KEY become a layer on top of the image that it was made from. KEY is free
 /// afterwards. Prints the image's name and ID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata commit-image edited:1 work   # then: strata run edited:1")]
@@ -150,7 +150,7 @@ pub(super) fn epoch() -> Result<Option<i64>> {
 /// Frees space in passing, until `cancel` becomes true.
 pub(super) fn free(store: &Store, cancel: Option<&AtomicBool>) {
     if let Err(error) = store.drain(Some(FREE_LIMIT), cancel) {
-        // What was asked for is done, and whoever drains next tries again.
+        // The command has done its work, and the next process that frees space tries again.
         tracing::warn!(why = error.chain(), "space was not freed");
     }
 }
@@ -233,7 +233,7 @@ impl Control for Signals {
         if self.asked > ASKED_MAX {
             return Some(Signal::SIGKILL);
         }
-        // What a terminal sends reaches the runtime too, which passes it on.
+        // A signal from the terminal reaches the runtime too, which passes it on.
         (info.ssi_code != nix::libc::SI_KERNEL).then_some(signal)
     }
 

@@ -1,4 +1,4 @@
-//! What this machine can do for a store, and what is known of the one that is there.
+//! `strata doctor`: the abilities of this machine, and the state of the store that is there.
 
 use std::path::{Path, PathBuf};
 
@@ -38,7 +38,7 @@ struct Findings {
     store: Option<Described>,
     features: Vec<Feature>,
     strategies: Vec<Strategy>,
-    /// What `--backend auto` would choose here.
+    /// The strategy that `--backend auto` would choose here.
     auto: Option<&'static str>,
 }
 
@@ -50,7 +50,7 @@ struct Described {
     format: usize,
     /// How many layers another program than strata wrote, of all owners; `None` if that cannot be read.
     unverified: Option<u64>,
-    /// What is kept for removals on a full disk; nothing where it cannot be looked at.
+    /// The reserve for removals on a full disk; `None` where it cannot be read.
     reserve: Option<Reserve>,
 }
 
@@ -164,7 +164,7 @@ fn unverified(store: &Store) -> Result<u64> {
 fn try_out(strategy: backend::Strategy, place: &Path, options: &StrategyOptions) -> Strategy {
     let root = place.join(format!("{}doctor-{}", probe::TRIAL_PREFIX, std::process::id()));
     let tried = check_privilege().and_then(|()| start(strategy, &root, options));
-    // What it says is about the file system: people look for the place that they know.
+    // The reason names a temporary directory of the probe. The user knows the store's root, on the same file system.
     let said = |error: Error| error.chain().replace(&root.display().to_string(), &place.display().to_string());
     let reason = tried.err().map(said);
     Strategy { name: strategy.name, answer: Answer { available: reason.is_none(), reason } }

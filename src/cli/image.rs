@@ -122,7 +122,7 @@ impl Export {
     }
 }
 
-/// Who is told how far `doing` is.
+/// Receives the progress of an import or export, which the text `doing` names.
 fn progress(session: &Session, doing: &'static str) -> Box<dyn Progress> {
     if session.draws() {
         Box::new(Bars::default())

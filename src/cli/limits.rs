@@ -1,4 +1,4 @@
-//! What a layer or a Dockerfile may ask for, as users say it.
+//! `--limit`: bounds for layers and Dockerfiles, as users write them.
 
 use std::str::FromStr;
 
@@ -73,7 +73,7 @@ fn build_limit(text: &str) -> Result<(BuildLimit, usize)> {
 }
 
 impl BuildLimits {
-    /// What the Dockerfile and the ignore file may ask for.
+    /// The bounds for a Dockerfile and an ignore file.
     pub(super) fn limits(&self) -> build::Limits {
         self.given.iter().fold(build::Limits::default(), |limits, (limit, number)| match limit {
             BuildLimit::Instructions => build::Limits { instructions: *number, ..limits },
@@ -93,7 +93,7 @@ fn scaled(text: &str) -> Option<u64> {
 }
 
 impl LayerLimits {
-    /// What the archive may hold.
+    /// The bounds for an archive.
     pub(super) fn limits(&self) -> Limits {
         self.given.iter().fold(Limits::default(), |limits, given| match *given {
             Limit::Entries(entries) => Limits { entries, ..limits },

@@ -116,7 +116,8 @@ impl Global {
     }
 }
 
-/// What the variable says. What clap itself takes from one it shows as required in usage lines.
+/// The root that the environment names. It is read here because clap shows an argument that it takes from the
+/// environment as required in usage lines.
 fn root_of_variable() -> Option<PathBuf> {
     std::env::var_os(ROOT_VARIABLE).filter(|dir| !dir.is_empty()).map(PathBuf::from)
 }
@@ -262,7 +263,7 @@ impl Completions {
     }
 }
 
-/// What a command answers: done, or each thing that failed.
+/// The answer of a command: done, or each thing that failed.
 type Done = Result<(), Failures>;
 
 /// Why a command failed; several where it goes on after the first.
@@ -315,7 +316,7 @@ fn explain(error: &clap::Error, json: bool) -> ExitCode {
     }
 }
 
-/// What clap says of a mistake, without the usage, as one line.
+/// The message of clap about a mistake, without the usage, as one line.
 fn one_line(message: &str) -> String {
     let is_general = |part: &&str| part.starts_with("Usage: ") || part.starts_with("For more information");
     let parts = message.strip_prefix("error: ").unwrap_or(message).split("\n\n").filter(|part| !is_general(part));

@@ -1,13 +1,13 @@
-//! What a word of the command line names: a snapshot by its key, a layer by the beginning of its digest, an image.
+//! Resolves a word of the command line: a snapshot by its key, a layer by the beginning of its digest, or an image.
 //!
-//! Where a snapshot is changed or removed, only what is called so is meant ([`key`]). Where one is only read or stood
-//! on, an image stands for its topmost layer ([`snapshot`]). What is called exactly so comes before what begins so.
+//! Where a snapshot is changed or removed, only the exact key counts ([`key`]). Where a snapshot is only read or used
+//! as a parent, an image stands for its topmost layer ([`snapshot`]). An exact name wins over a beginning of a digest.
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{Image, Store};
 
-/// What a digest begins with; a beginning that is not longer names nothing.
+/// Prefix of a digest. A word that is not longer than the prefix names no layer.
 const DIGEST: &str = "sha256:";
 
 /// How many of those that could be meant an error names.
@@ -111,7 +111,7 @@ fn only(word: &str, mut names: Vec<String>) -> Result<Option<String>> {
     Err(Error::invalid(format!("{word:?} can mean {} things: {shown}{more}: say which", names.len())))
 }
 
-/// What was found, if anything was.
+/// Turns the error `NotFound` into `None`.
 fn found<T>(answer: Result<T>) -> Result<Option<T>> {
     match answer {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),

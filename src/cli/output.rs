@@ -1,4 +1,4 @@
-//! What commands print: answers, tables, documents, errors.
+//! The output of commands: answers, tables, documents, errors.
 //!
 //! Invariant: nothing that comes from a store or a tree reaches a terminal or a table with a control character in it.
 

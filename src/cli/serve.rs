@@ -14,7 +14,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
 use crate::store::Durability;
 
-/// Whose snapshots a daemon serves if nobody says.
+/// Default owner of the snapshots that a daemon serves.
 const OWNER: &str = "containerd";
 
 /// Where the settings say that the daemon listens if nobody says.
@@ -34,7 +34,7 @@ pub(super) struct Serve {
     /// The socket: made with mode 0600, its directory, if it is missing, with 0700
     #[arg(long, value_name = "PATH", required_unless_present_any = ["config", "print_config"])]
     socket: Option<PathBuf>,
-    /// Whose snapshots are served [default: containerd]
+    /// The owner whose snapshots are served [default: containerd]
     #[arg(long, value_name = "NAME")]
     owner: Option<String>,
     /// The socket of the containerd that is served: its content store is read and written, so that layers follow
@@ -81,7 +81,7 @@ fn log_format() -> impl TypedValueParser<Value = LogFormat> {
         .map(|name| if name == "json" { LogFormat::Json } else { LogFormat::Text })
 }
 
-/// What a file of settings may say.
+/// The content of a file of settings.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Settings {
@@ -104,7 +104,7 @@ impl Settings {
         })
     }
 
-    /// What the file says of how the store is opened.
+    /// The file's settings of how the store is opened.
     fn store(&self) -> Result<Said> {
         let known = [Durability::Commit, Durability::None];
         let durability = |text: &String| {

@@ -1,4 +1,4 @@
-//! What the global options mean: which store, what is printed, what is logged.
+//! The global options: which store is used, what is printed, what is logged.
 
 use std::cell::Cell;
 use std::io;
@@ -17,7 +17,7 @@ use crate::store::{Durability, Store};
 /// The variable with a filter for the log, in the syntax of the `tracing-subscriber` crate.
 const LOG_VARIABLE: &str = "STRATA_LOG";
 
-/// What is said of how a store is opened, by the command line or by a file of settings.
+/// Settings of how a store is opened, from the command line or from a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub root: Option<PathBuf>,

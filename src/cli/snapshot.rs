@@ -92,7 +92,7 @@ pub(super) struct Label {
 
 /// Remove layers that no image needs any more, and caches of builds, and free space
 ///
-/// What was made by prepare, view or commit stays.
+/// Snapshots that prepare, view or commit made stay.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata gc --json")]
 pub(super) struct Gc {}

@@ -1,4 +1,4 @@
-//! What tells two trees apart: the judge of whether two strategies, or two images, hold the same.
+//! Compares two trees: whether two strategies, or two images, hold the same.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

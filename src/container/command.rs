@@ -62,7 +62,7 @@ fn is_link(stat: Option<&Stat>) -> bool {
     stat.is_some_and(|stat| stat.file_type == FileType::Symlink)
 }
 
-/// What shows of a path.
+/// The answer of a look-up of a program.
 enum Sight {
     /// No program is there.
     Nothing,
@@ -82,7 +82,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// What is at `path`.
+    /// Looks up the program at `path`.
     fn look_at(&mut self, path: &Path) -> Result<Sight> {
         let path = self.dir.join(path);
         let inner = path.strip_prefix("/").unwrap_or(&path);
@@ -92,7 +92,7 @@ impl Search<'_> {
         }
         let parent = match self.resolver.find(above)? {
             Found::Dir(parent) => parent,
-            // What is missing may be a link to where something will be mounted.
+            // The missing name may be a link to a place where something will be mounted.
             Found::Gap { above, missing } => {
                 let first = missing.first().map(|name| above.dir.stat_if_any(name)).transpose()?.flatten();
                 return Ok(if is_link(first.as_ref()) { Sight::Unknown } else { Sight::Nothing });

@@ -1,4 +1,4 @@
-//! What the runtime calls while it makes a container.
+//! Hooks that the runtime calls while it makes a container.
 //!
 //! crun takes the attributes of the root's mount away when it binds the root, and among them `nodev`. The runtimes have
 //! no option for them, so `mount(8)` gives them back after the runtime has mounted everything and before the command

@@ -57,15 +57,15 @@ pub const SCRIPTS: &str = "/dev/pipes";
 /// A directory or file of the machine that a container is to see; [`Bind::open`] opens it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Volume {
-    /// What, as an absolute path of the machine.
+    /// The source, as an absolute path of the machine.
     pub source: PathBuf,
-    /// Where, as an absolute path of the container.
+    /// The mount point, as an absolute path of the container.
     pub target: String,
     /// Whether the container may write to it.
     pub access: Access,
 }
 
-/// What runs in a container.
+/// The process of a container.
 #[derive(Clone, Debug)]
 pub struct Process {
     /// The program and its arguments. A program without a slash is looked for in `PATH` of `env`.
@@ -85,13 +85,14 @@ pub struct Process {
 /// A container.
 #[derive(Debug)]
 pub struct Spec<'a> {
-    /// What its root is.
+    /// The mounts of the container's root.
     pub mounts: &'a [Mount],
     /// Whether nothing that it writes there has to survive a power cut: then no call in it waits for the disk.
     pub volatile: bool,
-    /// What runs in it.
+    /// The process that runs in the container.
     pub process: Process,
-    /// What it sees of the machine besides: each opened already, so that no path is resolved again.
+    /// Files and directories of the machine that the container sees besides its root. Each is open already, so that no
+    /// path is resolved again.
     pub volumes: Vec<Bind>,
     /// Directories in memory, empty at first: absolute paths of the container.
     pub tmpfs: Vec<String>,
@@ -126,7 +127,7 @@ pub struct Exit(pub u8);
 /// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told
 /// what mount points will be made: after a crash [`take_away`] needs that.
 ///
-/// What the container wrote is in the snapshot then, and nothing is mounted any more.
+/// When the function returns, the files that the container wrote are in the snapshot, and nothing is mounted any more.
 ///
 /// # Errors
 /// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be; what the runtime

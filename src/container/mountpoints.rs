@@ -30,7 +30,7 @@ pub(super) struct Missing {
     is_file: bool,
 }
 
-/// What was made, in the order of making.
+/// The mount points that were made, in the order of making.
 #[derive(Debug, Default)]
 pub(super) struct Points {
     made: Vec<(Missing, Stat)>,
@@ -44,7 +44,7 @@ pub(super) fn find(root: &Dir, mounts: &[BundleMount]) -> Result<Vec<Missing>> {
     let mut covered: Vec<&Path> = Vec::new();
     for mount in mounts {
         let target = inner(&mount.destination)?;
-        // What lies below another mount is made there, by the runtime.
+        // The runtime makes a mount point that lies below another mount.
         if !covered.iter().any(|above| target.starts_with(above)) {
             finder.look_for(target, mount.is_file)?;
         }
@@ -121,7 +121,7 @@ impl Finder {
         for _ in 0..=LINKS_MAX {
             let (Some(above), Some(name)) = (target.parent(), target.file_name()) else { return Ok(()) };
             let (place, parent) = self.dir(above)?;
-            // What would be in a directory that is missing is missing, too.
+            // A file below a missing directory is missing, too.
             let there = parent.as_ref().map(|parent| parent.dir.stat_if_any(name)).transpose()?.flatten();
             match (parent, there.map(|stat| stat.file_type)) {
                 (Some(parent), Some(FileType::Symlink)) => target = parent.link_target(name)?,
@@ -156,7 +156,7 @@ impl Finder {
     }
 }
 
-/// What was found missing, as text: [`take_away`] reads it.
+/// The missing mount points as text, which [`take_away`] reads.
 pub(super) fn note(missing: &[Missing]) -> String {
     let line = |point: &Missing| {
         let kind = if point.is_file { FileType::File } else { FileType::Dir };

@@ -44,12 +44,12 @@ const OUTPUT_BYTES: usize = 32 << 10;
 /// How many bytes of a runtime's log are read.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
-/// Who looks on while a container runs, and says what is to be done about it.
+/// Controls a running container: receives its output, and gives signals for it.
 pub trait Control {
     /// A signal to send to it now. Asked ten times a second, and whenever [`Control::fd`] can be read.
     fn signal(&mut self) -> Option<Signal>;
 
-    /// What to look at for signals.
+    /// A descriptor that becomes readable when a signal is there.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
@@ -57,7 +57,7 @@ pub trait Control {
     /// It wrote this.
     ///
     /// # Errors
-    /// Whatever makes it useless to go on: the container is killed.
+    /// Receives output of the container. An error kills the container.
     fn output(&mut self, bytes: &[u8]) -> Result<()>;
 
     /// Takes a warning for people: the container lacks something that it would have on another machine.
@@ -182,7 +182,7 @@ fn direct(command: &mut Command, streams: &Streams) -> io::Result<Option<PipeRea
         Streams::Captured => {
             let (reader, writer) = io::pipe()?;
             command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-            // What the user types to stop is for the caller, who then ends all of it.
+            // A signal from the terminal, as by Ctrl-C, is for the caller, who then ends the container.
             command.process_group(0);
             Ok(Some(reader))
         }
@@ -262,7 +262,7 @@ impl Drop for Running {
     }
 }
 
-/// What happened.
+/// The descriptors that became readable.
 struct Ready {
     output: bool,
     ended: bool,

@@ -104,7 +104,7 @@ enum Action {
     Errno,
 }
 
-/// What happens to the calls `names` where all of `args` hold.
+/// The action for the calls `names` where all of `args` hold.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Rule {

@@ -19,7 +19,7 @@ use crate::tree::Dir;
 /// The longest of these files that is read, in bytes: some tens of thousands of users.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// Who a process is.
+/// The user, group and supplementary groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
     /// Its user number.

@@ -1,4 +1,4 @@
-//! What containerd has to be told, by its version.
+//! Settings for containerd, by its version.
 //!
 //! A wrong entry is worse than none: 1.6 does not start with `type = "diff"`, and a snapshotter that claims `rebase`
 //! loses whiteouts. So the settings are printed rather than described.
@@ -58,8 +58,8 @@ impl fmt::Display for Version {
     }
 }
 
-/// What goes into the settings of a containerd of `version` that is to use the daemon at `socket`, whose store is at
-/// `root`. `platform` is that of the machine, as images call it.
+/// The settings of a containerd of `version` that is to use the daemon at `socket`, whose store is at `root`.
+/// `platform` is that of the machine, as images call it.
 pub fn settings(version: Version, socket: &Path, root: &Path, platform: &str) -> String {
     let socket = quoted(socket);
     let snapshotter = format!("[proxy_plugins.strata]\n  type = \"snapshot\"\n  address = {socket}\n");

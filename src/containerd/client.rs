@@ -56,7 +56,7 @@ pub struct Client {
     plugin: Plugin,
 }
 
-/// What every request says besides its message.
+/// The headers of every request.
 #[derive(Clone, Debug)]
 struct Headers(Option<MetadataValue<Ascii>>);
 

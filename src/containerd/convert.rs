@@ -32,12 +32,12 @@ pub(super) fn code(kind: ErrorKind) -> Code {
     CODES.iter().find(|(known, _)| *known == kind).map_or(Code::Unknown, |(_, code)| *code)
 }
 
-/// What a caller is told: the code and the whole chain on one line.
+/// The status for an error: its code, and the whole chain of causes on one line.
 pub(super) fn status(error: &Error) -> Status {
     Status::new(code(error.kind()), error.chain())
 }
 
-/// What a server told. A code that strata does not send is `Io`.
+/// The error for a status of a server. A code that strata does not send is `Io`.
 pub(super) fn error(status: &Status) -> Error {
     let kind = CODES.iter().find(|(_, code)| *code == status.code()).map_or(ErrorKind::Io, |(kind, _)| *kind);
     let said = match status.message() {
@@ -95,7 +95,7 @@ pub(super) fn mounts_of(mounts: Vec<types::Mount>) -> Result<Vec<Mount>> {
     mounts.into_iter().map(mount).collect()
 }
 
-/// What is known of a snapshot, as it goes to containerd.
+/// The information about a snapshot as containerd's message.
 pub(super) fn info(info: &Info) -> snapshots::Info {
     let kind = match info.kind {
         Kind::View => snapshots::Kind::View,
@@ -112,7 +112,7 @@ pub(super) fn info(info: &Info) -> snapshots::Info {
     }
 }
 
-/// What is known of a snapshot, as it comes. A kind that is not told means committed, as containerd reads it.
+/// The information about a snapshot from containerd's message. A missing kind means committed, as containerd reads it.
 pub(super) fn info_of(info: snapshots::Info) -> Info {
     let kind = match info.kind() {
         snapshots::Kind::View => Kind::View,

@@ -54,7 +54,7 @@ const NICENESS: i32 = 10;
 /// How long the daemon waits when it cannot take a connection: descriptors may be used up.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// What a daemon is told besides its store.
+/// Options of a daemon besides its store.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where it listens: an absolute path.
@@ -90,7 +90,7 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
     let freeing = free(Arc::clone(&store), removals)?;
     let runtime = runtime()?;
     let served = runtime.block_on(run(store, options, listener, freeable, ready));
-    // What goes on is not waited for, but for a moment: so that the store is left in good order.
+    // The daemon waits a moment for the work under way, so that the store is left in good order.
     runtime.shutdown_background();
     let _ = freeing.recv_timeout(LEAVE);
     served
@@ -153,7 +153,7 @@ async fn run(
     done.map_err(|error| Error::new(ErrorKind::Io, "serving").with_source(error))
 }
 
-/// What asks a daemon to stop.
+/// Signals that ask a daemon to stop.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -215,7 +215,7 @@ fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
             if removals.recv_timeout(FREE_AGAIN) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }
-            // Who removes one, removes more.
+            // A client that removes one snapshot often removes more: their space is freed together.
             thread::sleep(GATHER);
         }
         drop(store);

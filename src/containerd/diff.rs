@@ -5,7 +5,7 @@
 //! snapshots. containerd asks its next differ after `Unimplemented` only. So that is the answer for mounts of other
 //! snapshotters, and never for those of strata: another differ would write into the store by rules of its own.
 //!
-//! What is applied is on disk before the answer, for containerd commits inside a transaction of its own database.
+//! A layer is on disk before the answer to Apply, since containerd commits inside a transaction of its own database.
 //!
 //! # References
 //! containerd, `api/services/diff/v1/diff.proto`, `core/diff/{apply,walking}`; OCI image specification, `layer.md`.
@@ -36,10 +36,10 @@ use crate::store::{LayerOptions, Store};
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
 const LAYERS_MAX: usize = 4;
 
-/// What a layer is when decompressed.
+/// Media type of an uncompressed layer.
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// What a layer is made as if nobody says: what containerd makes.
+/// Default media type of a new layer, the same as containerd's.
 const DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 
 /// A store's layers, served.

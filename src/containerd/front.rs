@@ -1,7 +1,7 @@
-//! What every call passes on its way in and out, whatever service it is for.
+//! The layer that every call of every service passes on its way in and out.
 //!
-//! The deadline of the caller (`grpc-timeout`) is kept here, and answered by its own code. A call that no service gets
-//! to see has its line in the log from here: what is no message, or too long, or for a method that there is not.
+//! The layer keeps the deadline of the caller (`grpc-timeout`), and answers its own code when the deadline passes. It
+//! also logs the calls that reach no service: a body that is no message or too long, and an unknown method.
 //!
 //! # References
 //! gRPC, `doc/PROTOCOL-HTTP2.md` ("Timeout", "Responses"), `doc/statuscodes.md`.
@@ -32,7 +32,7 @@ pub(super) async fn pass(request: Request, next: Next) -> Response {
         None => next.run(request).await,
         Some(limit) => match tokio::time::timeout(limit.saturating_sub(MARGIN), next.run(request)).await {
             Ok(answer) => answer,
-            // Whose call it was tells that nobody waits for it.
+            // The service's own future is dropped here, which tells the call that nobody waits for it.
             Err(_) => return Status::deadline_exceeded(format!("not done within {limit:?}")).into_http(),
         },
     };

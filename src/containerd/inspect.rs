@@ -30,11 +30,11 @@ const DIFFER: &str = "strata-diff";
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What.
+    /// The subject of the finding.
     pub what: &'static str,
     /// Whether it is as it should be.
     pub good: bool,
-    /// What was found, and what to do if it is wrong.
+    /// The state that was found, and the mend if it is wrong.
     pub found: String,
 }
 
@@ -46,7 +46,7 @@ fn wrong(what: &'static str, found: impl Into<String>) -> Finding {
     Finding { what, good: false, found: found.into() }
 }
 
-/// What is found at the containerd that listens at `containerd`.
+/// Inspects the containerd that listens at `containerd`.
 ///
 /// # Errors
 /// `Unavailable` if nobody answers there.
@@ -105,7 +105,7 @@ async fn ask(containerd: &Path, channel: Channel) -> Result<(String, Vec<Known>,
     Ok((version, plugins.into_inner().plugins, pid))
 }
 
-/// What is found in the settings of the containerd that is the process `pid`.
+/// Inspects the settings of the containerd that is the process `pid`.
 fn settings_of(pid: Option<i32>) -> Vec<Finding> {
     let what = "settings";
     let Some(pid) = pid else {
@@ -181,7 +181,7 @@ fn daemon(plugin: &Known, has_differs: bool) -> Vec<Finding> {
     }
 }
 
-/// What `count` layers mean that another differ wrote.
+/// The finding for `count` layers that another differ wrote.
 fn layers(count: usize) -> Finding {
     let what = "layers";
     if count == 0 {

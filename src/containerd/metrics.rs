@@ -43,7 +43,7 @@ use crate::store::Store;
 /// The bounds of the histogram, in seconds: from a look into the database to a copy of a large tree.
 const BOUNDS_S: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 30.0];
 
-/// What the answer is: OpenMetrics, as text.
+/// Media type of the answer: OpenMetrics, as text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Where figures are served.
@@ -92,7 +92,7 @@ pub(super) struct Metrics {
     calls: Family<Outcome, Counter>,
     seconds: Family<ByCall, Histogram, fn() -> Histogram>,
     in_flight: Family<ByCall, Gauge>,
-    /// What is in the trash, with the bytes that it took when it was first seen: each is walked once.
+    /// The snapshots in the trash, with the bytes that they took when they were first seen: each is walked once.
     trash: Mutex<BTreeMap<Id, u64>>,
 }
 
@@ -158,7 +158,7 @@ fn gauge(count: u64) -> i64 {
 /// Serves the figures at `address` until the runtime ends. What it answers removes the socket when it is dropped.
 ///
 /// # Errors
-/// What opening the address reports.
+/// Errors of opening the address.
 pub(super) async fn serve(address: &Address, metrics: Arc<Metrics>, store: Arc<Store>) -> Result<Option<Socket>> {
     let turns = Arc::new(Semaphore::new(1));
     let answer = move || {

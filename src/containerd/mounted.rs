@@ -23,7 +23,7 @@ use crate::store::{Store, is_same};
 /// The options of an overlay that hold paths.
 const PATHS: [&str; 5] = ["lowerdir=", "lowerdir+=", "upperdir=", "workdir=", "datadir+="];
 
-/// What mounts show.
+/// The directories that mounts show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stack {
     /// The directories, the topmost first; at least one.
@@ -81,7 +81,8 @@ fn are_same(known: &[&Path], named: &[PathBuf]) -> bool {
     known.len() == named.len() && known.iter().zip(named).all(|(known, named)| is_same(known, named))
 }
 
-/// What `mounts` show; `None` for what is neither one overlay nor one bind, and for options that contradict each other.
+/// The directories that `mounts` show. `None` if the mounts are neither one overlay nor one bind, or if their options
+/// contradict each other.
 fn stack(mounts: &[types::Mount]) -> Option<Stack> {
     let [mount] = mounts else { return None };
     if !matches!(mount.target.as_str(), "" | "/") {

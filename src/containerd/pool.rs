@@ -44,7 +44,7 @@ impl Pool {
     }
 }
 
-/// What a caller is told of an error that is in the log already: it is the status's source, which stays in this
+/// The status for an error that is in the log already. The error is the source of the status, which stays in this
 /// process.
 fn told(error: Error) -> Status {
     let mut status = convert::status(&error);
@@ -82,7 +82,7 @@ impl Cancel {
     }
 }
 
-/// What the log says of a call.
+/// The line of the log about a call.
 #[derive(Debug)]
 pub(super) struct Call {
     name: &'static str,
@@ -162,7 +162,7 @@ mod tests {
         }
     }
 
-    /// What was begun is done, what waits for a thread goes with its caller.
+    /// A call that was begun is finished. A call that waits for a thread is dropped with its caller.
     #[test]
     fn who_goes_away_takes_along_what_was_not_begun() {
         let (begun, done, never) = <(Arc<AtomicBool>, Arc<AtomicBool>, Arc<AtomicBool>)>::default();

@@ -31,7 +31,7 @@ fn named(arguments: &[&str]) -> PathBuf {
 /// The file of settings of the containerd that is the process `pid`.
 ///
 /// # Errors
-/// What `/proc` reports.
+/// Errors of reading `/proc`.
 pub(super) fn file_of(pid: i32) -> Result<PathBuf> {
     let place = format!("/proc/{pid}/cmdline");
     let line = std::fs::read(&place).at("read the command line of containerd from", &place)?;
@@ -45,7 +45,7 @@ pub(super) fn file_of(pid: i32) -> Result<PathBuf> {
 /// The settings in `file` and in what it imports, in the order in which the later ones win.
 ///
 /// # Errors
-/// What reading the files reports; `InvalidArgument` for what is no TOML.
+/// Errors of reading the files; `InvalidArgument` for a file that is no TOML.
 pub(super) fn read(file: &Path) -> Result<Vec<Table>> {
     let mut tables = vec![parse(file)?];
     let imports = tables[0].get("imports").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -85,19 +85,19 @@ fn matching(pattern: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What the last of `tables` that says it says of the setting `name` of the plugin `plugin`.
+/// The value of the setting `name` of the plugin `plugin`, in the last of `tables` that has it.
 fn setting<'a>(tables: &'a [Table], plugin: &str, name: &str) -> Option<&'a Value> {
     tables.iter().rev().find_map(|table| table.get("plugins")?.get(plugin)?.get(name))
 }
 
-/// What is wrong in the settings of a containerd that can have a differ in another process: each with the mend.
+/// The mistakes in the settings of a containerd that can have a differ in another process, each with the mend.
 pub(super) fn mistakes(tables: &[Table]) -> Vec<String> {
     let mut mistakes = unpacking(setting(tables, "io.containerd.transfer.v1.local", "unpack_config"));
     mistakes.extend(order(setting(tables, "io.containerd.service.v1.diff-service", "default")));
     mistakes
 }
 
-/// What is wrong in the list of what containerd unpacks for.
+/// The mistakes in the list of platforms and snapshotters that containerd unpacks for.
 fn unpacking(list: Option<&Value>) -> Vec<String> {
     let entries = list.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let differ = |snapshotter: &str| {
@@ -129,7 +129,7 @@ fn unpacking(list: Option<&Value>) -> Vec<String> {
     mistakes
 }
 
-/// What is wrong in the order in which containerd asks its differs.
+/// The mistake in the order in which containerd asks its differs.
 fn order(order: Option<&Value>) -> Option<String> {
     let names: Vec<&str> = order.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
     match names.split_first() {

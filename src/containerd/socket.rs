@@ -28,7 +28,7 @@ const PATH_BYTES_MAX: usize = 107;
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// Who may write to a directory besides its owner.
+/// Mode bits that let the group or others write to a directory.
 const OTHERS_WRITE: u32 = 0o022;
 
 /// A socket that is listened on. Dropping it removes it.

@@ -50,13 +50,13 @@ impl Store {
 
     fn apply_to(&self, claim: &Claim<'_>, record: bool, produce: &mut Produce<'_>) -> Result<Applied> {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
-        // What an earlier layer left here is not all that is in the snapshot now.
+        // The digest of a layer that was applied before does not describe the snapshot any more.
         self.forget_layer(row)?;
         let mut applier =
             if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
         let diff_id = produce(&mut applier)?;
         let applied = applier.finish()?;
-        // What an importer writes, it syncs with the other layers.
+        // An importer syncs this layer together with the others.
         if row.origin == Origin::Named && self.waits(Flush::Now) {
             // Where sealing needs no list of inodes there is none.
             let listed = !self.backend.capabilities().seal_is_durable;

@@ -48,11 +48,11 @@ pub struct CheckOptions<'a> {
     pub cancel: Option<&'a AtomicBool>,
 }
 
-/// What helps against a layer that another program wrote.
+/// The remedy for a layer that another program wrote.
 const WRITE_AGAIN: Remedy =
     Remedy::none("remove the images that use it, and pull them again: strata's differ writes it then");
 
-/// What a check found.
+/// The result of a check.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
     /// How many snapshots there are, of all owners.
@@ -63,7 +63,7 @@ pub struct Checked {
     pub verified: u64,
     /// How many layers got a DiffID.
     pub recorded: u64,
-    /// What is to be said of the others.
+    /// The findings about the others.
     pub findings: Vec<Finding>,
 }
 
@@ -78,10 +78,10 @@ impl Checked {
     }
 }
 
-/// What a check knows of the store.
+/// The state of the store that a check looks at.
 struct Ground {
     rows: Vec<Listed>,
-    /// What is on disk.
+    /// The ids that are on disk.
     present: BTreeSet<Id>,
     /// The snapshots with the label [`UNVERIFIED`].
     unverified: BTreeSet<Id>,
@@ -97,7 +97,7 @@ impl Store {
         let mut checked = Checked::default();
         self.check_database(&mut checked)?;
         if checked.damaged() > 0 {
-            // Whatever it says of the rest cannot be relied on.
+            // The rest of a damaged database cannot be relied on.
             return Ok(checked);
         }
         let ground = self.check_directories(&mut checked)?;
@@ -124,7 +124,7 @@ impl Store {
         for report in reports.into_iter().filter(|report| report != "ok") {
             checked.add(Problem::Database { report }, Remedy::none(why));
         }
-        // What an image stands on is looked at with the images.
+        // The snapshots of images are checked with the images.
         for (table, row, parent) in strays.into_iter().filter(|(table, ..)| table != "image") {
             let row = row.map_or_else(String::new, |row| format!(" {row}"));
             let report = format!("the row{row} of {table} refers to a row of {parent} that is not there");
@@ -173,8 +173,8 @@ impl Store {
         self.remedy_for_damaged(listed)
     }
 
-    /// What can be removed because an import brings it again: a layer that came with an image, and only if all that
-    /// stands on it did.
+    /// The remedy for a damaged layer. A layer that came with an image can be removed, since an import brings it again,
+    /// but only if every snapshot on it came with an image too.
     fn remedy_for_damaged(&self, listed: &Listed) -> Result<Remedy> {
         if listed.row.origin != Origin::Image {
             return Ok(Remedy::none("no image brings it again: strata rm removes it"));
@@ -275,7 +275,7 @@ fn images(tx: &Transaction<'_>) -> Result<Vec<ImageRow>, Failed> {
     Ok(statement.query_map([Kind::Committed as i64], image)?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What is wrong with the document `digest`, if anything is.
+/// The fault of the document `digest`, if there is one.
 fn document_is_damaged(tx: &Transaction<'_>, digest: &str) -> Result<Option<&'static str>, Failed> {
     let mut statement = tx.prepare_cached("SELECT bytes FROM document WHERE digest = ?1")?;
     let bytes: Option<Vec<u8>> = statement.query_row([digest], |row| row.get(0)).optional()?;

@@ -84,7 +84,7 @@ impl Store {
 }
 
 impl Claim<'_> {
-    /// What to mount to write to it.
+    /// The mounts by which the snapshot is written.
     pub fn mounts(&self) -> &[Mount] {
         &self.mounts
     }
@@ -93,7 +93,7 @@ impl Claim<'_> {
     /// if this process ends before, recovery takes them away.
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn note(&self, points: &str) -> Result<()> {
         let level = self.store.level(Flush::Now);
         self.store.meta.transact(level, |tx| rows::set_label(tx, self.row.row, MOUNT_POINTS, points))

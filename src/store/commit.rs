@@ -15,12 +15,12 @@ use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::{Kind, Labels};
 use crate::tree::walk::Inodes;
 
-/// What a commit knows besides the name and the labels.
+/// Properties of a commit besides the name and the labels.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// Whether it waits for the disk.
     pub flush: Flush,
-    /// Who wants the snapshot.
+    /// The origin of the snapshot.
     pub origin: Origin,
     /// The digest of the layer that it was made from.
     pub diff_id: Option<DiffId>,
@@ -43,7 +43,7 @@ struct Claimed {
 }
 
 impl Claimed {
-    /// What a commit that fails lets go.
+    /// The rows that a failed commit gives back.
     fn rows(&self) -> Vec<i64> {
         self.fresh.iter().map(|(row, _)| *row).chain([self.active.row]).collect()
     }
@@ -53,7 +53,7 @@ impl Claimed {
 /// [`Store::apply_named_layer`], and from the name of the parent.
 type Judge<'a> = dyn Fn(Option<DiffId>, Option<&str>) -> Result<Judged> + 'a;
 
-/// What a committer says of the content of a snapshot.
+/// Statements of a committer about the content of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
     /// The layer that it is, and nothing else was written into it.

@@ -27,7 +27,7 @@ use crate::tree::walk::Inodes;
 /// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
 const ID_TRIES_MAX: usize = 1000;
 
-/// What is to be made.
+/// The snapshot to make.
 #[derive(Clone, Copy)]
 struct Wanted<'a> {
     kind: Kind,
@@ -52,7 +52,7 @@ struct Site {
 }
 
 impl Site {
-    /// What to mount, nearest first, where the own part is at `id`.
+    /// The ids to mount, nearest first, where the snapshot's own part is at `id`.
     fn stack(&self, id: Id) -> Vec<Id> {
         iter::once(id).chain(self.parents.iter().copied()).collect()
     }
@@ -261,7 +261,7 @@ impl Store {
         if self.meta.view(rows::trash)?.is_empty() {
             return Err(full);
         }
-        // What there is of it may be what the database needs to note what is freed.
+        // The space that the failed snapshot took may be the space that the database needs to note what is freed.
         if let Err(error) = self.erase(id).and_then(|()| self.drain_in_turn()) {
             tracing::warn!(%id, error = error.chain(), "the space of removed snapshots cannot be freed");
             return Err(full);

@@ -15,7 +15,7 @@ use crate::tree::Dir;
 /// The bits of a mode that let others than the owner write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// What the directory of a new store may hold already.
+/// Names that the directory of a new store may hold already.
 const FRESH: [&str; 8] =
     ["lost+found", "s", "run", "reserve", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
 

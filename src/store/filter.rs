@@ -251,7 +251,7 @@ impl Parser<'_> {
     }
 }
 
-/// What a Go escape sequence after its backslash stands for.
+/// The bytes that a Go escape sequence stands for; `next` gives the characters after its backslash.
 fn unescape(next: &mut dyn FnMut() -> Option<char>) -> Option<Vec<u8>> {
     let kind = next()?;
     let byte = |byte: u8| Some(vec![byte]);
@@ -355,7 +355,7 @@ mod tests {
         assert!(Filters::parse(&["name==x", "kind==active"]).expect("or").matches(&info()));
     }
 
-    /// What was seen to take 7.4 GB, and more bytes, filters and patterns than a call may have.
+    /// Filters that once took 7.4 GB, and more bytes, filters and patterns than a call may have.
     #[test]
     fn bounds() {
         let kind = |filters: &[&str]| Filters::parse(filters).map(drop).map_err(|error| error.kind());

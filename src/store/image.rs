@@ -29,7 +29,7 @@ pub struct Image {
     pub created: Timestamp,
 }
 
-/// What an image is made of.
+/// An image to record.
 #[derive(Debug)]
 pub struct NewImage<'a> {
     /// Its name; an existing image of that name is replaced.
@@ -55,7 +55,7 @@ fn image_of(row: &SqlRow<'_>) -> rusqlite::Result<Result<Image, Failed>> {
     })())
 }
 
-/// What [`Store::hold_layer`] found.
+/// The answer of [`Store::hold_layer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
     /// Nothing has the name.
@@ -148,7 +148,7 @@ impl Store {
     /// The images, by name.
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn images(&self) -> Result<Vec<Image>> {
         self.meta.view(|tx| {
             let mut statement = tx.prepare_cached(&format!("{COLUMNS} WHERE i.owner = ?1 ORDER BY i.name"))?;

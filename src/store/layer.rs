@@ -27,8 +27,8 @@ pub enum Spelling {
 /// How a layer is written.
 #[derive(Clone, Copy, Debug)]
 pub struct LayerOptions<'a> {
-    /// What the snapshot is compared with: a snapshot, nothing if it is empty, its parent if it is `None`. With a base
-    /// the spelling is the canonical one.
+    /// The snapshot to compare with: the parent if `None`, an empty tree if the text is empty. With a base the spelling
+    /// is the canonical one.
     pub base: Option<&'a str>,
     /// Its spelling.
     pub spelling: Spelling,

@@ -33,7 +33,7 @@ impl Store {
     /// there through links.
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn at_directory(&self, dir: &Path) -> Result<Option<Located>> {
         for id in dir.components().rev().take(DEPTH).filter_map(id_in) {
             let Some(located) = self.located(id)? else { continue };

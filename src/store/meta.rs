@@ -331,7 +331,8 @@ impl Meta {
         query(&self.lock().connection).map_err(|error| failure(error, &self.path))
     }
 
-    /// What SQLite finds wrong with its own file, values that no table allows included; `ok` alone if that is nothing.
+    /// The faults that SQLite finds in its own file, values that no table allows included. The only line is `ok` if
+    /// there are none.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -405,7 +406,7 @@ impl Meta {
 fn write_over(open: &mut Open) {
     // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
     let skip = "BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
-    // What others wrote before it without a sync was to be brought to disk as well.
+    // The failed sync was to bring to disk also what other processes had written without a sync.
     let skip = |connection: &Connection| connection.execute_batch(skip).and_then(|()| doubt_log(connection));
     let relaxed = open.set_level(Level::Relaxed);
     let connection = &open.connection;

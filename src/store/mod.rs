@@ -187,7 +187,7 @@ impl Store {
         self.backend.as_ref()
     }
 
-    /// Whose snapshots this handle sees.
+    /// The owner whose snapshots this handle sees.
     pub fn owner(&self) -> &str {
         &self.owner
     }
@@ -313,7 +313,7 @@ impl Store {
     pub fn open_tree(&self, key: &str) -> Result<Dir> {
         let (row, stack) = self.stack(key)?;
         if row.state == State::Claimed {
-            // Whoever works on it may have died and left what recovery takes away.
+            // The process that works on the snapshot may have died, and recovery clears up behind it.
             self.begin()?;
         }
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
@@ -411,7 +411,7 @@ impl Snapshotter for Store {
     }
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        // Whoever uses them needs the directories, which a power cut may have taken.
+        // The mounts need their directories, which a power cut may have taken.
         self.begin()?;
         let (row, stack) = self.stack(key)?;
         if row.kind == Kind::Committed {

@@ -32,7 +32,7 @@ use crate::tree::{Dir, walk};
 /// Changes with every boot of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// What draining the trash did.
+/// The work that draining the trash did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Freed {
     /// Snapshots whose space is free now.
@@ -190,7 +190,7 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
         }
         Some((row, parents)) => {
             tracing::warn!(name = row.name, %id, "nothing was left of a snapshot on disk: it is as new again");
-            // What was not finished then is in the way.
+            // A part of an unfinished creation may be in the way.
             store.backend.remove(id)?;
             store.backend.create(id, &parents)
         }
@@ -311,7 +311,7 @@ impl Store {
     /// How many snapshots this owner has, and how many removed ones of any owner still take space.
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn census(&self) -> Result<Census> {
         self.meta.view(|tx| Ok(Census { snapshots: rows::count(tx, &self.owner)?, trash: rows::trash(tx)? }))
     }
@@ -320,7 +320,7 @@ impl Store {
     /// what is in them (btrfs), what others have too is counted.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Errors of the file system.
     pub fn bytes_of_removed(&self, id: Id) -> Result<u64> {
         let Some(layer) = self.backend.layer(id) else { return Ok(0) };
         match Dir::open(&layer.dir).and_then(|dir| walk::usage(&dir)) {
@@ -343,7 +343,7 @@ impl Store {
     /// The first part of [`Store::gc`]: afterwards the space waits for [`Store::drain`].
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn collect(&self) -> Result<()> {
         self.with_reserve(|| self.try_to_collect())
     }

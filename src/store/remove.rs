@@ -8,7 +8,7 @@ use super::{Flush, Store, image};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 
-/// What a removal takes.
+/// The snapshots that a removal takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
     /// The snapshot alone: one that has children stays.
@@ -47,7 +47,7 @@ impl Store {
         })
     }
 
-    /// What a removal of `key` takes, children first, if nothing speaks against it.
+    /// The snapshots that a removal of `key` takes, children first, if nothing speaks against it.
     fn removable(&self, tx: &Transaction<'_>, key: &str, extent: Extent) -> Result<Vec<Row>, Failed> {
         let row = rows::visible(tx, &self.owner, key)?;
         let rows = match extent {

@@ -37,7 +37,7 @@ const PIECE_BYTES_MIN: u64 = 32 << 10;
 /// As much as helps: with all pieces, the log of a removal of some 20,000 snapshots at once.
 const PIECE_BYTES_MAX: u64 = 2 << 20;
 
-/// What is kept is at most one part in so many of what the file system has left, in bytes and in inodes.
+/// The reserve takes at most this fraction (one part in `SHARE`) of the free bytes and the free inodes.
 const SHARE: u64 = 64;
 
 /// The same where little is left: there it is one part in so many, of pieces of the least length.
@@ -58,7 +58,7 @@ impl Reserve {
     /// Reads the state of the reserve of the store at `root`.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Errors of the file system.
     pub(super) fn of(root: &Path) -> Result<Self> {
         let mut found = Self { pieces: 0, pieces_whole: PIECES, bytes: 0 };
         for path in pieces(root) {
@@ -88,7 +88,7 @@ impl Store {
     /// The state of what is kept for removals on a full disk.
     ///
     /// # Errors
-    /// What the file system reports.
+    /// Errors of the file system.
     pub fn reserve(&self) -> Result<Reserve> {
         Reserve::of(&self.root)
     }
@@ -165,7 +165,7 @@ fn spend(root: &Path) -> Result<bool> {
 /// the reserve less, and fails in earnest when nothing is left of the reserve.
 ///
 /// # Errors
-/// What `work` reports.
+/// Errors of `work`.
 pub(super) fn with<T>(root: &Path, work: impl Fn() -> Result<T>) -> Result<T> {
     loop {
         let error = match work() {

@@ -12,7 +12,7 @@ use crate::id::{DiffId, Id};
 use crate::snapshotter::{Info, Kind, Labels};
 use crate::tree::Timestamp;
 
-/// What may be done with a row: see the schema.
+/// The state of a row, which decides what may be done with it: see the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
     Ready = 0,
@@ -56,7 +56,7 @@ impl Row {
 pub(super) struct Listed {
     pub row: Row,
     pub owner: String,
-    /// Who has it in work, or holds it.
+    /// The process that works on the row, or holds it.
     pub worker: Option<String>,
 }
 
@@ -72,7 +72,7 @@ impl Listed {
     }
 }
 
-/// What a new row says.
+/// The content of a new row.
 #[derive(Debug)]
 pub(super) struct New<'a> {
     pub id: Id,
@@ -209,7 +209,7 @@ impl Unvouched {
     }
 }
 
-/// What a snapshot stands on.
+/// The ancestors of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Ancestry {
     /// Nearest first.
@@ -237,7 +237,7 @@ pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestr
         };
         found.ids.push(id_of(id)?);
         found.sand.extend(unvouched);
-        // What stands on something is younger: a chain that says otherwise might never end.
+        // A child is younger than its parent: a chain that says otherwise might never end.
         if parent.is_some_and(|parent| parent >= row) {
             return Err(damaged("parent").into());
         }
@@ -331,13 +331,13 @@ pub(super) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     Ok(())
 }
 
-/// What a commit makes of a row.
+/// The content of a row after a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Published<'a> {
     pub name: &'a str,
     pub usage: Usage,
     pub durable: bool,
-    /// Who may say that it is durable, where it is not.
+    /// The voucher by which the row may become durable, where it is not.
     pub voucher: Option<&'a str>,
     pub origin: Origin,
     pub diff_id: Option<DiffId>,
@@ -444,7 +444,7 @@ pub(super) fn touch(tx: &Transaction<'_>, row: i64) -> Answer<()> {
 const INFO: &str = "SELECT s.row, s.kind, s.name, coalesce(p.name, ''), s.created, s.updated
     FROM snapshot s LEFT JOIN snapshot p ON p.row = s.parent";
 
-/// What is known of one visible snapshot.
+/// The answer of `stat` for one visible snapshot.
 pub(super) fn info(tx: &Transaction<'_>, row: i64) -> Answer<Info> {
     let mut statement = tx.prepare_cached(&format!("{INFO} WHERE s.row = ?1"))?;
     let (_, info) = statement.query_row([row], info_of)?;
@@ -460,7 +460,7 @@ pub(super) fn owners(tx: &Transaction<'_>) -> Answer<Vec<String>> {
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// What is known of every visible snapshot of `owner`, by key.
+/// The answers of `stat` for every visible snapshot of `owner`, by key.
 pub(super) fn infos(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Info>> {
     let mut labels = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;
     let mut statement =

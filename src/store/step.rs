@@ -1,7 +1,7 @@
-//! What the steps of builds came to: the build cache.
+//! The results of build steps: the build cache.
 //!
-//! A step is known by a digest of everything that it depends on; what it came to is a committed snapshot, which may be
-//! the one that it started from. An entry goes when its snapshot does.
+//! A step is known by a digest of everything that the step depends on. The result of a step is a committed snapshot,
+//! which may be the snapshot that the step started from. An entry goes when its snapshot does.
 
 use rusqlite::{OptionalExtension as _, params};
 
@@ -11,7 +11,7 @@ use super::{Kind, Store};
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Digest};
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// The committed snapshot after it; `None` if there is none yet and it changed nothing.
@@ -21,10 +21,10 @@ pub struct Step {
 }
 
 impl Store {
-    /// What the step `digest` came to, if that is known and still there.
+    /// The result of the step `digest`, if it is known and still there.
     ///
     /// # Errors
-    /// What the database reports.
+    /// Errors of the database.
     pub fn step(&self, digest: Digest) -> Result<Option<Step>> {
         // A recovery takes away what was not on disk when its writer ended.
         self.begin()?;

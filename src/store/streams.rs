@@ -19,7 +19,7 @@ use crate::tree::Dir;
 /// Their directory in the store's.
 const STREAMS: &str = "streams";
 
-/// What follows the id in a name.
+/// The ending of a file name, after the id.
 const ENDING: &str = ".zst";
 
 fn path(root: &Path, id: Id) -> PathBuf {

@@ -30,7 +30,7 @@ use crate::tree::{Dir, walk};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// What a test does at the end of every call of the backend, of which it gets the name and the id.
+/// Code of a test that runs at the end of every call of the backend, with the name and the id of the call.
 #[derive(Clone)]
 struct During(Arc<Act>);
 

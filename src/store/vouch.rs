@@ -1,4 +1,4 @@
-//! Who may say that what was written is on disk, and what becomes of the rest.
+//! Decides which process may call a row durable, and removes the rows that no process may call durable any more.
 //!
 //! # What the kernel tells
 //! A write that fails after `write(2)` returned is noted in the file (`mapping->wb_err`) and in the file system
@@ -52,7 +52,7 @@ const OTHERS_WAIT: Duration = Duration::from_secs(120);
 /// How often it is looked at.
 const OTHERS_POLL: Duration = Duration::from_millis(20);
 
-/// What a descriptor reports before it asks the disk for anything.
+/// Errors of a sync that are reported before the disk is asked for anything.
 const BEFORE_THE_DISK: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::INTR, Errno::NOENT, Errno::ACCESS, Errno::PERM];
 
 /// The finished rows that are not durable, of every owner.
@@ -154,7 +154,8 @@ fn worker_of(tx: &Transaction<'_>, row: i64) -> Result<Option<String>, Failed> {
 }
 
 impl Store {
-    /// What this process may call durable once it has brought to disk what `worker`, itself, writes in `id`.
+    /// The voucher of a row that `worker`, which is this process, writes in `id`. Only this process may call the row
+    /// durable, after it has brought the row's data to disk.
     pub(super) fn voucher(worker: &str, id: Id) -> String {
         format!("{worker} {id}")
     }
@@ -207,7 +208,7 @@ impl Store {
     /// transaction. What others made, they bring to disk.
     ///
     /// # Errors
-    /// What the file system reports: then none of them is durable, nor ever will be.
+    /// Errors of the file system: then none of the rows is durable, nor ever will be.
     pub fn sync(&self) -> Result<()> {
         // Only what was there before the disk was waited for is known to be on it.
         let mut known = self.meta.view(unvouched)?;
@@ -259,7 +260,7 @@ impl Store {
         if !self.owes_sync.load(Ordering::SeqCst) {
             return;
         }
-        // What the sync cannot bring to disk is nobody's afterwards.
+        // No process can vouch later for data that this sync cannot bring to disk.
         let synced = self.sync();
         if let Err(error) = self.drop_own().and(synced) {
             tracing::warn!(error = error.chain(), "layers that are not on disk are left to the next process");
@@ -273,7 +274,8 @@ impl Store {
         self.meta.transact(Level::Relaxed, |tx| {
             let mut rows = unvouched(tx)?;
             rows.retain(|row| row.worker().is_none());
-            // What is held for an image that gets no name is needed no more; what a layer is put together in, is.
+            // A layer that is held for an image is not needed once the image gets no name. An active snapshot in which
+            // a layer is put together is still needed.
             let gone = |worker: &str, row: &rows::Row| mine.as_deref() == Some(worker) && row.kind == Kind::Committed;
             drop_unvouched(self, tx, &rows, &gone)
         })
@@ -336,7 +338,7 @@ impl Store {
     }
 }
 
-/// What a failed sync is about cannot be noted: the file system is full, or takes no more writes.
+/// Logs that a failed sync could not be noted: the file system is full, or takes no more writes.
 fn tell(error: &Error) {
     tracing::error!(error = error.chain(), "a failed sync could not be noted in the database");
 }

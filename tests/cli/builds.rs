@@ -10,7 +10,7 @@ use super::containers::{containers, containers_on};
 use super::{Bench, support, text};
 
 impl Bench {
-    /// What is said, in one line, of a Dockerfile that cannot be built: nothing is left of the attempt.
+    /// Builds a Dockerfile that must be refused, and answers the error line. The attempt must leave nothing.
     #[track_caller]
     fn refuses(&self, dockerfile: &str, options: &[&str], kind: &str) -> String {
         let before = (self.ok(&["images"]), self.names(&[]));
@@ -134,7 +134,7 @@ fn a_terminal_sees_the_step_under_way() {
     assert!(last.contains("shown sha256:"), "nothing is left of what was drawn: {said:?}");
 }
 
-/// What is known is looked up: no snapshot is mounted, no namespace made, no runtime started.
+/// A cached step is looked up: no snapshot is mounted, no namespace made, no runtime started.
 #[test]
 fn a_known_step_mounts_nothing() {
     let calls = "trace=mount,umount2,fsopen,fsmount,move_mount,open_tree,mount_setattr,unshare,execve";
@@ -156,7 +156,7 @@ fn a_known_step_mounts_nothing() {
         let output = command.output().expect("run strace");
         assert_eq!(text(&output.stdout), text(&first.stdout), "{backend}: {output:?}");
         let log = fs::read_to_string(&log).expect("a log");
-        // What strace has no name for it shows always.
+        // strace shows the calls that it has no name for, whatever its filter says.
         let is_one = |line: &&str| !["+++", "resumed>", " syscall_0x"].iter().any(|other| line.contains(other));
         // The source of a bind is opened when the build is planned. Its mount is copied then, and attached nowhere.
         let is_copy = |line: &&str| line.contains("open_tree(") || line.contains("mount_setattr(");

@@ -49,7 +49,7 @@ int main(int count, char **words) {
 }
 "#;
 
-/// What must fail, by name. `BLOCK` is the number of a block device of the machine, `MAJOR MINOR`.
+/// Commands that must fail, by name. `BLOCK` is the number of a block device of the machine, `MAJOR MINOR`.
 const COMMANDS: &[(&str, &str)] = &[
     ("make a block device", "mknod /b0 b BLOCK && head -c 1 /b0"),
     ("make a block device in /dev", "mknod /dev/b0 b BLOCK && head -c 1 /dev/b0"),

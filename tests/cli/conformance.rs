@@ -182,7 +182,7 @@ fn nothing_tried_is_a_failure() {
     }
 }
 
-/// What must be there fails where it is not.
+/// A requirement that this machine does not meet fails the run.
 #[test]
 fn what_is_required_must_be_there() {
     let Some(bench) = Bench::mounting() else { return };

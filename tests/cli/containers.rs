@@ -175,7 +175,7 @@ fn signals_are_the_containers() {
     assert_eq!(line, "int\n");
     send(&child, Signal::SIGTERM);
     assert_eq!(child.wait().expect("wait").code(), Some(3));
-    // Who does not listen is killed in the end.
+    // A command that ignores signals is killed in the end.
     let (mut child, _stdout) = bench.up(&["run", "--rm", "base", "sh", "-c", "echo up; sleep 424201"]);
     for _ in 0..3 {
         send(&child, Signal::SIGTERM);
@@ -186,7 +186,7 @@ fn signals_are_the_containers() {
     assert_eq!(bench.names(&["kind==active"]), Vec::<String>::new());
 }
 
-/// Whatever ends strata ends the container, and the store is as it was.
+/// A signal that ends strata ends the container too, and the store is as it was.
 #[test]
 fn nothing_outlives_a_kill() {
     let Some(bench) = containers() else { return };
@@ -206,7 +206,8 @@ fn nothing_outlives_a_kill() {
     bench.ok(&["rm", "kept"]);
 }
 
-/// What was made for the mounts of a container is no change of its, even if nobody was left to take it away.
+/// Mount points that strata made in a root file system are no change of the container, even if strata was killed
+/// before it could remove them.
 #[test]
 fn mount_points_do_not_outlive_a_kill() {
     let commands: [&[&str]; 3] = [&["diff", "kept"], &["commit-image", "child", "kept"], &["gc"]];

@@ -58,7 +58,7 @@ fn kill_export(bench: &Bench, destination: &str, delay: Duration) -> bool {
     assert!(partials <= 1, "the leftover of the kill before is gone: {left:?}");
     assert!(left.iter().all(|name| is_partial(name) || name == "image"), "{left:?}");
     if left.contains(&"image".to_owned()) {
-        // What has its name is whole.
+        // A file with the final name is complete.
         let image = bench.path("out/image");
         bench.ok(&["import", image.to_str().expect("UTF-8"), "--name", "again"]);
         if image.is_dir() { fs::remove_dir_all(&image) } else { fs::remove_file(&image) }.expect("remove");

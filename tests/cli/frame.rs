@@ -1,4 +1,4 @@
-//! What holds for every command: help, logs, pipes, completions.
+//! Rules for every command: help, logs, pipes, completions.
 
 use std::fs::{self, File};
 use std::process::{Command, Stdio};

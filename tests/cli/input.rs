@@ -1,4 +1,4 @@
-//! What is made of input that is wrong: one error, and nothing left behind.
+//! Wrong input gives one error, and leaves nothing behind.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -104,7 +104,7 @@ fn damaged_databases() {
     assert!(bench.fails(&["ls"], "data_loss").contains("strata.db"));
 }
 
-/// What a store is without the file that says what is in it: neither empty nor a stranger's.
+/// A store without its database is neither taken for an empty store nor for a directory of somebody else.
 #[test]
 fn lost_databases() {
     let Some(bench) = Bench::with_snapshots() else { return };

@@ -1,4 +1,4 @@
-//! What snapshots hold: mounts, trees, changes, layers, images.
+//! The content of snapshots: mounts, trees, changes, layers, images.
 
 use std::fs;
 

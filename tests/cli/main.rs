@@ -40,7 +40,7 @@ struct Bench {
     dir: TempDir,
     /// The strategy of its store.
     backend: &'static str,
-    /// What it lies on, if that is not just the place for temporary files.
+    /// The file system below the bench, if the bench does not just lie in the directory for temporary files.
     _scratch: Option<Scratch>,
 }
 
@@ -84,7 +84,7 @@ impl Bench {
         command
     }
 
-    /// What `make` makes of the path of a copy of the binary, as a command of somebody without any privilege.
+    /// A command of an unprivileged user, made by `make` from the path of a copy of the binary.
     fn unprivileged(&self, make: impl FnOnce(&Path) -> Command) -> Command {
         let copy = self.path("strata");
         if !copy.exists() {
@@ -114,7 +114,7 @@ impl Bench {
         serde_json::from_str(&answer).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {answer}"))
     }
 
-    /// What it says where it fails with status 1: one line, one JSON object of that kind, and no answer.
+    /// The error of a command that must fail with status 1: one line, one JSON object of that kind, and no answer.
     fn fails(&self, arguments: &[&str], kind: &str) -> String {
         let output = self.run(&[arguments, &["--json"]].concat());
         let stderr = text(&output.stderr);
@@ -130,7 +130,7 @@ impl Bench {
         line
     }
 
-    /// What it says where it does not understand its arguments.
+    /// The message of a command that must refuse its arguments.
     fn misuse(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);
         assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(2), ""), "{arguments:?}");

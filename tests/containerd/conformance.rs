@@ -14,7 +14,7 @@ use strata::mount::scratch::FsType;
 
 use super::{Bench, Containerd, SETTINGS, Version, support};
 
-/// What containerd's own snapshotters are known to do otherwise: snapshotter, case, why.
+/// Known deviations of containerd's own snapshotters: snapshotter, case, reason.
 const DEVIATIONS: [(&str, Deviation); 2] = [
     (
         "native",
@@ -34,7 +34,7 @@ const DEVIATIONS: [(&str, Deviation); 2] = [
     ),
 ];
 
-/// What containerd itself does otherwise, whatever snapshotter is behind it.
+/// Known deviations of containerd itself, with any snapshotter behind it.
 const OF_CONTAINERD: [Deviation; 1] = [Deviation {
     case: "lifecycle/wrong-filter",
     sign: "failed with io",

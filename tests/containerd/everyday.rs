@@ -1,5 +1,4 @@
-//! What people do with containerd: import, run, commit, remove, on every strategy; while the command line uses the
-//! store.
+//! Everyday use of containerd on every strategy: import, run, commit, remove, while the command line uses the store.
 
 use std::process::Command;
 
@@ -28,7 +27,7 @@ pub(crate) fn ok(command: &mut Command) -> String {
     text(&command.output().expect("run")).unwrap_or_else(|failed| panic!("{command:?}: {failed}"))
 }
 
-/// What `strata check` finds in the store, whoever owns what.
+/// The findings of `strata check` in the store, for all owners.
 pub(crate) fn check(bench: &Bench, options: &[&str]) -> serde_json::Value {
     let said = ok(bench.strata(&["check", "--json"]).args(options));
     serde_json::from_str(&said).expect("JSON")

@@ -1,4 +1,4 @@
-//! What the tests and the benchmark behind containerd share: a file system with a `/run` of its own, daemons,
+//! Shared by the tests and the benchmark behind containerd: a file system with a `/run` of its own, daemons,
 //! containerds.
 
 use std::fs;
@@ -282,7 +282,8 @@ impl Containerd {
         command
     }
 
-    /// What the container `name` is called here: cgroups have one name for the machine, whatever runs beside this.
+    /// A name for the container `name` that is unique on this machine: the names of cgroups are shared with everything
+    /// that runs beside this test.
     pub(crate) fn container(&self, name: &str) -> String {
         format!("strata-{}-{name}", self.process.child.id())
     }
@@ -294,7 +295,7 @@ impl Containerd {
         command
     }
 
-    /// What it answers, if it succeeds.
+    /// The output of a `ctr` command that must succeed.
     pub(crate) fn ok(&self, arguments: &[&str]) -> String {
         text(&self.ctr(arguments).output().expect("run ctr"))
             .unwrap_or_else(|failed| panic!("{}: ctr {arguments:?}: {failed}", self.version.name))
@@ -309,7 +310,7 @@ impl Containerd {
     }
 }
 
-/// What a command printed, or everything that is known of its failure.
+/// The output of a command, or everything that is known of its failure.
 pub(crate) fn text(output: &Output) -> Result<String, String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {

@@ -73,7 +73,7 @@ pub(crate) struct Image {
     pub(crate) layers: Vec<Vec<u8>>,
 }
 
-/// What the layer is when decompressed.
+/// The decompressed layer.
 fn plain(layer: &[u8]) -> Vec<u8> {
     use std::io::Read as _;
     if !layer.starts_with(&[0x1f, 0x8b]) {

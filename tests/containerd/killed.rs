@@ -125,7 +125,7 @@ fn clients_in_the_middle_of_unpacks() {
         let ran = everyday::run(&containerd, large.name, "after", "test -e /tmp/6/199 && exit 7");
         assert_eq!(ran.0, Some(7), "{}: {}", setting.0, ran.1);
         assert_eq!(everyday::check(&bench, &["--deep"])["verified"], 7, "{}: every layer", setting.0);
-        // Who is killed leaves the lease by which containerd keeps what it was at.
+        // A killed client leaves the lease by which containerd keeps the client's work.
         let leases = containerd.ok(&["leases", "ls", "-q"]);
         leases.lines().for_each(|lease| drop(containerd.ok(&["leases", "rm", lease])));
         containerd.ok(&["images", "rm", "--sync", large.name]);

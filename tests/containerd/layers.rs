@@ -24,8 +24,7 @@ use super::{Bench, Containerd, SETTINGS, Version, everyday};
 
 const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
 
-/// What a second layer does to a first, and what must come out: a path, and its mode and owner, or that it is not
-/// there.
+/// A second layer on a first, and the expected result: a path with its mode and owner, or a path that must be absent.
 struct Rule {
     name: &'static str,
     lower: fn(Layer) -> Layer,
@@ -120,7 +119,7 @@ fn top_of(bench: &Bench) -> String {
     tops.remove(0)
 }
 
-/// What an active snapshot on the only image shows: the case where containerd's overlayfs loses the root's attributes.
+/// The tree of an active snapshot on the only image: the case where containerd's overlayfs loses the root's attributes.
 fn unpacked(bench: &Bench) -> Tree {
     let client = bench.client();
     let mounts = client.prepare("look", &top_of(bench), &[].into()).expect("prepare");
@@ -129,7 +128,7 @@ fn unpacked(bench: &Bench) -> Tree {
     tree
 }
 
-/// What `strata import` makes of the same archive.
+/// The name of the image that `strata import` makes of the same archive.
 fn imported(bench: &Bench, archive: &Path) -> String {
     everyday::ok(bench.strata(&["import", "--name", "judge"]).arg(archive));
     let listed = everyday::ok(&mut bench.strata(&["images", "--json"]));
@@ -172,7 +171,7 @@ fn on_disk(bench: &Bench, name: &str) -> std::path::PathBuf {
     top.unwrap_or_else(|| mounts[0].source()).into()
 }
 
-/// What the differ applied, a deep check reads again, and compares with the layer that containerd got.
+/// A deep check reads the layers that the differ applied, and compares them with the layers that containerd got.
 #[test]
 fn are_known_by_their_digests() {
     let Some(version) = Version::unpacked() else { return };
@@ -183,7 +182,7 @@ fn are_known_by_their_digests() {
         let archive = bench.path("small.tar");
         everyday::small_image().write(&archive);
         containerd.ok(&["images", "import", archive.to_str().expect("a path")]);
-        // What containerd removed on its way may still wait to be freed, which is no damage but a finding.
+        // Snapshots that containerd removed meanwhile may still wait to be freed, which is a finding, though no damage.
         bench.client().cleanup().expect("cleanup");
         let checked = everyday::check(&bench, &["--deep"]);
         assert_eq!((&checked["verified"], &checked["findings"]), (&json!(3), &json!([])), "{}: {checked}", setting.0);
@@ -261,7 +260,7 @@ fn change_unseen(client: &Client, key: &str) {
     etc.set_mtime("", Timestamp { seconds: 1_700_000_001, nanos: 5 }).expect("utimes");
 }
 
-/// What `ctr snapshots diff` prints, and what it is when decompressed.
+/// The digest that `ctr snapshots diff` prints, and the decompressed layer.
 fn diffed(containerd: &Containerd, key: &str, media_type: &str) -> (Digest, Vec<u8>) {
     let mut ctr = containerd.ctr(&["snapshots", "diff", "--keep", "--media-type", media_type, key]);
     let output = ctr.output().expect("run ctr");

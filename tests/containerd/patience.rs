@@ -1,6 +1,6 @@
 //! Callers that do not wait, and daemons that are told to stop while somebody does.
 //!
-//! What holds a call up is the lock by which recoveries take turns: `Cleanup` waits for it, and nothing else does.
+//! The tests hold up `Cleanup` by the lock by which recoveries take turns: no other call waits for this lock.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -131,7 +131,7 @@ fn a_call_under_way_is_waited_for() {
     assert!(!bench.socket().exists());
 }
 
-/// Who asks twice does not want to wait.
+/// A second signal ends the daemon at once.
 #[test]
 fn the_second_signal_ends_it() {
     let Some(bench) = bench() else { return };
@@ -147,7 +147,7 @@ fn the_second_signal_ends_it() {
     assert_eq!(daemon.wait(), Some(0), "the call is still held up");
     assert!(wire.end(pending).is_err());
     drop(turn);
-    // What was not finished is nobody's trouble.
+    // The work that was cut off does not trouble the next daemon.
     let daemon = bench.daemon();
     bench.client().cleanup().expect("cleanup");
     assert_eq!(daemon.stop(), Some(0));

@@ -34,7 +34,7 @@ fn with(options: Vec<String>, more: &[&str]) -> Vec<String> {
     options.into_iter().chain(more.iter().map(|option| (*option).to_owned())).collect()
 }
 
-/// What clients make of the options of a writable mount.
+/// Ways in which clients rewrite the options of a writable mount.
 const WRITABLE: [(&str, Rewrite); 5] = [
     ("as BuildKit does", |mount| with(without(mount, &["redirect_dir"]), &["redirect_dir=off"])),
     ("without what is not needed", |mount| without(mount, &["redirect_dir", "index", "userxattr", "rw"])),
@@ -59,7 +59,7 @@ fn said(number: u8, mounts: &[Mount], rewrite: Rewrite) -> Vec<u8> {
     mounts.iter().flat_map(one).collect()
 }
 
-/// What a client of containerd sees, and the way to its service of layers.
+/// A client of containerd, and a connection to containerd's diff service.
 struct User {
     client: Client,
     wire: Wire,
@@ -210,7 +210,7 @@ fn layers_are_made_of_what_read_only_mounts_show() {
     }
 }
 
-/// What strata cannot serve although the snapshots are its own, nobody else does.
+/// Where strata cannot serve its own snapshots, containerd does not ask another differ.
 #[test]
 fn others_do_not_get_at_snapshots_of_strata() {
     let versions = [Version::unpacked(), Version::newest()];

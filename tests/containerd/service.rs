@@ -27,7 +27,7 @@ fn bench() -> Option<Bench> {
     Bench::new((OVERLAY, FsType::Tmpfs))
 }
 
-/// What `strata serve` with `arguments` says when it refuses to start.
+/// The message with which `strata serve` with `arguments` refuses to start.
 fn refused(bench: &Bench, arguments: &[&str]) -> String {
     let output = bench.strata(&[&["serve", "-q"], arguments].concat()).output().expect("run");
     let said = text(&output).expect_err("it must be refused");
@@ -98,8 +98,8 @@ fn a_list_has_no_end() {
     assert_eq!(super::names(&client), expected);
 }
 
-/// What is at `/metrics` on the socket `path`, of a daemon that starts or runs: it can be called before it tells
-/// figures.
+/// The answer of `/metrics` on the socket `path`, after waiting until a daemon listens there. A daemon that is starting
+/// may answer without figures.
 pub(crate) fn figures(path: &Path) -> String {
     let began = Instant::now();
     let mut stream = loop {
@@ -186,7 +186,8 @@ fn what_waits_to_be_freed_is_counted() {
     assert_eq!(waiting(), [0, 0]);
 }
 
-/// What the socket's mode says, the kernel keeps; the daemon looks itself, for modes can be changed.
+/// The daemon checks the user of each connection itself, since the mode of the socket, which the kernel enforces, can
+/// be changed.
 #[test]
 fn another_user_is_not_served() {
     let Some(bench) = bench() else { return };
@@ -196,7 +197,7 @@ fn another_user_is_not_served() {
     std::fs::set_permissions(&dir, Permissions::from_mode(0o755)).expect("chmod");
     // A thread with a mount namespace of its own has a working directory of its own: the way there is root's alone.
     std::env::set_current_dir(&dir).expect("chdir");
-    // What a daemon says first, by the protocol, or nothing if it hangs up.
+    // The first bytes that a daemon sends, by the protocol; none if the daemon hangs up.
     let first_words = |user: u32| {
         let words = move || {
             let user = Uid::from_raw(user);
@@ -300,7 +301,7 @@ fn settings_come_from_a_file_too() {
         assert!(log.contains(said), "{said}: {log}");
     }
     assert_eq!(daemon.stop(), Some(0));
-    // What the command line says wins.
+    // An option of the command line wins over the file.
     let _daemon = serve(&["--owner", "else"]);
     assert_eq!(super::names(&bench.client()), Vec::<String>::new());
 }

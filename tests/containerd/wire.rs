@@ -48,7 +48,7 @@ impl Wire {
         })
     }
 
-    /// What becomes of it.
+    /// Waits for the answer of a pending call.
     pub(crate) fn end(&self, pending: Pending) -> Result<Vec<u8>, Code> {
         self.runtime.block_on(pending).expect("the thread of a client")
     }

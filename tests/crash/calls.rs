@@ -33,21 +33,22 @@ use super::{Setting, budget, random, settings, support, wanted};
 
 const NONE: &Labels = &BTreeMap::new();
 
-/// What a call answers instead of doing anything.
+/// Errors that a call answers instead of doing its work.
 const ERRORS: [&str; 4] = ["EIO", "ENOSPC", "EINTR", "EMFILE"];
 
-/// What can fail: calls on files and mounts.
+/// System calls that are made to fail: calls on files and mounts.
 const CAN_FAIL: &str = "%file,%desc";
 
-/// What of that is left alone: what the runtime ends the process for; `close` and `fcntl`, which release files and
-/// locks and cannot fail at that, while here they would not be done; and what marks the start of `main`.
+/// System calls that are left alone. The Rust runtime ends the process when the first ones fail. `close` and `fcntl`
+/// release files and locks and cannot fail at that, while an injected error would keep them from being done.
+/// `rt_sigaction` marks the start of `main`.
 const CANNOT_FAIL: [&str; 6] = ["mmap", "execve", "poll", "close", "fcntl", "rt_sigaction"];
 
 /// How `strace` calls what is newer than it, which it can trace and not strike: the calls of 2024 for attributes by
 /// path.
 const NEWER: &str = "syscall_0x";
 
-/// What the runtime does last before `main`.
+/// The last system call of the Rust runtime before `main`.
 const BEFORE_MAIN: &str = "rt_sigaction(SIGPIPE, {sa_handler=SIG_IGN";
 
 /// How many suites share the budget.
@@ -56,7 +57,7 @@ const SHARES: u32 = 3;
 /// Longer than anything takes that will end.
 const PATIENCE_S: &str = "60";
 
-/// What happens at a point.
+/// The fault at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Error(&'static str),
@@ -121,11 +122,11 @@ const COMMANDS: [Subject; 6] = [
     },
 ];
 
-/// What a command makes of the store.
+/// The store after a command.
 #[derive(Clone, Debug, PartialEq)]
 struct Effect {
     state: State,
-    /// What the snapshot that was applied to holds.
+    /// The digest of the snapshot that a layer was applied to.
     work: Option<Digest>,
 }
 
@@ -349,7 +350,7 @@ fn count(trace: &str) -> Vec<(String, usize, usize)> {
             started.insert(thread.to_owned());
         }
     }
-    // What has the number of a call before `main` would strike there.
+    // A fault with the number of a call before `main` would strike there.
     let before = |call: &str| {
         let own = counts.get(&(main.to_owned(), call.to_owned())).copied().unwrap_or(0);
         let behind = trace.lines().skip_while(|line| !line.contains(BEFORE_MAIN)).skip(1);
@@ -414,7 +415,7 @@ fn copy_survives_a_fault_at_every_system_call() {
     survives(COPY, FsType::Tmpfs);
 }
 
-/// What cannot be brought to disk was not done, and is not found done by the next process.
+/// A change that cannot be brought to disk is refused, and the next process does not find it done.
 #[test]
 fn every_wait_for_the_disk_fails() {
     let Some(setting) = settings(FsType::Tmpfs).into_iter().find(|setting| setting.strategy == OVERLAY) else {

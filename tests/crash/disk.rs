@@ -15,10 +15,10 @@ use strata::mount::scratch::{FsType, Scratch};
 
 use super::support;
 
-/// What `statfs(2)` calls a file that is shown by FUSE.
+/// File system type by which `statfs(2)` names a FUSE mount.
 const FUSE_SUPER_MAGIC: u64 = 0x6573_5546;
 
-/// What there is room for: disks, logs and copies.
+/// Size of the place that holds disks, logs and copies.
 const PLACE_BYTES: u64 = 8 << 30;
 
 /// Flushes that fail, at most: more than a few calls of a script need.
@@ -36,7 +36,7 @@ fn size_bytes(fs: FsType) -> u64 {
     }
 }
 
-/// What a disk does besides keeping what is written.
+/// Behaviour of a disk besides keeping its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Manner {
     /// The disk notes each write and each flush that did not fail.
@@ -194,7 +194,7 @@ impl Drop for Disk {
     }
 }
 
-/// What a disk noted, and what it was before.
+/// The log of a disk, and the disk's content before the log.
 #[derive(Debug)]
 pub(crate) struct Recorded {
     disk: Disk,

@@ -36,14 +36,14 @@ const FIRST_CALLS: usize = 26;
 /// Recorded runs of a store without marks, at most.
 const UNMARKED_RUNS: u64 = 24;
 
-/// What a snapshot is.
+/// The kind of a snapshot, and the digest of its tree if it is committed.
 type Is = (Kind, Option<Digest>);
 
-/// What was promised by some calls, and what else may be there.
+/// The promises of some calls, and the states that their failures allow.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Claims {
     held: State,
-    /// What calls that failed may have made or left, by name.
+    /// States that calls which failed may have left, by name.
     may: BTreeMap<String, BTreeSet<Option<Is>>>,
     may_images: BTreeSet<String>,
     /// Names of calls that failed: each may be there with any content that a check accepts.
@@ -55,7 +55,7 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// What speaks against `seen` being left of a store that was cut off behind the call `done` of `steps`.
+    /// The reason why `seen` cannot be the state of a store that was cut off after the call `done` of `steps`.
     pub(crate) fn differ(steps: &[Step], done: usize, seen: &State) -> Option<String> {
         let before = Self::of(&steps[..done]);
         let after = Self::of(&steps[..steps.len().min(done + 1)]);

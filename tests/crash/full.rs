@@ -58,7 +58,7 @@ enum Filler {
 /// Those that fill a whole file system.
 const FILLERS: [Filler; 5] = [Filler::Snapshot, Filler::Import, Filler::Stranger, Filler::Inodes, Filler::Rival];
 
-/// What is to free the space.
+/// The command that is to free the space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Freeing {
     Rm,
@@ -212,7 +212,7 @@ impl Bench {
         }
     }
 
-    /// What is not the store's.
+    /// A file outside the store that takes the rest of the space.
     fn filler(&self) -> PathBuf {
         self.scratch.path().join("filler")
     }

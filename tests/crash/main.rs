@@ -1,4 +1,4 @@
-//! What a store is after the worst: power cuts, a process that dies at any system call, disks that fail.
+//! The store after power cuts, after the death of a process at any system call, and on disks that fail.
 
 #[path = "../support/archive.rs"]
 mod archive;

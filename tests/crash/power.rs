@@ -40,7 +40,7 @@ const SHARES: u32 = 6;
 
 pub(crate) type Verdict = Result<(), Box<dyn Error>>;
 
-/// What happened to a store, and what was said of it.
+/// A recorded run of a store: the log of its disk, and the answers of its calls.
 pub(crate) struct Case {
     pub(crate) setting: Setting,
     recorded: Recorded,
@@ -148,7 +148,7 @@ impl Case {
         self.steps.iter().filter(behind).count()
     }
 
-    /// What speaks against `seen` being left of a store that was cut off behind the call `done`.
+    /// The reason why `seen` cannot be the state of a store that was cut off after the call `done`.
     fn differs(&self, done: usize, seen: &State) -> Option<String> {
         let nothing = State::default();
         let before = done.checked_sub(1).map_or(&nothing, |last| &self.steps[last].state);
@@ -169,7 +169,7 @@ impl Case {
     }
 }
 
-/// What a boot changes: the kernel's number of it.
+/// Gives the store another boot id, as a boot does.
 pub(crate) fn boot(root: &Path) -> Verdict {
     let path = root.join("strata.db");
     if fs::metadata(&path).is_ok_and(|stat| stat.len() > 0) {

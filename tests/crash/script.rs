@@ -1,4 +1,4 @@
-//! What a store is asked for before it is cut off, and what it must hold afterwards.
+//! The calls that a store answers before it is cut off, and the state that it must have afterwards.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -30,7 +30,7 @@ const ROUNDS: u64 = 3;
 /// More files than are brought to disk one by one.
 const MANY_FILES: u64 = strata::backend::FSYNC_INODES_MAX as u64 + 20;
 
-/// What a store lists: each snapshot, with the digest of its tree if it is committed; and each image.
+/// The list of a store: each snapshot, with the digest of its tree if it is committed; and each image.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct State {
     pub(crate) snapshots: BTreeMap<String, (Kind, Option<Digest>)>,
@@ -62,8 +62,8 @@ impl State {
         Ok(Self { snapshots, images })
     }
 
-    /// What speaks against `self` being what is left of a store that held `before` and was cut off in a call that would
-    /// have made it `after`. Only a call of several steps may be there in part, and never a snapshot in part.
+    /// The reason why `self` cannot be the state of a store that held `before` and was cut off in a call that would
+    /// have made it `after`. Only a call of several steps may be done in part, and a snapshot is never there in part.
     pub(crate) fn differs(&self, before: &Self, after: &Self, in_steps: bool) -> Option<String> {
         if self == before || self == after {
             return None;
@@ -90,7 +90,7 @@ impl State {
 /// A call that was made, and what came of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Step {
-    /// What was asked for.
+    /// The call, in words.
     pub(crate) call: String,
     /// Whether the call makes several changes.
     pub(crate) in_steps: bool,
@@ -98,11 +98,11 @@ pub(crate) struct Step {
     pub(crate) failed: bool,
     /// Where in the log the call ended.
     pub(crate) log_bytes: u64,
-    /// What the store showed afterwards.
+    /// The state of the store after the call.
     pub(crate) state: State,
 }
 
-/// What lies under the store of a script.
+/// The disk under the store of a script.
 pub(crate) trait Under {
     /// How long the log of the disk is.
     fn log_bytes(&self) -> u64;

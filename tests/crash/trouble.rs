@@ -101,7 +101,7 @@ fn a_file_system_that_turns_read_only_is_read() {
         let root = scratch.path().join("store");
         let Some(store) = support::gate(setting.strategy.name, setting.store(&root)) else { return };
         let was = furnish(&store);
-        // What is open for writing keeps it from being turned.
+        // The kernel does not remount a file system read-only while a file is open for writing.
         drop(store);
         remount(scratch.path(), "remount,ro");
         let says_so = |error: &Error| {

@@ -1,4 +1,4 @@
-//! What is not seen through containerd: times, and mounts that are somebody else's.
+//! Cases that cannot be tested through containerd: times, and mounts of somebody else.
 
 use std::path::PathBuf;
 

@@ -117,7 +117,7 @@ fn any_spelling_leads_to_the_snapshot() {
     });
 }
 
-/// What an overlay says, with `change` made to it.
+/// `mount` with `change` made to each of its options.
 fn changed(mount: &types::Mount, change: impl Fn(&str) -> Option<String>) -> types::Mount {
     let options = mount.options.iter().filter_map(|option| change(option)).collect();
     types::Mount { options, ..mount.clone() }

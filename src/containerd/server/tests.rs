@@ -1,4 +1,4 @@
-//! What no client of ours sends.
+//! Requests that strata's own client does not send.
 
 use std::collections::HashMap;
 

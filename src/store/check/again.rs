@@ -41,7 +41,7 @@ const NO_LIMITS: Limits = Limits {
     trailing_bytes: u64::MAX,
 };
 
-/// What a layer made once more. It goes when this is dropped, or with the process.
+/// The tree of a layer that was applied once more. The tree is removed when the value is dropped, or with the process.
 #[must_use = "it goes when it is dropped"]
 pub(super) struct Made<'a> {
     store: &'a Store,
@@ -61,7 +61,7 @@ impl Store {
     /// Applies the layer of `listed`, the topmost of `stack`, once more to the others.
     ///
     /// # Errors
-    /// What the file system reports of the new files: nothing is known of the old ones then.
+    /// Errors of the file system about the new files: nothing is known of the old ones then.
     pub(super) fn apply_again<'a>(
         &'a self,
         listed: &'a Listed,
@@ -137,8 +137,8 @@ impl Made<'_> {
         let candidates = self.on_disk(stack)?;
         let whole = matches!(candidates, Candidates::All);
         compare(&made, &found, candidates, &mut paths)?;
-        // What only the layer makes is in no hint of the other; and one direction alone does not name all links of a
-        // file.
+        // A path that only the new tree has is in no hint of the old one, and one direction alone does not name all
+        // links of a file.
         if !whole || !paths.is_empty() {
             compare(&found, &made, self.on_disk(&self.stack)?, &mut paths)?;
         }

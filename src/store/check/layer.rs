@@ -19,7 +19,7 @@ use crate::mount;
 use crate::snapshotter::Kind;
 use crate::tree::Dir;
 
-/// What helps where no import brings a layer again.
+/// The remedy where no import brings a layer again.
 const BUILD_AGAIN: Remedy = Remedy::none("it was built here: strata rmi its images, and build them again");
 
 impl Store {
@@ -68,7 +68,7 @@ impl Store {
                 self.meta.transact(Level::Durable, |tx| rows::record(tx, listed.row.id, found))?;
                 checked.recorded += 1;
             }
-            // What came with an import has its spelling recorded; what has none was built here.
+            // An imported layer has a recorded spelling. A layer without one was built here.
             Some(recorded) if recorded == found => match streams::open(&self.root, listed.row.id)? {
                 Some(_) => self.check_tree(listed, stack, options, checked)?,
                 None => checked.verified += 1,
@@ -153,7 +153,7 @@ impl Store {
         Ok(true)
     }
 
-    /// What `stack` holds, read-only.
+    /// The root of `stack`, mounted read-only.
     pub(super) fn layers(&self, listed: &Listed, stack: &[Id]) -> Result<Dir> {
         Ok(Dir::from_fd(mount::detached(&self.mounts_of(Kind::Committed, stack)?)?, &listed.row.name))
     }

@@ -1,4 +1,4 @@
-//! What a check can find, in words and as values.
+//! The findings of a check, in words and as values.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -38,7 +38,7 @@ impl Severity {
 /// A snapshot, or an image, of some owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Subject {
-    /// Whose it is.
+    /// The owner of the snapshot or image.
     pub owner: String,
     /// Its key or name.
     pub name: String,
@@ -75,10 +75,10 @@ pub enum Problem {
         image: Subject,
         /// The digest of the document.
         document: String,
-        /// What is wrong with it.
+        /// The fault of the document.
         why: &'static str,
     },
-    /// What a layer holds now is not what its digest says.
+    /// The content of a layer differs from its digest.
     Content {
         /// The layer's snapshot.
         snapshot: Subject,
@@ -187,11 +187,11 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What a repair does about a finding.
+/// The action of a repair for a finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "remedy", rename_all = "snake_case")]
 pub enum Remedy {
-    /// What a dead process left is cleared up, and the space freed.
+    /// The leavings of a dead process are cleared up, and their space is freed.
     Collect,
     /// An empty snapshot gets its directory again: nothing was in it that anybody was promised.
     MakeAgain,
@@ -231,8 +231,8 @@ impl fmt::Display for Remedy {
 /// One thing that a check has to say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What is wrong.
+    /// The problem that was found.
     pub problem: Problem,
-    /// What a repair does about it.
+    /// The action of a repair for the problem.
     pub remedy: Remedy,
 }

@@ -9,7 +9,7 @@ use super::{Finding, Problem, Remedy, Subject};
 use crate::error::Result;
 use crate::id::Id;
 
-/// What a repair did.
+/// The work of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Repaired {
     /// The images that were removed.
@@ -27,7 +27,7 @@ impl Store {
     /// it is. A crash leaves some of them done.
     ///
     /// # Errors
-    /// What the database or the file system reports; the rest of the findings was left alone then.
+    /// Errors of the database or the file system; the rest of the findings is left alone then.
     pub fn repair(&self, findings: &[Finding]) -> Result<Repaired> {
         let mut repaired = Repaired::default();
         self.with_reserve(|| {

@@ -34,7 +34,7 @@ fn an_older_format_is_migrated_when_nobody_else_is_at_work() {
     assert_eq!(count(&new, "SELECT shade FROM colour"), 7);
     assert_eq!(count(&new, "PRAGMA user_version"), 3);
     place.open(&NEW, Some("somebody")).expect("there is nothing left to do");
-    // Whoever had it open does not write what it does not understand.
+    // A process that has the older format open does not write to the newer one.
     let written = old.transact(Level::Relaxed, |tx| tx.execute("INSERT INTO colour VALUES ('red')", []));
     assert_eq!(written.expect_err("newer").kind(), ErrorKind::Unsupported);
     assert_eq!(place.open(&OLD, None).expect_err("newer").kind(), ErrorKind::Unsupported);

@@ -4,7 +4,7 @@ use super::*;
 use crate::id::Digest;
 use crate::store::{CheckOptions, NewImage, Origin, Problem, Remedy, Severity, Terms};
 
-/// What a check says, as `problem subject remedy`.
+/// The findings of a check, as `problem subject remedy`.
 fn said(store: &Store) -> Vec<String> {
     let checked = store.check(&CheckOptions::default()).expect("check");
     let line = |finding: &crate::store::Finding| {
@@ -91,7 +91,7 @@ fn another(root: &Path) -> Store {
     Store::new(database, Box::new(backend), LOCAL).expect("store")
 }
 
-/// What was there when the rows were read, and is gone when the disk is looked at, was removed.
+/// A snapshot that is removed between the reading of the rows and the look at the disk is no finding.
 #[test]
 fn what_goes_meanwhile_is_not_missing() {
     let place = Place::new();
@@ -140,7 +140,7 @@ fn a_layer_that_is_missing_is_imported_again() {
     assert_eq!(place.count("document"), 0);
 }
 
-/// What somebody made stands on the damaged layer, or is what is damaged.
+/// A snapshot that a user made stands on the damaged layer, or is the damaged one.
 #[test]
 fn what_no_import_brings_again_stays() {
     let place = Place::new();

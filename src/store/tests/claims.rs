@@ -1,4 +1,4 @@
-//! Who writes to an active snapshot, and what the steps of builds came to.
+//! Claims of active snapshots by writers, and the results of build steps.
 
 use super::*;
 use crate::id::Digest;
@@ -32,7 +32,7 @@ fn claims_and_what_is_taken_back() {
     assert_eq!(place.count("snapshot WHERE worker IS NOT NULL"), 0);
 }
 
-/// What a step came to goes with its snapshot.
+/// The result of a step goes with its snapshot.
 #[test]
 fn steps() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! What is and what is not a store.
+//! Directories that are a store, and directories that are none.
 
 use super::*;
 

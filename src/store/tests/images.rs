@@ -100,7 +100,7 @@ fn a_damaged_document_is_not_handed_out() {
     assert_eq!(kind(store.document(Digest::of(b"config"))), Some(ErrorKind::DataLoss));
 }
 
-/// Whatever ends the process, and whatever calls failed before.
+/// This holds for every way in which the process ends, and after every call that failed before.
 #[test]
 fn a_layer_in_the_making_goes_with_its_process() {
     let place = Place::new();

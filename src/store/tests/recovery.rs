@@ -79,7 +79,7 @@ fn a_clean_boot_costs_a_store_without_syncs_nothing() {
     assert_eq!(names(&store), ["one", "two"]);
 }
 
-/// What was acknowledged of an empty snapshot is its directory, and no sync was waited for.
+/// An empty snapshot is acknowledged before its directory is on disk.
 #[test]
 fn directories_that_a_power_cut_took_are_made_again() {
     let place = Place::new();
@@ -94,7 +94,7 @@ fn directories_that_a_power_cut_took_are_made_again() {
         fs::remove_dir(place.root().join("s").join(id.to_string())).expect("remove");
     }
     place.reboot();
-    // What fails keeps nobody from the others, and is tried again when it is wanted.
+    // A snapshot whose recovery fails does not keep others from being used, and is tried again when it is wanted.
     let store = place.store_during(During::failing("create", |_| ()));
     store.prepare("another", "base", NONE).expect("prepare");
     store.remove("another").expect("remove");

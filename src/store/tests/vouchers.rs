@@ -1,4 +1,4 @@
-//! What becomes of what was not on disk when a sync failed, or when its writer ended.
+//! Rows whose data was not on disk when a sync failed, or when their writer ended.
 
 use rustix::fs::{Mode, OFlags};
 

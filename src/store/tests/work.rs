@@ -124,7 +124,7 @@ fn a_check_beside_a_prepare_takes_nothing_for_debris() {
     assert_eq!(checked.join().expect("the check"), []);
 }
 
-/// What is listed may be gone when it is its turn, and its number another's.
+/// A snapshot of the list may be gone when the check comes to it, and its id may be used again.
 #[test]
 fn a_check_beside_a_removal_finds_nothing_wrong() {
     let place = Place::new();
@@ -248,7 +248,7 @@ fn removal_leaves_the_work_to_who_drains() {
     assert_eq!((place.count("trash"), place.ids().len()), (0, 3));
 }
 
-/// What is half gone waits in the trash, also for another process after a crash.
+/// A snapshot that is half removed waits in the trash, also for another process after a crash.
 #[test]
 fn draining_stops_inside_a_snapshot() {
     let place = Place::new();
@@ -374,7 +374,7 @@ fn the_log_does_not_grow_for_ever() {
     assert!(bytes < 6 << 20, "{bytes} bytes");
 }
 
-/// What is written back beside the work changes nothing about it, however much it says it writes.
+/// Writing back the log beside other work changes no answer, however much the sync claims to write.
 #[test]
 fn writing_back_beside_the_work() {
     let place = Place::new();
@@ -393,7 +393,7 @@ fn writing_back_beside_the_work() {
     }
 }
 
-/// Whoever asks for something that goes meanwhile is not told of damage.
+/// A snapshot that is removed during a call is answered as not found, and not as damaged.
 #[test]
 fn what_is_removed_meanwhile_is_not_found() {
     let place = Place::new();

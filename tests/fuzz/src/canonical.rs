@@ -9,7 +9,7 @@ use strata::tree::Node;
 
 use crate::Stream;
 
-/// What a stream says of one directory.
+/// The entries of a stream in one directory.
 #[derive(Default)]
 struct Directory {
     own: Option<Change>,

@@ -1,5 +1,4 @@
-//! What the fuzz targets share: streams in memory, archives whose checksums are right, and what must hold of any
-//! stream.
+//! Shared by the fuzz targets: streams in memory, archives whose checksums are right, and properties of every stream.
 //!
 //! An input is an archive, nothing else: so the corpus can be read by any tar, and any layer is a seed.
 

@@ -11,7 +11,7 @@ use strata::changeset::Change;
 use strata::tree::Node;
 use strata_fuzz::{TIGHT, mutate, read};
 
-/// What both say of an entry: its path in the archive, its link target, its content.
+/// An entry as both decoders give it: its path in the archive, its link target, its content.
 type Listed = (PathBuf, Option<PathBuf>, Vec<u8>);
 
 fuzz_target!(|archive: &[u8]| {
@@ -39,7 +39,7 @@ fn listed(change: &Change, content: Vec<u8>) -> Listed {
     }
 }
 
-/// What the `tar` crate finds; `None` if it refuses the archive, or reads it otherwise by design.
+/// The entries that the `tar` crate finds; `None` if the crate refuses the archive, or reads it otherwise by design.
 fn list(archive: &[u8]) -> Option<Vec<Listed>> {
     let mut listed = Vec::new();
     for entry in tar::Archive::new(archive).entries().ok()? {

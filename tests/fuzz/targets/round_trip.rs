@@ -1,4 +1,4 @@
-//! What was decoded, encoded and decoded again is the same, and is encoded to the same bytes.
+//! A stream that was decoded, encoded and decoded again is the same, and is encoded to the same bytes.
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target};

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-/// What strata serves and uses.
+/// Protocols that strata serves and uses.
 const SERVED: &[&str] = &["types.proto", "snapshots.proto", "diff.proto"];
 
-/// What it uses only.
+/// Protocols that strata only uses.
 const USED: &[&str] = &["content.proto", "introspection.proto", "leases.proto", "version.proto"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -62,7 +62,7 @@ impl Store {
             let listed = !self.backend.capabilities().seal_is_durable;
             let survey = listed.then(|| self.backend.survey(row.id, &claim.stack[1..])).transpose()?;
             let synced = self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes));
-            synced.and_then(|()| streams::sync(&self.root, row.id)).inspect_err(|error| self.doubt(row.row, error))?;
+            synced.and_then(|()| self.sync_stream(row.id)).inspect_err(|error| self.doubt(row.row, error))?;
         }
         if diff_id.is_some() {
             self.note_layer(row, diff_id)?;

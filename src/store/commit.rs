@@ -184,7 +184,7 @@ impl Store {
             (true, _) => self.sync_file_system()?,
             (false, sand) => self.bring_to_disk(id, inodes.filter(|_| sand.is_empty()))?,
         }
-        streams::sync(&self.root, id)
+        self.sync_stream(id)
     }
 
     fn publish(

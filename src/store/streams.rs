@@ -6,6 +6,7 @@
 
 use std::fs::File;
 use std::io::ErrorKind as IoKind;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -54,12 +55,21 @@ pub(super) fn share(root: &Path, from: Id, to: Id) -> Result<()> {
     }
 }
 
-/// Brings the stream of `id` to disk, if there is one.
-pub(super) fn sync(root: &Path, id: Id) -> Result<()> {
-    let Some(stream) = open(root, id)? else { return Ok(()) };
-    stream.sync_all().at("fsync", path(root, id))?;
-    let dir = root.join(STREAMS);
-    [dir.as_path(), root].iter().try_for_each(|dir| rustix::fs::fsync(&Dir::open(dir)?).at("fsync", dir))
+/// Brings the stream of `id` to disk, if there is one. Returns false if a `syncfs` is needed instead, because a file
+/// cannot be opened.
+///
+/// # Errors
+/// Errors of `fsync` alone: then nothing may be assumed to be on disk.
+pub(super) fn sync(root: &Path, id: Id) -> Result<bool> {
+    let stream = match open(root, id) {
+        Ok(Some(stream)) => stream,
+        Ok(None) => return Ok(true),
+        Err(_) => return Ok(false),
+    };
+    let (Ok(streams), Ok(above)) = (Dir::open(root.join(STREAMS)), Dir::open(root)) else { return Ok(false) };
+    let synced = |fd: BorrowedFd<'_>| rustix::io::retry_on_intr(|| rustix::fs::fsync(fd)).at("fsync", path(root, id));
+    [stream.as_fd(), streams.as_fd(), above.as_fd()].into_iter().try_for_each(synced)?;
+    Ok(true)
 }
 
 /// Removes the stream of `id`, if there is one.

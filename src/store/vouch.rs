@@ -32,11 +32,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rusqlite::{OptionalExtension as _, Transaction, params};
-use rustix::io::Errno;
 
 use super::meta::{self, Failed, Level};
 use super::rows::{self, Unvouched};
-use super::{Durability, Flush, Store, image, lock};
+use super::{Durability, Flush, Store, image, lock, streams};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -51,9 +50,6 @@ const OTHERS_WAIT: Duration = Duration::from_secs(120);
 
 /// How often it is looked at.
 const OTHERS_POLL: Duration = Duration::from_millis(20);
-
-/// Errors of a sync that are reported before the disk is asked for anything.
-const BEFORE_THE_DISK: [Errno; 6] = [Errno::MFILE, Errno::NFILE, Errno::INTR, Errno::NOENT, Errno::ACCESS, Errno::PERM];
 
 /// The finished rows that are not durable, of every owner.
 pub(super) fn unvouched(tx: &Transaction<'_>) -> Result<Vec<Unvouched>, Failed> {
@@ -282,15 +278,32 @@ impl Store {
     }
 
     /// Brings to disk what was written to `id`: its `inodes`, or all of the store's file system.
+    ///
+    /// # Errors
+    /// Errors of a sync alone. Where a directory cannot be opened for `fsync`, the file system is synced.
     pub(super) fn bring_to_disk(&self, id: Id, inodes: Option<Inodes>) -> Result<()> {
-        if let Some(inodes) = inodes
-            && let Some(layer) = self.backend.layer(id)
-            && inodes.sync(&Dir::open(&layer.dir)?)?
-        {
-            let above = [self.dir_of(id), self.root.join("s")];
-            return above.iter().try_for_each(|dir| rustix::fs::fsync(Dir::open(dir)?.as_fd()).at("fsync", dir));
+        match inodes {
+            Some(inodes) if self.sync_inodes(id, &inodes)? => Ok(()),
+            _ => self.sync_file_system(),
         }
-        self.sync_file_system()
+    }
+
+    /// Syncs the `inodes` of `id`, and the directories above them. Returns false if a `syncfs` is needed instead.
+    fn sync_inodes(&self, id: Id, inodes: &Inodes) -> Result<bool> {
+        let Some(layer) = self.backend.layer(id) else { return Ok(false) };
+        let dirs = [&layer.dir, &self.dir_of(id), &self.root.join("s")].map(Dir::open);
+        let [Ok(dir), Ok(snapshot), Ok(snapshots)] = dirs else { return Ok(false) };
+        if !inodes.sync(&dir)? {
+            return Ok(false);
+        }
+        let synced = |dir: &Dir| rustix::io::retry_on_intr(|| rustix::fs::fsync(dir)).at("fsync", dir.shown());
+        [snapshot, snapshots].iter().try_for_each(synced)?;
+        Ok(true)
+    }
+
+    /// Brings the recorded stream of `id` to disk.
+    pub(super) fn sync_stream(&self, id: Id) -> Result<()> {
+        if streams::sync(&self.root, id)? { Ok(()) } else { self.sync_file_system() }
     }
 
     /// Brings all that was written to the store's file system to disk. Before a failure is answered it is noted in the
@@ -303,7 +316,7 @@ impl Store {
             })?;
             *unnoted = false;
         }
-        let synced = rustix::fs::syncfs(self.root_fd.as_fd()).at("syncfs", &self.root);
+        let synced = rustix::io::retry_on_intr(|| rustix::fs::syncfs(self.root_fd.as_fd())).at("syncfs", &self.root);
         if synced.is_err() {
             *unnoted = self.note_lost_writes().inspect_err(tell).is_err();
         }
@@ -321,9 +334,9 @@ impl Store {
         })
     }
 
-    /// Notes, if `error` is one of the disk's, that nobody can say what of `row` is on it.
+    /// Notes, after a sync failed with `error`, that no process can say how much of `row` is on disk.
     pub(super) fn doubt(&self, row: i64, error: &Error) {
-        if error.errno().is_none_or(|errno| BEFORE_THE_DISK.contains(&errno)) {
+        if error.errno().is_none() {
             return;
         }
         let noted = self.with_reserve(|| {

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd as _;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::vec;
 
@@ -14,7 +14,7 @@ use rustix::fs::IFlags;
 use rustix::io::Errno;
 
 use super::{Device, Dir, FileType, Name, Stat};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
 use crate::sys;
 
 /// Maximum number of directories that one walk keeps open: trees are rarely deeper, and a process may have 1,024
@@ -354,24 +354,43 @@ impl Inodes {
         false
     }
 
-    /// Syncs the inodes below the same `dir`. Returns false if a `syncfs` is needed instead, also for a file that the
-    /// caller may not open.
+    /// Syncs the inodes below the same `dir`. Returns false if a `syncfs` is needed instead, also where an inode cannot
+    /// be opened.
     ///
     /// # Errors
-    /// Errors of `fsync`: then nothing may be assumed to be on disk.
+    /// Errors of `fsync` alone: then nothing may be assumed to be on disk.
     pub fn sync(&self, dir: &Dir) -> Result<bool> {
         let Some(paths) = &self.paths else { return Ok(false) };
         match sync_each(dir, paths) {
-            Err(error) if error.errno() == Some(Errno::ACCESS) => Ok(false),
-            answer => answer.map(|()| true),
+            Ok(()) => Ok(true),
+            Err(Unsynced::Unopened) => Ok(false),
+            Err(Unsynced::Failed(error)) => Err(error),
         }
     }
+}
+
+/// The reason why an inode is not on disk. The two differ in what is known: after `Unopened` the disk was not asked, so
+/// a later sync still reports every lost write.
+enum Unsynced {
+    Unopened,
+    Failed(Error),
+}
+
+impl From<Error> for Unsynced {
+    fn from(_: Error) -> Self {
+        Self::Unopened
+    }
+}
+
+/// Calls `fsync`, again if a signal interrupted it.
+fn fsync(fd: impl AsFd, dir: &Dir, name: &OsStr) -> std::result::Result<(), Unsynced> {
+    rustix::io::retry_on_intr(|| rustix::fs::fsync(&fd)).at("fsync", dir.place(name)).map_err(Unsynced::Failed)
 }
 
 /// Syncs files before directories, and starts writing all files before waiting for the first. So the file system has
 /// allocated blocks for all of them when the first wait makes it write its journal, and does not write the journal for
 /// each file. Without that, ten files took 2.5 times as long on ext4 and xfs.
-fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> Result<()> {
+fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> std::result::Result<(), Unsynced> {
     let of_type = |wanted| paths.iter().filter(move |(_, file_type)| *file_type == wanted).map(|(path, _)| path);
     for_each(root, of_type(FileType::File), |dir, name| {
         // An error here is ignored: `fsync` below reports every write error, and just waits longer on a kernel without
@@ -379,12 +398,10 @@ fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> Result<()> {
         let _ = sys::begin_to_write(dir.open_file(name)?.as_fd());
         Ok(())
     })?;
-    for_each(root, of_type(FileType::File), |dir, name| {
-        rustix::fs::fsync(dir.open_file(name)?).at("fsync", dir.place(name))
-    })?;
-    for_each(root, of_type(FileType::Dir), |dir, name| {
-        let synced = if name.is_empty() { rustix::fs::fsync(dir) } else { rustix::fs::fsync(dir.open_dir(name)?) };
-        synced.at("fsync", dir.place(name))
+    for_each(root, of_type(FileType::File), |dir, name| fsync(dir.open_file(name)?, dir, name))?;
+    for_each(root, of_type(FileType::Dir), |dir, name| match name.is_empty() {
+        true => fsync(dir, dir, name),
+        false => fsync(dir.open_dir(name)?, dir, name),
     })
 }
 
@@ -393,8 +410,8 @@ fn sync_each(root: &Dir, paths: &[(PathBuf, FileType)]) -> Result<()> {
 fn for_each<'a>(
     root: &Dir,
     paths: impl Iterator<Item = &'a PathBuf>,
-    visit: impl Fn(&Dir, &OsStr) -> Result<()>,
-) -> Result<()> {
+    visit: impl Fn(&Dir, &OsStr) -> std::result::Result<(), Unsynced>,
+) -> std::result::Result<(), Unsynced> {
     let mut above: Option<(&Path, Dir)> = None;
     for path in paths {
         let (holder, name) = (path.parent().unwrap_or(path), path.file_name().unwrap_or_default());

@@ -8,6 +8,8 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +62,15 @@ pub fn check_key(key: &str) -> Result<()> {
     };
     let shown: String = key.chars().take(64).collect();
     Err(Error::invalid(format!("the key {shown:?} {broken}")))
+}
+
+/// Returns a key that no other call returns, in this process or another. It begins with `purpose`, which tells users
+/// who find the key in a list what it was made for.
+pub fn unique_key(purpose: &str) -> String {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+    format!("{purpose}-{nanos}-{process}-{count}")
 }
 
 /// A sha256 digest, printed and parsed as `sha256:` and 64 lower-case hexadecimal digits.

@@ -19,6 +19,7 @@ pub mod container;
 pub mod containerd;
 #[cfg(doc)]
 pub mod design;
+pub mod door;
 pub mod error;
 pub mod id;
 pub mod image;
@@ -26,6 +27,7 @@ pub mod mount;
 pub mod snapshotter;
 pub mod store;
 mod sys;
+pub mod task;
 pub mod tree;
 
 #[cfg(test)]

@@ -23,8 +23,8 @@ use sha2::{Digest as _, Sha256};
 use super::context::{Origin, Selected};
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::blob::{Compression, Decompress, Expansion};
-use crate::changeset::tar::{self, Limits};
 use crate::changeset::{Change, Sink};
+use crate::door::{Expected, IngestOptions, ingest};
 use crate::error::{Context as _, Error, Result};
 use crate::id::Digest;
 use crate::tree::walk::WalkEntry;
@@ -103,13 +103,13 @@ impl Copying<'_> {
     }
 
     /// Pushes the changes that it makes to the tree `root` into `sink`.
-    pub(super) fn write(&self, root: &Dir, sink: &mut dyn Sink) -> Result<()> {
+    pub(super) fn write(&self, root: &Dir, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
         let mut resolver = Resolver::new(root.try_clone()?);
         let target = self.target(&mut resolver)?;
         for selected in self.selected {
             if selected.stat.file_type == FileType::Dir {
                 self.write_dir(selected, &target, &mut resolver, sink)?;
-            } else if !(self.unpacks && self.unpack(selected, &target, sink)?) {
+            } else if !(self.unpacks && self.unpack(selected, &target, ingest, sink)?) {
                 let path = if target.is_dir { target.path.join(&selected.name) } else { target.path.clone() };
                 self.origin.visit(selected, &mut |_, entry| self.put(entry, path.clone(), sink))?;
             }
@@ -205,7 +205,13 @@ impl Copying<'_> {
     }
 
     /// Unpacks an archive; false if it is none.
-    fn unpack(&self, selected: &Selected, target: &Target, sink: &mut dyn Sink) -> Result<bool> {
+    fn unpack(
+        &self,
+        selected: &Selected,
+        target: &Target,
+        options: &IngestOptions,
+        sink: &mut dyn Sink,
+    ) -> Result<bool> {
         let mut unpacked = false;
         self.origin.visit(selected, &mut |_, entry| {
             if entry.stat.file_type != FileType::File {
@@ -215,9 +221,9 @@ impl Copying<'_> {
             let mut file = entry.dir.open_file(entry.name)?;
             if is_archive(&mut file, &shown)? {
                 unpacked = true;
-                let mut plain = decompress(file, &shown)?;
+                let blob = options.detect(file, shown.display().to_string())?;
                 let mut below = Below { target: &target.path, copying: self, sink: &mut *sink };
-                tar::decode(&mut plain, &Limits::default(), &mut below)
+                ingest::decode(blob, &Expected::default(), options, &mut below)
                     .map_err(|error| error.context(format!("unpacking {}", shown.display())))?;
             }
             Ok(())

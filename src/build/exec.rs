@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -20,8 +19,10 @@ use crate::changeset::{Change, Sink};
 use crate::container::{self, Bind, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Digest;
+use crate::id::unique_key;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
+use crate::task::Cancel;
 use crate::tree::{Meta, Timestamp};
 
 /// How much of the output of a command that failed is in the error, in lines and in bytes.
@@ -86,7 +87,7 @@ impl Builder<'_> {
         };
         for step in &stage.steps {
             *number += 1;
-            layer::check(self.options.cancel)?;
+            self.options.ingest.cancel.check()?;
             self.progress.started(*number, total, &stage.name, &step.text);
             let started = Instant::now();
             let outcome = self.step(step, &mut state, done, started)?;
@@ -142,13 +143,13 @@ impl Builder<'_> {
         {
             return Ok((known, true));
         }
-        let key = layer::working_key("build");
+        let key = unique_key("build");
         self.store.prepare_layer(&key, below.unwrap_or(""))?;
         let wrote = self.write(step, action, &key, below, done).and_then(|()| match self.options.epoch {
             Some(epoch) => layer::clamp(self.store, &key, epoch),
             None => Ok(()),
         });
-        let result = wrote.and_then(|()| layer::commit(self.store, &key, below, self.options.cancel));
+        let result = wrote.and_then(|()| layer::commit(self.store, &key, below, &self.options.ingest.cancel));
         let result = result.inspect_err(|_| {
             // The first error is the one to report. If this fails too, gc removes the snapshot.
             let _ = self.store.take_back(&key);
@@ -268,7 +269,7 @@ impl Builder<'_> {
             return Err(Error::not_found("there is nothing to copy from: the stage or image is empty"));
         };
         let copying = self.copying(copy, origin, &selected, owner);
-        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(&tree, sink)).map(drop)
+        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(&tree, &self.options.ingest, sink)).map(drop)
     }
 
     fn run(&self, step: &Step, run: &RunAction, key: &str) -> Result<()> {
@@ -289,12 +290,12 @@ impl Builder<'_> {
             hostname: HOSTNAME.to_owned(),
             streams: Streams::Captured,
         };
-        let mut listener = Listener::new(self.progress, self.options.cancel);
+        let mut listener = Listener::new(self.progress, &self.options.ingest.cancel);
         let place = place(self.store);
         // A crash takes the snapshot, and with it what was made in it.
         let ended = container::run(&runtime, &place, &spec, &|_| Ok(()), &mut listener);
         drop(caches);
-        layer::check(self.options.cancel)?;
+        self.options.ingest.cancel.check()?;
         let Exit(status) = ended.map_err(|error| error.context(format!("{}: {}", step.at, step.text)))?;
         if status == 0 {
             return Ok(());
@@ -324,13 +325,13 @@ impl Builder<'_> {
 /// Passes on what a command writes, and keeps the end of it.
 struct Listener<'a> {
     progress: &'a dyn Progress,
-    cancel: &'a AtomicBool,
+    cancel: &'a Cancel,
     killed: bool,
     end: Vec<u8>,
 }
 
 impl<'a> Listener<'a> {
-    fn new(progress: &'a dyn Progress, cancel: &'a AtomicBool) -> Self {
+    fn new(progress: &'a dyn Progress, cancel: &'a Cancel) -> Self {
         Self { progress, cancel, killed: false, end: Vec::new() }
     }
 
@@ -345,7 +346,7 @@ impl<'a> Listener<'a> {
 
 impl Control for Listener<'_> {
     fn signal(&mut self) -> Option<Signal> {
-        let kill = self.cancel.load(Ordering::Relaxed) && !self.killed;
+        let kill = self.cancel.is_requested() && !self.killed;
         self.killed |= kill;
         kill.then_some(Signal::SIGKILL)
     }

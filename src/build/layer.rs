@@ -2,40 +2,27 @@
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::copy::clamped;
 use crate::changeset::Change;
 use crate::changeset::blob::Blob;
 use crate::changeset::tar::MtimePrecision;
+use crate::door::{LayerName, commit_layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChainId, DiffId};
 use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter as _};
-use crate::store::{Flush, LayerOptions, Origin, Spelling, Step, Store, Terms};
+use crate::store::{LayerOptions, Spelling, Step, Store};
+use crate::task::Cancel;
 use crate::tree::{Dir, Timestamp};
 
 /// The length of a layer without an entry: the two blocks of zeros that end an archive.
 const EMPTY_BYTES: u64 = 1024;
 
-/// `Cancelled` once `cancel` is set.
-pub(super) fn check(cancel: &AtomicBool) -> Result<()> {
-    if cancel.load(Ordering::Relaxed) { Err(Error::new(ErrorKind::Cancelled, "interrupted")) } else { Ok(()) }
-}
-
-/// A key that no other build has: who looks at it sees what it is for.
-pub(super) fn working_key(what: &str) -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let (process, count) = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    format!("{what}-{nanos}-{process}-{count}")
-}
-
 /// The layer that the active snapshot `key` is: its DiffID and its length in bytes; `None` if it changed nothing.
-pub(super) fn write_layer(store: &Store, key: &str, cancel: &AtomicBool) -> Result<Option<(DiffId, u64)>> {
+pub(super) fn write_layer(store: &Store, key: &str, cancel: &Cancel) -> Result<Option<(DiffId, u64)>> {
     let spelling = Spelling::Canonical(MtimePrecision::Nanoseconds);
-    let options = LayerOptions { spelling, cancel: Some(cancel), ..LayerOptions::default() };
+    let options = LayerOptions { spelling, cancel: cancel.clone(), ..LayerOptions::default() };
     let Blob { diff_id, plain_bytes, .. } = store.write_layer(key, &options, &mut io::sink())?;
     Ok((plain_bytes > EMPTY_BYTES).then_some((diff_id, plain_bytes)))
 }
@@ -63,30 +50,16 @@ pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
 
 /// Commits the active snapshot `key` as what it is: a layer on top of `below`, or nothing where it changed nothing. The
 /// key is gone afterwards; a failure leaves it as it was.
-pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &AtomicBool) -> Result<Step> {
+pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Cancel) -> Result<Step> {
     let layer = write_layer(store, key, cancel)?;
     let Some((diff_id, _)) = layer else {
         store.take_back(key)?;
         return Ok(Step { top: below.map(str::to_owned), layer: None });
     };
-    let name = chain_id(below, diff_id)?.to_string();
-    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: Some(diff_id) };
-    match store.commit_with(&name, key, &Labels::new(), terms) {
-        // Another step, or another build, came to the same.
-        Err(error) if error.kind() == ErrorKind::AlreadyExists && store.diff_id(&name)? == Some(diff_id) => {
-            store.take_back(key)?;
-        }
-        committed => committed?,
-    }
-    Ok(Step { top: Some(name), layer })
-}
-
-/// The ChainID of `layer` on top of the snapshot `below`, which is named by its own.
-fn chain_id(below: Option<&str>, layer: DiffId) -> Result<ChainId> {
-    match below {
-        None => Ok(ChainId::base(layer)),
-        Some(below) => Ok(ChainId(below.parse()?).push(layer)),
-    }
+    let parent = below.map(str::parse).transpose()?.map(ChainId);
+    let name = LayerName { parent, diff_id };
+    commit_layer(store, key, &name, &Labels::new(), cancel)?;
+    Ok(Step { top: Some(name.chain_id().to_string()), layer })
 }
 
 /// The first `most` paths that the committed snapshot `key` changed, each with its letter.
@@ -110,3 +83,6 @@ pub(super) fn first_changes(store: &Store, key: &str, most: usize) -> Result<Vec
         _ => Ok(found),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -48,7 +48,6 @@ pub use run::{RunOptions, Started, commit_image, parse_volume, start};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use self::config::Document;
@@ -57,6 +56,7 @@ use self::exec::Builder;
 use self::ignored::Ignored;
 use self::plan::{BaseImage, Surroundings};
 use crate::container::{Network, Runtime};
+use crate::door::IngestOptions;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Digest};
 use crate::image::{Platform, check_name};
@@ -94,8 +94,8 @@ pub struct Options<'a> {
     pub epoch: Option<i64>,
     /// What the Dockerfile and the ignore file may ask for.
     pub limits: Limits,
-    /// Becomes true when the build is to stop: it then ends with `Cancelled`.
-    pub cancel: &'a AtomicBool,
+    /// Limits of archives that `ADD` unpacks. Its `cancel` stops the build.
+    pub ingest: IngestOptions,
 }
 
 impl std::fmt::Debug for Options<'_> {
@@ -191,7 +191,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     plan.warnings.iter().for_each(|warning| progress.warn(warning));
     let builder = Builder { store, options, context: context.as_ref(), progress, created };
     let built = builder.build(&plan).and_then(|mut done| {
-        layer::check(options.cancel)?;
+        options.ingest.cancel.check()?;
         done.document.date(done.inherited);
         name_image(store, options.name, done.top, &done.document, &done.layers)
     });

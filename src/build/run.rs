@@ -1,7 +1,6 @@
 //! Containers of images, and images of containers.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use super::config::{Document, Entry};
 use super::environment::Environment;
@@ -9,9 +8,11 @@ use super::settings::join;
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
 use crate::container::{self, Bind, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
 use crate::error::{Error, Result};
+use crate::id::unique_key;
 use crate::image::check_name;
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::store::Store;
+use crate::task::Cancel;
 
 /// The label of a container's snapshot with the ID of its image.
 const IMAGE: &str = "strata/image";
@@ -73,7 +74,7 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
     let base = base_image(store, &options.image)?;
     let process = process(&base.document, options)?;
     let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
-    let key = options.name.clone().unwrap_or_else(|| layer::working_key("run"));
+    let key = options.name.clone().unwrap_or_else(|| unique_key("run"));
     let parent = image.top.as_deref().unwrap_or("");
     if options.remove {
         store.prepare_layer(&key, parent)?;
@@ -156,7 +157,7 @@ fn process(document: &Document, options: &RunOptions) -> Result<Process> {
 /// # Errors
 /// `NotFound`; `InvalidArgument` if the name is none for an image; `FailedPrecondition` if the snapshot is not active,
 /// is mounted or in use, or if no image of the store is the one that it was made from.
-pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &AtomicBool) -> Result<Built> {
+pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &Cancel) -> Result<Built> {
     check_name(name)?;
     let info = store.stat(key)?;
     // Says why, before anything is written.

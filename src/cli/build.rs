@@ -97,13 +97,13 @@ impl Build {
             pids_max: pids_max(self.pids_limit),
             epoch: epoch()?,
             limits: self.limits.limits(),
-            cancel: interrupt.flag(),
+            ingest: self.limits.ingest(interrupt.cancel()),
         };
         let built = match Steps::new(session) {
             Some(steps) => build::build(&store, &options, &steps),
             None => build::build(&store, &options, &()),
         };
-        free(&store, Some(interrupt.flag()));
+        free(&store, Some(interrupt.cancel()));
         let built = built?;
         Ok(session.output.either(&built, || format!("{} {}\n", shown(&built.name), built.id))?)
     }

@@ -36,7 +36,7 @@ impl Check {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store()?;
         check_privilege()?;
-        let options = CheckOptions { deep: self.deep, record: self.record, cancel: Some(interrupt.flag()) };
+        let options = CheckOptions { deep: self.deep, record: self.record, cancel: interrupt.cancel().clone() };
         let checked = store.check(&options)?;
         let repaired = if self.repairs() { Some(store.repair(&checked.findings)?) } else { None };
         // A repair is believed when a second look finds nothing.

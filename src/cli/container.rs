@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
-use std::sync::atomic::AtomicBool;
 
 use clap::ArgAction;
 use nix::sys::signal::{SigSet, Signal};
@@ -19,6 +18,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::check_name;
 use crate::mount::Access;
 use crate::store::Store;
+use crate::task::Cancel;
 
 /// Signals that are passed on to a container. A change of the terminal's size reaches the runtime by itself.
 const FORWARDED: [Signal; 6] =
@@ -148,7 +148,7 @@ pub(super) fn epoch() -> Result<Option<i64>> {
 }
 
 /// Frees space in passing, until `cancel` becomes true.
-pub(super) fn free(store: &Store, cancel: Option<&AtomicBool>) {
+pub(super) fn free(store: &Store, cancel: Option<&Cancel>) {
     if let Err(error) = store.drain(Some(FREE_LIMIT), cancel) {
         // The command has done its work, and the next process that frees space tries again.
         tracing::warn!(why = error.chain(), "space was not freed");
@@ -197,7 +197,7 @@ impl CommitImage {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
-        let cancel: &AtomicBool = interrupt.flag();
+        let cancel = interrupt.cancel();
         check_name(&self.name)?;
         let key = names::key(&store, &self.key)?;
         let built = build::commit_image(&store, &self.name, &key, epoch()?, cancel)?;

@@ -80,16 +80,14 @@ impl Import {
         let options = Options {
             name: self.name.clone(),
             platform: self.platform.clone(),
-            cancel: Some(interrupt.flag()),
-            limits: self.limits.limits(),
-            expansion: self.limits.expansion(),
+            ingest: self.limits.options(interrupt.cancel()),
             ..Options::default()
         };
         let progress = progress(session, "unpacking");
         let imported = image::import(&store, &source, &options, progress.as_ref()).inspect_err(|_| {
             // The layer that it was at takes space still. Who is to stop leaves that to the next rm or gc: it may be
             // large.
-            let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.flag()));
+            let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.cancel()));
         })?;
         drop(progress);
         let Losses { skipped_devices, clamped_times, dropped_xattrs } = imported.losses;
@@ -113,7 +111,7 @@ impl Export {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store()?;
-        let options = ExportOptions { compression: self.compress, cancel: Some(interrupt.flag()) };
+        let options = ExportOptions { compression: self.compress, cancel: interrupt.cancel().clone() };
         let name = names::image(&store, &self.image)?;
         let progress = progress(session, "writing");
         let exported = image::export(&store, &name, &self.destination, &options, progress.as_ref())?;

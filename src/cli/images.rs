@@ -136,7 +136,7 @@ impl Rmi {
 
 /// Removes what nothing uses any more. The images are gone as asked, whatever becomes of the space.
 fn free(store: &Store, interrupt: &Interrupt) -> Freed {
-    let drain = |()| store.drain(Some(FREE_LIMIT), Some(interrupt.flag()));
+    let drain = |()| store.drain(Some(FREE_LIMIT), Some(interrupt.cancel()));
     store.collect().and_then(drain).unwrap_or_else(|error| {
         tracing::warn!(why = error.chain(), "space was not freed");
         Freed::default()

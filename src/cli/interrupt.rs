@@ -8,9 +8,7 @@
 //! # References
 //! `sigwait(3)`, `signal(7)`.
 
-use std::io::{self, Read, Write as _};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use nix::sys::signal::{SigSet, Signal, raise};
@@ -18,13 +16,14 @@ use nix::sys::signal::{SigSet, Signal, raise};
 use super::session::Session;
 use super::{FAILED, output, stderr_is_terminal};
 use crate::error::{Error, ErrorKind, Result};
+use crate::task::Cancel;
 
 /// How long the command may take to stop: less than what supervisors wait before they kill.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Whether somebody asked the command to stop.
 #[derive(Clone, Debug)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(super) struct Interrupt(Cancel);
 
 impl Interrupt {
     /// Takes over both signals. Call it before any other thread is started: threads inherit what is blocked.
@@ -32,12 +31,12 @@ impl Interrupt {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
         let failed = |error: io::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(error);
         signals.thread_block().map_err(|errno| failed(errno.into()))?;
-        let asked = Arc::new(AtomicBool::new(false));
-        let seen = Self(Arc::clone(&asked));
+        let asked = Cancel::default();
+        let seen = Self(asked.clone());
         let json = session.output.is_json();
         let wait = move || {
             if signals.wait().is_ok() {
-                asked.store(true, Ordering::Relaxed);
+                asked.request();
                 tell();
                 // Without this thread a second signal is still there to end the process.
                 let _ = thread("grace", move || end_after_grace(json));
@@ -52,19 +51,19 @@ impl Interrupt {
         Ok(seen)
     }
 
-    /// The flag itself, for work that polls it.
-    pub fn flag(&self) -> &AtomicBool {
+    /// The request to stop, for work that checks it.
+    pub fn cancel(&self) -> &Cancel {
         &self.0
     }
 
     /// Whether the command should stop.
     pub fn asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_requested()
     }
 
     /// `Cancelled` once the command should stop.
     pub fn check(&self) -> Result<()> {
-        if self.asked() { Err(Error::new(ErrorKind::Cancelled, "interrupted")) } else { Ok(()) }
+        self.0.check()
     }
 }
 
@@ -85,19 +84,5 @@ fn end_after_grace(json: bool) {
 fn tell() {
     if stderr_is_terminal() {
         let _ = writeln!(io::stderr(), "strata: stopping; a second signal stops at once");
-    }
-}
-
-/// A stream that ends with `Cancelled` once the command should stop.
-#[derive(Debug)]
-pub(super) struct Stoppable<'a, T> {
-    pub inner: T,
-    pub interrupt: &'a Interrupt,
-}
-
-impl<T: Read> Read for Stoppable<'_, T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.interrupt.check()?;
-        self.inner.read(buffer)
     }
 }

@@ -1,8 +1,9 @@
 //! Commands on what snapshots hold: their trees as text, their changes, as lines or as layers.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Read, Write};
+use std::io::{self, IsTerminal as _, Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -11,15 +12,17 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Done;
-use super::interrupt::{Interrupt, Stoppable};
+use super::interrupt::Interrupt;
 use super::limits::LayerLimits;
 use super::names;
 use super::session::Session;
 use super::trees;
+use crate::changeset::Change;
 use crate::changeset::apply::Applied;
-use crate::changeset::blob::{Blob, Compression, Decompress};
-use crate::changeset::tar::{self, MtimePrecision};
-use crate::changeset::{Change, Sink};
+use crate::changeset::blob::{self, Compression};
+use crate::changeset::pipeline::Blob;
+use crate::changeset::tar::MtimePrecision;
+use crate::door::{Expected, IngestOptions, Record, ingest};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::image::{PRIVATE, Partial};
@@ -206,7 +209,7 @@ impl Diff {
             return Ok(());
         }
         let (partial, mut output) = Partial::file(file, PRIVATE)?;
-        let Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut output, &interrupt)?;
+        let blob::Blob { digest, size_bytes, diff_id, .. } = self.encode(session, &mut output, &interrupt)?;
         partial.keep()?;
         let document = json!({
             "diff_id": diff_id, "digest": digest, "size_bytes": size_bytes, "file": file.to_string_lossy(),
@@ -214,7 +217,7 @@ impl Diff {
         Ok(session.output.either(&document, || format!("{diff_id}\n"))?)
     }
 
-    fn encode(&self, session: &Session, mut writer: impl Write, interrupt: &Interrupt) -> Result<Blob> {
+    fn encode(&self, session: &Session, mut writer: impl Write, interrupt: &Interrupt) -> Result<blob::Blob> {
         let spelling = match (self.mtime, self.canonical) {
             (Some(precision), _) => Spelling::Canonical(precision),
             (None, true) => Spelling::Canonical(MtimePrecision::Nanoseconds),
@@ -222,7 +225,7 @@ impl Diff {
         };
         let (store, compression) = (session.store()?, self.compress);
         let (key, base) = self.named(&store)?;
-        let (base, cancel) = (base.as_deref(), Some(interrupt.flag()));
+        let (base, cancel) = (base.as_deref(), interrupt.cancel().clone());
         let options = LayerOptions { base, spelling, compression, epoch: None, cancel };
         let blob = store.write_layer(&key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
@@ -235,14 +238,11 @@ impl Apply {
         let interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
         let key = names::key(&store, &self.key)?;
-        let mut began = false;
-        let applied = store.apply(&key, &mut |sink: &mut dyn Sink| {
-            let mut layer = self.open(&interrupt)?;
-            began = true;
-            tar::decode(&mut layer, &self.limits.limits(), sink).map(drop)
-        });
-        let applied = applied.map_err(|error| {
-            if !began {
+        let (options, began) = (self.limits.options(interrupt.cancel()), Cell::new(false));
+        let open = || self.open(&options).inspect(|_| began.set(true));
+        let filled = ingest::fill(&store, &key, open, &Expected::default(), Record::Nothing, &options);
+        let filled = filled.map_err(|error| {
+            if !began.get() {
                 return error;
             }
             error.context(format!(
@@ -250,7 +250,7 @@ impl Apply {
                 self.name()
             ))
         })?;
-        let Applied { entries, skipped_devices, clamped_times, dropped_xattrs } = applied;
+        let Applied { entries, skipped_devices, clamped_times, dropped_xattrs } = filled.applied;
         warn_of_losses(&key, skipped_devices, clamped_times, dropped_xattrs);
         if session.output.is_json() {
             session.output.document(&json!({
@@ -261,15 +261,11 @@ impl Apply {
         Ok(())
     }
 
-    fn open<'a>(&self, interrupt: &'a Interrupt) -> Result<Box<dyn Read + 'a>> {
-        let input: Box<dyn Read> = match self.path() {
-            Some(path) => Box::new(File::open(path).at("open", path)?),
-            None => Box::new(io::stdin().lock()),
-        };
-        let mut input = BufReader::new(Stoppable { inner: input, interrupt });
-        let start = input.fill_buf().at("read", self.name())?;
-        let compression = Compression::detect(start).map_err(|error| error.context(self.name()))?;
-        Ok(Box::new(Decompress::new(input, compression, self.limits.expansion(), self.name())?))
+    fn open(&self, options: &IngestOptions) -> Result<Blob<'static>> {
+        match self.path() {
+            Some(path) => options.detect(File::open(path).at("open", path)?, self.name()),
+            None => options.detect(io::stdin(), self.name()),
+        }
     }
 
     /// The file, unless it is standard input.

@@ -3,9 +3,9 @@
 use std::str::FromStr;
 
 use crate::build;
-use crate::changeset::blob::Expansion;
-use crate::changeset::tar::Limits;
+use crate::door::IngestOptions;
 use crate::error::{Error, Result};
+use crate::task::Cancel;
 
 /// The limits that a layer of good faith can reach.
 #[derive(Debug, clap::Args)]
@@ -43,44 +43,58 @@ impl FromStr for Limit {
 #[derive(Debug, clap::Args)]
 pub(super) struct BuildLimits {
     /// Let a build have more, or less: instructions=NUMBER (10000 otherwise), stages=NUMBER (1000), expanded=NUMBER of
-    /// bytes of texts with their variables replaced (64M), patterns=NUMBER in .dockerignore (10000); K, M, G and T
-    /// stand for powers of 1024
+    /// bytes of texts with their variables replaced (64M), patterns=NUMBER in .dockerignore (10000); of an archive that
+    /// ADD unpacks: entries=NUMBER, bytes=NUMBER, ratio=NUMBER, as for strata import; K, M, G and T stand for powers of
+    /// 1024
     #[arg(long = "limit", value_name = "WHAT=NUMBER", value_parser = build_limit)]
-    given: Vec<(BuildLimit, usize)>,
+    given: Vec<BuildLimit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum BuildLimit {
-    Instructions,
-    Stages,
-    Expanded,
-    Patterns,
+    Instructions(usize),
+    Stages(usize),
+    Expanded(usize),
+    Patterns(usize),
+    Archive(Limit),
 }
 
-fn build_limit(text: &str) -> Result<(BuildLimit, usize)> {
+fn build_limit(text: &str) -> Result<BuildLimit> {
     let (what, number) = text.split_once('=').unwrap_or((text, ""));
     let limit = match what {
         "instructions" => BuildLimit::Instructions,
         "stages" => BuildLimit::Stages,
         "expanded" => BuildLimit::Expanded,
         "patterns" => BuildLimit::Patterns,
+        "entries" | "bytes" | "ratio" => return text.parse().map(BuildLimit::Archive),
         other => {
-            return Err(Error::invalid(format!("{other:?} is no limit: instructions, stages, expanded, patterns")));
+            let known = "instructions, stages, expanded, patterns, entries, bytes, ratio";
+            return Err(Error::invalid(format!("{other:?} is no limit: {known}")));
         }
     };
     let number = scaled(number).and_then(|number| usize::try_from(number).ok());
-    number.map(|number| (limit, number)).ok_or_else(|| Error::invalid(format!("{text:?} has no number")))
+    number.map(limit).ok_or_else(|| Error::invalid(format!("{text:?} has no number")))
 }
 
 impl BuildLimits {
     /// The bounds for a Dockerfile and an ignore file.
     pub(super) fn limits(&self) -> build::Limits {
-        self.given.iter().fold(build::Limits::default(), |limits, (limit, number)| match limit {
-            BuildLimit::Instructions => build::Limits { instructions: *number, ..limits },
-            BuildLimit::Stages => build::Limits { stages: *number, ..limits },
-            BuildLimit::Expanded => build::Limits { expanded_bytes: *number, ..limits },
-            BuildLimit::Patterns => build::Limits { patterns: *number, ..limits },
+        self.given.iter().fold(build::Limits::default(), |limits, limit| match *limit {
+            BuildLimit::Instructions(instructions) => build::Limits { instructions, ..limits },
+            BuildLimit::Stages(stages) => build::Limits { stages, ..limits },
+            BuildLimit::Expanded(expanded_bytes) => build::Limits { expanded_bytes, ..limits },
+            BuildLimit::Patterns(patterns) => build::Limits { patterns, ..limits },
+            BuildLimit::Archive(_) => limits,
         })
+    }
+
+    /// Returns the options of archives that `ADD` unpacks, for a build that `cancel` stops.
+    pub(super) fn ingest(&self, cancel: &Cancel) -> IngestOptions {
+        let archive = |limit: &BuildLimit| match limit {
+            BuildLimit::Archive(limit) => Some(*limit),
+            _ => None,
+        };
+        LayerLimits { given: self.given.iter().filter_map(archive).collect() }.options(cancel)
     }
 }
 
@@ -93,30 +107,32 @@ fn scaled(text: &str) -> Option<u64> {
 }
 
 impl LayerLimits {
-    /// The bounds for an archive.
-    pub(super) fn limits(&self) -> Limits {
-        self.given.iter().fold(Limits::default(), |limits, given| match *given {
-            Limit::Entries(entries) => Limits { entries, ..limits },
-            Limit::Bytes(total_bytes) => Limits { total_bytes, ..limits },
-            Limit::Ratio(_) => limits,
-        })
+    /// Returns the options of an ingest that `cancel` stops.
+    pub(super) fn options(&self, cancel: &Cancel) -> IngestOptions {
+        let mut options = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
+        self.given.iter().for_each(|limit| limit.set(&mut options));
+        options
     }
+}
 
-    /// How much the blob may grow.
-    pub(super) fn expansion(&self) -> Expansion {
-        self.given.iter().fold(Expansion::default(), |expansion, given| match *given {
-            Limit::Entries(_) => expansion,
-            Limit::Bytes(bytes) => Expansion { bytes, ..expansion },
-            Limit::Ratio(ratio) => Expansion { ratio, ..expansion },
-        })
+impl Limit {
+    fn set(self, options: &mut IngestOptions) {
+        match self {
+            Self::Entries(entries) => options.limits.entries = entries,
+            Self::Bytes(bytes) => {
+                options.limits.total_bytes = bytes;
+                options.expansion.bytes = bytes;
+            }
+            Self::Ratio(ratio) => options.expansion.ratio = ratio,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changeset::blob::{DECOMPRESSED_BYTES_MAX, RATIO_MAX};
-    use crate::changeset::tar::{ENTRIES_MAX, TOTAL_BYTES_MAX};
+    use crate::changeset::blob::{DECOMPRESSED_BYTES_MAX, Expansion, RATIO_MAX};
+    use crate::changeset::tar::{ENTRIES_MAX, Limits, TOTAL_BYTES_MAX};
 
     #[test]
     fn what_users_say() {
@@ -139,18 +155,20 @@ mod tests {
     #[test]
     fn the_last_one_counts() {
         let given = ["bytes=1", "ratio=7", "bytes=2"].map(|text| text.parse().expect(text)).to_vec();
-        let limits = LayerLimits { given };
-        assert_eq!(limits.limits(), Limits { total_bytes: 2, ..Limits::default() });
-        assert_eq!(limits.expansion(), Expansion { bytes: 2, ratio: 7, ..Expansion::default() });
+        let options = LayerLimits { given }.options(&Cancel::default());
+        assert_eq!(options.limits, Limits { total_bytes: 2, ..Limits::default() });
+        assert_eq!(options.expansion, Expansion { bytes: 2, ratio: 7, ..Expansion::default() });
     }
 
     #[test]
     fn limits_of_builds() {
-        let given = ["instructions=1", "stages=2", "expanded=1K", "patterns=4", "stages=3"];
-        let limits = BuildLimits { given: given.map(|text| build_limit(text).expect(text)).to_vec() }.limits();
+        let given = ["instructions=1", "stages=2", "expanded=1K", "patterns=4", "stages=3", "bytes=5", "ratio=6"];
+        let given = BuildLimits { given: given.map(|text| build_limit(text).expect(text)).to_vec() };
+        let (limits, ingest) = (given.limits(), given.ingest(&Cancel::default()));
+        assert_eq!((ingest.limits.total_bytes, ingest.expansion.bytes, ingest.expansion.ratio), (5, 5, 6));
         let expected = build::Limits { instructions: 1, stages: 3, expanded_bytes: 1024, patterns: 4 };
         assert_eq!(limits, expected);
-        assert!(["layers=1", "stages", "stages=x"].iter().all(|text| build_limit(text).is_err()));
+        assert!(["layers=1", "stages", "stages=x", "bytes=x"].iter().all(|text| build_limit(text).is_err()));
         let usual = build::Limits { instructions: 10_000, stages: 1000, expanded_bytes: 64 << 20, patterns: 10_000 };
         assert_eq!(build::Limits::default(), usual, "the help says these");
     }

@@ -209,7 +209,7 @@ impl Rm {
         if self.wait {
             return drain(store, interrupt).map(Some);
         }
-        store.drain(Some(FREE_LIMIT), Some(interrupt.flag())).map(Some).or_else(|error| {
+        store.drain(Some(FREE_LIMIT), Some(interrupt.cancel())).map(Some).or_else(|error| {
             // The snapshots are gone as asked, and whoever drains next tries again.
             tracing::warn!(why = error.chain(), "space was not freed");
             Ok(None)
@@ -221,7 +221,7 @@ impl Rm {
 fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
     let mut freed = Freed::default();
     loop {
-        let now = store.drain(None, Some(interrupt.flag()))?;
+        let now = store.drain(None, Some(interrupt.cancel()))?;
         freed = Freed { snapshots: freed.snapshots + now.snapshots, waiting: now.waiting };
         if freed.waiting == 0 {
             return Ok(freed);

@@ -11,8 +11,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
@@ -24,7 +23,6 @@ use tonic::{Code, Request, Status, Streaming};
 
 use super::convert;
 use super::names;
-use super::pool::Cancel;
 use super::proto::content::content_client::ContentClient;
 use super::proto::content::{
     AbortRequest, Info, ReadContentRequest, ReadContentResponse, UpdateRequest, WriteAction, WriteContentRequest,
@@ -34,7 +32,8 @@ use super::proto::leases::leases_client::LeasesClient;
 use super::proto::leases::{AddResourceRequest, CreateRequest, Resource};
 use super::proto::types::Descriptor;
 use crate::error::{Error, Result};
-use crate::id::Digest;
+use crate::id::{Digest, unique_key};
+use crate::task::Cancel;
 
 /// The header that says in whose name a call is made.
 const NAMESPACE: &str = "containerd-namespace";
@@ -45,6 +44,9 @@ const LEASE: &str = "containerd-lease";
 /// How long a lease of strata's own holds a blob. The lease begins when every byte is written, and a client names the
 /// layer in the manifest of an image at once. Until the lease has expired, no removal of the image frees the blob.
 const HELD: Duration = Duration::from_secs(600);
+
+/// The purpose in the names of uploads and leases that strata gives.
+pub(super) const PURPOSE: &str = "strata-diff";
 
 /// How much is sent at a time: far below what a message may hold, far above what one costs.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -186,7 +188,7 @@ impl Content {
                 // Flat: the blob alone is held, and nothing that its labels refer to.
                 let labels = [(EXPIRES, (jiff::Timestamp::now() + HELD).to_string()), (FLAT, "true".to_owned())];
                 let labels = labels.map(|(label, value)| (label.to_owned(), value)).into();
-                let request = self.request(CreateRequest { id: fresh_name(), labels });
+                let request = self.request(CreateRequest { id: unique_key(PURPOSE), labels });
                 let created = self.handle.block_on(leases.create(request)).map_err(failed)?;
                 created.into_inner().lease.unwrap_or_default().id
             }
@@ -207,13 +209,6 @@ impl Content {
         let updated = self.handle.block_on(stub.update(request));
         updated.map(drop).map_err(|status| failure(&status, "label", digest))
     }
-}
-
-/// A name that nobody else gives to anything in containerd.
-pub(super) fn fresh_name() -> String {
-    static COUNT: AtomicU64 = AtomicU64::new(0);
-    let nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    format!("strata-diff-{nanos}-{}", COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
 fn failure(status: &Status, doing: &str, what: &str) -> Error {

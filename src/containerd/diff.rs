@@ -10,7 +10,6 @@
 //! # References
 //! containerd, `api/services/diff/v1/diff.proto`, `core/diff/{apply,walking}`; OCI image specification, `layer.md`.
 
-use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,18 +19,17 @@ use tonic::{Request, Response, Status};
 
 use super::content::{self, Content};
 use super::metrics::Metrics;
-use super::pool::{Call, Cancel, Pool};
+use super::pool::{Call, Pool};
 use super::proto::diff::diff_server::Diff;
 use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse};
 use super::proto::types::{Descriptor, Mount};
 use super::{convert, mounted};
-use crate::changeset::Sink;
-use crate::changeset::blob::{Blob, Compression, Expansion};
-use crate::changeset::pipeline::{self, Stream};
-use crate::changeset::tar::{self, Limits};
-use crate::error::{Context, Error, ErrorKind, Result};
-use crate::id::{DiffId, Digest};
+use crate::changeset::blob::{Blob, Compression};
+use crate::door::{Expected, Filled, IngestOptions, Record, ingest};
+use crate::error::{Error, ErrorKind, Result};
+use crate::id::unique_key;
 use crate::store::{LayerOptions, Store};
+use crate::task::Cancel;
 
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
 const LAYERS_MAX: usize = 4;
@@ -125,40 +123,21 @@ fn apply(
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     Compression::of_media_type(&layer.media_type)?;
-    let mut reader = BufReader::new(seen_by(content, key)?.read(&layer.digest, cancel)?);
-    let compression = Compression::detect(reader.fill_buf().at("read", &layer.digest)?)?;
-    let shown = format!("layer {}", layer.digest);
-    let blob = pipeline::Blob { reader: Box::new(reader), compression, expansion: Expansion::default(), shown };
-    let mut read = None;
-    let applied = store.writing_back(|written| {
-        pipeline::ahead([Ok(blob)].into_iter(), |stream| {
-            store.apply_named_layer(key, &mut |sink: &mut dyn Sink| {
-                let mut plain = Watched { stream: &mut *stream, cancel, written };
-                let decoded = tar::decode(&mut plain, &Limits::default(), sink)?;
-                let diff_id = check(&stream.finish()?, layer)?;
-                read = Some((diff_id, decoded.bytes));
-                Ok(diff_id)
-            })
-        })
-    })?;
+    let content = seen_by(content, key)?;
+    let options = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
+    let open = || options.detect(content.read(&layer.digest, cancel)?, format!("layer {}", layer.digest));
+    // Digests of other algorithms are left to containerd, which checked the blob when it got it.
+    let expected = Expected { blob: layer.digest.parse().ok(), diff_id: None };
+    let Filled { verified, applied } = ingest::fill(store, key, open, &expected, Record::TarSplit, &options)?;
     if applied.skipped_devices + applied.clamped_times + applied.dropped_xattrs > 0 {
         tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
     }
-    let (diff_id, size) = read.ok_or_else(|| Error::data_loss(format!("the layer {} was not read", layer.digest)))?;
     Ok(Descriptor {
         media_type: PLAIN.to_owned(),
-        digest: diff_id.to_string(),
-        size: i64::try_from(size).unwrap_or(i64::MAX),
+        digest: verified.diff_id.to_string(),
+        size: i64::try_from(verified.plain_bytes).unwrap_or(i64::MAX),
         annotations: layer.annotations.clone(),
     })
-}
-
-/// The DiffID of a blob that is what `layer` says. containerd has checked it too, when it got the blob.
-fn check(end: &pipeline::End, layer: &Descriptor) -> Result<DiffId> {
-    match layer.digest.parse::<Digest>() {
-        Ok(said) if end.blob != Some(said) => Err(Error::data_loss(format!("the blob {said} is damaged"))),
-        _ => Ok(end.diff_id),
-    }
 }
 
 /// The names of the snapshots that a layer is the difference of: what it is compared with (nothing for no mounts, as
@@ -188,35 +167,18 @@ fn diff(
     let compression = Compression::of_media_type(media_type)?;
     let content = seen_by(content, key)?;
     if reference.is_empty() {
-        reference = content::fresh_name();
+        reference = unique_key(content::PURPOSE);
     }
     let options = LayerOptions {
         base: Some(base),
         compression,
         epoch: source_date_epoch.map(convert::timestamp_of),
-        cancel: Some(cancel.flag()),
+        cancel: cancel.clone(),
         ..LayerOptions::default()
     };
     let mut writer = content.write(&reference)?;
     let Blob { digest, diff_id, .. } = store.write_layer(key, &options, &mut writer)?;
     content.commit(writer, media_type, digest, diff_id, labels)
-}
-
-/// The plain bytes of a layer, as long as somebody waits for the answer.
-struct Watched<'a, 'b> {
-    stream: &'a mut Stream<'b>,
-    cancel: &'a Cancel,
-    /// Takes how many bytes were read, which is about what is written then.
-    written: &'a dyn Fn(u64),
-}
-
-impl Read for Watched<'_, '_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.cancel.check()?;
-        let count = self.stream.read(buffer)?;
-        (self.written)(count as u64);
-        Ok(count)
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Synchronous work on threads that may block, at most so many at a time, with a line in the log for each call.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Semaphore;
@@ -50,36 +49,6 @@ fn told(error: Error) -> Status {
     let mut status = convert::status(&error);
     status.set_source(Arc::new(error));
     status
-}
-
-/// Tells work that nobody waits for it any more.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Cancel(Arc<AtomicBool>);
-
-impl Cancel {
-    /// Tells it when the answer is dropped: keep that as long as somebody waits.
-    pub fn on_drop(&self) -> impl Drop + use<> {
-        struct OnDrop(Arc<AtomicBool>);
-        impl Drop for OnDrop {
-            fn drop(&mut self) {
-                self.0.store(true, Ordering::Relaxed);
-            }
-        }
-        OnDrop(Arc::clone(&self.0))
-    }
-
-    /// Becomes true then.
-    pub fn flag(&self) -> &AtomicBool {
-        &self.0
-    }
-
-    /// `Cancelled` once nobody waits.
-    pub fn check(&self) -> Result<()> {
-        if self.0.load(Ordering::Relaxed) {
-            return Err(Error::new(ErrorKind::Cancelled, "the caller does not wait any more"));
-        }
-        Ok(())
-    }
 }
 
 /// The line of the log about a call.
@@ -145,6 +114,7 @@ fn is_for_the_operator(kind: ErrorKind) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::mpsc;
 
     use tokio::runtime::{Builder, Runtime};
@@ -201,15 +171,6 @@ mod tests {
             pool.run(Call::new("Stat", "third"), || Ok(())).await.expect("there is a thread again");
         });
         assert!(!never.load(Ordering::SeqCst), "nobody waits for it");
-    }
-
-    #[test]
-    fn work_is_told_that_nobody_waits() {
-        let cancel = Cancel::default();
-        let guard = cancel.on_drop();
-        cancel.check().expect("somebody waits");
-        drop(guard);
-        assert_eq!(cancel.check().expect_err("nobody waits").kind(), ErrorKind::Cancelled);
     }
 
     /// The log has it already: see [`super::super::front`].

@@ -7,18 +7,18 @@
 //! Docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
 
 use std::collections::BTreeMap;
-use std::io;
-use std::sync::atomic::AtomicBool;
+use std::io::{self, Read};
 
 use serde::{Deserialize, Deserializer};
 
 use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_type, parse};
-use super::files::{Files, Stoppable};
+use super::files::Files;
 use super::name::has_tag;
 use super::{Found, Layer, ask, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{ChainId, Digest};
+use crate::task::{Cancel, Cancellable};
 
 /// The file that names the images.
 pub(super) const MANIFEST: &str = "manifest.json";
@@ -70,8 +70,8 @@ impl Saved {
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
-/// what is damaged or missing; `Cancelled` as soon as `cancel` is true.
-pub(super) fn find(files: &Files, reference: Option<&str>, cancel: Option<&AtomicBool>) -> Result<Found> {
+/// what is damaged or missing; `Cancelled` once `cancel` is requested.
+pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
     if list.len() > IMAGES_MAX {
@@ -97,7 +97,7 @@ pub(super) fn find(files: &Files, reference: Option<&str>, cancel: Option<&Atomi
     image(files, chosen, chosen.config(files)?.0, cancel)
 }
 
-fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: Option<&AtomicBool>) -> Result<Found> {
+fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: &Cancel) -> Result<Found> {
     let parsed = Config::parse(&config, saved.layers.len())?;
     let chain = ChainId::all(&parsed.rootfs.diff_ids);
     let mut layers = Vec::with_capacity(saved.layers.len());
@@ -132,14 +132,15 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: Option<&AtomicBo
 
 /// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for
 /// a compressed one, which docker itself never writes, the file is read.
-fn describe(files: &Files, path: &str, diff_id: Digest, cancel: Option<&AtomicBool>) -> Result<Descriptor> {
+fn describe(files: &Files, path: &str, diff_id: Digest, cancel: &Cancel) -> Result<Descriptor> {
     let blob = files.blob(path)?;
     let (size, compression) = (blob.size(), blob.compression()?);
-    let digest = if compression == Compression::None { diff_id } else { digest_of(Stoppable { blob, cancel }, path)? };
+    let digest =
+        if compression == Compression::None { diff_id } else { digest_of(Cancellable::new(blob, cancel), path)? };
     Ok(descriptor(layer_type(compression), digest, size))
 }
 
-fn digest_of(blob: Stoppable<'_>, path: &str) -> Result<Digest> {
+fn digest_of(blob: impl Read, path: &str) -> Result<Digest> {
     let mut reader = DigestReader::new(blob);
     io::copy(&mut reader, &mut io::sink()).at("read", path)?;
     Ok(reader.finish().0)

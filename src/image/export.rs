@@ -6,7 +6,6 @@ use std::fmt;
 use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use serde_json::{Value, json};
 
@@ -18,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::id::{ChainId, DiffId, Digest};
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{LayerOptions, Store};
+use crate::task::Cancel;
 
 /// Annotations that are about the bytes of one blob, and wrong for the same layer compressed otherwise.
 const OF_THE_BLOB: [&str; 2] = ["containerd.io/snapshot/", "io.github.containers.zstd-chunked"];
@@ -104,17 +104,17 @@ impl fmt::Display for Destination {
 }
 
 /// How to export.
-#[derive(Clone, Copy, Debug)]
-pub struct ExportOptions<'a> {
+#[derive(Clone, Debug)]
+pub struct ExportOptions {
     /// The compression of the layers.
     pub compression: Compression,
-    /// Becomes true when the export is to stop: it then ends with `Cancelled`.
-    pub cancel: Option<&'a AtomicBool>,
+    /// Stops the export, which then ends with `Cancelled`.
+    pub cancel: Cancel,
 }
 
-impl Default for ExportOptions<'_> {
+impl Default for ExportOptions {
     fn default() -> Self {
-        Self { compression: Compression::Gzip, cancel: None }
+        Self { compression: Compression::Gzip, cancel: Cancel::default() }
     }
 }
 
@@ -143,7 +143,7 @@ pub fn export(
     store: &Store,
     name: &str,
     destination: &Destination,
-    options: &ExportOptions<'_>,
+    options: &ExportOptions,
     progress: &dyn Progress,
 ) -> Result<Exported> {
     let found = Outgoing::find(store, name)?;
@@ -207,7 +207,7 @@ impl<'a> Outgoing<'a> {
         &self,
         output: &mut Output,
         destination: &Destination,
-        options: &ExportOptions<'_>,
+        options: &ExportOptions,
         progress: &dyn Progress,
     ) -> Result<Vec<Blob>> {
         let mut written: HashMap<DiffId, Blob> = HashMap::new();
@@ -218,7 +218,7 @@ impl<'a> Outgoing<'a> {
                 continue;
             }
             progress.started(layer);
-            let (compression, cancel) = (options.compression, options.cancel);
+            let (compression, cancel) = (options.compression, options.cancel.clone());
             let how = LayerOptions { compression, cancel, ..LayerOptions::default() };
             let name = |blob: &Blob| match destination {
                 Destination::DockerArchive(_) => docker_layer(blob.diff_id),
@@ -238,7 +238,7 @@ impl<'a> Outgoing<'a> {
         &self,
         output: &mut Output,
         blobs: &[Blob],
-        options: &ExportOptions<'_>,
+        options: &ExportOptions,
         tag: Option<&str>,
     ) -> Result<Digest> {
         let manifest = self.oci_manifest(blobs, options.compression)?;

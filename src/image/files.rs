@@ -16,7 +16,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags};
 
@@ -24,7 +23,8 @@ use super::Place;
 use super::document::DOCUMENT_BYTES_MAX;
 use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
 use crate::changeset::tar::{MemberContent, members};
-use crate::error::{Context, Error, ErrorKind, Result};
+use crate::error::{Context, Error, Result};
+use crate::task::Cancel;
 
 /// How long an archive may be that has to be spooled: more than any image, less than a disk.
 pub const SPOOL_BYTES_MAX: u64 = 64 << 30;
@@ -41,7 +41,7 @@ pub(super) struct Spool<'a> {
     /// A directory of the store.
     pub(super) dir: &'a Path,
     pub(super) bytes_max: u64,
-    pub(super) cancel: Option<&'a AtomicBool>,
+    pub(super) cancel: &'a Cancel,
 }
 
 /// The files of a layout.
@@ -203,27 +203,6 @@ impl Read for Blob {
     }
 }
 
-/// A blob that is no longer read once the import is called off.
-pub(super) struct Stoppable<'a> {
-    pub(super) blob: Blob,
-    pub(super) cancel: Option<&'a AtomicBool>,
-}
-
-impl Read for Stoppable<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        check_cancelled(self.cancel)?;
-        self.blob.read(buffer)
-    }
-}
-
-/// Fails once the caller of an import wants it to stop.
-pub(super) fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
-    match cancel {
-        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "the import was cancelled")),
-        _ => Ok(()),
-    }
-}
-
 fn read_at_most(mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
     while filled < buffer.len() {
@@ -246,7 +225,7 @@ fn spooled(reader: &mut dyn Read, compression: Compression, spool: Spool<'_>, sh
     let mut plain = Decompress::new(reader, compression, expansion, shown)?;
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
-        check_cancelled(spool.cancel)?;
+        spool.cancel.check()?;
         let count = match plain.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             count => count.at("read", shown)?,

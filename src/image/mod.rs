@@ -28,9 +28,10 @@ mod output;
 mod partial;
 mod platform;
 
+pub use crate::door::ingest::INCOMPLETE;
 pub use export::{Destination, ExportOptions, Exported, export};
 pub use files::SPOOL_BYTES_MAX;
-pub use import::{INCOMPLETE, Imported, Losses, import};
+pub use import::{Imported, Losses, import};
 pub use inventory::{Made, Summary, history, remove, summaries};
 pub use name::check_name;
 pub use partial::{PRIVATE, Partial};
@@ -41,10 +42,8 @@ use std::fmt;
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
-use crate::changeset::blob::Expansion;
-use crate::changeset::tar::Limits;
+use crate::door::IngestOptions;
 use crate::error::{Error, ErrorKind};
 use crate::id::{ChainId, DiffId, Digest};
 
@@ -104,25 +103,21 @@ fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
 
 /// How to import.
 #[derive(Clone, Debug)]
-pub struct Options<'a> {
+pub struct Options {
     /// The image's name in the store ([`check_name`]); otherwise that which its layout gives it, otherwise its ID.
     pub name: Option<String>,
     /// What it must be for; otherwise, where there is a choice, for this machine.
     pub platform: Option<Platform>,
-    /// Becomes true when the import is to stop: it then ends with `Cancelled`.
-    pub cancel: Option<&'a AtomicBool>,
-    /// What a layer may ask for.
-    pub limits: Limits,
-    /// How much its blob may grow.
-    pub expansion: Expansion,
+    /// Limits of the layers. Its `cancel` stops the import.
+    pub ingest: IngestOptions,
     /// How long an archive may be that has to be spooled.
     pub spool_bytes_max: u64,
 }
 
-impl Default for Options<'_> {
+impl Default for Options {
     fn default() -> Self {
-        let (limits, expansion) = (Limits::default(), Expansion::default());
-        Self { name: None, platform: None, cancel: None, limits, expansion, spool_bytes_max: SPOOL_BYTES_MAX }
+        let ingest = IngestOptions::default();
+        Self { name: None, platform: None, ingest, spool_bytes_max: SPOOL_BYTES_MAX }
     }
 }
 

@@ -7,14 +7,16 @@ mod inventory;
 use std::cell::RefCell;
 use std::fs;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 
 use super::*;
+use crate::door::IngestOptions;
 use crate::error::Result;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::Store;
+use crate::task::Cancel;
 use fixture::*;
 
 #[test]
@@ -411,14 +413,19 @@ fn links_in_archives() {
 }
 
 /// Stops the import when so many bytes were read.
-struct StopAt<'a>(u64, &'a AtomicBool, AtomicU64);
+struct StopAt<'a>(u64, &'a Cancel, AtomicU64);
 
 impl Progress for StopAt<'_> {
     fn read(&self, _: &Layer, bytes: u64) {
         if self.2.fetch_add(bytes, Ordering::Relaxed) + bytes >= self.0 {
-            self.1.store(true, Ordering::Relaxed);
+            self.1.request();
         }
     }
+}
+
+fn until(cancel: &Cancel) -> Options {
+    let ingest = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
+    Options { ingest, ..Options::default() }
 }
 
 #[test]
@@ -428,16 +435,17 @@ fn a_cancelled_import_leaves_whole_layers_only() {
     let archive = archive(&oci("app:1"));
     for (bytes, kept) in [(1, 0), (first, 0), (first + 1, 1)] {
         let store = fixture.store();
-        let cancel = AtomicBool::new(false);
-        let options = Options { cancel: Some(&cancel), ..Options::default() };
+        let cancel = Cancel::default();
+        let options = until(&cancel);
         let progress = StopAt(bytes, &cancel, AtomicU64::new(0));
         let error = import(&store, &fixture.file(&archive), &options, &progress).expect_err("cancelled");
         assert_eq!(error.kind(), ErrorKind::Cancelled, "{}", error.chain());
         assert_eq!(snapshots(&store).len(), kept, "after {bytes} bytes");
         assert_eq!(store.images().expect("images"), []);
     }
-    let cancel = AtomicBool::new(true);
-    let options = Options { cancel: Some(&cancel), ..Options::default() };
+    let cancel = Cancel::default();
+    cancel.request();
+    let options = until(&cancel);
     let spooled = import(&fixture.store(), &pipe(archive.clone()), &options, &()).expect_err("cancelled");
     assert_eq!(spooled.kind(), ErrorKind::Cancelled);
     // The manifest of such an archive is made up, and compressed layers are read for it.

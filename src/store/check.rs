@@ -17,7 +17,6 @@ mod problem;
 mod repair;
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 
 use rusqlite::{OptionalExtension as _, Transaction};
 
@@ -29,6 +28,7 @@ use super::{Store, lock};
 use crate::error::Result;
 use crate::id::{Digest, Id};
 use crate::snapshotter::Kind;
+use crate::task::Cancel;
 
 pub use problem::{Finding, Problem, Remedy, Severity, Subject};
 pub use repair::Repaired;
@@ -37,15 +37,15 @@ pub use repair::Repaired;
 pub const UNVERIFIED: &str = "strata/unverified";
 
 /// How a store is checked.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct CheckOptions<'a> {
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
     /// Whether every layer is read, and compared with its DiffID.
     pub deep: bool,
     /// Whether a layer without a DiffID gets the one that it has now. Such a layer is read, others only if `deep` says
     /// so.
     pub record: bool,
     /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
-    pub cancel: Option<&'a AtomicBool>,
+    pub cancel: Cancel,
 }
 
 /// The remedy for a layer that another program wrote.
@@ -93,7 +93,7 @@ impl Store {
     /// # Errors
     /// `DataLoss` for a database that cannot be read; `Cancelled`; `PermissionDenied` if layers are to be read and the
     /// caller may not mount; what the file system reports of the store itself. What it reports of a layer is a finding.
-    pub fn check(&self, options: &CheckOptions<'_>) -> Result<Checked> {
+    pub fn check(&self, options: &CheckOptions) -> Result<Checked> {
         let mut checked = Checked::default();
         self.check_database(&mut checked)?;
         if checked.damaged() > 0 {

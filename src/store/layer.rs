@@ -1,17 +1,17 @@
 //! Writing what a snapshot holds as a layer.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{Read, Write};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::{Store, streams};
 use crate::changeset::blob::{Blob, BlobWriter, Compression};
 use crate::changeset::diff::Ancestors;
 use crate::changeset::tar::{Encoder, MtimePrecision};
 use crate::changeset::{Change, Sink, recording};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, Result};
 use crate::snapshotter::Snapshotter;
+use crate::task::{Cancel, Cancellable};
 use crate::tree::{Meta, Timestamp};
 
 /// Which spelling of a layer is written.
@@ -25,7 +25,7 @@ pub enum Spelling {
 }
 
 /// How a layer is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LayerOptions<'a> {
     /// The snapshot to compare with: the parent if `None`, an empty tree if the text is empty. With a base the spelling
     /// is the canonical one.
@@ -36,13 +36,14 @@ pub struct LayerOptions<'a> {
     pub compression: Compression,
     /// No time in a canonical layer is after this one (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<Timestamp>,
-    /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
-    pub cancel: Option<&'a AtomicBool>,
+    /// Stops it: it then ends with `Cancelled`.
+    pub cancel: Cancel,
 }
 
 impl Default for LayerOptions<'_> {
     fn default() -> Self {
-        Self { base: None, spelling: Spelling::Recorded, compression: Compression::None, epoch: None, cancel: None }
+        let (spelling, compression) = (Spelling::Recorded, Compression::None);
+        Self { base: None, spelling, compression, epoch: None, cancel: Cancel::default() }
     }
 }
 
@@ -62,7 +63,7 @@ impl Store {
             Some(_) => streams::open(&self.root, self.stack(key)?.0.id)?,
             None => None,
         };
-        let mut blob = BlobWriter::new(Cancelling { writer, cancel: options.cancel }, options.compression)?;
+        let mut blob = BlobWriter::new(Cancellable::new(writer, &options.cancel), options.compression)?;
         match stream {
             Some(stream) => self.write_again(key, &stream, &mut blob)?,
             None => self.write_canonical(key, options, precision, &mut blob)?,
@@ -101,7 +102,7 @@ impl Store {
         let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(options.epoch, meta));
         let mut encoder = Encoder::new(writer, precision, &mut describe);
         let mut sink = |change: &Change, data: &mut dyn Read| {
-            check_cancelled(options.cancel)?;
+            options.cancel.check()?;
             match (change, options.epoch) {
                 (Change::Put { path, meta, existed }, epoch @ Some(_)) => {
                     let meta = not_after(epoch, meta.clone());
@@ -117,29 +118,4 @@ impl Store {
 
 fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
     Meta { mtime: epoch.map_or(meta.mtime, |epoch| meta.mtime.min(epoch)), ..meta }
-}
-
-/// A writer that ends with `Cancelled` once the caller wants to stop.
-pub(super) struct Cancelling<'a> {
-    pub(super) writer: &'a mut dyn Write,
-    pub(super) cancel: Option<&'a AtomicBool>,
-}
-
-impl Write for Cancelling<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        check_cancelled(self.cancel)?;
-        self.writer.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-}
-
-/// Fails once the caller wants to stop.
-pub(super) fn check_cancelled(cancel: Option<&AtomicBool>) -> Result<()> {
-    match cancel {
-        Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::new(ErrorKind::Cancelled, "interrupted")),
-        _ => Ok(()),
-    }
 }

@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use rusqlite::Transaction;
@@ -27,6 +27,7 @@ use super::{Flush, Store, reserve, streams, vouch};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
+use crate::task::Cancel;
 use crate::tree::{Dir, walk};
 
 /// Changes with every boot of the kernel.
@@ -259,15 +260,12 @@ impl Store {
     ///
     /// # Errors
     /// The first failure; the others were tried all the same.
-    pub fn drain(&self, limit: Option<Duration>, cancel: Option<&AtomicBool>) -> Result<Freed> {
+    pub fn drain(&self, limit: Option<Duration>, cancel: Option<&Cancel>) -> Result<Freed> {
         if self.meta.view(rows::trash)?.is_empty() {
             return Ok(Freed::default());
         }
         let started = Instant::now();
-        let stop = || {
-            cancel.is_some_and(|asked| asked.load(Ordering::Relaxed))
-                || limit.is_some_and(|limit| started.elapsed() >= limit)
-        };
+        let stop = || cancel.is_some_and(Cancel::is_requested) || limit.is_some_and(|limit| started.elapsed() >= limit);
         self.drain_as(lock::drainer(&self.run())?.as_ref(), &stop)
     }
 

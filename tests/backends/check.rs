@@ -17,13 +17,16 @@ use strata::snapshotter::Labels;
 use strata::store::{
     CheckOptions, Checked, Flush, Judged, LayerOptions, Origin, Problem, Remedy, Store, Terms, UNVERIFIED,
 };
+use strata::task::Cancel;
 
 use super::lifecycle::write;
 use super::{Bench, on_each};
 
 const NONE: &Labels = &BTreeMap::new();
 
-const DEEP: CheckOptions<'_> = CheckOptions { deep: true, record: false, cancel: None };
+fn deep() -> CheckOptions {
+    CheckOptions { deep: true, ..CheckOptions::default() }
+}
 
 /// Creates `base` and `child`, each with a file of the same name.
 fn furnished(bench: &Bench) -> Store {
@@ -47,7 +50,7 @@ fn layer(store: &Store, number: usize) -> PathBuf {
     if inner.is_dir() { inner } else { dir }
 }
 
-fn check(store: &Store, options: CheckOptions<'_>) -> Checked {
+fn check(store: &Store, options: CheckOptions) -> Checked {
     store.check(&options).expect("check")
 }
 
@@ -56,13 +59,13 @@ fn bit_rot_is_found() {
     on_each(|bench| {
         let store = furnished(bench);
         let who = bench.setting.name;
-        let unknown = check(&store, DEEP);
+        let unknown = check(&store, deep());
         assert!(
             matches!(&unknown.findings[..], [a, b] if [a, b].iter().all(|f| matches!(f.problem, Problem::Unknown(_))))
         );
         let recorded = check(&store, CheckOptions { record: true, ..CheckOptions::default() });
         assert_eq!((recorded.recorded, recorded.findings.len()), (2, 0), "{who}");
-        let sound = check(&store, DEEP);
+        let sound = check(&store, deep());
         assert_eq!((sound.verified, sound.findings), (2, Vec::new()), "{who}");
         let dir = layer(&store, 1);
         thaw(bench, &dir);
@@ -71,7 +74,7 @@ fn bit_rot_is_found() {
         let time = fs::metadata(&file).and_then(|stat| stat.modified()).expect("stat");
         fs::write(&file, b"as it wAs").expect("write");
         fs::File::options().write(true).open(&file).and_then(|file| file.set_modified(time)).expect("set the time");
-        let rotten = check(&store, DEEP);
+        let rotten = check(&store, deep());
         assert_eq!((rotten.verified, rotten.damaged()), (1, 1), "{who}: {rotten:?}");
         let finding = &rotten.findings[0];
         assert!(
@@ -80,7 +83,7 @@ fn bit_rot_is_found() {
         );
         assert!(matches!(finding.remedy, Remedy::None(_)), "nobody brings it again");
         store.repair(&rotten.findings).expect("repair");
-        assert_eq!(check(&store, DEEP), rotten, "what a user made is the user's to remove");
+        assert_eq!(check(&store, deep()), rotten, "what a user made is the user's to remove");
     });
 }
 
@@ -90,12 +93,12 @@ fn rot_in_an_imported_layer_is_found() {
     on_each(|bench| {
         let (store, who) = (bench.store("store"), bench.setting.name);
         let diff_id = imported(&store, "layer", "", &small_archive(&[("file", tar::EntryType::Regular)]));
-        let sound = check(&store, DEEP);
+        let sound = check(&store, deep());
         assert_eq!((sound.verified, sound.findings), (1, Vec::new()), "{who}");
         let dir = layer(&store, 0);
         thaw(bench, &dir);
         fs::write(dir.join("file"), b"as it wAs").expect("write");
-        let rotten = check(&store, DEEP);
+        let rotten = check(&store, deep());
         let [finding] = &rotten.findings[..] else { panic!("{who}: {rotten:?}") };
         assert!(matches!(finding.problem, Problem::Content { recorded, .. } if recorded == diff_id), "{finding:?}");
     });
@@ -153,12 +156,12 @@ fn what_befell_an_imported_tree_is_found() {
                 ("dir/link", tar::EntryType::Link),
             ];
             imported(&store, &name, "base", &small_archive(&entries));
-            let sound = check(&store, DEEP);
+            let sound = check(&store, deep());
             assert_eq!((sound.damaged(), sound.findings.len()), (number, number), "{who}, before {what}: {sound:?}");
             let dir = layer(&store, number + 1);
             thaw(bench, &dir);
             befall(&dir);
-            let rotten = check(&store, DEEP);
+            let rotten = check(&store, deep());
             let found = rotten.findings.iter().find_map(|finding| match &finding.problem {
                 Problem::Tree { snapshot, paths } if snapshot.name == name => Some((paths, &finding.remedy)),
                 _ => None,
@@ -171,9 +174,9 @@ fn what_befell_an_imported_tree_is_found() {
             );
             assert!(matches!(remedy, Remedy::ImportAgain { .. }), "{who}, {what}: {remedy:?}");
         }
-        let rotten = check(&store, DEEP);
+        let rotten = check(&store, deep());
         assert_eq!(store.repair(&rotten.findings).expect("repair").snapshots.len(), befalls.len(), "{who}");
-        assert_eq!(check(&store, DEEP).findings, [], "{who}: nothing of the checks is left");
+        assert_eq!(check(&store, deep()).findings, [], "{who}: nothing of the checks is left");
         assert_eq!(store.backend().inventory().expect("inventory").len(), 1, "{who}");
     });
 }
@@ -231,7 +234,7 @@ fn an_unreadable_layer_is_named_with_the_path() {
         let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"an archive")) };
         store.prepare("making", "", NONE).expect("prepare");
         store.commit_with("layer", "making", NONE, terms).expect("commit");
-        let record = CheckOptions { deep: true, record: true, cancel: None };
+        let record = CheckOptions { deep: true, record: true, ..CheckOptions::default() };
         let other = check(&store, record);
         let [finding] = &other.findings[..] else { panic!("{other:?}") };
         assert!(matches!(finding.problem, Problem::Content { .. }), "it is not what it was committed as: {finding:?}");
@@ -239,12 +242,12 @@ fn an_unreadable_layer_is_named_with_the_path() {
         // A device 0:0 stands in for an unreadable file, because no tree may contain it.
         let path = layer(&store, 2).join("lost");
         assert!(Command::new("mknod").arg(&path).args(["c", "0", "0"]).status().expect("mknod").success());
-        let damaged = check(&store, DEEP);
+        let damaged = check(&store, deep());
         let [finding] = &damaged.findings[..] else { panic!("{damaged:?}") };
         let Problem::Unreadable { snapshot, why } = &finding.problem else { panic!("{finding:?}") };
         assert!(snapshot.name == "layer" && why.contains("lost"), "{why}");
         assert_eq!(store.repair(&damaged.findings).expect("repair").snapshots, ["layer"]);
-        assert_eq!(check(&store, DEEP).findings, []);
+        assert_eq!(check(&store, deep()).findings, []);
     });
 }
 
@@ -252,8 +255,9 @@ fn an_unreadable_layer_is_named_with_the_path() {
 fn a_check_can_be_called_off() {
     on_each(|bench| {
         let store = furnished(bench);
-        let cancel = std::sync::atomic::AtomicBool::new(true);
-        let options = CheckOptions { deep: true, record: true, cancel: Some(&cancel) };
+        let cancel = Cancel::default();
+        cancel.request();
+        let options = CheckOptions { deep: true, record: true, cancel };
         let error = store.check(&options).expect_err("called off");
         assert_eq!(error.kind(), strata::ErrorKind::Cancelled);
     });
@@ -303,7 +307,7 @@ fn a_layer_is_known_if_the_committer_says_so() {
         let dir = PathBuf::from(store.mounts("touched").expect("mounts")[0].source());
         fs::write(dir.join("file"), b"changed").expect("write");
         store.commit_judged("changed", "touched", NONE, &all).expect("commit");
-        let checked = check(&store, DEEP);
+        let checked = check(&store, deep());
         assert_eq!((checked.verified, checked.damaged()), (1, 1), "{who}: {checked:?}");
     });
 }

@@ -1,7 +1,6 @@
 //! Which steps make a layer, and which layer.
 
 use std::fs;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 use strata::ErrorKind;
@@ -9,6 +8,7 @@ use strata::backends::{COPY, OVERLAY};
 use strata::build::Progress;
 use strata::id::Digest;
 use strata::mount::scratch::{FsType, Scratch};
+use strata::task::Cancel;
 
 use super::{Bench, Heard, Wish, on_each, runtime, support};
 
@@ -186,12 +186,14 @@ fn explained() {
 /// Stops a build when it comes to a step.
 struct Stopper<'a> {
     at: usize,
-    cancel: &'a AtomicBool,
+    cancel: &'a Cancel,
 }
 
 impl Progress for Stopper<'_> {
     fn started(&self, number: usize, _total: usize, _stage: &str, _text: &str) {
-        self.cancel.store(number == self.at, Ordering::Relaxed);
+        if number == self.at {
+            self.cancel.request();
+        }
     }
 }
 
@@ -203,7 +205,7 @@ fn stopped_at_any_step() {
                           FROM base\nRUN true\nCOPY --from=one /made /\nADD dir /d\nUSER 1\n";
         let (_, heard) = bench.build("whole", dockerfile);
         for at in 1..=heard.steps.borrow().len() {
-            let cancel = AtomicBool::new(false);
+            let cancel = Cancel::default();
             let wish = Wish { no_cache: true, cancel: Some(&cancel), ..Wish::default() };
             let stopped = bench.build_with("never", dockerfile, &wish, &Stopper { at, cancel: &cancel });
             let error = stopped.expect_err("it was stopped");

@@ -14,15 +14,16 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 
 use strata::backend::Strategy;
 use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use strata::build::{Built, Limits, Options, Outcome, Progress, build};
 use strata::container::{Network, Runtime};
+use strata::door::IngestOptions;
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::{Kind, Snapshotter};
 use strata::store::{Durability, Store};
+use strata::task::Cancel;
 use strata::tree::memory::Tree;
 
 /// A strategy, and the file system that it is tested on.
@@ -87,7 +88,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) epoch: Option<i64>,
     pub(crate) runtime: Option<&'a str>,
     /// What stops it when it becomes true.
-    pub(crate) cancel: Option<&'a AtomicBool>,
+    pub(crate) cancel: Option<&'a Cancel>,
 }
 
 /// The runtime `name`, or the first; `None` (the test must return) where there is none.
@@ -170,7 +171,8 @@ impl Bench {
         wish: &Wish<'_>,
         heard: &dyn Progress,
     ) -> strata::Result<Built> {
-        let (never, path) = (AtomicBool::new(false), std::env::var_os("PATH").unwrap_or_default());
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let cancel = wish.cancel.cloned().unwrap_or_default();
         let arguments: BTreeMap<_, _> =
             wish.arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let options = Options {
@@ -187,7 +189,7 @@ impl Bench {
             pids_max: Some(200),
             epoch: wish.epoch,
             limits: Limits::default(),
-            cancel: wish.cancel.unwrap_or(&never),
+            ingest: IngestOptions { cancel, ..IngestOptions::default() },
         };
         build(&self.store, &options, heard)
     }

@@ -1,8 +1,8 @@
 //! Containers.
 
 use std::fs;
-use std::sync::atomic::AtomicBool;
 use std::thread;
+use strata::task::Cancel;
 
 use nix::sys::signal::Signal;
 use strata::build::{RunOptions, commit_image, start};
@@ -77,7 +77,7 @@ fn a_container_changes_its_own_top() {
             })
             .expect("changes");
         assert_eq!(changed, ["", "etc", "etc/group", "tmp", "x"], "{}", bench.strategy);
-        let image = commit_image(&bench.store, "child", "work", None, &AtomicBool::new(false)).expect("commit");
+        let image = commit_image(&bench.store, "child", "work", None, &Cancel::default()).expect("commit");
         let parent = bench.config("base");
         assert_eq!(image.layers.len(), parent["rootfs"]["diff_ids"].as_array().expect("layers").len() + 1);
         let history = bench.config("child")["history"].as_array().expect("a history").clone();
@@ -89,7 +89,7 @@ fn a_container_changes_its_own_top() {
         // Nothing changed: no layer, but a step of the history.
         let options = RunOptions { name: Some("idle".to_owned()), remove: false, ..script("true") };
         assert_eq!(status(bench, &options), 0);
-        let same = commit_image(&bench.store, "same", "idle", None, &AtomicBool::new(false)).expect("commit");
+        let same = commit_image(&bench.store, "same", "idle", None, &Cancel::default()).expect("commit");
         assert_eq!(same.top, bench.store.image("base").expect("base").top);
         assert_eq!(bench.config("same")["history"][3]["empty_layer"], true);
         bench.assert_clean();

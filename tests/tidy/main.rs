@@ -28,19 +28,21 @@ const SAFETY_LINES_MAX: usize = 6;
 
 /// The modules from the bottom up. Each may use modules of lower levels, and those of its own level that [`SIBLINGS`]
 /// lists.
-const LEVELS: [&[&str]; 7] = [
-    &["error", "id", "sys"],
+const LEVELS: [&[&str]; 8] = [
+    &["error", "id", "task", "sys"],
     &["tree", "mount"],
     &["changeset"],
     &["snapshotter", "backend", "container"],
     &["store", "backend::copy", "backend::overlay", "backend::btrfs", "backend::faulty"],
-    &["backends", "image", "build", "compare", "conformance"],
+    &["backends", "door"],
+    &["image", "build", "compare", "conformance"],
     &["cli", "containerd", "main"],
 ];
 
 /// Pairs of modules on one level: the first may use the second.
-const SIBLINGS: [(&str, &str); 6] = [
+const SIBLINGS: [(&str, &str); 7] = [
     ("id", "error"),
+    ("task", "error"),
     ("sys", "error"),
     ("snapshotter", "backend"),
     ("build", "image"),

@@ -156,7 +156,7 @@ impl Compare {
             failure: None,
         };
         let archive = match &image_store {
-            Some(image_store) if invites => Some(image_store.archive(&image, interrupt.flag())?),
+            Some(image_store) if invites => Some(image_store.archive(&image, interrupt.cancel())?),
             _ => None,
         };
         let places = run.prepare(self, &settings)?;
@@ -187,7 +187,7 @@ impl Compare {
 
     fn make_image(&self, image_store: Option<&ImageStore>, interrupt: &Interrupt) -> Result<Image> {
         match (&self.image, image_store) {
-            (Some(source), Some(image_store)) => image_store.image(source, self.seed, interrupt.flag()),
+            (Some(source), Some(image_store)) => image_store.image(source, self.seed, interrupt.cancel()),
             _ => Ok(Image::new(self.files(), u64::MAX, self.seed)),
         }
     }

@@ -3,7 +3,6 @@
 use std::ffi::OsStr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use serde_json::Value;
 
@@ -13,11 +12,13 @@ use crate::build;
 use crate::changeset::Sink;
 use crate::compare::image::Image;
 use crate::compare::tool::Archive;
+use crate::door::IngestOptions;
 use crate::error::{Context, Error, Result};
 use crate::image::{self, Destination, ExportOptions, Options, Place, Source};
 use crate::mount::scratch::FsType;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Durability, Store};
+use crate::task::Cancel;
 
 /// Name of the image for tools that need one.
 const NAME: &str = "strata-compare";
@@ -51,10 +52,11 @@ impl ImageStore {
     ///
     /// # Errors
     /// The reason why the image cannot be read.
-    pub fn image(&self, source: &OsStr, seed: u64, cancel: &AtomicBool) -> Result<Image> {
+    pub fn image(&self, source: &OsStr, seed: u64, cancel: &Cancel) -> Result<Image> {
         let (path, reference) = image::split_reference(source);
         path.metadata().at("open the image", &path)?;
-        let options = Options { cancel: Some(cancel), ..Options::default() };
+        let ingest = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
+        let options = Options { ingest, ..Options::default() };
         let source = Source { place: Place::Path(path), reference };
         let imported = image::import(&self.store, &source, &options, &())?;
         let top = imported.top.ok_or_else(|| Error::invalid(format!("{:?} has no layer to unpack", imported.name)))?;
@@ -66,11 +68,11 @@ impl ImageStore {
     ///
     /// # Errors
     /// Errors of the store and the file system.
-    pub fn archive(&self, image: &Image, cancel: &AtomicBool) -> Result<Archive> {
+    pub fn archive(&self, image: &Image, cancel: &Cancel) -> Result<Archive> {
         self.store.prepare(NAME, "", &Labels::new())?;
         self.store.apply(NAME, &mut |sink| image.produce(sink))?;
         build::commit_image(&self.store, NAME, NAME, None, cancel)?;
-        let options = ExportOptions { cancel: Some(cancel), ..ExportOptions::default() };
+        let options = ExportOptions { cancel: cancel.clone(), ..ExportOptions::default() };
         let layout = self.measured_dir.path().join("layout");
         let exported =
             image::export(&self.store, NAME, &Destination::Oci { path: layout.clone(), tag: None }, &options, &())?;

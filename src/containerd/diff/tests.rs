@@ -1,10 +1,12 @@
 //! Cases that cannot be tested through containerd: times, and mounts of somebody else.
 
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::*;
 use crate::backends::{self, COPY, Config};
 use crate::changeset::Change;
+use crate::changeset::tar::{Limits, decode};
 use crate::error::ErrorKind;
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::testing;
@@ -44,7 +46,7 @@ fn times(store: &Store, epoch: Option<Timestamp>) -> Vec<(PathBuf, Timestamp)> {
         }
         Ok(())
     };
-    tar::decode(&mut &*layer, &Limits::default(), &mut note).expect("decode");
+    decode(&mut &*layer, &Limits::default(), &mut note).expect("decode");
     times
 }
 
@@ -92,7 +94,7 @@ fn a_layer_that_nobody_waits_for_is_not_written() {
     let Some(store) = store(dir.path()) else { return };
     let cancel = Cancel::default();
     drop(cancel.on_drop());
-    let options = LayerOptions { cancel: Some(cancel.flag()), ..LayerOptions::default() };
+    let options = LayerOptions { cancel: cancel.clone(), ..LayerOptions::default() };
     let answer = store.write_layer("top", &options, &mut Vec::new());
     assert_eq!(answer.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }

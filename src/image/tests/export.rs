@@ -4,12 +4,13 @@ use std::path::Path;
 
 use super::*;
 use crate::changeset::blob::Compression;
+use crate::task::Cancel;
 
-fn plain() -> ExportOptions<'static> {
+fn plain() -> ExportOptions {
     ExportOptions { compression: Compression::None, ..ExportOptions::default() }
 }
 
-fn written(store: &Store, form: &str, path: &Path, options: &ExportOptions<'_>) -> Result<Exported> {
+fn written(store: &Store, form: &str, path: &Path, options: &ExportOptions) -> Result<Exported> {
     let destination = Destination::parse(format!("{form}:{}", path.display()).as_ref()).expect("a destination");
     export(store, "app:1", &destination, options, &())
 }
@@ -103,11 +104,11 @@ fn a_layer_that_is_there_twice_is_written_once() {
 }
 
 /// Stops the export when bytes are written.
-struct Stop<'a>(&'a AtomicBool);
+struct Stop<'a>(&'a Cancel);
 
 impl Progress for Stop<'_> {
     fn written(&self, _: &Layer, _: u64) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.request();
     }
 }
 
@@ -120,8 +121,8 @@ fn what_fails_leaves_nothing() {
     fs::create_dir(&out).expect("mkdir");
     let left = || fs::read_dir(&out).expect("out").count();
     for form in ["oci", "oci-archive", "docker-archive"] {
-        let cancel = AtomicBool::new(false);
-        let options = ExportOptions { cancel: Some(&cancel), ..plain() };
+        let cancel = Cancel::default();
+        let options = ExportOptions { cancel: cancel.clone(), ..plain() };
         let path = out.join("image");
         let destination = Destination::parse(format!("{form}:{}", path.display()).as_ref()).expect("a destination");
         let error = export(&store, "app:1", &destination, &options, &Stop(&cancel)).expect_err("cancelled");

@@ -7,12 +7,10 @@
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 
 use rustix::io::Errno;
 
-use super::super::layer::check_cancelled;
 use super::super::meta::Level;
 use super::super::rows::{self, Listed, New, Origin, State};
 use super::super::{Access, Store};
@@ -24,6 +22,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::id::Id;
 use crate::mount;
 use crate::snapshotter::Kind;
+use crate::task::Cancel;
 use crate::tree::Dir;
 
 /// Bytes of a layer that are written at once.
@@ -62,17 +61,12 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the file system about the new files: nothing is known of the old ones then.
-    pub(super) fn apply_again<'a>(
-        &'a self,
-        listed: &'a Listed,
-        stack: &[Id],
-        cancel: Option<&AtomicBool>,
-    ) -> Result<Made<'a>> {
+    pub(super) fn apply_again<'a>(&'a self, listed: &'a Listed, stack: &[Id], cancel: &Cancel) -> Result<Made<'a>> {
         let made = self.make_beside(listed, &stack[1..])?;
         let mounts = self.backend.mounts(&made.stack, Access::ReadWrite)?;
         let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, &listed.row.name));
         let mut sink = |change: &Change, data: &mut dyn Read| {
-            check_cancelled(cancel)?;
+            cancel.check()?;
             applier.change(change, data)
         };
         let (reader, writer) = io::pipe().at("make", "a pipe")?;
@@ -123,12 +117,12 @@ impl Store {
 
 impl Made<'_> {
     /// The paths at which the topmost of `stack` differs from this.
-    pub(super) fn differences(&self, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<BTreeSet<PathBuf>> {
+    pub(super) fn differences(&self, stack: &[Id], cancel: &Cancel) -> Result<BTreeSet<PathBuf>> {
         let (made, found) = (self.store.layers(self.listed, &self.stack)?, self.store.layers(self.listed, stack)?);
         let mut paths = BTreeSet::new();
         let compare = |old: &Dir, new: &Dir, candidates: Candidates, paths: &mut BTreeSet<PathBuf>| {
             let mut sink = |change: &Change, _: &mut dyn Read| {
-                check_cancelled(cancel)?;
+                cancel.check()?;
                 paths.insert(change.path().to_owned());
                 Ok(())
             };

@@ -2,9 +2,7 @@
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 
-use super::super::layer::Cancelling;
 use super::super::meta::Level;
 use super::super::rows::{self, Listed, Origin};
 use super::super::{Store, streams};
@@ -17,6 +15,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id};
 use crate::mount;
 use crate::snapshotter::Kind;
+use crate::task::{Cancel, Cancellable};
 use crate::tree::Dir;
 
 /// The remedy where no import brings a layer again.
@@ -24,12 +23,7 @@ const BUILD_AGAIN: Remedy = Remedy::none("it was built here: strata rmi its imag
 
 impl Store {
     /// Reads the committed snapshots that are whole on disk, and says which are not what their digests say.
-    pub(super) fn check_layers(
-        &self,
-        ground: &Ground,
-        options: &CheckOptions<'_>,
-        checked: &mut Checked,
-    ) -> Result<()> {
+    pub(super) fn check_layers(&self, ground: &Ground, options: &CheckOptions, checked: &mut Checked) -> Result<()> {
         for listed in ground.rows.iter().filter(|listed| listed.is_finished() && listed.row.kind == Kind::Committed) {
             if !options.deep && listed.row.diff_id.is_some() {
                 continue;
@@ -52,14 +46,8 @@ impl Store {
         Ok(())
     }
 
-    fn check_layer(
-        &self,
-        listed: &Listed,
-        stack: &[Id],
-        options: &CheckOptions<'_>,
-        checked: &mut Checked,
-    ) -> Result<()> {
-        let found = match self.layer_digest(listed, stack, options.cancel) {
+    fn check_layer(&self, listed: &Listed, stack: &[Id], options: &CheckOptions, checked: &mut Checked) -> Result<()> {
+        let found = match self.layer_digest(listed, stack, &options.cancel) {
             Ok(found) => found,
             Err(error) => return self.note_unreadable(listed, error, checked),
         };
@@ -83,14 +71,8 @@ impl Store {
     }
 
     /// Whether what is there is what the layer of the topmost of `stack` makes of its parent.
-    fn check_tree(
-        &self,
-        listed: &Listed,
-        stack: &[Id],
-        options: &CheckOptions<'_>,
-        checked: &mut Checked,
-    ) -> Result<()> {
-        let made = match self.apply_again(listed, stack, options.cancel) {
+    fn check_tree(&self, listed: &Listed, stack: &[Id], options: &CheckOptions, checked: &mut Checked) -> Result<()> {
+        let made = match self.apply_again(listed, stack, &options.cancel) {
             Ok(made) => made,
             Err(error) if ends_the_check(&error) => return Err(error),
             Err(_) if self.is_gone(listed)? => return Ok(()),
@@ -100,7 +82,7 @@ impl Store {
                 return Ok(());
             }
         };
-        match made.differences(stack, options.cancel) {
+        match made.differences(stack, &options.cancel) {
             Err(error) => self.note_unreadable(listed, error, checked)?,
             Ok(paths) if paths.is_empty() => checked.verified += 1,
             Ok(paths) => {
@@ -130,9 +112,9 @@ impl Store {
     /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was
     /// made from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a
     /// strategy knows of itself.
-    fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: Option<&AtomicBool>) -> Result<DiffId> {
+    fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: &Cancel) -> Result<DiffId> {
         let writer = &mut io::sink();
-        let mut blob = BlobWriter::new(Cancelling { writer, cancel }, Compression::None)?;
+        let mut blob = BlobWriter::new(Cancellable::new(writer, cancel), Compression::None)?;
         if listed.row.diff_id.is_none() || !self.replay(listed, stack, &mut blob)? {
             let new = self.layers(listed, stack)?;
             let old = if stack.len() > 1 { Some(self.layers(listed, &stack[1..])?) } else { None };

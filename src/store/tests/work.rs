@@ -1,13 +1,13 @@
 //! Calls that fail, that meet, and what they leave.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
 use super::*;
 use crate::id::Digest;
 use crate::store::{CheckOptions, vouch};
+use crate::task::Cancel;
 
 /// The disk may be too full to write even that a call failed.
 #[test]
@@ -260,7 +260,8 @@ fn draining_stops_inside_a_snapshot() {
         fs::write(place.root().join(format!("s/1/{file}")), "").expect("write");
     }
     ["a", "b"].iter().for_each(|key| store.remove(key).expect("remove"));
-    let asked = AtomicBool::new(true);
+    let asked = Cancel::default();
+    asked.request();
     for (limit, cancel) in [(Some(Duration::ZERO), None), (None, Some(&asked))] {
         let freed = store.drain(limit, cancel).expect("drain");
         assert_eq!((freed.snapshots, freed.waiting, place.count("trash")), (0, 2, 2));

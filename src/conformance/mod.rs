@@ -2,14 +2,17 @@
 //! of a store, and random scripts.
 
 mod case;
+mod changes;
 mod concurrency;
 mod content;
 mod deviations;
+mod gene;
 pub mod layers;
 mod lifecycle;
 mod location;
 pub mod model;
 pub mod ops;
+mod possible;
 pub mod random;
 pub mod suite;
 mod trial;

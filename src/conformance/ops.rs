@@ -268,72 +268,88 @@ impl EditTarget {
 /// # Errors
 /// Errors of the system calls. The model rejects impossible edits beforehand, so any error is a finding.
 pub fn perform(root: &Dir, edit: &Edit, time: Timestamp) -> Result<()> {
-    let paths = edit.paths();
-    let place = EditTarget::find(root, paths[0])?;
+    let place = EditTarget::find(root, edit.paths()[0])?;
     match edit {
-        Edit::Write(_, content) => write(&place, *content, time),
+        Edit::Write(..) | Edit::Append(..) | Edit::Truncate(..) | Edit::Open(_) | Edit::Rewrite(_) => {
+            edit_content(&place, edit, time)
+        }
+        Edit::Chmod(..) | Edit::Chown(..) | Edit::Touch(_) | Edit::SetXattr(..) | Edit::RemoveXattr(..) => {
+            edit_attributes(&place, edit, time)
+        }
+        Edit::Link { to, .. } | Edit::Rename { to, .. } | Edit::Exchange(_, to) => {
+            edit_two_names(&place, &EditTarget::find(root, to)?, edit, time)
+        }
+        Edit::MakeDir(_) | Edit::Symlink(..) | Edit::MakeNode(..) | Edit::Remove(_) => edit_name(&place, edit, time),
+    }
+}
+
+fn edit_content(place: &EditTarget, edit: &Edit, time: Timestamp) -> Result<()> {
+    let shown = || place.dir.shown_at(&place.name);
+    match edit {
+        Edit::Write(_, content) => return write(place, *content, time),
         Edit::Append(_, content) => {
-            let mut file = open_for_writing(&place)?;
-            file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(&content.bytes())).at("append to", paths[0])?;
-            place.stamp(time)
+            let mut file = open_for_writing(place)?;
+            file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(&content.bytes())).at("append to", shown())?;
         }
-        Edit::Truncate(_, size) => {
-            open_for_writing(&place)?.set_len((*size).into()).at("truncate", paths[0])?;
-            place.stamp(time)
-        }
-        Edit::Open(_) => open_for_writing(&place).map(drop),
-        Edit::Rewrite(_) => rewrite(&place),
-        Edit::MakeDir(_) => {
-            place.dir.make_dir(&place.name)?;
-            place.own(Some(0o755))?;
-            place.stamp_both(time)
-        }
-        Edit::Symlink(_, target) => {
-            place.dir.make_symlink(target, &place.name)?;
-            place.own(None)?;
-            place.stamp_both(time)
-        }
-        Edit::MakeNode(_, file_type, device) => {
-            place.dir.make_node(*file_type, *device, &place.name)?;
-            place.own(Some(0o640))?;
-            place.stamp_both(time)
-        }
-        Edit::Link { to, .. } => {
-            let to = EditTarget::find(root, to)?;
-            to.dir.make_link(&place.dir, &place.name, &to.name)?;
-            to.stamp_parent(time)
-        }
-        Edit::Remove(_) => {
-            walk::remove_all(&place.dir, &place.name)?;
-            place.stamp_parent(time)
-        }
-        Edit::Rename { to, .. } => {
-            let to = EditTarget::find(root, to)?;
-            move_over(&place, &to)?;
-            place.stamp_parent(time)?;
-            to.stamp_parent(time)
-        }
-        Edit::Exchange(_, with) => {
-            let with = EditTarget::find(root, with)?;
-            exchange(&place, &with)?;
-            // xfs sets the mtime of an exchanged directory, because it rewrites the directory's `..`.
-            place.stamp_both(time)?;
-            with.stamp_both(time)
-        }
-        Edit::Chmod(_, mode) => place.dir.set_mode(&place.name, *mode),
+        Edit::Truncate(_, size) => open_for_writing(place)?.set_len((*size).into()).at("truncate", shown())?,
+        Edit::Rewrite(_) => return rewrite(place),
+        _ => return open_for_writing(place).map(drop),
+    }
+    place.stamp(time)
+}
+
+fn edit_attributes(place: &EditTarget, edit: &Edit, time: Timestamp) -> Result<()> {
+    let EditTarget { dir, name } = place;
+    match edit {
+        Edit::Chmod(_, mode) => dir.set_mode(name, *mode),
         Edit::Chown(_, uid, gid, mode) => {
-            let link = place.dir.stat(&place.name)?.file_type == FileType::Symlink;
-            place.dir.set_owner(&place.name, *uid, *gid)?;
-            if link { Ok(()) } else { place.dir.set_mode(&place.name, *mode) }
+            let link = dir.stat(name)?.file_type == FileType::Symlink;
+            dir.set_owner(name, *uid, *gid)?;
+            if link { Ok(()) } else { dir.set_mode(name, *mode) }
         }
-        Edit::Touch(_) => place.stamp(time),
-        Edit::SetXattr(_, name, value) => place.dir.set_xattr(&place.name, name, value),
-        Edit::RemoveXattr(_, name) => {
-            let mut xattrs = place.dir.xattrs(&place.name)?;
-            xattrs.remove(name);
-            place.dir.set_xattrs(&place.name, &xattrs)
+        Edit::SetXattr(_, attribute, value) => dir.set_xattr(name, attribute, value),
+        Edit::RemoveXattr(_, attribute) => {
+            let mut xattrs = dir.xattrs(name)?;
+            xattrs.remove(attribute);
+            dir.set_xattrs(name, &xattrs)
+        }
+        _ => place.stamp(time),
+    }
+}
+
+fn edit_two_names(from: &EditTarget, to: &EditTarget, edit: &Edit, time: Timestamp) -> Result<()> {
+    match edit {
+        Edit::Link { .. } => {
+            to.dir.make_link(&from.dir, &from.name, &to.name)?;
+            to.stamp_parent(time)
+        }
+        Edit::Rename { .. } => {
+            move_over(from, to)?;
+            from.stamp_parent(time)?;
+            to.stamp_parent(time)
+        }
+        _ => {
+            exchange(from, to)?;
+            // xfs sets the mtime of an exchanged directory, because it rewrites the directory's `..`.
+            from.stamp_both(time)?;
+            to.stamp_both(time)
         }
     }
+}
+
+fn edit_name(place: &EditTarget, edit: &Edit, time: Timestamp) -> Result<()> {
+    let EditTarget { dir, name } = place;
+    let mode = match edit {
+        Edit::MakeDir(_) => dir.make_dir(name).map(|()| Some(0o755))?,
+        Edit::Symlink(_, target) => dir.make_symlink(target, name).map(|()| None)?,
+        Edit::MakeNode(_, file_type, device) => dir.make_node(*file_type, *device, name).map(|()| Some(0o640))?,
+        _ => {
+            walk::remove_all(dir, name)?;
+            return place.stamp_parent(time);
+        }
+    };
+    place.own(mode)?;
+    place.stamp_both(time)
 }
 
 fn open_for_writing(place: &EditTarget) -> Result<std::fs::File> {

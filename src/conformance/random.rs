@@ -13,7 +13,8 @@ use std::fmt::Write as _;
 pub use runner::{Runner, Watch, run};
 pub use shrink::shrink;
 
-use super::model::{Gene, Model};
+use super::gene::Gene;
+use super::model::Model;
 use super::ops::Op;
 use crate::error::{Error, Result};
 

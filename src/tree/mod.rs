@@ -6,6 +6,7 @@
 //! Invariant: no function here resolves more than one component of a tree's path at a time, and none follows a link
 //! inside a tree.
 
+mod attributes;
 pub mod copy;
 pub mod difference;
 mod dir;
@@ -16,7 +17,7 @@ pub mod text;
 pub mod walk;
 
 #[cfg(feature = "lab")]
-pub(crate) use dir::NOT_MAPPED;
+pub(crate) use attributes::NOT_MAPPED;
 pub use dir::{Dir, Name};
 
 use std::collections::BTreeMap;

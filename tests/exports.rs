@@ -16,11 +16,12 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::json;
 use strata::backends::{self, Config, OVERLAY};
 use strata::changeset::blob::Compression;
+use strata::door::{EmitOptions, emit};
 use strata::id::Digest;
 use strata::image::{Destination, ExportOptions, Imported, Options, Place, Source, export, import};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::Snapshotter as _;
-use strata::store::{Durability, LayerOptions, Store};
+use strata::store::{Durability, Store};
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
 
@@ -272,8 +273,8 @@ fn bsdtar() {
     let mut lists = BTreeSet::new();
     for compression in ALL {
         let file = bench.path(compression.as_str());
-        let options = LayerOptions { compression, ..LayerOptions::default() };
-        bench.store.write_layer(&base, &options, &mut File::create(&file).expect("create")).expect("write the layer");
+        let options = EmitOptions { compression, ..EmitOptions::default() };
+        emit(&bench.store, &base, &options, &mut File::create(&file).expect("create")).expect("write the layer");
         lists.insert(run("bsdtar", &["-tvf", shown(&file)]));
     }
     assert!(lists.len() == 1 && lists.iter().all(|list| list.contains("usr/bin/large")), "{lists:?}");

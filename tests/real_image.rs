@@ -13,11 +13,12 @@ use std::process::Command;
 use strata::backend::{Strategy, StrategyOptions};
 use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
 use strata::changeset::blob::Compression;
+use strata::door::{EmitOptions, emit};
 use strata::id::Digest;
 use strata::image::{Imported, Losses, Options, Place, Source, import};
 use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::{Kind, Labels, Snapshotter};
-use strata::store::{Durability, LayerOptions, Store};
+use strata::store::{Durability, Store};
 use strata::tree::copy::CloneMode;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
@@ -82,11 +83,11 @@ fn assert_equal(what: &str, ours: &Tree, theirs: &Tree) {
     assert!(differences.is_empty(), "{what}: {} differences:\n{}", differences.len(), differences.join("\n"));
 }
 
-/// Writes each layer as it came: the store compares its digest. Tells what keeping their spelling costs.
+/// Writes each layer as it came: the store compares its digest. Tells what keeping their encoding costs.
 fn write_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
     let written = layers.iter().map(|(top, _)| {
-        let options = LayerOptions { compression: Compression::Gzip, ..LayerOptions::default() };
-        let written = store.write_layer(top, &options, &mut std::io::sink());
+        let options = EmitOptions { compression: Compression::Gzip, ..EmitOptions::default() };
+        let written = emit(&store, top, &options, &mut std::io::sink());
         written.unwrap_or_else(|error| panic!("{what}: {}", error.chain()))
     });
     let (plain, gzip) = written.fold((0, 0), |(plain, gzip), blob| (plain + blob.plain_bytes, gzip + blob.size_bytes));

@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use strata::backends::OVERLAY;
 use strata::changeset::blob::Compression;
+use strata::door::{EmitOptions, emit};
 use strata::mount::Mount;
 use strata::snapshotter::{Labels, Snapshotter};
-use strata::store::{LayerOptions, Store};
+use strata::store::Store;
 use strata::tree::copy::CloneMode;
 use strata::{Error, Result};
 
@@ -90,8 +91,8 @@ fn fill(store: &Store, tree: &Path) -> Result<PathBuf> {
 
 fn ours(store: &Store, compression: Compression, out: &Path) -> Result<u64> {
     let mut file = File::create(out).expect("create a file");
-    let options = LayerOptions { compression, ..LayerOptions::default() };
-    store.write_layer(LAYER, &options, &mut file).map(|blob| blob.size_bytes)
+    let options = EmitOptions { compression, ..EmitOptions::default() };
+    emit(store, LAYER, &options, &mut file).map(|blob| blob.size_bytes)
 }
 
 fn theirs(pipe: &str, tree: &Path, out: &Path) -> Result<u64> {

@@ -7,12 +7,13 @@ use super::copy::clamped;
 use crate::changeset::Change;
 use crate::changeset::blob::Blob;
 use crate::changeset::tar::MtimePrecision;
+use crate::door::{EmitOptions, Encoding, emit};
 use crate::door::{LayerName, commit_layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChainId, DiffId};
 use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter as _};
-use crate::store::{LayerOptions, Spelling, Step, Store};
+use crate::store::{Step, Store};
 use crate::task::Cancel;
 use crate::tree::{Dir, Timestamp};
 
@@ -21,9 +22,9 @@ const EMPTY_BYTES: u64 = 1024;
 
 /// The layer that the active snapshot `key` is: its DiffID and its length in bytes; `None` if it changed nothing.
 pub(super) fn write_layer(store: &Store, key: &str, cancel: &Cancel) -> Result<Option<(DiffId, u64)>> {
-    let spelling = Spelling::Canonical(MtimePrecision::Nanoseconds);
-    let options = LayerOptions { spelling, cancel: cancel.clone(), ..LayerOptions::default() };
-    let Blob { diff_id, plain_bytes, .. } = store.write_layer(key, &options, &mut io::sink())?;
+    let encoding = Encoding::Canonical(MtimePrecision::Nanoseconds);
+    let options = EmitOptions { encoding, cancel: cancel.clone(), ..EmitOptions::default() };
+    let Blob { diff_id, plain_bytes, .. } = emit(store, key, &options, &mut io::sink())?;
     Ok((plain_bytes > EMPTY_BYTES).then_some((diff_id, plain_bytes)))
 }
 

@@ -22,12 +22,13 @@ use crate::changeset::apply::Applied;
 use crate::changeset::blob::{self, Compression};
 use crate::changeset::pipeline::Blob;
 use crate::changeset::tar::MtimePrecision;
+use crate::door::{EmitOptions, Encoding, emit};
 use crate::door::{Expected, IngestOptions, Record, ingest};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::image::{PRIVATE, Partial};
 use crate::snapshotter::Snapshotter;
-use crate::store::{LayerOptions, Spelling, Store};
+use crate::store::Store;
 use crate::tree::memory::Tree as Value;
 use crate::tree::text;
 
@@ -218,16 +219,16 @@ impl Diff {
     }
 
     fn encode(&self, session: &Session, mut writer: impl Write, interrupt: &Interrupt) -> Result<blob::Blob> {
-        let spelling = match (self.mtime, self.canonical) {
-            (Some(precision), _) => Spelling::Canonical(precision),
-            (None, true) => Spelling::Canonical(MtimePrecision::Nanoseconds),
-            (None, false) => Spelling::Recorded,
+        let encoding = match (self.mtime, self.canonical) {
+            (Some(precision), _) => Encoding::Canonical(precision),
+            (None, true) => Encoding::Canonical(MtimePrecision::Nanoseconds),
+            (None, false) => Encoding::Original,
         };
         let (store, compression) = (session.store()?, self.compress);
         let (key, base) = self.named(&store)?;
         let (base, cancel) = (base.as_deref(), interrupt.cancel().clone());
-        let options = LayerOptions { base, spelling, compression, epoch: None, cancel };
-        let blob = store.write_layer(&key, &options, &mut writer)?;
+        let options = EmitOptions { base, encoding, compression, epoch: None, cancel };
+        let blob = emit(&store, &key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)
     }

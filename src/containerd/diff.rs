@@ -25,10 +25,11 @@ use super::proto::diff::{ApplyRequest, ApplyResponse, DiffRequest, DiffResponse}
 use super::proto::types::{Descriptor, Mount};
 use super::{convert, mounted};
 use crate::changeset::blob::{Blob, Compression};
+use crate::door::{EmitOptions, emit};
 use crate::door::{Expected, Filled, IngestOptions, Record, ingest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::unique_key;
-use crate::store::{LayerOptions, Store};
+use crate::store::Store;
 use crate::task::Cancel;
 
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
@@ -169,15 +170,15 @@ fn diff(
     if reference.is_empty() {
         reference = unique_key(content::PURPOSE);
     }
-    let options = LayerOptions {
+    let options = EmitOptions {
         base: Some(base),
         compression,
         epoch: source_date_epoch.map(convert::timestamp_of),
         cancel: cancel.clone(),
-        ..LayerOptions::default()
+        ..EmitOptions::default()
     };
     let mut writer = content.write(&reference)?;
-    let Blob { digest, diff_id, .. } = store.write_layer(key, &options, &mut writer)?;
+    let Blob { digest, diff_id, .. } = emit(store, key, &options, &mut writer)?;
     content.commit(writer, media_type, digest, diff_id, labels)
 }
 

@@ -13,10 +13,11 @@ use super::document::{Config, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, lay
 use super::output::Output;
 use super::{Layer, Progress, docker, layout};
 use crate::changeset::blob::{Blob, Compression};
+use crate::door::{EmitOptions, emit};
 use crate::error::{Error, Result};
 use crate::id::{ChainId, DiffId, Digest};
 use crate::snapshotter::Snapshotter as _;
-use crate::store::{LayerOptions, Store};
+use crate::store::Store;
 use crate::task::Cancel;
 
 /// Annotations that are about the bytes of one blob, and wrong for the same layer compressed otherwise.
@@ -219,13 +220,13 @@ impl<'a> Outgoing<'a> {
             }
             progress.started(layer);
             let (compression, cancel) = (options.compression, options.cancel.clone());
-            let how = LayerOptions { compression, cancel, ..LayerOptions::default() };
+            let how = EmitOptions { compression, cancel, ..EmitOptions::default() };
             let name = |blob: &Blob| match destination {
                 Destination::DockerArchive(_) => docker_layer(blob.diff_id),
                 Destination::Oci { .. } | Destination::OciArchive { .. } => layout::blob_path(blob.digest),
             };
-            let blob = output
-                .blob(name, |writer| self.store.write_layer(snapshot, &how, &mut Watched { writer, layer, progress }));
+            let blob =
+                output.blob(name, |writer| emit(self.store, snapshot, &how, &mut Watched { writer, layer, progress }));
             let blob = blob.map_err(|error| error.context(layer))?;
             progress.done(layer);
             written.insert(layer.diff_id, blob);

@@ -25,12 +25,12 @@ mod apply;
 mod check;
 mod claim;
 mod commit;
+mod comparison;
 mod create;
 mod database;
 mod filter;
 mod image;
 mod labels;
-mod layer;
 mod locate;
 mod lock;
 mod meta;
@@ -46,10 +46,10 @@ mod writeback;
 pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject, UNVERIFIED};
 pub use claim::Claim;
 pub use commit::{Judged, Terms};
+pub use comparison::Comparison;
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
 pub use labels::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, check_labels};
-pub use layer::{LayerOptions, Spelling};
 pub use locate::{Located, is_same};
 pub use lock::Tenancy;
 pub use meta::FORMAT;
@@ -67,7 +67,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::Applied;
-use crate::changeset::{Candidates, Sink, diff};
+use crate::changeset::{Sink, diff};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
@@ -312,14 +312,19 @@ impl Store {
     /// `NotFound`; what the mount reports.
     pub fn open_tree(&self, key: &str) -> Result<Dir> {
         let (row, stack) = self.stack(key)?;
+        self.open_read(&comparison::Read { row, stack })
+    }
+
+    fn open_read(&self, read: &comparison::Read) -> Result<Dir> {
+        let comparison::Read { row, stack } = read;
         if row.state == State::Claimed {
             // The process that works on the snapshot may have died, and recovery clears up behind it.
             self.begin()?;
         }
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
-        let mounts = self.mounts_of(kind, &stack)?;
-        let mount = self.on_disk(&row, || mount::detached(&mounts))?;
-        Ok(Dir::from_fd(mount, key))
+        let mounts = self.mounts_of(kind, stack)?;
+        let mount = self.on_disk(row, || mount::detached(&mounts))?;
+        Ok(Dir::from_fd(mount, &row.name))
     }
 
     /// Does what needs the directories of `row` and its parents. A power cut may have taken an empty one, which the
@@ -339,18 +344,6 @@ impl Store {
             Some(_) => Error::data_loss(format!("the snapshot {name:?} is not whole on disk")).with_source(missing),
             None => Error::not_found(format!("the snapshot {name:?} was removed meanwhile")),
         })
-    }
-
-    /// Where `key` can differ from what it is compared with: a strategy knows something only of its parent.
-    fn candidates(&self, key: &str, with_parent: bool) -> Result<Candidates> {
-        let (row, stack) = self.stack(key)?;
-        match stack.get(1) {
-            Some(parent) if with_parent && row.kind != Kind::View => self.backend.candidates(row.id, *parent),
-            _ => {
-                tracing::debug!(key, "changes are looked for everywhere: it is not compared with its parent");
-                Ok(Candidates::All)
-            }
-        }
     }
 
     /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at,
@@ -456,14 +449,12 @@ impl Snapshotter for Store {
     }
 
     fn changes(&self, key: &str, base: Option<&str>, sink: &mut dyn Sink) -> Result<()> {
-        let info = self.stat(key)?;
-        let base = base.unwrap_or(&info.parent);
-        if info.kind == Kind::View && base == info.parent && !base.is_empty() {
+        let comparison = self.comparison(key, base)?;
+        if comparison.is_view_of_base() {
             return Ok(());
         }
-        let old = if base.is_empty() { None } else { Some(self.open_tree(base)?) };
-        let new = self.open_tree(key)?;
-        diff::diff(old.as_ref(), &new, self.candidates(key, base == info.parent)?, sink)
+        let (old, new) = (comparison.open_base()?, comparison.open()?);
+        diff::diff(old.as_ref(), &new, comparison.candidates()?, sink)
     }
 
     fn apply(&self, key: &str, produce: &mut dyn FnMut(&mut dyn Sink) -> Result<()>) -> Result<Applied> {

@@ -12,11 +12,10 @@ use strata::Snapshotter;
 use strata::backends::{BTRFS, COPY};
 use strata::changeset::Sink;
 use strata::changeset::tar::{Limits, decode};
+use strata::door::{EmitOptions, emit};
 use strata::id::{DiffId, Digest};
 use strata::snapshotter::Labels;
-use strata::store::{
-    CheckOptions, Checked, Flush, Judged, LayerOptions, Origin, Problem, Remedy, Store, Terms, UNVERIFIED,
-};
+use strata::store::{CheckOptions, Checked, Flush, Judged, Origin, Problem, Remedy, Store, Terms, UNVERIFIED};
 use strata::task::Cancel;
 
 use super::lifecycle::write;
@@ -292,7 +291,7 @@ fn a_layer_is_known_if_the_committer_says_so() {
         }
         let mut again = Vec::new();
         let name = format!("default/3/{diff_id}");
-        store.write_layer(&name, &LayerOptions::default(), &mut again).expect("write");
+        emit(&store, &name, &EmitOptions::default(), &mut again).expect("write");
         assert!(again == layer, "{who}: byte for byte");
         // Changes that are applied afterwards without a layer are not in the layer.
         apply("mixed");

@@ -7,6 +7,7 @@ use super::*;
 use crate::backends::{self, COPY, Config};
 use crate::changeset::Change;
 use crate::changeset::tar::{Limits, decode};
+use crate::door::{EmitOptions, emit};
 use crate::error::ErrorKind;
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::testing;
@@ -38,7 +39,7 @@ fn store(dir: &Path) -> Option<Store> {
 /// The paths and times of the layer that `top` makes.
 fn times(store: &Store, epoch: Option<Timestamp>) -> Vec<(PathBuf, Timestamp)> {
     let mut layer = Vec::new();
-    store.write_layer("top", &LayerOptions { epoch, ..LayerOptions::default() }, &mut layer).expect("a layer");
+    emit(store, "top", &EmitOptions { epoch, ..EmitOptions::default() }, &mut layer).expect("a layer");
     let mut times = Vec::new();
     let mut note = |change: &Change, _: &mut dyn Read| {
         if let Change::Put { path, meta, .. } = change {
@@ -94,7 +95,7 @@ fn a_layer_that_nobody_waits_for_is_not_written() {
     let Some(store) = store(dir.path()) else { return };
     let cancel = Cancel::default();
     drop(cancel.on_drop());
-    let options = LayerOptions { cancel: cancel.clone(), ..LayerOptions::default() };
-    let answer = store.write_layer("top", &options, &mut Vec::new());
+    let options = EmitOptions { cancel: cancel.clone(), ..EmitOptions::default() };
+    let answer = emit(&store, "top", &options, &mut Vec::new());
     assert_eq!(answer.expect_err("cancelled").kind(), ErrorKind::Cancelled);
 }

@@ -9,11 +9,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde_json::{Value, json};
 
 pub(super) use crate::backends::{self, COPY, Config};
+use crate::door::{EmitOptions, emit};
 use crate::error::Result;
 use crate::image::*;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::snapshotter::{Kind, Snapshotter};
-use crate::store::{Durability, LayerOptions, Store};
+use crate::store::{Durability, Store};
 use crate::testing;
 
 /// The files of a layout.
@@ -255,7 +256,7 @@ pub(super) fn check(store: &Store, imported: &Imported) {
     assert_eq!(snapshots(store), expected);
     for (name, layer) in chain.iter().zip(&layers) {
         let mut bytes = Vec::new();
-        let written = store.write_layer(name, &LayerOptions::default(), &mut bytes).expect("write the layer");
+        let written = emit(store, name, &EmitOptions::default(), &mut bytes).expect("write the layer");
         assert!(written.diff_id == Digest::of(layer) && bytes == *layer, "{name} comes out as it went in");
     }
     assert_eq!(tree(store, &chain[0]), BTreeMap::from([("one".into(), b"1".to_vec()), ("gone".into(), b"g".to_vec())]));

@@ -1,0 +1,106 @@
+//! Writes what a snapshot holds as a layer: a tar archive, compressed and digested.
+//!
+//! The snapshots are read from the database once, and each of the two trees is mounted once.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::changeset::blob::{Blob, BlobWriter, Compression};
+use crate::changeset::diff::{Ancestors, diff};
+use crate::changeset::tar::{Encoder, MtimePrecision};
+use crate::changeset::{Change, Sink};
+use crate::error::{Error, Result};
+use crate::store::{Comparison, Store};
+use crate::task::{Cancel, Cancellable};
+use crate::tree::{Meta, Timestamp};
+
+/// Encoding of a layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// Byte for byte that of the layer which the snapshot was made from. For a snapshot that was not made from a layer,
+    /// the canonical encoding in nanoseconds.
+    Original,
+    /// The encoding of [`Encoder`] for the changes.
+    Canonical(MtimePrecision),
+}
+
+/// Options of an emitted layer.
+#[derive(Clone, Debug)]
+pub struct EmitOptions<'a> {
+    /// Snapshot to compare with; `""` for an empty one, `None` for the parent. With a base the encoding is canonical.
+    pub base: Option<&'a str>,
+    /// Encoding of the layer.
+    pub encoding: Encoding,
+    /// Compression of the layer.
+    pub compression: Compression,
+    /// Latest time in a canonical layer (`SOURCE_DATE_EPOCH`).
+    pub epoch: Option<Timestamp>,
+    /// Stops the call, which then ends with `Cancelled`.
+    pub cancel: Cancel,
+}
+
+impl Default for EmitOptions<'_> {
+    fn default() -> Self {
+        let (encoding, compression) = (Encoding::Original, Compression::None);
+        Self { base: None, encoding, compression, epoch: None, cancel: Cancel::default() }
+    }
+}
+
+/// Writes what the snapshot `key`, of any kind, adds to its parent (or to another base) as a layer.
+///
+/// # Errors
+/// `NotFound`; `DataLoss` if the snapshot was made from a layer that cannot be written again byte for byte; errors of
+/// [`Encoder`]; `Cancelled`; errors of `writer`. After an error the written bytes are no layer.
+pub fn emit(store: &Store, key: &str, options: &EmitOptions<'_>, writer: &mut dyn Write) -> Result<Blob> {
+    let comparison = store.comparison(key, options.base)?;
+    let recorded = match (options.encoding, options.base) {
+        (Encoding::Original, None) => comparison.diff_id(),
+        _ => None,
+    };
+    let mut blob = BlobWriter::new(Cancellable::new(writer, &options.cancel), options.compression)?;
+    let place = |error: Error| error.context(format!("writing the layer that {key:?} was made from"));
+    if recorded.is_none() || !comparison.write_original(&mut blob).map_err(place)? {
+        write_canonical(&comparison, options, &mut blob)?;
+    }
+    let (_, written) = blob.finish()?;
+    match recorded {
+        Some(recorded) if recorded != written.diff_id => Err(Error::data_loss(format!(
+            "{key:?} was made from the layer {recorded}, which does not come out byte for byte; what changed is {} in \
+             the canonical encoding (strata diff --tar FILE --canonical)",
+            written.diff_id
+        ))),
+        _ => Ok(written),
+    }
+}
+
+fn write_canonical(comparison: &Comparison<'_>, options: &EmitOptions<'_>, writer: &mut dyn Write) -> Result<()> {
+    let precision = match options.encoding {
+        Encoding::Original => MtimePrecision::Nanoseconds,
+        Encoding::Canonical(precision) => precision,
+    };
+    let (old, new) = (comparison.open_base()?, comparison.open()?);
+    let mut ancestors = Ancestors::new(old.as_ref(), &new);
+    let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(options.epoch, meta));
+    let mut encoder = Encoder::new(writer, precision, &mut describe);
+    let mut sink = |change: &Change, data: &mut dyn Read| {
+        options.cancel.check()?;
+        match (change, options.epoch) {
+            (Change::Put { path, meta, existed }, epoch @ Some(_)) => {
+                let meta = not_after(epoch, meta.clone());
+                encoder.change(&Change::Put { path: path.clone(), meta, existed: *existed }, data)
+            }
+            _ => encoder.change(change, data),
+        }
+    };
+    if !comparison.is_view_of_base() {
+        diff(old.as_ref(), &new, comparison.candidates()?, &mut sink)?;
+    }
+    encoder.finish().map(drop)
+}
+
+fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {
+    Meta { mtime: epoch.map_or(meta.mtime, |epoch| meta.mtime.min(epoch)), ..meta }
+}
+
+#[cfg(test)]
+mod tests;

@@ -35,8 +35,11 @@ pub const DECOMPRESSED_BYTES_MAX: u64 = 1 << 40;
 /// Default of [`Expansion::ratio`]: layers of software shrink to a third or a fourth, text to a twentieth.
 pub const RATIO_MAX: u64 = 250;
 
-/// Default of [`Expansion::ratio_free_bytes`]: a file of zeros is legitimate, and shrinks a thousandfold.
+/// Default of [`Expansion::ratio_free_bytes`]: a file of one repeated line is legitimate, and shrinks a thousandfold.
 pub const RATIO_FREE_BYTES: u64 = 1 << 30;
+
+/// Length of a run of zeros that does not count for the ratio: the smallest block size of a file system.
+const ZERO_RUN_BYTES: usize = 512;
 
 /// Number of bytes that identify the compression of a blob.
 pub const MAGIC_BYTES: usize = 10;
@@ -106,9 +109,10 @@ impl Compression {
 pub struct Expansion {
     /// Maximum number of decompressed bytes.
     pub bytes: u64,
-    /// Maximum number of decompressed bytes for each compressed byte.
+    /// Maximum number of decompressed bytes for each compressed byte. Runs of zeros do not count: they become holes of
+    /// sparse files, which take no space.
     pub ratio: u64,
-    /// Number of decompressed bytes before the ratio is checked.
+    /// Number of such decompressed bytes before the ratio is checked.
     pub ratio_free_bytes: u64,
 }
 
@@ -126,6 +130,8 @@ impl Default for Expansion {
 pub struct Decompress<R: Read> {
     decoder: Decoder<R>,
     plain: u64,
+    /// The bytes of [`Self::plain`] that are not in runs of zeros.
+    substance: u64,
     limits: Expansion,
     blob: String,
     failed: bool,
@@ -157,7 +163,7 @@ impl<R: Read> Decompress<R> {
                 Decoder::Zstd(decoder)
             }
         };
-        Ok(Self { decoder, plain: 0, limits, blob, failed: false })
+        Ok(Self { decoder, plain: 0, substance: 0, limits, blob, failed: false })
     }
 
     /// Returns the number of decompressed bytes so far.
@@ -191,12 +197,17 @@ impl<R: Read> Decompress<R> {
 
     fn check_growth(&self) -> Result<()> {
         let exhausted = |what: String| Err(Error::new(ErrorKind::ResourceExhausted, format!("{}: {what}", self.blob)));
-        if self.plain > self.limits.bytes {
-            return exhausted(format!("longer than {} bytes when decompressed", self.limits.bytes));
+        let Expansion { bytes, ratio, ratio_free_bytes } = self.limits;
+        if self.plain > bytes {
+            return exhausted(format!(
+                "longer than {bytes} bytes when decompressed (--limit bytes=NUMBER allows more)"
+            ));
         }
         let compressed = self.compressed_bytes().max(1);
-        if self.plain > self.limits.ratio_free_bytes && self.plain / compressed > self.limits.ratio {
-            return exhausted(format!("more than {} times its size when decompressed", self.limits.ratio));
+        if self.substance > ratio_free_bytes && self.substance / compressed > ratio {
+            return exhausted(format!(
+                "more than {ratio} times its size when decompressed (--limit ratio=NUMBER allows more)"
+            ));
         }
         Ok(())
     }
@@ -221,6 +232,7 @@ impl<R: Read> Read for Decompress<R> {
             Ok(count) => count,
         };
         self.plain += count as u64;
+        self.substance += substance(&buffer[..count]);
         if let Err(error) = self.check_growth() {
             self.failed = true;
             return Err(error.into());
@@ -233,6 +245,13 @@ impl<R: Read> fmt::Debug for Decompress<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Decompress").field("blob", &self.blob).field("plain", &self.plain).finish_non_exhaustive()
     }
+}
+
+/// Returns the number of bytes that are not in runs of zeros.
+fn substance(bytes: &[u8]) -> u64 {
+    let is_run = |chunk: &&[u8]| **chunk == [0; ZERO_RUN_BYTES];
+    let runs = bytes.chunks_exact(ZERO_RUN_BYTES).filter(is_run).count();
+    (bytes.len() - runs * ZERO_RUN_BYTES) as u64
 }
 
 /// Bytes that were only read ahead do not count.

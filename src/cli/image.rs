@@ -20,20 +20,22 @@ use super::session::Session;
 use super::{Done, FREE_LIMIT};
 use crate::changeset::blob::Compression;
 use crate::error::{Context, Result};
-use crate::image::{self, Destination, ExportOptions, Layer, Losses, Options, Place, Platform, Progress, Source};
+use crate::image::{
+    self, Destination, ExportOptions, Form, Layer, Losses, Options, Place, Platform, Progress, Source, Written,
+};
 
 /// How much of a digest a table or a bar shows.
 const SHORT_DIGEST_CHARS: usize = "sha256:".len() + 12;
 
 /// Bring an image into the store
 ///
-/// SRC is an OCI layout (a directory or an archive) or a docker archive, - standard input; a form before it (oci:,
-/// oci-archive:, docker-archive:) may be said. Each layer becomes a committed snapshot named by its ChainID; layers
-/// that the store has already are not read again. Prints the image's name and ID.
+/// SRC is an OCI layout (a directory or an archive) or a docker archive, - standard input. oci:, oci-archive: or
+/// docker-archive: in front of it chooses the form of an archive that has both. Each layer becomes a committed snapshot
+/// named by its ChainID; layers that the store has already are not read again. Prints the image's name and ID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata import layout:1.0 --name example/app:1.0")]
 pub(super) struct Import {
-    /// The image; REF chooses one of several, by name or digest
+    /// The image; REF chooses one of several: by name, by digest, or by place with @0, @1, ...
     #[arg(value_name = "SRC[:REF]")]
     source: OsString,
     /// Its name in the store, instead of the one that it brings
@@ -71,7 +73,7 @@ fn platform(text: &str) -> Result<Platform> {
 impl Import {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
-        let source = self.source()?;
+        let (source, form) = self.source()?;
         // Before a store is made for nothing.
         if let Place::Path(path) = &source.place {
             path.metadata().at("open the image", path)?;
@@ -79,6 +81,7 @@ impl Import {
         let store = session.make_store()?;
         let options = Options {
             name: self.name.clone(),
+            form,
             platform: self.platform.clone(),
             ingest: self.limits.options(interrupt.cancel()),
             ..Options::default()
@@ -95,15 +98,15 @@ impl Import {
         Ok(session.output.either(&imported, || format!("{} {}\n", shown(&imported.name), imported.id))?)
     }
 
-    fn source(&self) -> Result<Source> {
-        let (path, reference) = image::split_reference(&self.source);
+    fn source(&self) -> Result<(Source, Option<Form>)> {
+        let Written { form, path, reference } = image::split_reference(&self.source);
         let place = if path == Path::new("-") {
             let stdin = io::stdin().as_fd().try_clone_to_owned().at("read", "standard input")?;
             Place::Open(File::from(stdin))
         } else {
             Place::Path(path)
         };
-        Ok(Source { place, reference })
+        Ok((Source { place, reference }, form))
     }
 }
 

@@ -11,10 +11,10 @@ use std::io::{self, Read};
 
 use serde::{Deserialize, Deserializer};
 
-use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, layer_type, parse};
+use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, SCHEMA_VERSION, layer_type, parse};
 use super::files::Files;
-use super::name::has_tag;
-use super::{Found, Layer, ask, unknown};
+use super::name::{has_tag, same_image};
+use super::{Found, Layer, ask, nth, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{ChainId, Digest};
@@ -22,9 +22,6 @@ use crate::task::{Cancel, Cancellable};
 
 /// The file that names the images.
 pub(super) const MANIFEST: &str = "manifest.json";
-
-/// The version of the schema of manifests.
-const SCHEMA_VERSION: u32 = 2;
 
 /// How many images an archive may name: the config of each is read to know its ID.
 const IMAGES_MAX: usize = 1000;
@@ -84,7 +81,7 @@ pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> R
     let shown: Vec<String> =
         images().map(|(saved, id)| saved.repo_tags.first().cloned().unwrap_or(id.to_string())).collect();
     let is_called = |saved: &Saved, id: &Digest, name: &str| {
-        saved.repo_tags.iter().any(|tag| tag == name) || id.to_string() == name
+        saved.repo_tags.iter().any(|tag| same_image(tag, name)) || id.to_string() == name
     };
     let chosen = match reference {
         None if ids.iter().any(|id| *id != ids[0]) => return Err(ask(&shown)),
@@ -92,23 +89,32 @@ pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> R
         Some(reference) => images()
             .find(|(saved, id)| is_called(saved, id, reference))
             .map(|(saved, _)| saved)
+            .or_else(|| list.get(nth(reference)?))
             .ok_or_else(|| unknown(reference, &shown))?,
     };
-    image(files, chosen, chosen.config(files)?.0, cancel)
+    let name = chosen.repo_tags.first().cloned();
+    image(files, name, &chosen.layers, chosen.config(files)?.0, cancel)
 }
 
-fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: &Cancel) -> Result<Found> {
-    let parsed = Config::parse(&config, saved.layers.len())?;
-    let chain = ChainId::all(&parsed.rootfs.diff_ids);
-    let mut layers = Vec::with_capacity(saved.layers.len());
-    let mut descriptors = Vec::with_capacity(saved.layers.len());
-    for (at, path) in saved.layers.iter().enumerate() {
-        let diff_id = parsed.rootfs.diff_ids[at];
-        let place = || format!("layer {} of {} ({path})", at + 1, saved.layers.len());
+/// Describes the image of that config, whose layers are at `paths`.
+pub(super) fn image(
+    files: &Files,
+    name: Option<String>,
+    paths: &[String],
+    config: Vec<u8>,
+    cancel: &Cancel,
+) -> Result<Found> {
+    let parsed = Config::parse(&config, paths.len())?;
+    let chain = ChainId::all(parsed.diff_ids());
+    let mut layers = Vec::with_capacity(paths.len());
+    let mut descriptors = Vec::with_capacity(paths.len());
+    for (at, path) in paths.iter().enumerate() {
+        let diff_id = parsed.diff_ids()[at];
+        let place = || format!("layer {} of {} ({path})", at + 1, paths.len());
         let blob = describe(files, path, diff_id, cancel).map_err(|error| error.context(place()))?;
         layers.push(Layer {
             number: at + 1,
-            total: saved.layers.len(),
+            total: paths.len(),
             digest: blob.digest()?,
             size_bytes: blob.size,
             diff_id,
@@ -126,7 +132,6 @@ fn image(files: &Files, saved: &Saved, config: Vec<u8>, cancel: &Cancel) -> Resu
     };
     let manifest = serde_json::to_vec(&manifest)
         .map_err(|error| Error::data_loss("cannot write a manifest").with_source(error))?;
-    let name = saved.repo_tags.first().cloned();
     Ok(Found { name, config, manifest, layers, platform: parsed.platform() })
 }
 

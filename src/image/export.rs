@@ -182,7 +182,7 @@ impl<'a> Outgoing<'a> {
         let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
         let read: Manifest = parse(&manifest, "the image's manifest")?;
         let parsed = Config::parse(&config, read.layers.len())?;
-        let diff_ids = &parsed.rootfs.diff_ids;
+        let diff_ids = parsed.diff_ids();
         let snapshots = snapshots(store, image.top)?;
         let recorded: Vec<_> = snapshots.iter().map(|name| store.diff_id(name)).collect::<Result<_>>()?;
         if !recorded.iter().flatten().eq(diff_ids) || snapshots.len() != diff_ids.len() {
@@ -194,7 +194,7 @@ impl<'a> Outgoing<'a> {
         let layers = (0..diff_ids.len()).map(|at| Layer {
             number: at + 1,
             total: diff_ids.len(),
-            digest: diff_ids[at],
+            digest: diff_ids[at].into(),
             size_bytes: read.layers[at].size,
             diff_id: diff_ids[at],
             chain_id: chain[at],
@@ -266,6 +266,7 @@ impl<'a> Outgoing<'a> {
         manifest["schemaVersion"] = 2.into();
         manifest["mediaType"] = OCI_MANIFEST.into();
         manifest["config"]["mediaType"] = OCI_CONFIG.into();
+        manifest["config"]["digest"] = json!(self.id);
         manifest["layers"] = layers.into();
         Ok(bytes_of(&manifest))
     }

@@ -22,7 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use super::Place;
 use super::document::DOCUMENT_BYTES_MAX;
 use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
-use crate::changeset::tar::{MemberContent, members};
+use crate::changeset::tar::{MemberContent, Stretch, members};
 use crate::error::{Context, Error, Result};
 use crate::task::Cancel;
 
@@ -55,6 +55,7 @@ pub(super) enum Files {
 #[derive(Clone, Debug)]
 pub(super) enum Member {
     File { at: u64, size: u64 },
+    Sparse { size: u64, stretches: Arc<[Stretch]> },
     Link { target: PathBuf },
 }
 
@@ -86,8 +87,8 @@ impl Files {
         let plain = if seekable && compression == Compression::None {
             file
         } else if seekable {
-            let mut blob =
-                Blob { size: file.metadata().at("stat", &shown)?.len(), file: Arc::new(file), at: 0, read: 0 };
+            let size = file.metadata().at("stat", &shown)?.len();
+            let mut blob = Blob { size, file: Arc::new(file), content: Content::At(0), read: 0 };
             spooled(&mut blob, compression, spool, &shown)?
         } else {
             spooled(&mut magic.chain(file), compression, spool, &shown)?
@@ -117,7 +118,7 @@ impl Files {
                 if !stat.is_file() {
                     return Err(Error::data_loss(format!("{} is not a regular file", path.display())));
                 }
-                Ok(Some(Blob { file: Arc::new(file), at: 0, size: stat.len(), read: 0 }))
+                Ok(Some(Blob { file: Arc::new(file), content: Content::At(0), size: stat.len(), read: 0 }))
             }
             Self::Archive { file, members } => {
                 let mut path = clean;
@@ -125,7 +126,12 @@ impl Files {
                     match members.get(&path) {
                         None => return Ok(None),
                         Some(Member::File { at, size }) => {
-                            return Ok(Some(Blob { file: Arc::clone(file), at: *at, size: *size, read: 0 }));
+                            let content = Content::At(*at);
+                            return Ok(Some(Blob { file: Arc::clone(file), content, size: *size, read: 0 }));
+                        }
+                        Some(Member::Sparse { size, stretches }) => {
+                            let content = Content::Sparse(Arc::clone(stretches));
+                            return Ok(Some(Blob { file: Arc::clone(file), content, size: *size, read: 0 }));
                         }
                         Some(Member::Link { target }) => path.clone_from(target),
                     }
@@ -133,6 +139,30 @@ impl Files {
                 Err(Error::data_loss(format!("more than {LINKS_MAX} links lead from {path:?} to each other")))
             }
         }
+    }
+
+    /// The names of the directories at the top that have the file `name`.
+    pub(super) fn dirs_with(&self, name: &str) -> Result<Vec<String>> {
+        let text = |name: &OsStr| name.to_str().map(str::to_owned);
+        let mut dirs = Vec::new();
+        match self {
+            Self::Dir(dir) => {
+                for entry in dir.read_dir().at("read", dir)? {
+                    let entry = entry.at("read", dir)?;
+                    let has_file = entry.path().join(name).is_file();
+                    dirs.extend(text(&entry.file_name()).filter(|_| has_file));
+                }
+            }
+            Self::Archive { members, .. } => {
+                let top = |path: &PathBuf| {
+                    let parent = path.parent().filter(|_| path.ends_with(name))?;
+                    text(parent.as_os_str()).filter(|dir| !dir.is_empty() && !dir.contains('/'))
+                };
+                dirs.extend(members.keys().filter_map(top));
+            }
+        }
+        dirs.sort();
+        Ok(dirs)
     }
 
     /// The file at `path`.
@@ -163,9 +193,18 @@ impl Files {
 #[derive(Debug)]
 pub(super) struct Blob {
     file: Arc<File>,
-    at: u64,
+    content: Content,
     size: u64,
     read: u64,
+}
+
+/// Location of a blob's bytes in its file.
+#[derive(Debug)]
+enum Content {
+    /// All of them from there on.
+    At(u64),
+    /// Those that are not in holes.
+    Sparse(Arc<[Stretch]>),
 }
 
 impl Blob {
@@ -181,8 +220,31 @@ impl Blob {
     pub(super) fn compression(&self) -> Result<Compression> {
         let mut magic = [0; MAGIC_BYTES];
         let length = MAGIC_BYTES.min(usize::try_from(self.size).unwrap_or(MAGIC_BYTES));
-        let count = read_at_most(|buffer, at| self.file.read_at(buffer, self.at + at), &mut magic[..length]);
+        let count = read_at_most(|buffer, position| self.read_at(buffer, position), &mut magic[..length]);
         Compression::detect(&magic[..count.at("read", "blob")?])
+    }
+}
+
+impl Blob {
+    /// Reads some bytes from `position` on, none only at the end of the file.
+    fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
+        let stretches = match &self.content {
+            Content::At(at) => return self.file.read_at(buffer, at + position),
+            Content::Sparse(stretches) => stretches,
+        };
+        let at_most = |end: u64| usize::try_from(end - position).unwrap_or(usize::MAX).min(buffer.len());
+        let next = stretches.partition_point(|stretch| stretch.offset + stretch.length <= position);
+        match stretches.get(next) {
+            Some(stretch) if stretch.offset <= position => {
+                let length = at_most(stretch.offset + stretch.length);
+                self.file.read_at(&mut buffer[..length], stretch.at + (position - stretch.offset))
+            }
+            hole => {
+                let length = at_most(hole.map_or(self.size, |stretch| stretch.offset));
+                buffer[..length].fill(0);
+                Ok(length)
+            }
+        }
     }
 }
 
@@ -193,7 +255,7 @@ impl Read for Blob {
             return Ok(0);
         }
         let length = left.min(buffer.len());
-        match self.file.read_at(&mut buffer[..length], self.at + self.read)? {
+        match self.read_at(&mut buffer[..length], self.read)? {
             0 => Err(Error::data_loss("the file became shorter while it was read").into()),
             count => {
                 self.read += count as u64;
@@ -249,6 +311,7 @@ fn index(file: &File) -> Result<HashMap<PathBuf, Member>> {
         let Some(path) = clean(&member.path) else { continue };
         let member = match member.content {
             MemberContent::File { offset, size } => Member::File { at: offset, size },
+            MemberContent::Sparse { size, stretches } => Member::Sparse { size, stretches: stretches.into() },
             MemberContent::HardLink { target } => match clean(&target) {
                 Some(target) => Member::Link { target },
                 None => continue,

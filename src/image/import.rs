@@ -1,7 +1,9 @@
 //! From a layout into the store: find the image, unpack the layers that are missing, name the image.
 
+use super::digest::Sha512Reader;
 use super::files::{Files, Spool};
-use super::{Found, Layer, Options, Progress, Source, check_name, docker, layout};
+use super::find::find;
+use super::{BlobDigest, Layer, Options, Progress, Source, check_name};
 use crate::changeset::apply::Applied;
 use crate::changeset::pipeline::Blob;
 use crate::door::{IngestOptions, Intake, LayerName, ingest, is_present};
@@ -64,10 +66,12 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
     let dir = store.root().join("run");
     let spool = Spool { dir: &dir, bytes_max: options.spool_bytes_max, cancel: &options.ingest.cancel };
     let files = Files::open(&source.place, spool)?;
-    let found = find(&files, source, options).map_err(|error| error.context(format!("importing {}", source.place)))?;
+    let found = find(&files, source.reference.as_deref(), options)
+        .map_err(|error| error.context(format!("importing {}", source.place)))?;
     let id = Digest::of(&found.config);
-    let name = options.name.clone().or_else(|| found.name.clone()).unwrap_or_else(|| id.to_string());
-    check_key(&name).map_err(|error| error.context("the image's name"))?;
+    // A name that no key can be is no reason to refuse an image either.
+    let own = || found.name.clone().filter(|name| check_key(name).is_ok());
+    let name = options.name.clone().or_else(own).unwrap_or_else(|| id.to_string());
     let importer = Importer { store, files: &files, options, progress };
     let top = found.layers.last().map(|layer| layer.chain_id.to_string());
     let image = NewImage { name: &name, config: &found.config, manifest: &found.manifest, top: top.as_deref() };
@@ -75,20 +79,6 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
     let imported = layers.and_then(|layers| store.set_image(&image).map(|()| layers));
     let (unpacked, losses) = imported.inspect_err(|_| store.settle())?;
     Ok(Imported { name, id, manifest: Digest::of(&found.manifest), top, layers: found.layers.len(), unpacked, losses })
-}
-
-fn find(files: &Files, source: &Source, options: &Options) -> Result<Found> {
-    let (reference, platform) = (source.reference.as_deref(), options.platform.as_ref());
-    let found = if files.find(layout::MARKER)?.is_some() {
-        layout::find(files, reference, platform)?
-    } else if files.find(docker::MANIFEST)?.is_some() {
-        docker::find(files, reference, &options.ingest.cancel)?
-    } else {
-        let (oci, docker) = (layout::MARKER, docker::MANIFEST);
-        return Err(Error::invalid(format!("it is no image: neither {oci} (OCI) nor {docker} (docker) is in it")));
-    };
-    found.check_platform(platform)?;
-    Ok(found)
 }
 
 /// An import under way.
@@ -135,7 +125,7 @@ impl Importer<'_> {
     /// Unpacks and commits one layer.
     fn layer(&self, layer: &Layer, name: &LayerName, intake: &mut Intake<'_, '_>) -> Result<Applied> {
         self.progress.started(layer);
-        let applied = intake.commit(name, Some(layer.digest), &|bytes| self.progress.read(layer, bytes))?;
+        let applied = intake.commit(name, layer.digest.sha256(), &|bytes| self.progress.read(layer, bytes))?;
         self.progress.done(layer);
         Ok(applied)
     }
@@ -155,5 +145,9 @@ impl Importer<'_> {
 fn open<'a>(files: &Files, layer: &Layer, options: &IngestOptions) -> Result<Blob<'a>> {
     let blob = files.blob(&layer.path)?;
     let compression = blob.compression()?;
-    Ok(options.blob(blob, compression, format!("layer {}", layer.digest)))
+    let shown = format!("layer {}", layer.digest);
+    Ok(match layer.digest {
+        BlobDigest::Sha256(_) => options.blob(blob, compression, shown),
+        BlobDigest::Sha512(expected) => options.blob(Sha512Reader::new(blob, expected), compression, shown),
+    })
 }

@@ -90,7 +90,8 @@ fn named<'i>(images: &'i [Image], layer: &str) -> Option<&'i str> {
     images.iter().find(|image| image.top.as_deref() == Some(layer)).map(|image| image.name.as_str())
 }
 
-/// How the image `name` was made, the first step first. Of an image without a history, its layers.
+/// How the image `name` was made, the first step first. A history may be of another length than the layers: layers
+/// that it does not tell of follow it, and a step without a layer left has none.
 ///
 /// # Errors
 /// `NotFound`; `DataLoss` for a damaged config.
@@ -99,7 +100,9 @@ pub fn history(store: &Store, name: &str) -> Result<Vec<Made>> {
     let snapshots = Snapshots::read(store)?;
     let mut layers: Vec<&str> = snapshots.chain(image.top.as_deref()).collect();
     let config = Config::parse(&store.document(image.config)?, layers.len())?;
-    let steps = if config.history.is_empty() { vec![Step::default(); layers.len()] } else { config.history };
+    let mut steps = config.history;
+    let told = steps.iter().filter(|step| !step.empty_layer).count();
+    steps.extend(vec![Step::default(); layers.len().saturating_sub(told)]);
     let made = |step: Step| {
         let layer = if step.empty_layer { None } else { layers.pop() };
         let size_bytes = layer.map_or(Ok(0), |layer| store.usage(layer).map(|usage| usage.size_bytes))?;

@@ -4,11 +4,15 @@
 //! OCI image specification: `image-layout.md`, `annotations.md`; containerd's name for the whole name of an image where
 //! `ref.name` is only its tag.
 
-use super::document::{Config, DOCUMENT_BYTES_MAX, Descriptor, Index, Manifest, Marker, parse};
+use std::collections::HashSet;
+
+use super::document::{Descriptor, Index, Marker, parse};
 use super::files::Files;
-use super::{Found, Layer, Platform, ask, unknown};
+use super::name::same_image;
+use super::resolve::{self, Documents};
+use super::{Found, Platform, ask, nth, unknown};
 use crate::error::{Error, Result};
-use crate::id::{ChainId, Digest};
+use crate::id::Digest;
 
 /// The file that makes a directory a layout.
 pub(super) const MARKER: &str = "oci-layout";
@@ -22,12 +26,34 @@ pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// How many indexes may stand between a layout's and a manifest: tools nest one, rarely two.
-const INDEX_DEPTH_MAX: usize = 4;
-
 /// Where the blob of `digest` is.
 pub(super) fn blob_path(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
+}
+
+/// Documents of a layout.
+struct Blobs<'f>(&'f Files);
+
+impl Documents for Blobs<'_> {
+    fn document(&self, entry: &Descriptor) -> Result<Vec<u8>> {
+        resolve::check_length(entry)?;
+        let path = entry.digest()?.path();
+        let missing = || Error::data_loss(format!("the document {} is missing ({path})", entry.digest));
+        resolve::verify(entry, self.0.document(&path)?.ok_or_else(missing)?)
+    }
+
+    fn check_layer(&self, entry: &Descriptor) -> Result<()> {
+        if entry.is_foreign() && self.0.find(&entry.digest()?.path())?.is_none() {
+            let message = "it is a foreign layer: the image names an address for it and does not hold it";
+            return Err(Error::unsupported(message));
+        }
+        Ok(())
+    }
+}
+
+/// Whether `files` are a layout.
+pub(super) fn is_there(files: &Files) -> Result<bool> {
+    Ok(files.find(MARKER)?.is_some() || files.find(INDEX)?.is_some())
 }
 
 /// Finds the image that `reference` names, or the only one.
@@ -36,27 +62,24 @@ pub(super) fn blob_path(digest: Digest) -> String {
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name or platform;
 /// `Unsupported` for another version, or documents of another type; `DataLoss` for what is damaged or missing.
 pub(super) fn find(files: &Files, reference: Option<&str>, platform: Option<&Platform>) -> Result<Found> {
-    let missing = |path| Error::data_loss(format!("the image layout has no {path}"));
-    let marker = files.document(MARKER)?.ok_or_else(|| missing(MARKER))?;
-    let marker: Marker = parse(&marker, MARKER)?;
-    if marker.image_layout_version != VERSION {
-        let version = marker.image_layout_version;
-        return Err(Error::unsupported(format!("the image layout has version {version:?}, only {VERSION} is known")));
+    // Other readers do not ask for the marker, so some writers leave it out.
+    if let Some(marker) = files.document(MARKER)? {
+        check_version(&parse(&marker, MARKER)?)?;
     }
-    let index = Index::parse(&files.document(INDEX)?.ok_or_else(|| missing(INDEX))?, INDEX)?;
-    let top = choose(&index, reference, platform)?;
-    let name = name_of(top).map(str::to_owned);
-    let mut chosen = top.clone();
-    for _ in 0..INDEX_DEPTH_MAX {
-        if !chosen.is_index() {
-            return image(files, &chosen, name);
-        }
-        let what = format!("the index {}", chosen.digest);
-        let nested = Index::parse(&verified(files, &chosen)?, &what)?;
-        let images: Vec<&Descriptor> = nested.manifests.iter().filter(|entry| !entry.is_attestation()).collect();
-        chosen = for_platform(&images, platform).map_err(|error| error.context(what))?.clone();
+    let missing = || Error::data_loss(format!("the image layout has no {INDEX}"));
+    let index = Index::parse(&files.document(INDEX)?.ok_or_else(missing)?, INDEX)?;
+    let blobs = Blobs(files);
+    let top = choose(&blobs, &index, reference, platform)?;
+    let found = resolve::image(&blobs, top, platform)?;
+    Ok(Found { name: name_of(top).map(str::to_owned), ..found })
+}
+
+fn check_version(marker: &Marker) -> Result<()> {
+    let version = &marker.image_layout_version;
+    if version == VERSION {
+        return Ok(());
     }
-    Err(Error::data_loss(format!("more than {INDEX_DEPTH_MAX} indexes name each other")))
+    Err(Error::unsupported(format!("the image layout has version {version:?}, only {VERSION} is known")))
 }
 
 /// What a layout calls the image of an entry of its index.
@@ -71,95 +94,53 @@ fn name_of(entry: &Descriptor) -> Option<&str> {
 /// Whether a user means `entry` by `reference`.
 fn is_named(entry: &Descriptor, reference: &str) -> bool {
     let names = [REF_NAME, CONTAINERD_NAME].map(|key| entry.annotations.get(key));
-    entry.digest == reference || names.iter().flatten().any(|name| *name == reference)
+    entry.digest == reference || names.iter().flatten().any(|name| same_image(name, reference))
 }
 
-fn choose<'i>(index: &'i Index, reference: Option<&str>, platform: Option<&Platform>) -> Result<&'i Descriptor> {
-    let images = index.manifests.iter().filter(|entry| !entry.is_attestation());
-    let shown = |images: &[&Descriptor]| -> Vec<String> {
-        images.iter().map(|entry| name_of(entry).unwrap_or(&entry.digest).to_owned()).collect()
-    };
-    let all: Vec<&Descriptor> = images.collect();
+fn choose<'i>(
+    blobs: &Blobs<'_>,
+    index: &'i Index,
+    reference: Option<&str>,
+    platform: Option<&Platform>,
+) -> Result<&'i Descriptor> {
+    let all = index.images();
+    let shown: Vec<String> = all.iter().map(|entry| name_of(entry).unwrap_or(&entry.digest).to_owned()).collect();
     let Some(reference) = reference else {
         return match all[..] {
-            [] => Err(Error::not_found("there is no image in the layout")),
+            [] => Err(none_in(index)),
             // Names of one image, or one name for an image of each platform.
             [first, ..] if all.iter().all(|entry| entry.digest == first.digest) => Ok(first),
-            [first, ..] if all.iter().all(|entry| entry.platform.is_some() && name_of(entry) == name_of(first)) => {
-                for_platform(&all, platform)
-            }
-            _ => Err(ask(&shown(&all))),
+            _ if are_one_image(blobs, &all) => resolve::for_platform(blobs, &all, platform),
+            _ => Err(ask(&shown)),
         };
     };
-    let named: Vec<&Descriptor> = all.iter().copied().filter(|entry| is_named(entry, reference)).collect();
+    let mut named: Vec<&Descriptor> = all.iter().copied().filter(|entry| is_named(entry, reference)).collect();
+    if named.is_empty() {
+        named.extend(nth(reference).and_then(|at| all.get(at)));
+    }
     match named[..] {
-        [] => Err(unknown(reference, &shown(&all))),
+        [] => Err(unknown(reference, &shown)),
         [only] => Ok(only),
-        _ => for_platform(&named, platform),
+        _ => resolve::for_platform(blobs, &named, platform),
     }
 }
 
-/// The one for the wished platform, or for this machine's; of several variants the usual one, else the first.
-fn for_platform<'i>(images: &[&'i Descriptor], platform: Option<&Platform>) -> Result<&'i Descriptor> {
-    if let [only @ Descriptor { platform: None, .. }] = images {
-        return Ok(only);
+/// Whether all have one name and each is for another platform. Where entries do not say what they are for, their
+/// configs do.
+fn are_one_image(blobs: &Blobs<'_>, all: &[&Descriptor]) -> bool {
+    let has_one_name = all.iter().all(|entry| name_of(entry) == name_of(all[0]));
+    if has_one_name && all.iter().all(|entry| entry.platform.is_some()) {
+        return true;
     }
-    let host = Platform::host();
-    let wanted = platform.unwrap_or(&host);
-    let suits = |entry: &&&Descriptor| entry.platform.as_ref().is_some_and(|have| have.suits(wanted));
-    let usual = |entry: &&&Descriptor| entry.platform.as_ref().is_some_and(Platform::is_usual);
-    let found = images.iter().filter(suits).find(usual).or_else(|| images.iter().find(suits));
-    found.copied().ok_or_else(|| {
-        let have: Vec<String> = images.iter().filter_map(|entry| Some(entry.platform.as_ref()?.to_string())).collect();
-        let have = if have.is_empty() { "none that says what it is for".to_owned() } else { have.join(", ") };
-        Error::not_found(format!("there is no image for {wanted} (--platform chooses another); there is {have}"))
-    })
+    let platforms: HashSet<_> = all.iter().map(|entry| resolve::platform_of(blobs, entry)).collect();
+    has_one_name && platforms.len() == all.len() && !platforms.contains(&None)
 }
 
-/// The document that `entry` names, with the size and digest that it names.
-fn verified(files: &Files, entry: &Descriptor) -> Result<Vec<u8>> {
-    let Descriptor { digest, size, .. } = entry;
-    let path = blob_path(entry.digest()?);
-    if *size > DOCUMENT_BYTES_MAX {
-        return Err(Error::data_loss(format!(
-            "the document {digest} has {size} bytes: the limit is {DOCUMENT_BYTES_MAX}"
-        )));
+fn none_in(index: &Index) -> Error {
+    match index.manifests.iter().find(|entry| !entry.is_attestation()) {
+        Some(other) => {
+            Error::unsupported(format!("there is no image in the layout, only a document of {:?}", other.media_type))
+        }
+        None => Error::not_found("there is no image in the layout"),
     }
-    let bytes =
-        files.document(&path)?.ok_or_else(|| Error::data_loss(format!("the document {digest} is missing ({path})")))?;
-    let found = Digest::of(&bytes);
-    if bytes.len() as u64 != *size || found.to_string() != *digest {
-        let length = bytes.len();
-        return Err(Error::data_loss(format!(
-            "the document {digest} of {size} bytes is damaged: it has {length} bytes and the digest {found}"
-        )));
-    }
-    Ok(bytes)
-}
-
-fn image(files: &Files, entry: &Descriptor, name: Option<String>) -> Result<Found> {
-    if !entry.is_manifest() {
-        let (digest, media_type) = (&entry.digest, &entry.media_type);
-        return Err(Error::unsupported(format!("{digest} has the media type {media_type:?}, which is no image's")));
-    }
-    let manifest = verified(files, entry)?;
-    let read = Manifest::parse(&manifest, &entry.media_type, &format!("the manifest {}", entry.digest))?;
-    let config = verified(files, &read.config)?;
-    let parsed = Config::parse(&config, read.layers.len())?;
-    let chain = ChainId::all(&parsed.rootfs.diff_ids);
-    let mut layers = Vec::with_capacity(read.layers.len());
-    for (at, blob) in read.layers.iter().enumerate() {
-        let digest = blob.digest()?;
-        layers.push(Layer {
-            number: at + 1,
-            total: read.layers.len(),
-            digest,
-            size_bytes: blob.size,
-            diff_id: parsed.rootfs.diff_ids[at],
-            chain_id: chain[at],
-            path: blob_path(digest),
-        });
-    }
-    let platform = entry.platform.clone().or_else(|| parsed.platform());
-    Ok(Found { name, config, manifest, layers, platform })
 }

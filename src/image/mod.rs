@@ -16,19 +16,24 @@
 //! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
 //! specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
 
+mod digest;
 mod docker;
 mod document;
 mod export;
 mod files;
+mod find;
 mod import;
 mod inventory;
 mod layout;
+mod legacy;
 mod name;
 mod output;
 mod partial;
 mod platform;
+mod resolve;
 
 pub use crate::door::ingest::INCOMPLETE;
+pub use digest::BlobDigest;
 pub use export::{Destination, ExportOptions, Exported, export};
 pub use files::SPOOL_BYTES_MAX;
 pub use import::{Imported, Losses, import};
@@ -45,7 +50,7 @@ use std::path::{Path, PathBuf};
 
 use crate::door::IngestOptions;
 use crate::error::{Error, ErrorKind};
-use crate::id::{ChainId, DiffId, Digest};
+use crate::id::{ChainId, DiffId};
 
 /// Where an image comes from.
 #[derive(Debug)]
@@ -74,16 +79,38 @@ impl fmt::Display for Place {
     }
 }
 
-/// How users say which form a layout has; reading needs nobody to say it.
-const FORMS: [&str; 3] = ["oci:", "oci-archive:", "docker-archive:"];
+/// Which of its forms an image has, where a directory or archive could have both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// OCI's image layout.
+    Oci,
+    /// What `docker save` writes.
+    Docker,
+}
 
-/// Splits `SRC[:REF]`, as users write it, at the colon that leaves the longest path that exists; a form that is said
-/// before it, as a [`Destination`] is, is left out. What is not there in any way is taken for a path, for the error
-/// that names all of it; `-` stands for itself.
-pub fn split_reference(text: &OsStr) -> (PathBuf, Option<String>) {
+/// How users say which form a layout has; reading needs nobody to say it.
+const FORMS: [(&str, Form); 3] = [("oci:", Form::Oci), ("oci-archive:", Form::Oci), ("docker-archive:", Form::Docker)];
+
+/// A source as users write it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The form that stands in front, if one does.
+    pub form: Option<Form>,
+    /// The directory or archive, or `-`.
+    pub path: PathBuf,
+    /// Which of its images.
+    pub reference: Option<String>,
+}
+
+/// Splits `[FORM:]SRC[:REF]` at the colon that leaves the longest path that exists. A path that exists with the form in
+/// its name is that path. What is not there in any way is taken for a path, for the error that names all of it; `-`
+/// stands for itself.
+pub fn split_reference(text: &OsStr) -> Written {
     let bytes = text.as_bytes();
-    let bare = FORMS.iter().find_map(|form| bytes.strip_prefix(form.as_bytes()));
-    [Some(bytes), bare].into_iter().flatten().find_map(split_existing).unwrap_or_else(|| (PathBuf::from(text), None))
+    let bare = FORMS.iter().find_map(|(form, is)| Some((bytes.strip_prefix(form.as_bytes())?, Some(*is))));
+    let split = |(bytes, form)| split_existing(bytes).map(|(path, reference)| Written { form, path, reference });
+    let missing = || Written { form: None, path: PathBuf::from(text), reference: None };
+    [Some((bytes, None)), bare].into_iter().flatten().find_map(split).unwrap_or_else(missing)
 }
 
 fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
@@ -106,6 +133,8 @@ fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
 pub struct Options {
     /// The image's name in the store ([`check_name`]); otherwise that which its layout gives it, otherwise its ID.
     pub name: Option<String>,
+    /// The form to read; otherwise the one that is there. Where both are, they must agree.
+    pub form: Option<Form>,
     /// What it must be for; otherwise, where there is a choice, for this machine.
     pub platform: Option<Platform>,
     /// Limits of the layers. Its `cancel` stops the import.
@@ -117,7 +146,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let ingest = IngestOptions::default();
-        Self { name: None, platform: None, ingest, spool_bytes_max: SPOOL_BYTES_MAX }
+        Self { name: None, form: None, platform: None, ingest, spool_bytes_max: SPOOL_BYTES_MAX }
     }
 }
 
@@ -129,7 +158,7 @@ pub struct Layer {
     /// How many layers the image has.
     pub total: usize,
     /// The digest of its blob; in an export, where it is not known yet, the DiffID.
-    pub digest: Digest,
+    pub digest: BlobDigest,
     /// The length of its blob; in an export, of that which it came from.
     pub size_bytes: u64,
     /// The digest of the stream in the blob.
@@ -191,8 +220,16 @@ struct Found {
 }
 
 impl Found {
+    fn is_for_host(&self) -> bool {
+        self.platform.as_ref().is_none_or(|platform| platform.suits(&Platform::host()))
+    }
+
     /// Checks that it is for the platform that the user asked for.
     fn check_platform(&self, wanted: Option<&Platform>) -> Result<(), Error> {
+        if let Some(windows) = self.platform.as_ref().filter(|platform| platform.os == "windows") {
+            let message = format!("the image is for {windows}: layers of Windows hold a registry and no plain files");
+            return Err(Error::unsupported(message));
+        }
         match (wanted, &self.platform) {
             (Some(wanted), Some(have)) if !have.suits(wanted) => {
                 Err(Error::not_found(format!("there is no image for {wanted}: the one found is for {have}")))
@@ -200,6 +237,11 @@ impl Found {
             _ => Ok(()),
         }
     }
+}
+
+/// The place in the list that `@NUMBER` names, as in skopeo's names of archives.
+fn nth(reference: &str) -> Option<usize> {
+    reference.strip_prefix('@')?.parse().ok()
 }
 
 /// The error for a choice that the user has to make: `names` are what can be chosen.

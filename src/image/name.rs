@@ -38,9 +38,42 @@ pub(super) fn has_tag(name: &str) -> Result<Option<bool>> {
     Ok(found.filter(|_| !is_id).map(|found| found.name("tag").is_some()))
 }
 
+/// The registry that a name without one means, and the path of its own images there.
+const DEFAULT_REGISTRY: &str = "docker.io";
+const DEFAULT_PATH: &str = "library/";
+
+/// Whether two names mean one image: the registry, `library/` and the tag `latest` may be left out.
+pub(super) fn same_image(one: &str, other: &str) -> bool {
+    one == other || whole(one) == whole(other)
+}
+
+/// Returns the name with everything that may be left out.
+fn whole(name: &str) -> String {
+    let is_host = |host: &str| host == "localhost" || host.contains(['.', ':']);
+    let (registry, path) = name.split_once('/').filter(|(host, _)| is_host(host)).unwrap_or((DEFAULT_REGISTRY, name));
+    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+    let library = if registry == DEFAULT_REGISTRY && !path.contains('/') { DEFAULT_PATH } else { "" };
+    let tag = if path.contains([':', '@']) { "" } else { ":latest" };
+    format!("{registry}/{library}{path}{tag}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_left_out() {
+        for (one, other, expected) in [
+            ("app", "docker.io/library/app:latest", true),
+            ("index.docker.io/user/app:1", "user/app:1", true),
+            ("localhost/app", "localhost/app:latest", true),
+            ("localhost:5000/app", "app", false),
+            ("app:1", "app:2", false),
+            ("registry.test/app", "registry.test/library/app", false),
+        ] {
+            assert_eq!(same_image(one, other), expected, "{one} {other}");
+        }
+    }
 
     #[test]
     fn names() {

@@ -6,19 +6,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Deserialize;
-
 use crate::error::{Error, Result};
 
 /// A platform in the words of image indexes.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Platform {
     /// The operating system: `linux`.
     pub os: String,
     /// The processor: `amd64`, `arm64`, ...
     pub architecture: String,
     /// Its variant: `v7`, `v8`, ...
-    #[serde(default)]
     pub variant: Option<String>,
 }
 

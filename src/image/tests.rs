@@ -3,6 +3,7 @@
 mod export;
 mod fixture;
 mod inventory;
+mod kinds;
 
 use std::cell::RefCell;
 use std::fs;
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::door::IngestOptions;
 use crate::error::Result;
+use crate::id::Digest;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::Store;
 use crate::task::Cancel;
@@ -259,12 +261,6 @@ fn damages() -> Vec<Damage> {
             lost,
             "something else".into(),
         ),
-        (
-            "a history of more layers",
-            edit(&good, "{\"empty_layer\":true}", "{\"empty_layer\":false}"),
-            lost,
-            "history of 4".into(),
-        ),
         ("another rootfs", edit(&good, "\"type\":\"layers\"", "\"type\":\"lawyers\""), lost, "lawyers".into()),
         (
             "a digest that is a path",
@@ -307,7 +303,12 @@ fn archives_cut_anywhere() {
         let end = whole.len() - 1024 - padding;
         run(&store, &fixture.file(&whole[..end])).expect("all content is there");
         store.remove_image("app:1").expect("remove");
-        for length in (0..end).step_by(end / 97).chain([1, 511, 512, 513, end - 1]) {
+        // The marker of a layout, its last member, may be missing.
+        let without_marker = content.iter().filter(|(path, _)| *path != layout::MARKER);
+        let marker = archive(&without_marker.map(|(path, bytes)| (path.clone(), bytes.clone())).collect()).len() - 1024;
+        let is_whole = |length: &usize| (marker - 511..=marker).contains(length);
+        let lengths = (0..end).step_by(end / 97).chain([1, 511, 512, 513, end - 1]);
+        for length in lengths.filter(|length| !is_whole(length)) {
             let error = run(&store, &fixture.file(&whole[..length])).expect_err("cut");
             let expected = [ErrorKind::DataLoss, ErrorKind::InvalidArgument];
             assert!(expected.contains(&error.kind()), "{length} of {end}: {}", error.chain());
@@ -580,7 +581,8 @@ fn references() {
         fs::write(root.join(name), b"").expect("write");
     }
     let split = |text: &str| {
-        let (path, reference) = split_reference(root.join(text).as_os_str());
+        let Written { form, path, reference } = split_reference(root.join(text).as_os_str());
+        assert_eq!(form, None, "{text}");
         (path.strip_prefix(root).expect("below").to_string_lossy().into_owned(), reference)
     };
     let some = |text: &str| Some(text.to_owned());
@@ -590,10 +592,15 @@ fn references() {
     assert_eq!(split("with:colon:1"), ("with:colon".into(), some("1")));
     assert_eq!(split("with:colon:twice:1"), ("with:colon:twice".into(), some("1")));
     assert_eq!(split("with:other"), ("with:other".into(), None));
-    assert_eq!(split_reference("-".as_ref()), ("-".into(), None));
+    let written =
+        |form, path: PathBuf, reference: Option<&str>| Written { form, path, reference: reference.map(str::to_owned) };
+    assert_eq!(split_reference("-".as_ref()), written(None, "-".into(), None));
     let with_form = |text: &str| split_reference(text.replace('@', &root.display().to_string()).as_ref());
-    assert_eq!(with_form("oci:@/plain:app:1"), (root.join("plain"), some("app:1")));
-    assert_eq!(with_form("docker-archive:@/with:colon"), (root.join("with:colon"), None));
-    assert_eq!(with_form("tar:@/plain"), (format!("tar:{}/plain", root.display()).into(), None));
-    assert_eq!(split_reference("-:app:1".as_ref()), ("-".into(), some("app:1")));
+    let (oci, docker) = (Some(Form::Oci), Some(Form::Docker));
+    assert_eq!(with_form("oci:@/plain:app:1"), written(oci, root.join("plain"), Some("app:1")));
+    assert_eq!(with_form("oci-archive:@/plain"), written(oci, root.join("plain"), None));
+    assert_eq!(with_form("docker-archive:@/with:colon"), written(docker, root.join("with:colon"), None));
+    assert_eq!(with_form("tar:@/plain"), written(None, format!("tar:{}/plain", root.display()).into(), None));
+    assert_eq!(split_reference("-:app:1".as_ref()), written(None, "-".into(), Some("app:1")));
+    assert_eq!(split_reference("docker-archive:-".as_ref()), written(docker, "-".into(), None));
 }

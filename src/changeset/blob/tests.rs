@@ -231,13 +231,28 @@ fn expansion_limits() {
 fn ratio_limit() {
     const FREE: u64 = 8 << 20;
     let limits = Expansion { ratio_free_bytes: FREE, ..Expansion::default() };
-    let zeros = compress(&vec![0; FREE as usize], Compression::Zstd);
-    decompress(&zeros, Compression::Zstd, limits).expect("exactly what is free");
-    let bomb = zeros.repeat(1000);
+    let one_byte = compress(&vec![b'1'; FREE as usize], Compression::Zstd);
+    decompress(&one_byte, Compression::Zstd, limits).expect("exactly what is free");
+    let bomb = one_byte.repeat(1000);
     let mut reader = Decompress::new(&bomb[..], Compression::Zstd, limits, "layer x").expect("set up");
     let error = io::copy(&mut reader, &mut io::sink()).at("read", "layer x").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
     assert!(reader.plain_bytes() < 2 * FREE, "{}", reader.plain_bytes());
+}
+
+/// Exports of sparse files have them, and strata reads its own exports.
+#[test]
+fn runs_of_zeros_are_not_hostile() {
+    let limits = Expansion { ratio: 2, ratio_free_bytes: 1 << 20, ..Expansion::default() };
+    for compression in [Compression::Gzip, Compression::Zstd] {
+        let sparse = [sample(100_000), vec![0; 20 << 20], sample(100_000)].concat();
+        let blob = compress(&sparse, compression);
+        assert!(sparse.len() / blob.len() > 50, "{}", blob.len());
+        assert!(decompress(&blob, compression, limits).expect("sparse") == sparse);
+        let interrupted = compress(&[vec![0; 500], vec![1]].concat().repeat(20_000), compression);
+        let error = decompress(&interrupted, compression, limits).unwrap_err();
+        assert!(error.chain().contains("--limit ratio="), "{}", error.chain());
+    }
 }
 
 #[test]

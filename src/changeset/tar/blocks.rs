@@ -1,7 +1,7 @@
 //! An archive as a byte stream with a position and a detected end.
 //!
 //! Invariant: every method either returns everything that was asked for or fails; only [`Blocks::header`] and
-//! [`Blocks::trailer`] may reach the end of the archive.
+//! [`Blocks::take_trailing`] may reach the end of the archive.
 
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
@@ -135,9 +135,9 @@ impl<'r> Blocks<'r> {
         self.fill(&mut block[..padding as usize]).map(drop)
     }
 
-    /// Reads everything after the first zero block, so that a reader below which computes digests has seen all bytes.
-    /// Returns the number of bytes after the second zero block.
-    pub(super) fn trailer(&mut self, bytes_max: u64) -> Result<u64> {
+    /// Reads the block after the first zero block, which should be zeros too. Returns how many bytes of something else
+    /// are there at the very end of the archive.
+    pub(super) fn second_zeros(&mut self) -> Result<u64> {
         let mut block = [0; BLOCK_BYTES];
         let count = self.fill(&mut block)?;
         let zeros = block.iter().all(|byte| *byte == 0);
@@ -147,19 +147,16 @@ impl<'r> Blocks<'r> {
                 self.offset - 2 * BLOCK_BYTES as u64
             )));
         }
-        let mut trailing = if zeros { 0 } else { count as u64 };
-        loop {
-            let count = self.available()?;
-            if count == 0 {
-                return Ok(trailing);
-            }
-            self.take(count)?;
-            trailing += count as u64;
-            if trailing > bytes_max {
-                let message = format!("more than {bytes_max} bytes follow the end of the archive");
-                return Err(Error::new(ErrorKind::ResourceExhausted, message));
-            }
-        }
+        Ok(if zeros { 0 } else { count as u64 })
+    }
+
+    /// Reads some bytes after the end of the archive into [`Blocks::taken`]. Returns their number, and how many there
+    /// are without the zeros at their end.
+    pub(super) fn take_trailing(&mut self) -> Result<(u64, u64)> {
+        let count = self.available()?;
+        let others = self.reader.buffer().iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        self.take(count)?;
+        Ok((count as u64, others as u64))
     }
 
     /// Reads until `buffer` is full or the archive ends.

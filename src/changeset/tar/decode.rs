@@ -20,12 +20,12 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::blocks::{Blocks, Next};
-use super::header::{BLOCK_BYTES, Header, Kind, sparse_extension};
+use super::header::{BLOCK_BYTES, Header, Kind};
 use super::limits::Limits;
 use super::names::{self, Meaning};
-use super::pax::{Pax, PaxSparse, decimal};
-use super::sparse::{Body, Data};
-use crate::changeset::{Change, Piece, Segment, Sink};
+use super::pax::Pax;
+use super::sparse::{self, Body, Data};
+use crate::changeset::{Change, Piece, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, xattr_is_portable};
 
@@ -48,7 +48,7 @@ pub struct Decoded {
 ///
 /// # Errors
 /// The message names the entry and the byte offset of its header; the cause says what is wrong. `DataLoss` for damaged
-/// or truncated data, and for an empty stream; `InvalidArgument` for a well-formed archive that is not a layer;
+/// or truncated data; `InvalidArgument` for a well-formed archive that is not a layer;
 /// `ResourceExhausted` beyond `limits`; errors of `reader` and `sink`.
 pub fn decode(reader: &mut dyn Read, limits: &Limits, sink: &mut dyn Sink) -> Result<Decoded> {
     let blocks = Blocks::new(reader, limits.total_bytes);
@@ -162,10 +162,30 @@ impl Decoder<'_, '_> {
                     self.header(&block, at)?;
                     self.hand_over()?;
                 }
-                Next::Zeros => return self.blocks.trailer(self.limits.trailing_bytes),
-                Next::Nothing if at == 0 => return Err(Error::data_loss("an empty stream is no tar archive")),
+                Next::Zeros => return self.trailer(),
+                // Some builders write a layer without changes as no byte at all.
                 Next::Nothing => return Ok(0),
             }
+        }
+    }
+
+    /// Reads everything after the first zero block, so that a reader below which computes digests has seen all bytes.
+    /// Returns the number of bytes after the second zero block. Zeros at the very end are padding, however many there
+    /// are.
+    fn trailer(&mut self) -> Result<u64> {
+        let mut trailing = self.blocks.second_zeros()?;
+        loop {
+            let (count, others) = self.blocks.take_trailing()?;
+            if count == 0 {
+                return Ok(trailing);
+            }
+            let end = if others > 0 { trailing + others } else { 0 };
+            trailing += count;
+            if end > self.limits.trailing_bytes {
+                let message = format!("more than {} bytes follow the end of the archive", self.limits.trailing_bytes);
+                return Err(Error::new(ErrorKind::ResourceExhausted, message));
+            }
+            self.hand_over()?;
         }
     }
 
@@ -273,54 +293,10 @@ impl Decoder<'_, '_> {
         };
         match (kind, ahead.pax().and_then(|pax| pax.sparse.as_ref())) {
             (Kind::Sparse, Some(_)) => Err(Error::invalid("two sparse maps for one entry")),
-            (Kind::Sparse, None) => self.gnu_sparse(header, stored),
-            (_, Some(sparse)) => self.pax_sparse(sparse, stored),
+            (Kind::Sparse, None) => sparse::gnu(header, stored, self.limits, &mut || self.blocks.block()),
+            (_, Some(map)) => sparse::pax(map, stored, self.limits, &mut || self.blocks.block()),
             (_, None) => Ok(Body::dense(stored)),
         }
-    }
-
-    fn gnu_sparse(&mut self, header: &Header, stored: u64) -> Result<Body> {
-        let start = header.sparse()?;
-        let (mut segments, mut extended) = (start.segments, start.extended);
-        while extended {
-            extended = sparse_extension(&self.blocks.block()?, &mut segments)?;
-            self.check_segments(segments.len())?;
-        }
-        Body::sparse(start.size, stored, segments)
-    }
-
-    fn pax_sparse(&mut self, sparse: &PaxSparse, stored: u64) -> Result<Body> {
-        let size = sparse.size.ok_or_else(|| Error::data_loss("a sparse file without its real size"))?;
-        match (sparse.major, sparse.minor) {
-            (0, 0 | 1) => {
-                self.check_segments(sparse.segments.len())?;
-                Body::sparse(size, stored, sparse.segments.clone())
-            }
-            (1, 0) => {
-                let (segments, map_bytes) = self.leading_map(stored)?;
-                Body::sparse(size, stored - map_bytes, segments)
-            }
-            (major, minor) => Err(Error::invalid(format!("sparse format {major}.{minor} is unknown"))),
-        }
-    }
-
-    /// Reads the map of GNU.sparse 1.0: decimal numbers, one on each line, padded to a block; the first is the number
-    /// of pairs.
-    fn leading_map(&mut self, stored: u64) -> Result<(Vec<Segment>, u64)> {
-        let mut lines = Lines { blocks: &mut self.blocks, block: [0; BLOCK_BYTES], at: BLOCK_BYTES, bytes: 0, stored };
-        let count = lines.number()?;
-        let count = usize::try_from(count).unwrap_or(usize::MAX);
-        check_segments(count, self.limits)?;
-        let mut segments = Vec::new();
-        for _ in 0..count {
-            segments.push(Segment { offset: lines.number()?, length: lines.number()? });
-        }
-        let bytes = lines.bytes;
-        Ok((segments, bytes))
-    }
-
-    fn check_segments(&self, count: usize) -> Result<()> {
-        check_segments(count, self.limits)
     }
 
     /// Skips content that no file gets.
@@ -353,48 +329,6 @@ fn entry_place(name: &[u8], at: u64) -> String {
         None => (name, ""),
     };
     format!("entry {:?}{more} at byte {at}", String::from_utf8_lossy(shown))
-}
-
-fn check_segments(count: usize, limits: &Limits) -> Result<()> {
-    if count <= limits.sparse_segments {
-        return Ok(());
-    }
-    let message = format!("a sparse file of more than {} stretches", limits.sparse_segments);
-    Err(Error::new(ErrorKind::ResourceExhausted, message))
-}
-
-/// Reads the numbers at the start of the content of a GNU.sparse 1.0 file.
-struct Lines<'a, 'r> {
-    blocks: &'a mut Blocks<'r>,
-    block: [u8; BLOCK_BYTES],
-    at: usize,
-    bytes: u64,
-    stored: u64,
-}
-
-impl Lines<'_, '_> {
-    fn number(&mut self) -> Result<u64> {
-        /// Number of digits of the largest 64-bit number.
-        const DIGITS_MAX: usize = 20;
-        let mut digits = Vec::new();
-        loop {
-            if self.at == BLOCK_BYTES {
-                self.bytes += BLOCK_BYTES as u64;
-                if self.bytes > self.stored {
-                    return Err(Error::data_loss("the map of a sparse file is longer than its entry"));
-                }
-                self.block = self.blocks.block()?;
-                self.at = 0;
-            }
-            let byte = self.block[self.at];
-            self.at += 1;
-            match byte {
-                b'\n' => return decimal(&digits, "map of a sparse file"),
-                _ if digits.len() == DIGITS_MAX => return Err(Error::data_loss("the map of a sparse file is no map")),
-                digit => digits.push(digit),
-            }
-        }
-    }
 }
 
 fn is_file(kind: Kind) -> bool {

@@ -17,7 +17,7 @@ pub struct Limits {
     pub path_depth: usize,
     /// Number of data segments in one sparse file.
     pub sparse_segments: usize,
-    /// Bytes after the end of the archive.
+    /// Bytes after the end of the archive, without the zeros at their end.
     pub trailing_bytes: u64,
 }
 

@@ -9,6 +9,9 @@ use std::os::unix::fs::FileExt as _;
 use super::decode::Ahead;
 use super::header::{BLOCK_BYTES, Block, Header, Kind};
 use super::limits::Limits;
+use super::pax::Pax;
+use super::sparse;
+use crate::changeset::Segment;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// Maximum number of members, so that the index of a hostile archive stays small: an image has a few hundred.
@@ -33,6 +36,13 @@ pub enum MemberContent {
         /// Number of bytes.
         size: u64,
     },
+    /// In the archive, without the holes of the file.
+    Sparse {
+        /// Number of bytes including holes.
+        size: u64,
+        /// The stretches that are there, in the order of the file.
+        stretches: Vec<Stretch>,
+    },
     /// In another member, named by its path as written.
     HardLink {
         /// Path of that member.
@@ -45,13 +55,24 @@ pub enum MemberContent {
     },
 }
 
+/// Bytes of a sparse member.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stretch {
+    /// Position in the file.
+    pub offset: u64,
+    /// Position in the archive.
+    pub at: u64,
+    /// Number of bytes.
+    pub length: u64,
+}
+
 /// Reads the headers of the uncompressed archive in `file`, up to its first zero block; returns `None` if the file does
 /// not begin as an archive. If a path occurs twice, the later member counts. Directories and special files are left
 /// out.
 ///
 /// # Errors
-/// The message names the byte offset of the header. `DataLoss` for damaged or truncated data; `Unsupported` for sparse
-/// members; `ResourceExhausted` beyond a limit.
+/// The message names the byte offset of the header. `DataLoss` for damaged or truncated data;
+/// `ResourceExhausted` beyond a limit.
 pub fn members(file: &File) -> Result<Option<Vec<Member>>> {
     let mut index = Index { file, at: 0, length: file.metadata().at("stat", "archive")?.len(), members: Vec::new() };
     if !index.begins_as_archive()? {
@@ -110,17 +131,8 @@ impl Index<'_> {
     }
 
     fn member(&mut self, header: &Header, kind: Kind, ahead: &Ahead) -> Result<()> {
-        let is_sparse = kind == Kind::Sparse || ahead.pax().is_some_and(|pax| pax.sparse.is_some());
         let content = match kind {
-            Kind::File | Kind::Sparse if is_sparse => {
-                return Err(Error::unsupported("a sparse member: write the archive anew without them"));
-            }
-            Kind::File => {
-                let size = ahead.pax().and_then(|pax| pax.size).map_or_else(|| header.size(), Ok)?;
-                let offset = self.at;
-                self.skip(size)?;
-                MemberContent::File { offset, size }
-            }
+            Kind::File | Kind::Sparse => self.content(header, kind, ahead.pax())?,
             Kind::Link => MemberContent::HardLink { target: ahead.link_name(header)? },
             Kind::Symlink => MemberContent::Symlink { target: ahead.link_name(header)? },
             _ => return Ok(()),
@@ -130,6 +142,29 @@ impl Index<'_> {
         }
         self.members.push(Member { path: ahead.name(header)?, content });
         Ok(())
+    }
+
+    fn content(&mut self, header: &Header, kind: Kind, pax: Option<&Pax>) -> Result<MemberContent> {
+        let limits = Limits::default();
+        let stored = pax.and_then(|pax| pax.size).map_or_else(|| header.size(), Ok)?;
+        let body = match (kind, pax.and_then(|pax| pax.sparse.as_ref())) {
+            (Kind::Sparse, Some(_)) => return Err(Error::invalid("two sparse maps for one entry")),
+            (Kind::Sparse, None) => sparse::gnu(header, stored, &limits, &mut || self.block())?,
+            (_, Some(map)) => sparse::pax(map, stored, &limits, &mut || self.block())?,
+            (_, None) => {
+                let offset = self.at;
+                self.skip(stored)?;
+                return Ok(MemberContent::File { offset, size: stored });
+            }
+        };
+        let mut at = self.at;
+        let mut stretches = Vec::with_capacity(body.segments.len());
+        for Segment { offset, length } in body.segments {
+            stretches.push(Stretch { offset, at, length });
+            at += length;
+        }
+        self.skip(body.stored)?;
+        Ok(MemberContent::Sparse { size: body.size, stretches })
     }
 
     fn block(&mut self) -> Result<Block> {

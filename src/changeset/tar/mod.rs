@@ -25,4 +25,4 @@ pub use limits::{
     ENTRIES_MAX, Limits, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX,
     TRAILING_BYTES_MAX, XATTR_BYTES_MAX,
 };
-pub use members::{Member, MemberContent, members};
+pub use members::{Member, MemberContent, Stretch, members};

@@ -9,8 +9,14 @@
 use std::io::{self, Read};
 
 use super::blocks::Blocks;
+use super::header::{BLOCK_BYTES, Block, Header, sparse_extension};
+use super::limits::Limits;
+use super::pax::{PaxSparse, decimal};
 use crate::changeset::Segment;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Reads the next block of an entry.
+pub(super) type NextBlock<'a> = &'a mut dyn FnMut() -> Result<Block>;
 
 /// Content after a header, described before it is read.
 #[derive(Debug)]
@@ -51,6 +57,89 @@ impl Body {
             return Err(wrong(&format!("describes {total} bytes, {stored} are stored")));
         }
         Ok(Self { size, stored, segments })
+    }
+}
+
+/// Reads the rest of the map of a GNU sparse entry, of which `stored` bytes follow the map.
+pub(super) fn gnu(header: &Header, stored: u64, limits: &Limits, next: NextBlock<'_>) -> Result<Body> {
+    let start = header.sparse()?;
+    let (mut segments, mut extended) = (start.segments, start.extended);
+    while extended {
+        extended = sparse_extension(&next()?, &mut segments)?;
+        check_segments(segments.len(), limits)?;
+    }
+    Body::sparse(start.size, stored, segments)
+}
+
+/// Returns the body of a PAX sparse entry of `stored` bytes; reads a map that precedes the content.
+pub(super) fn pax(sparse: &PaxSparse, stored: u64, limits: &Limits, next: NextBlock<'_>) -> Result<Body> {
+    let size = sparse.size.ok_or_else(|| Error::data_loss("a sparse file without its real size"))?;
+    match (sparse.major, sparse.minor) {
+        (0, 0 | 1) => {
+            check_segments(sparse.segments.len(), limits)?;
+            Body::sparse(size, stored, sparse.segments.clone())
+        }
+        (1, 0) => {
+            let (segments, map_bytes) = leading_map(stored, limits, next)?;
+            Body::sparse(size, stored - map_bytes, segments)
+        }
+        (major, minor) => Err(Error::invalid(format!("sparse format {major}.{minor} is unknown"))),
+    }
+}
+
+/// Reads the map of GNU.sparse 1.0: decimal numbers, one on each line, padded to a block; the first is the number of
+/// pairs.
+fn leading_map(stored: u64, limits: &Limits, next: NextBlock<'_>) -> Result<(Vec<Segment>, u64)> {
+    let mut lines = Lines { next, block: [0; BLOCK_BYTES], at: BLOCK_BYTES, bytes: 0, stored };
+    let count = lines.number()?;
+    let count = usize::try_from(count).unwrap_or(usize::MAX);
+    check_segments(count, limits)?;
+    let mut segments = Vec::new();
+    for _ in 0..count {
+        segments.push(Segment { offset: lines.number()?, length: lines.number()? });
+    }
+    Ok((segments, lines.bytes))
+}
+
+fn check_segments(count: usize, limits: &Limits) -> Result<()> {
+    if count <= limits.sparse_segments {
+        return Ok(());
+    }
+    let message = format!("a sparse file of more than {} stretches", limits.sparse_segments);
+    Err(Error::new(ErrorKind::ResourceExhausted, message))
+}
+
+/// Reads the numbers at the start of the content of a GNU.sparse 1.0 file.
+struct Lines<'a> {
+    next: NextBlock<'a>,
+    block: Block,
+    at: usize,
+    bytes: u64,
+    stored: u64,
+}
+
+impl Lines<'_> {
+    fn number(&mut self) -> Result<u64> {
+        /// Number of digits of the largest 64-bit number.
+        const DIGITS_MAX: usize = 20;
+        let mut digits = Vec::new();
+        loop {
+            if self.at == BLOCK_BYTES {
+                self.bytes += BLOCK_BYTES as u64;
+                if self.bytes > self.stored {
+                    return Err(Error::data_loss("the map of a sparse file is longer than its entry"));
+                }
+                self.block = (self.next)()?;
+                self.at = 0;
+            }
+            let byte = self.block[self.at];
+            self.at += 1;
+            match byte {
+                b'\n' => return decimal(&digits, "map of a sparse file"),
+                _ if digits.len() == DIGITS_MAX => return Err(Error::data_loss("the map of a sparse file is no map")),
+                digit => digits.push(digit),
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use crate::compare::image::Image;
 use crate::compare::tool::Archive;
 use crate::door::IngestOptions;
 use crate::error::{Context, Error, Result};
-use crate::image::{self, Destination, ExportOptions, Options, Place, Source};
+use crate::image::{self, Destination, ExportOptions, Options, Place, Source, Written};
 use crate::mount::scratch::FsType;
 use crate::snapshotter::{Labels, Snapshotter};
 use crate::store::{Durability, Store};
@@ -53,10 +53,10 @@ impl ImageStore {
     /// # Errors
     /// The reason why the image cannot be read.
     pub fn image(&self, source: &OsStr, seed: u64, cancel: &Cancel) -> Result<Image> {
-        let (path, reference) = image::split_reference(source);
+        let Written { form, path, reference } = image::split_reference(source);
         path.metadata().at("open the image", &path)?;
         let ingest = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
-        let options = Options { ingest, ..Options::default() };
+        let options = Options { form, ingest, ..Options::default() };
         let source = Source { place: Place::Path(path), reference };
         let imported = image::import(&self.store, &source, &options, &())?;
         let top = imported.top.ok_or_else(|| Error::invalid(format!("{:?} has no layer to unpack", imported.name)))?;

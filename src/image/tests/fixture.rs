@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 pub(super) use crate::backends::{self, COPY, Config};
 use crate::door::{EmitOptions, emit};
 use crate::error::Result;
+use crate::id::Digest;
 use crate::image::*;
 use crate::mount::scratch::{FsType, Scratch};
 use crate::snapshotter::{Kind, Snapshotter};
@@ -107,6 +108,12 @@ impl Oci {
         self.document(&format!("{OCI}.manifest.v1+json"), &manifest)
     }
 
+    /// The document that `entry` describes.
+    pub(super) fn parse(&self, entry: &Value) -> Value {
+        let path = entry["digest"].as_str().expect("digest").replace("sha256:", "blobs/sha256/");
+        serde_json::from_slice(&self.content[&path]).expect("document")
+    }
+
     pub(super) fn name(mut entry: Value, key: &str, name: &str) -> Value {
         entry["annotations"][key] = name.into();
         entry
@@ -181,6 +188,11 @@ impl Fixture {
             ..Config::new(self.scratch.path().join("store"))
         };
         backends::open(&config).expect("store")
+    }
+
+    /// Removes all that is in the store.
+    pub(super) fn clear(&self) {
+        fs::remove_dir_all(self.scratch.path().join("store")).expect("remove the store");
     }
 
     pub(super) fn path(&self) -> PathBuf {

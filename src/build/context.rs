@@ -9,11 +9,13 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use globset::{Glob, GlobBuilder};
 use rustix::fs::{OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::ignored::{Ignored, glob};
+use super::ignored::Ignored;
 use super::input::read_regular;
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Context as _, Error, ErrorKind, Result};
@@ -35,10 +37,57 @@ pub(super) struct Origin {
 #[derive(Clone, Debug)]
 pub(super) struct Selected {
     /// Where it is, without links.
-    path: PathBuf,
+    pub(super) path: PathBuf,
     /// What it was named by: the last component of the source.
     pub(super) name: OsString,
     pub(super) stat: Stat,
+    filter: Filter,
+}
+
+/// What of a directory counts.
+#[derive(Clone, Debug, Default)]
+struct Filter {
+    /// Paths below it that are left out.
+    excluded: Arc<Ignored>,
+    /// What is taken of it; `None` for all.
+    included: Option<Arc<Included>>,
+}
+
+/// A source of `COPY --parents`, as a pattern below the directory from which on parents are kept.
+#[derive(Debug)]
+struct Included {
+    pattern: Ignored,
+    /// The part of the pattern that is a plain path.
+    prefix: PathBuf,
+}
+
+impl Filter {
+    /// Whether the path below the directory does not count.
+    fn covers(&self, path: &Path) -> bool {
+        self.excluded.covers(path) || self.included.as_ref().is_some_and(|included| !included.pattern.covers(path))
+    }
+
+    /// Whether nothing below a directory counts that does not count itself.
+    fn ends_at(&self, path: &Path) -> bool {
+        let prefix = self.included.as_ref().map_or(Path::new(""), |included| &included.prefix);
+        let leads_to = prefix.starts_with(path) || path.starts_with(prefix);
+        !leads_to || (self.excluded.covers(path) && !self.excluded.has_exceptions())
+    }
+}
+
+impl Included {
+    fn new(pattern: &str) -> Result<Self> {
+        let plain = pattern.split('/').take_while(|part| !part.contains(['*', '?', '[', '\\', '!']));
+        let prefix = plain.filter(|part| !matches!(*part, "" | "." | "..")).collect();
+        Ok(Self { pattern: Ignored::of([pattern])?, prefix })
+    }
+}
+
+impl Selected {
+    /// Returns whether it is a directory.
+    pub(super) fn is_dir(&self) -> bool {
+        self.stat.file_type == FileType::Dir
+    }
 }
 
 impl Origin {
@@ -54,26 +103,70 @@ impl Origin {
         Ok(Self { root, resolver, ignored: Ignored::default(), is_context: false })
     }
 
-    /// What `source` names: a path, or a pattern (`*`, `?`, `[...]`, in each component on its own).
+    /// What `source` names: a path, or a pattern (`*`, `?`, `[...]`, in each component on its own), which may match
+    /// nothing.
     ///
     /// # Errors
-    /// `NotFound` if that is nothing; `InvalidArgument` if it leads out of a context.
+    /// `NotFound` for a path at which nothing is; `InvalidArgument` if it leads out of a context.
     pub(super) fn select(&mut self, source: &str) -> Result<Vec<Selected>> {
         let mut selected = Vec::new();
         for path in self.expand(source)? {
             self.check_inside(&path)?;
             let Some((parent, name, stat)) = self.resolver.locate(&path)? else { continue };
             let place = parent.path.join(&name);
-            if stat.file_type != FileType::Dir && self.ignored.covers(&place) {
-                continue;
-            }
             let name = path.file_name().unwrap_or_default().to_owned();
-            selected.push(Selected { path: place, name, stat });
+            let found = Selected { path: place, name, stat, filter: Filter::default() };
+            if self.is_seen(&found)? {
+                selected.push(found);
+            }
         }
-        if selected.is_empty() {
+        if selected.is_empty() && !has_wildcards(source) {
             return Err(Error::not_found(format!("{source:?} is not there{}", self.hint())));
         }
         Ok(selected)
+    }
+
+    /// What `source` names without what is `excluded`; with `parents`, also the directories above it: those behind
+    /// `/./` in the source, where it has that.
+    ///
+    /// # Errors
+    /// Those of [`Origin::select`].
+    pub(super) fn pick(&mut self, source: &str, parents: bool, excluded: &Arc<Ignored>) -> Result<Vec<Selected>> {
+        let mut selected = Vec::new();
+        if parents {
+            let (pivot, pattern) = source.split_once("/./").unwrap_or(("", source));
+            if !has_wildcards(source) {
+                self.select(source)?;
+            }
+            let included = Some(Arc::new(Included::new(pattern)?));
+            let dirs = self.select(pivot)?.into_iter().filter(Selected::is_dir);
+            let filter = Filter { excluded: excluded.clone(), included };
+            selected.extend(dirs.map(|dir| Selected { filter: filter.clone(), ..dir }));
+        } else {
+            for mut found in self.select(source)? {
+                if !found.is_dir() && (excluded.covers(&found.path) || excluded.covers(Path::new(&found.name))) {
+                    continue;
+                }
+                found.filter.excluded = excluded.clone();
+                selected.push(found);
+            }
+        }
+        Ok(selected)
+    }
+
+    /// Whether what was found is part of the tree: an ignored directory is, if something below it is.
+    fn is_seen(&self, found: &Selected) -> Result<bool> {
+        if found.path.as_os_str().is_empty() || !self.ignored.covers(&found.path) {
+            return Ok(true);
+        }
+        let mut is_seen = false;
+        if found.is_dir() && self.ignored.has_exceptions() {
+            self.visit(found, &mut |path, _| {
+                is_seen |= !path.as_os_str().is_empty();
+                Ok(())
+            })?;
+        }
+        Ok(is_seen)
     }
 
     /// Opens what was selected, to bind it; also returns the path for messages.
@@ -157,10 +250,12 @@ impl Origin {
         while let Some(entry) = walk.next_entry()? {
             let path = entry.path.to_owned();
             held.retain(|(above, _)| path.starts_with(above));
-            if !path.as_os_str().is_empty() && self.ignored.covers(&selected.path.join(&path)) {
+            let is_ignored = self.ignored.covers(&selected.path.join(&path));
+            if !path.as_os_str().is_empty() && (is_ignored || selected.filter.covers(&path)) {
                 if entry.stat.file_type == FileType::Dir {
+                    let ends = selected.filter.ends_at(&path) || (is_ignored && !self.ignored.has_exceptions());
                     held.push((path, entry.stat));
-                    if !self.ignored.has_exceptions() {
+                    if ends {
                         walk.skip();
                     }
                 }
@@ -174,6 +269,27 @@ impl Origin {
         }
         Ok(())
     }
+}
+
+/// Whether a source is a pattern.
+fn has_wildcards(source: &str) -> bool {
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
+/// A pattern of one component.
+fn glob(text: &str) -> Result<Glob> {
+    // Braces mean nothing here.
+    let escaped = text.replace('{', "[{]").replace('}', "[}]");
+    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
+    glob.map_err(|error| Error::invalid(format!("{text:?} is no pattern")).with_source(error))
 }
 
 fn leaves(source: &str) -> Error {

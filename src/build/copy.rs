@@ -1,43 +1,34 @@
 //! `COPY` and `ADD`: from trees to changes, and to a digest of what is copied.
 //!
 //! # Decisions
-//! - Files keep their times. Directories that nobody described (missing parents of the target) are those of a layer
-//!   that does not describe them: 0755 0:0, mtime 0. So the same sources make the same layer, whenever and by whatever
-//!   strategy.
+//! - Files keep their times. Directories that nobody described (the target, and its missing parents) are those of a
+//!   layer that does not describe them: 0755 0:0, mtime 0, unless `--chown` or an octal `--chmod` say otherwise. So the
+//!   same sources make the same layer, whenever and by whatever strategy.
 //! - What comes from a context belongs to root and has no extended attributes, whoever checked it out on what file
 //!   system.
 //! - A directory that the target has as a link to one is followed, so that `COPY root/ /` works where `/bin` is a link.
 //!
 //! # References
-//! Dockerfile reference, "COPY", "ADD".
+//! Dockerfile reference, "COPY", "ADD"; BuildKit, `solver/llbsolver/file`, where it is silent.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{self, BufReader, Read, Seek as _};
+use std::io::{self, Read};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
+use super::archive::{self, Below};
 use super::context::{Origin, Selected};
+use super::mode::Chmod;
+use super::target::{Place, Target};
 use crate::changeset::apply::resolve::{Found, Resolver};
-use crate::changeset::blob::{Compression, Decompress, Expansion};
 use crate::changeset::{Change, Sink};
-use crate::door::{Expected, IngestOptions, ingest};
+use crate::door::IngestOptions;
 use crate::error::{Context as _, Error, Result};
 use crate::id::Digest;
 use crate::tree::walk::WalkEntry;
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
-
-/// The first bytes of archives whose compression strata does not read.
-const OTHER_COMPRESSIONS: [(&str, &[u8]); 2] = [("xz", b"\xfd7zXZ\0"), ("bzip2", b"BZh")];
-
-/// The length of the longest of those.
-const MAGIC_BYTES_MAX: u64 = 6;
-
-/// The length of a tar header.
-const HEADER_BYTES: usize = 512;
 
 /// What a `COPY` or `ADD` copies, and what it makes of it.
 #[derive(Debug)]
@@ -50,26 +41,17 @@ pub(super) struct Copying<'a> {
     pub(super) target: &'a str,
     /// Whose it becomes.
     pub(super) owner: Option<(u32, u32)>,
-    pub(super) mode: Option<u32>,
+    pub(super) chmod: Option<&'a Chmod>,
     /// Whether archives are unpacked.
     pub(super) unpacks: bool,
     /// The latest time that a file may have, in seconds since 1970.
     pub(super) epoch: Option<i64>,
 }
 
-/// Where it goes.
-struct Target {
-    /// Without links.
-    path: PathBuf,
-    is_dir: bool,
-    /// Whether it is there, or is made for several things: then none of them says what it is.
-    is_given: bool,
-}
-
 impl<'a> Copying<'a> {
     /// One that copies nothing, and changes nothing of what is added.
     pub(super) fn nothing(origin: &'a Origin) -> Self {
-        Self { origin, selected: &[], texts: &[], target: "/", owner: None, mode: None, unpacks: false, epoch: None }
+        Self { origin, selected: &[], texts: &[], target: "/", owner: None, chmod: None, unpacks: false, epoch: None }
     }
 }
 
@@ -84,9 +66,18 @@ impl Copying<'_> {
         for selected in self.selected {
             field(b"source");
             field(selected.name.as_bytes());
+            let mut links = Links::default();
             self.origin.visit(selected, &mut |path, entry| {
-                let Meta { node, mode, uid, gid, mtime: _, xattrs } = self.meta(entry)?;
                 field(path.as_os_str().as_bytes());
+                if path.as_os_str().is_empty() && entry.stat.file_type == FileType::Dir {
+                    return Ok(());
+                }
+                if let Some(first) = links.first(entry, path) {
+                    field(b"link");
+                    field(first.as_os_str().as_bytes());
+                    return Ok(());
+                }
+                let Meta { node, mode, uid, gid, mtime: _, xattrs } = self.meta(entry)?;
                 field(format!("{mode:o} {uid} {gid} {xattrs:?} {node:?}").as_bytes());
                 if matches!(node, Node::File { .. }) {
                     field(content_digest(entry)?.as_bytes());
@@ -102,72 +93,92 @@ impl Copying<'_> {
         Ok(Digest::finish(hasher))
     }
 
-    /// Pushes the changes that it makes to the tree `root` into `sink`.
-    pub(super) fn write(&self, root: &Dir, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
-        let mut resolver = Resolver::new(root.try_clone()?);
-        let target = self.target(&mut resolver)?;
-        for selected in self.selected {
-            if selected.stat.file_type == FileType::Dir {
+    /// Pushes the changes that it makes to the tree `root` into `sink`; without a tree, those to any.
+    pub(super) fn write(&self, root: Option<&Dir>, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
+        let count = self.selected.len() + self.texts.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let archives = self.selected.iter().map(|selected| self.is_archive(selected)).collect::<Result<Vec<_>>>()?;
+        let mut resolver = root.map(|root| root.try_clone().map(Resolver::new)).transpose()?;
+        let has_dirs =
+            self.selected.iter().zip(&archives).any(|(selected, is_archive)| selected.is_dir() || *is_archive);
+        let place = Place::find(self.target, resolver.as_mut())?;
+        let target = place.target(self.target, count, has_dirs)?;
+        self.make_dirs(&target, archives.iter().all(|is_archive| *is_archive) && self.texts.is_empty(), sink)?;
+        let mut resolver = resolver.filter(|_| target.exists);
+        for (selected, is_archive) in self.selected.iter().zip(archives) {
+            if selected.is_dir() {
                 self.write_dir(selected, &target, &mut resolver, sink)?;
-            } else if !(self.unpacks && self.unpack(selected, &target, ingest, sink)?) {
-                let path = if target.is_dir { target.path.join(&selected.name) } else { target.path.clone() };
-                self.origin.visit(selected, &mut |_, entry| self.put(entry, path.clone(), sink))?;
+            } else if is_archive {
+                let mut below = Below { target: &target.path, adopt: &|meta| self.adopt(meta), sink: &mut *sink };
+                archive::unpack(self.origin, selected, ingest, &mut below)?;
+            } else {
+                let path = target.path_of(&selected.name);
+                self.origin.visit(selected, &mut |_, entry| {
+                    check_replaced(&mut resolver, &path)?;
+                    self.put(entry, path.clone(), sink)
+                })?;
             }
         }
         for (name, text) in self.texts {
-            let path = if target.is_dir { target.path.join(name) } else { target.path.clone() };
+            let path = target.path_of(name.as_ref());
+            check_replaced(&mut resolver, &path)?;
             let (uid, gid) = self.owner.unwrap_or_default();
             let node = Node::File { size: text.len() as u64 };
-            let mode = self.mode.unwrap_or(0o644);
+            let mode = self.chmod.map_or(0o644, |chmod| chmod.apply(0o644, false));
             let meta = Meta { node, mode, uid, gid, mtime: Timestamp::EPOCH, xattrs: Xattrs::new() };
             sink.change(&Change::Put { path, existed: false, meta }, &mut text.as_bytes())?;
         }
         Ok(())
     }
 
-    fn target(&self, resolver: &mut Resolver) -> Result<Target> {
-        let path = Path::new(self.target.trim_matches('/'));
-        let is_dir = |selected: &Selected| selected.stat.file_type == FileType::Dir;
-        let several = self.selected.len() + self.texts.len() > 1;
-        let needs_dir = self.target.ends_with('/') || several || self.selected.iter().any(is_dir);
-        match resolver.find(path)? {
-            Found::Dir(parent) => Ok(Target { path: parent.path.clone(), is_dir: true, is_given: true }),
-            Found::Gap { above, missing } => {
-                let first = missing.first().map(|name| above.dir.stat_if_any(name)).transpose()?.flatten();
-                if first.is_some() && (needs_dir || missing.len() > 1) {
-                    let place = missing.first().map(|name| above.path.join(name)).unwrap_or_default();
-                    return Err(Error::precondition(format!("/{} is there and no directory", place.display())));
-                }
-                let path = missing.iter().fold(above.path.clone(), |path, name| path.join(name));
-                Ok(Target { path, is_dir: needs_dir, is_given: several })
-            }
+    /// Makes the directories that the target needs and that are not there.
+    fn make_dirs(&self, target: &Target, for_archives: bool, sink: &mut dyn Sink) -> Result<()> {
+        let (uid, gid) = self.owner.unwrap_or_default();
+        let chmod = self.chmod.filter(|_| !for_archives);
+        let meta = Meta { uid, gid, mode: Chmod::of_new_dir(chmod), ..Meta::implied_dir() };
+        for path in &target.missing {
+            let change = Change::Put { path: path.clone(), existed: false, meta: meta.clone() };
+            sink.change(&change, &mut io::empty())?;
         }
+        Ok(())
     }
 
-    /// The content of a directory; the directory itself only if there is none yet.
+    fn is_archive(&self, selected: &Selected) -> Result<bool> {
+        if !self.unpacks || selected.stat.file_type != FileType::File {
+            return Ok(false);
+        }
+        let mut is_archive = false;
+        self.origin.visit(selected, &mut |_, entry| {
+            is_archive = archive::is_archive(&mut entry.dir.open_file(entry.name)?, &entry.dir.shown_at(entry.name))?;
+            Ok(())
+        })?;
+        Ok(is_archive)
+    }
+
+    /// The content of a directory.
     fn write_dir(
         &self,
         selected: &Selected,
         target: &Target,
-        resolver: &mut Resolver,
+        resolver: &mut Option<Resolver>,
         sink: &mut dyn Sink,
     ) -> Result<()> {
-        let mut names: HashMap<((u32, u32), u64), PathBuf> = HashMap::new();
+        let mut links = Links::default();
         self.origin.visit(selected, &mut |below, entry| {
-            let is_root = below.as_os_str().is_empty();
-            let path = if is_root { target.path.clone() } else { target.path.join(below) };
-            let is_dir = entry.stat.file_type == FileType::Dir;
-            if is_dir && ((is_root && target.is_given) || leads_elsewhere(resolver, &path)?) {
+            if below.as_os_str().is_empty() {
                 return Ok(());
             }
-            if !is_dir && entry.stat.nlink > 1 {
-                let known = names.entry((entry.stat.dev, entry.stat.ino)).or_insert_with(|| path.clone());
-                if *known != path {
-                    let change = Change::Link { path, target: known.clone(), existed: false };
-                    return sink.change(&change, &mut io::empty());
-                }
+            let path = target.path.join(below);
+            if entry.stat.file_type == FileType::Dir {
+                return if keeps_dir(resolver, &path)? { Ok(()) } else { self.put(entry, path, sink) };
             }
-            self.put(entry, path, sink)
+            check_replaced(resolver, &path)?;
+            match links.first(entry, &path) {
+                Some(first) => sink.change(&Change::Link { path, target: first, existed: false }, &mut io::empty()),
+                None => self.put(entry, path, sink),
+            }
         })
     }
 
@@ -190,45 +201,34 @@ impl Copying<'_> {
             (meta.uid, meta.gid) = (0, 0);
             meta.xattrs.clear();
         }
-        self.adjust(&mut meta);
+        if let (Some(chmod), false) = (self.chmod, matches!(meta.node, Node::Symlink { .. })) {
+            meta.mode = chmod.apply(meta.mode, matches!(meta.node, Node::Dir));
+        }
+        self.adopt(&mut meta);
         Ok(meta)
     }
 
-    fn adjust(&self, meta: &mut Meta) {
+    /// Gives owner and time to what is copied.
+    fn adopt(&self, meta: &mut Meta) {
         if let Some((uid, gid)) = self.owner {
             (meta.uid, meta.gid) = (uid, gid);
         }
-        if let (Some(mode), false) = (self.mode, matches!(meta.node, Node::Symlink { .. })) {
-            meta.mode = mode;
-        }
         meta.mtime = clamped(meta.mtime, self.epoch);
     }
+}
 
-    /// Unpacks an archive; false if it is none.
-    fn unpack(
-        &self,
-        selected: &Selected,
-        target: &Target,
-        options: &IngestOptions,
-        sink: &mut dyn Sink,
-    ) -> Result<bool> {
-        let mut unpacked = false;
-        self.origin.visit(selected, &mut |_, entry| {
-            if entry.stat.file_type != FileType::File {
-                return Ok(());
-            }
-            let shown = entry.dir.shown_at(entry.name);
-            let mut file = entry.dir.open_file(entry.name)?;
-            if is_archive(&mut file, &shown)? {
-                unpacked = true;
-                let blob = options.detect(file, shown.display().to_string())?;
-                let mut below = Below { target: &target.path, copying: self, sink: &mut *sink };
-                ingest::decode(blob, &Expected::default(), options, &mut below)
-                    .map_err(|error| error.context(format!("unpacking {}", shown.display())))?;
-            }
-            Ok(())
-        })?;
-        Ok(unpacked)
+/// The files with several names that were met.
+#[derive(Default)]
+struct Links(HashMap<((u32, u32), u64), PathBuf>);
+
+impl Links {
+    /// The path of the same file that was met first, if `path` is another.
+    fn first(&mut self, entry: &WalkEntry<'_>, path: &Path) -> Option<PathBuf> {
+        if entry.stat.file_type == FileType::Dir || entry.stat.nlink < 2 {
+            return None;
+        }
+        let known = self.0.entry((entry.stat.dev, entry.stat.ino)).or_insert_with(|| path.to_owned());
+        (known != path).then(|| known.clone())
     }
 }
 
@@ -240,9 +240,34 @@ pub(super) fn clamped(time: Timestamp, epoch: Option<i64>) -> Timestamp {
     }
 }
 
-/// Whether the tree has at `path` a link to a directory, or at a parent of it.
-fn leads_elsewhere(resolver: &mut Resolver, path: &Path) -> Result<bool> {
-    Ok(matches!(resolver.find(path)?, Found::Dir(found) if found.path != path))
+/// Whether a directory goes to one that a link leads to, which keeps its attributes.
+///
+/// # Errors
+/// `FailedPrecondition` if something else than a directory is there.
+fn keeps_dir(resolver: &mut Option<Resolver>, path: &Path) -> Result<bool> {
+    let Some(resolver) = resolver else { return Ok(false) };
+    match resolver.find(path)? {
+        Found::Dir(found) => Ok(found.path != path),
+        Found::Gap { above, missing } => match missing.first() {
+            Some(first) if above.dir.stat_if_any(first)?.is_some() => {
+                let place = above.path.join(first);
+                Err(Error::precondition(format!("/{} is there and no directory", place.display())))
+            }
+            _ => Ok(false),
+        },
+    }
+}
+
+/// Refuses a file in place of a directory.
+fn check_replaced(resolver: &mut Option<Resolver>, path: &Path) -> Result<()> {
+    let (Some(resolver), Some(above), Some(name)) = (resolver, path.parent(), path.file_name()) else { return Ok(()) };
+    let Found::Dir(above) = resolver.find(above)? else { return Ok(()) };
+    match above.dir.stat_if_any(name)? {
+        Some(stat) if stat.file_type == FileType::Dir => {
+            Err(Error::precondition(format!("/{} is a directory, and a file cannot take its place", path.display())))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn content_digest(entry: &WalkEntry<'_>) -> Result<Digest> {
@@ -255,94 +280,5 @@ fn content_digest(entry: &WalkEntry<'_>) -> Result<Digest> {
             return Ok(Digest::finish(hasher));
         }
         hasher.update(&buffer[..count]);
-    }
-}
-
-/// Refuses what `ADD` would have to unpack and cannot.
-///
-/// # Errors
-/// `Unsupported`; what the file system reports.
-pub(super) fn check_archives(origin: &Origin, selected: &[Selected]) -> Result<()> {
-    for selected in selected.iter().filter(|selected| selected.stat.file_type == FileType::File) {
-        origin.visit(selected, &mut |_, entry| {
-            check_compression(&mut entry.dir.open_file(entry.name)?, &entry.dir.shown_at(entry.name))
-        })?;
-    }
-    Ok(())
-}
-
-/// Refuses a file that is compressed in a way which strata does not read.
-fn check_compression(file: &mut File, shown: &Path) -> Result<()> {
-    let mut start = Vec::new();
-    file.by_ref().take(MAGIC_BYTES_MAX).read_to_end(&mut start).at("read", shown)?;
-    match OTHER_COMPRESSIONS.iter().find(|(_, magic)| start.starts_with(magic)) {
-        None => Ok(()),
-        Some((name, _)) => Err(Error::unsupported(format!(
-            "{} is compressed by {name}, which ADD does not unpack: use gzip, zstd or COPY",
-            shown.display()
-        ))),
-    }
-}
-
-/// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
-fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
-    check_compression(file, shown)?;
-    file.rewind().at("read", shown)?;
-    let mut header = Vec::new();
-    // What is damaged, or no archive inside, is a file like any other.
-    let read = decompress(file.try_clone().at("duplicate descriptor of", shown)?, shown)
-        .map(|plain| plain.take(HEADER_BYTES as u64).read_to_end(&mut header));
-    file.rewind().at("read", shown)?;
-    Ok(matches!(read, Ok(Ok(HEADER_BYTES))) && has_checksum(&header))
-}
-
-/// Whether a block is the header of a tar entry: its checksum says so.
-fn has_checksum(block: &[u8]) -> bool {
-    let (Some(before), Some(field), Some(after)) = (block.get(..148), block.get(148..156), block.get(156..512)) else {
-        return false;
-    };
-    let digits: String = field.iter().map(|byte| char::from(*byte)).collect();
-    let stated = u32::from_str_radix(digits.trim_matches([' ', '\0']), 8).ok();
-    let sum = before.iter().chain(after).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * u32::from(b' ');
-    stated == Some(sum)
-}
-
-fn decompress(file: File, shown: &Path) -> Result<impl Read> {
-    use io::BufRead as _;
-    let mut input = BufReader::new(file);
-    let compression = Compression::detect(input.fill_buf().at("read", shown)?)?;
-    Decompress::new(input, compression, Expansion::default(), shown.display().to_string())
-}
-
-/// Puts what an archive holds below the target.
-struct Below<'a, 'b> {
-    target: &'a Path,
-    copying: &'a Copying<'a>,
-    sink: &'b mut dyn Sink,
-}
-
-impl Sink for Below<'_, '_> {
-    fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
-        let below =
-            |path: &Path| if path.as_os_str().is_empty() { self.target.to_owned() } else { self.target.join(path) };
-        let moved = match change {
-            // The root of an archive says nothing about a directory that exists, and a missing one is made anyway.
-            Change::Put { path, .. } if path.as_os_str() == OsStr::new("") => return Ok(()),
-            Change::Put { path, existed, meta } => {
-                let mut meta = meta.clone();
-                self.copying.adjust(&mut meta);
-                Change::Put { path: below(path), existed: *existed, meta }
-            }
-            Change::Link { path, target, existed } => {
-                Change::Link { path: below(path), target: below(target), existed: *existed }
-            }
-            Change::Remove { path } | Change::Opaque { path } => {
-                return Err(Error::invalid(format!(
-                    "{}: the archive has a name that begins with .wh., which an image cannot have",
-                    path.display()
-                )));
-            }
-        };
-        self.sink.change(&moved, data)
     }
 }

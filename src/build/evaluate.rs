@@ -70,12 +70,17 @@ impl Evaluation {
                 check_entries(at, "labels", self.settings.labels.len())?;
             }
             What::User(user) => self.settings.user = self.expand(at, user)?,
-            What::Stopsignal(signal) => self.settings.stop_signal = self.expand(at, signal)?,
+            What::Stopsignal(signal) => {
+                let signal = self.expand(at, signal)?;
+                settings::check_signal(at, &signal)?;
+                self.settings.stop_signal = signal;
+            }
             What::Expose(ports) => {
                 for port in ports {
                     let port = self.expand(at, port)?;
                     for port in words::split(&port, self.escape) {
-                        self.settings.exposed_ports.insert(settings::port(at, &port)?, json!({}));
+                        let ports = settings::ports(at, &port)?;
+                        self.settings.exposed_ports.extend(ports.into_iter().map(|port| (port, json!({}))));
                     }
                 }
                 check_entries(at, "ports", self.settings.exposed_ports.len())?;
@@ -94,7 +99,7 @@ impl Evaluation {
             What::Entrypoint(command) => self.shells.set_entrypoint(&mut self.settings, command),
             What::Shell(words) => self.shells.set(&mut self.settings, words),
             What::Healthcheck { options, test } => {
-                self.settings.healthcheck = Some(settings::healthcheck(at, options, test.as_ref(), &self.shells)?);
+                self.settings.healthcheck = Some(settings::healthcheck(at, options, test.as_ref())?);
             }
             What::Onbuild(text) => self.settings.on_build.push(text.clone()),
             What::Maintainer(name) => self.author = Some(name.clone()),

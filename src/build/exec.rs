@@ -1,7 +1,6 @@
 //! Doing what was planned: one snapshot a step, a layer where it changed something.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
@@ -13,8 +12,9 @@ use super::copy::Copying;
 use super::layer;
 use super::mounts::{Cache, RunMount};
 use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage, RunAction, Step};
+use super::target::Place;
 use super::{Options, Outcome, Progress, place};
-use crate::changeset::apply::resolve::{Found, Resolver};
+use crate::changeset::apply::resolve::Resolver;
 use crate::changeset::{Change, Sink};
 use crate::container::{self, Bind, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
@@ -23,7 +23,7 @@ use crate::id::unique_key;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::task::Cancel;
-use crate::tree::{Meta, Timestamp};
+use crate::tree::{Dir, Meta, Timestamp};
 
 /// How much of the output of a command that failed is in the error, in lines and in bytes.
 const TAIL_LINES: usize = 10;
@@ -162,7 +162,7 @@ impl Builder<'_> {
     fn digest(&self, action: &Action, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<Digest> {
         let what = match action {
             Action::Settings => json!(null),
-            Action::Dir(path) => json!(["dir", path]),
+            Action::Dir { path, user } => json!(["dir", path, user]),
             Action::Run(run) => {
                 let RunAction { args, env, dir, user, script, network, mounts, uncached } = run;
                 let counts =
@@ -172,7 +172,8 @@ impl Builder<'_> {
                 json!(["run", args, env, dir, user, script, format!("{network:?}"), mounts])
             }
             Action::Copy(copy) => {
-                let CopyAction { from, sources, selected, texts, target, chown, mode, unpacks } = copy;
+                let CopyAction { from, sources, selected, texts, target, chown, chmod, .. } = copy;
+                let CopyAction { unpacks, link, parents, excludes, .. } = copy;
                 let content = match (from, self.context) {
                     (From::Context, Some(origin)) => {
                         json!(self.copying(copy, origin, selected, None).digest()?)
@@ -182,10 +183,10 @@ impl Builder<'_> {
                     (From::Stage(stage), _) => json!([done.get(stage).and_then(|done| done.top.as_ref()), sources]),
                     (From::Image(image), _) => json!([image.top, sources]),
                 };
-                json!(["copy", content, texts, target, chown, mode, unpacks])
+                json!(["copy", content, texts, target, chown, format!("{chmod:?}"), unpacks, link, parents, excludes])
             }
         };
-        Ok(Digest::of(json!(["strata build step, version 1", below, self.options.epoch, what]).to_string().as_bytes()))
+        Ok(Digest::of(json!(["strata build step, version 2", below, self.options.epoch, what]).to_string().as_bytes()))
     }
 
     /// What of a mount decides what the command comes to; what a cache holds does not.
@@ -209,9 +210,9 @@ impl Builder<'_> {
         selected: &'a [super::context::Selected],
         owner: Option<(u32, u32)>,
     ) -> Copying<'a> {
-        let CopyAction { texts, target, mode, unpacks, .. } = copy;
+        let CopyAction { texts, target, chmod, unpacks, .. } = copy;
         let epoch = self.options.epoch;
-        Copying { origin, selected, texts, target, owner, mode: *mode, unpacks: *unpacks, epoch }
+        Copying { origin, selected, texts, target, owner, chmod: chmod.as_ref(), unpacks: *unpacks, epoch }
     }
 
     /// Writes what a step does into the active snapshot `key`.
@@ -226,33 +227,37 @@ impl Builder<'_> {
         let wrong = |error: Error| error.context(format!("{}: {}", step.at, step.text));
         match action {
             Action::Settings => Ok(()),
-            Action::Dir(path) => self.make_dir(key, path).map_err(wrong),
+            Action::Dir { path, user } => self.make_dir(key, path, user).map_err(wrong),
             Action::Copy(copy) => self.copy(copy, key, below, done).map_err(wrong),
             Action::Run(run) => self.run(step, run, key),
         }
     }
 
-    /// Makes the directory `path` if it is missing, as nobody described it.
-    fn make_dir(&self, key: &str, path: &str) -> Result<()> {
-        let mut resolver = Resolver::new(self.store.open_tree(key)?);
-        let path = Path::new(path.trim_matches('/'));
-        if matches!(resolver.find(path)?, Found::Dir(_)) {
+    /// Makes the directory `path` and those above it, where they are missing: they belong to `user`.
+    fn make_dir(&self, key: &str, path: &str, user: &str) -> Result<()> {
+        let tree = self.store.open_tree(key)?;
+        let mut resolver = Resolver::new(tree.try_clone()?);
+        let place = Place::find(path, Some(&mut resolver))?;
+        let missing = place.target(path, 1, true)?.missing;
+        if missing.is_empty() {
             return Ok(());
         }
-        drop(resolver);
-        let change = Change::Put { path: path.to_owned(), existed: false, meta: Meta::implied_dir() };
-        let put = |sink: &mut dyn Sink| sink.change(&change, &mut std::io::empty());
-        self.store.apply(key, &mut { put }).map(drop)
+        let (uid, gid) = if user.is_empty() { (0, 0) } else { owner(&tree, user)? };
+        drop((resolver, tree));
+        let meta = Meta { uid, gid, ..Meta::implied_dir() };
+        let mut put = |sink: &mut dyn Sink| {
+            missing.iter().try_for_each(|path| {
+                let change = Change::Put { path: path.clone(), existed: false, meta: meta.clone() };
+                sink.change(&change, &mut std::io::empty())
+            })
+        };
+        self.store.apply(key, &mut put).map(drop)
     }
 
     fn copy(&self, copy: &CopyAction, key: &str, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<()> {
         // What is there already: as the step finds it, and nobody writes to that.
         let tree = self.store.open_tree(below.unwrap_or(key))?;
-        let owner = copy.chown.as_deref().map(|chown| {
-            let user = find_user(&tree, chown)?;
-            Ok::<_, Error>((user.uid, if chown.contains(':') { user.gid } else { user.uid }))
-        });
-        let owner = owner.transpose()?;
+        let owner = copy.chown.as_deref().map(|chown| owner(&tree, chown)).transpose()?;
         let top = match &copy.from {
             From::Context => None,
             From::Stage(stage) => done.get(stage).and_then(|done| done.top.clone()),
@@ -262,14 +267,16 @@ impl Builder<'_> {
         let mut selected = copy.selected.clone();
         if let Some(other) = &mut other {
             for source in &copy.sources {
-                selected.extend(other.select(source)?);
+                selected.extend(other.pick(source, copy.parents, &copy.excluded)?);
             }
         }
         let Some(origin) = other.as_ref().or(self.context) else {
             return Err(Error::not_found("there is nothing to copy from: the stage or image is empty"));
         };
         let copying = self.copying(copy, origin, &selected, owner);
-        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(&tree, &self.options.ingest, sink)).map(drop)
+        let below = (!copy.link).then_some(&tree);
+        let options = &self.options.ingest;
+        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(below, options, sink)).map(drop)
     }
 
     fn run(&self, step: &Step, run: &RunAction, key: &str) -> Result<()> {
@@ -319,6 +326,14 @@ impl Builder<'_> {
             }
         }
         Ok((volumes, tmpfs, caches))
+    }
+}
+
+/// Whose a file is that belongs to `user` of the tree: a number without a group is the number of the group, too.
+fn owner(tree: &Dir, user: &str) -> Result<(u32, u32)> {
+    match user.parse() {
+        Ok(number) => Ok((number, number)),
+        Err(_) => find_user(tree, user).map(|user| (user.uid, user.gid)),
     }
 }
 

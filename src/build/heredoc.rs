@@ -1,121 +1,115 @@
-//! Here-documents of `RUN`.
-//!
-//! The parser knows them only where nothing else stands on the line. So those of `RUN` are taken out before it sees the
-//! text: their bodies become comments of the same length, so that every other position stays right.
+//! Here-documents: what announces them, and what a shell or a file makes of them.
 //!
 //! # References
-//! Dockerfile reference, "Here-Documents".
+//! Dockerfile reference, "Here-Documents"; BuildKit, `frontend/dockerfile/parser`.
 
-use std::collections::BTreeMap;
-
-use super::words::split;
-
-/// The text without here-documents of `RUN`, and these by the offset at which the line ends that they follow.
-#[derive(Debug)]
-pub(super) struct Masked {
-    pub(super) text: String,
-    pub(super) documents: BTreeMap<usize, Vec<Document>>,
-}
+/// The instructions that can have documents.
+const INSTRUCTIONS: [&str; 3] = ["add", "copy", "run"];
 
 /// A here-document.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Document {
-    /// How it is announced: `<<EOF`.
-    pub(super) marker: String,
-    /// Its lines, without the tabs in front of them if it was asked for.
+    /// The line that ends it, and the name of the file that it becomes.
+    pub(super) name: String,
+    /// Whether tabs at the beginning of its lines do not count.
+    pub(super) strips_tabs: bool,
+    /// Whether variables in it are replaced: its name has no quotes.
+    pub(super) expands: bool,
+    /// Its lines as they are.
     pub(super) body: String,
-    /// The line that ends it.
-    end: String,
 }
 
 impl Document {
-    /// As a shell reads it.
-    pub(super) fn source(&self) -> String {
-        format!("{}{}\n", self.body, self.end)
+    /// What it holds, without the tabs in front of its lines if it was asked for.
+    pub(super) fn content(&self) -> String {
+        if !self.strips_tabs {
+            return self.body.clone();
+        }
+        self.body.split_inclusive('\n').map(|line| line.trim_start_matches('\t')).collect()
     }
-}
 
-/// A document that does not end: the offset of the line that announces it, and its delimiter.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unended {
-    pub(super) offset: usize,
-    pub(super) delimiter: String,
-}
-
-/// Takes the here-documents of `RUN` out of `text`.
-pub(super) fn mask(text: &str, escape: char) -> Result<Masked, Unended> {
-    let mut masked = Masked { text: String::with_capacity(text.len()), documents: BTreeMap::new() };
-    let mut lines = text.split_inclusive('\n');
-    // The instruction that is being read, from its first line on.
-    let mut logical = String::new();
-    while let Some(line) = lines.next() {
-        let start = masked.text.len();
-        let content = line.trim();
-        if content.starts_with('#') || (content.is_empty() && !logical.is_empty()) {
-            masked.text.push_str(line);
-            continue;
-        }
-        logical.push_str(content.trim_end_matches(escape));
-        logical.push(' ');
-        if content.ends_with(escape) {
-            masked.text.push_str(line);
-            continue;
-        }
-        let is_run = logical.split_whitespace().next().is_some_and(|word| word.eq_ignore_ascii_case("run"));
-        let announced: Vec<Marker> = if is_run {
-            split(&logical, escape).iter().filter_map(|word| Marker::parse(word)).collect()
-        } else {
-            Vec::new()
-        };
-        logical.clear();
-        if announced.is_empty() {
-            masked.text.push_str(line);
-            continue;
-        }
-        masked.text.push_str(&line.replace("<<", "xx"));
-        let end = start + line.trim_end().len();
-        for marker in announced {
-            let unended = || Unended { offset: start, delimiter: marker.delimiter.clone() };
-            let document = marker.read(&mut lines, &mut masked.text).ok_or_else(unended)?;
-            masked.documents.entry(end).or_default().push(document);
-        }
-    }
-    Ok(masked)
-}
-
-/// A word that announces a document.
-struct Marker {
-    word: String,
-    strip: bool,
-    delimiter: String,
-}
-
-impl Marker {
-    fn parse(word: &str) -> Option<Self> {
+    /// Reads a word such as `<<EOF`, `<<-"EOF"` or `3<<EOF`.
+    pub(super) fn parse(word: &str) -> Option<Self> {
         let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
-        let (strip, rest) = match rest.strip_prefix('-') {
-            Some(rest) => (true, rest),
-            None => (false, rest),
+        let (strips_tabs, rest) = match rest.strip_prefix('-') {
+            Some(rest) => (true, rest.trim_start()),
+            None => (false, rest.trim_start()),
         };
-        let unquoted = ['\'', '"'].iter().find_map(|quote| rest.strip_prefix(*quote)?.strip_suffix(*quote));
-        let delimiter = unquoted.unwrap_or(rest);
-        let plain = !delimiter.is_empty() && !delimiter.contains(['<', '\'', '"', '(', '$', '`']);
-        plain.then(|| Self { word: word.to_owned(), strip, delimiter: delimiter.to_owned() })
-    }
-
-    /// Reads the document from `lines`, and puts comments in its place.
-    fn read<'a>(&self, lines: &mut impl Iterator<Item = &'a str>, masked: &mut String) -> Option<Document> {
-        let mut body = String::new();
-        for line in lines {
-            let shown = if self.strip { line.trim_start_matches('\t') } else { line };
-            masked.extend(line.bytes().map(|byte| if byte == b'\n' { '\n' } else { '#' }));
-            if shown.trim_end_matches(['\n', '\r']) == self.delimiter {
-                return Some(Document { marker: self.word.clone(), body, end: self.delimiter.clone() });
-            }
-            body.push_str(shown);
+        if rest.is_empty() || rest.contains('<') {
+            return None;
         }
-        None
+        let (mut name, mut quote, mut quoted) = (String::new(), None, false);
+        let mut chars = rest.chars();
+        while let Some(c) = chars.next() {
+            match (c, quote) {
+                ('\'' | '"', None) => (quote, quoted) = (Some(c), true),
+                (c, Some(open)) if c == open => quote = None,
+                ('\\', None | Some('"')) => name.extend(chars.next()),
+                (c, None) if c.is_whitespace() => return None,
+                (c, _) => name.push(c),
+            }
+        }
+        (quote.is_none() && !name.is_empty()).then(|| Self { name, strips_tabs, expands: !quoted, body: String::new() })
     }
+}
+
+/// The documents that an instruction announces, without their bodies.
+pub(super) fn announced(line: &str, escape: char) -> Vec<Document> {
+    if !line.contains("<<") || !can_announce(line, escape) {
+        return Vec::new();
+    }
+    words(line).iter().filter_map(|word| Document::parse(word)).collect()
+}
+
+/// Whether the instruction is one with documents: not in the form of a list in JSON.
+fn can_announce(line: &str, escape: char) -> bool {
+    let mut rest = line.trim_start();
+    loop {
+        let (keyword, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
+        rest = after.trim_start();
+        if keyword.eq_ignore_ascii_case("onbuild") {
+            continue;
+        }
+        if !INSTRUCTIONS.iter().any(|known| keyword.eq_ignore_ascii_case(known)) {
+            return false;
+        }
+        let arguments = super::words::leading_flags(rest, escape).1;
+        return !matches!(super::json::strings(&rest[arguments..]), super::json::Strings::List(_));
+    }
+}
+
+/// Splits a line at white space outside of quotes, which stay; none if a quote is not closed, for then nothing in the
+/// line is what it seems. White space behind `<<` does not end a word.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+    let mut chars = line.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, quote) {
+            (c, None) if c.is_whitespace() => {
+                if !word.is_empty() {
+                    words.push(std::mem::take(&mut word));
+                }
+                continue;
+            }
+            ('<', None) if chars.next_if_eq(&'<').is_some() => {
+                word.push_str("<<");
+                while chars.next_if(|c| matches!(c, ' ' | '\t' | '\r')).is_some() {}
+                continue;
+            }
+            ('\'' | '"', None) => quote = Some(c),
+            (c, Some(open)) if c == open => quote = None,
+            _ => {}
+        }
+        word.push(c);
+        if c == '\\' && quote != Some('\'') {
+            word.extend(chars.next());
+        }
+    }
+    if quote.is_some() {
+        return Vec::new();
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
 }
 
 #[cfg(test)]
@@ -123,20 +117,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bodies_become_comments() {
-        let text = "FROM a\nRUN cat <<A <<-'B' \\\n # note\n | sort\none\n\nA\n\ttwo é\n\tB\nCOPY <<C /x\nthree\nC\nRUN echo '<<D'\n";
-        let masked = mask(text, '\\').expect("all end");
-        assert_eq!(masked.text.len(), text.len());
-        let expected = "FROM a\nRUN cat <<A <<-'B' \\\n # note\n | sort\n###\n\n#\n#######\n##\nCOPY <<C /x\nthree\nC\nRUN echo '<<D'\n";
-        assert_eq!(masked.text, expected);
-        let [(end, documents)] = masked.documents.iter().collect::<Vec<_>>()[..] else { panic!("{masked:?}") };
-        assert_eq!(&text[..*end].lines().last(), &Some(" | sort"));
-        assert_eq!(documents.iter().map(|document| document.body.as_str()).collect::<Vec<_>>(), ["one\n\n", "two é\n"]);
+    fn what_announces() {
+        let shown = |line: &str| -> Vec<String> {
+            let one = |document: &Document| {
+                let Document { name, strips_tabs, expands, .. } = document;
+                format!("{name}{}{}", if *strips_tabs { " strips" } else { "" }, if *expands { "" } else { " raw" })
+            };
+            announced(line, '\\').iter().map(one).collect()
+        };
+        for (line, expected) in [
+            ("RUN <<EOF", vec!["EOF"]),
+            ("run cat << EOF | sort", vec!["EOF"]),
+            ("RUN cat <<-A 3<<'B' <<\"C\" > /x", vec!["A strips", "B raw", "C raw"]),
+            ("ONBUILD COPY --chown=1 <<E /x", vec!["E"]),
+            ("COPY <<\"a b\" /x", vec!["a b raw"]),
+            ("RUN --mount=type=tmpfs,target=/a <<E", vec!["E"]),
+            ("RUN [\"cat\", \"<<E\"]", vec![]),
+            ("RUN --network=none [\"a\", \"<<E\"]", vec![]),
+            ("RUN echo '<<E'", vec![]),
+            ("RUN echo it's <<E", vec![]),
+            ("RUN cat <<<E", vec![]),
+            ("RUN cat<<E", vec![]),
+            ("RUN <<", vec![]),
+            ("CMD cat <<E", vec![]),
+            ("RUN echo \\<<E", vec![]),
+        ] {
+            assert_eq!(shown(line), expected, "{line}");
+        }
     }
 
     #[test]
-    fn one_that_does_not_end() {
-        let unended = mask("FROM a\nRUN <<EOF\nx\n", '\\').expect_err("no end");
-        assert_eq!(unended, Unended { offset: 7, delimiter: "EOF".to_owned() });
+    fn tabs() {
+        let body = "\t\ta\n\tb\tc\n".to_owned();
+        let document = Document { strips_tabs: true, body, ..Document::default() };
+        assert_eq!(document.content(), "a\nb\tc\n");
     }
 }

@@ -1,20 +1,26 @@
-//! What `.dockerignore` leaves out of a build context.
+//! What `.dockerignore` leaves out of a build context, and `--exclude` of a copy.
+//!
+//! `*` matches any text of a component, `?` one character of it, `[...]` one of several; `**` any number of components,
+//! also none, and at the end of a pattern anything.
 //!
 //! Invariant: the last pattern that matches a path, or a directory above it, decides. Patterns are compiled into sets,
 //! so that a path costs little more with 10,000 patterns than with one.
 //!
 //! # References
-//! Dockerfile reference, "`.dockerignore` file".
+//! Dockerfile reference, "`.dockerignore` file", "COPY --exclude"; moby, `patternmatcher`.
 
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-use globset::{Glob, GlobBuilder, GlobSet, GlobSetBuilder};
+use regex::bytes::{RegexSet, RegexSetBuilder};
 
 use crate::error::{Error, Result};
 
-/// The most patterns of one set. The regular expression of a set has a limit of its own (10 MiB), which 1000 patterns
-/// of usual length keep.
+/// The most patterns of one set.
 const SET_PATTERNS_MAX: usize = 1000;
+
+/// The most memory of a compiled set, in bytes: 1000 patterns of usual length take a hundredth of it.
+const SET_BYTES_MAX: usize = 64 << 20;
 
 /// The longest pattern, in bytes: no path of Linux is longer.
 const PATTERN_BYTES_MAX: usize = 4096;
@@ -29,7 +35,7 @@ pub(super) struct Ignored {
 
 #[derive(Debug)]
 struct Set {
-    globs: GlobSet,
+    patterns: RegexSet,
     /// Whether each pattern leaves out what it matches; the others bring it back.
     leaves_out: Vec<bool>,
 }
@@ -40,16 +46,25 @@ impl Ignored {
     /// # Errors
     /// `InvalidArgument` for more or longer patterns, or what is no pattern.
     pub(super) fn parse(text: &str, patterns_max: usize) -> Result<Self> {
-        let mut patterns = Vec::new();
-        for line in text.trim_start_matches('\u{feff}').lines() {
-            let Some((leaves_out, pattern)) = pattern(line) else { continue };
-            if patterns.len() == patterns_max {
-                return Err(Error::invalid(format!(
-                    ".dockerignore has more than {patterns_max} patterns: --limit patterns=NUMBER allows more"
-                )));
-            }
-            patterns.push((leaves_out, glob(&pattern).map_err(|error| error.context(".dockerignore"))?));
+        let lines = text.trim_start_matches('\u{feff}').lines().filter(|line| !line.starts_with('#'));
+        let patterns: Vec<_> = lines.filter_map(pattern).take(patterns_max.saturating_add(1)).collect();
+        if patterns.len() > patterns_max {
+            return Err(Error::invalid(format!(
+                ".dockerignore has more than {patterns_max} patterns: --limit patterns=NUMBER allows more"
+            )));
         }
+        Self::new(patterns).map_err(|error| error.context(".dockerignore"))
+    }
+
+    /// Returns what the patterns of `--exclude` leave out.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for longer patterns than paths, or what is no pattern.
+    pub(super) fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        Self::new(patterns.into_iter().filter_map(pattern).collect())
+    }
+
+    fn new(patterns: Vec<(bool, String)>) -> Result<Self> {
         let has_exceptions = patterns.iter().any(|(leaves_out, _)| !leaves_out);
         let sets = patterns.chunks(SET_PATTERNS_MAX).rev().map(Set::new).collect::<Result<_>>()?;
         Ok(Self { sets, has_exceptions })
@@ -72,34 +87,25 @@ impl Ignored {
 }
 
 impl Set {
-    fn new(patterns: &[(bool, Glob)]) -> Result<Self> {
-        let mut builder = GlobSetBuilder::new();
-        for (_, glob) in patterns {
-            builder.add(glob.clone());
-        }
-        let globs = builder.build().map_err(|error| {
-            Error::invalid(".dockerignore: the patterns are too many for their length").with_source(error)
+    fn new(patterns: &[(bool, String)]) -> Result<Self> {
+        let texts = patterns.iter().map(|(_, pattern)| expression(pattern)).collect::<Result<Vec<_>>>()?;
+        let set = RegexSetBuilder::new(&texts).size_limit(SET_BYTES_MAX).build().map_err(|error| {
+            Error::invalid("the patterns are not right, or too many for their length").with_source(error)
         })?;
-        Ok(Self { globs, leaves_out: patterns.iter().map(|(leaves_out, _)| *leaves_out).collect() })
+        Ok(Self { patterns: set, leaves_out: patterns.iter().map(|(leaves_out, _)| *leaves_out).collect() })
     }
 
     /// Returns what the last pattern says that matches the path or a directory above it.
     fn decides(&self, path: &Path) -> Option<bool> {
-        let mut matching = Vec::new();
-        let last = path.ancestors().filter(|above| !above.as_os_str().is_empty()).filter_map(|above| {
-            self.globs.matches_into(above, &mut matching);
-            matching.iter().max().copied()
-        });
+        let above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
+        let last = above.filter_map(|above| self.patterns.matches(above.as_os_str().as_bytes()).iter().next_back());
         self.leaves_out.get(last.max()?).copied()
     }
 }
 
-/// Returns the pattern of a line, cleaned, and whether it leaves out what it matches; `None` for other lines.
+/// Returns a pattern, cleaned, and whether it leaves out what it matches; `None` for an empty one.
 fn pattern(line: &str) -> Option<(bool, String)> {
     let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
-        return None;
-    }
     let (leaves_out, path) = match line.strip_prefix('!') {
         Some(path) => (false, path.trim()),
         None => (true, line),
@@ -115,19 +121,59 @@ fn pattern(line: &str) -> Option<(bool, String)> {
     (!clean.is_empty()).then(|| (leaves_out, clean.join("/")))
 }
 
-/// Returns a pattern of one component, or of several with `**`.
+/// Returns the regular expression that a pattern means.
 ///
 /// # Errors
 /// `InvalidArgument` for what is no pattern, or longer than any path.
-pub(super) fn glob(text: &str) -> Result<Glob> {
-    if text.len() > PATTERN_BYTES_MAX {
-        let start: String = text.chars().take(40).collect();
+fn expression(pattern: &str) -> Result<String> {
+    if pattern.len() > PATTERN_BYTES_MAX {
+        let start: String = pattern.chars().take(40).collect();
         return Err(Error::invalid(format!("the pattern {start:?}... is longer than {PATTERN_BYTES_MAX} bytes")));
     }
-    // Braces mean nothing here.
-    let escaped = text.replace('{', "[{]").replace('}', "[}]");
-    let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
-    glob.map_err(|error| Error::invalid(format!("{text:?} is no pattern")).with_source(error))
+    let wrong = || Error::invalid(format!("{pattern:?} is no pattern"));
+    let mut text = "(?s)^".to_owned();
+    let mut chars = pattern.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' if chars.next_if_eq(&'*').is_some() => {
+                chars.next_if_eq(&'/');
+                text.push_str(if chars.peek().is_some() { "(?:(?-u:.)*/)?" } else { "(?-u:.)*" });
+            }
+            '*' => text.push_str("(?-u:[^/])*"),
+            '?' => text.push_str("[^/]"),
+            '[' => class(&mut chars, &mut text).ok_or_else(wrong)?,
+            '\\' => literal(chars.next().ok_or_else(wrong)?, &mut text),
+            c => literal(c, &mut text),
+        }
+    }
+    text.push('$');
+    Ok(text)
+}
+
+fn literal(c: char, text: &mut String) {
+    text.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
+}
+
+/// Appends to `text` the class of characters whose opening bracket was read; `None` if it does not end.
+fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, text: &mut String) -> Option<()> {
+    text.push('[');
+    if chars.next_if(|c| matches!(c, '^' | '!')).is_some() {
+        text.push('^');
+    }
+    let mut is_empty = true;
+    loop {
+        match chars.next()? {
+            ']' if !is_empty => break,
+            '-' => text.push('-'),
+            '\\' => literal(chars.next()?, text),
+            c if c.is_alphanumeric() => text.push(c),
+            c if c.is_ascii_punctuation() => text.extend(['\\', c]),
+            c => text.push(c),
+        }
+        is_empty = false;
+    }
+    text.push(']');
+    Some(())
 }
 
 #[cfg(test)]

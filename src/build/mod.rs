@@ -19,23 +19,32 @@
 //! Dockerfile reference; OCI image specification, `config.md` ("history", "empty_layer"); `SOURCE_DATE_EPOCH` (the
 //! reproducible builds project).
 
+mod archive;
+mod arguments;
 mod config;
 mod context;
 mod copy;
 mod environment;
 mod evaluate;
 mod exec;
+mod flags;
+mod head;
 mod heredoc;
 mod ignored;
 mod input;
+mod json;
 mod layer;
 mod limits;
+mod lines;
+mod mode;
 mod mounts;
 mod parse;
+mod patterns;
 mod plan;
 mod position;
 mod run;
 mod settings;
+mod target;
 mod words;
 
 #[cfg(test)]

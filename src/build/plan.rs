@@ -7,20 +7,25 @@
 //! # References
 //! Dockerfile reference.
 
+mod copy;
+mod run;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use super::config::{Descriptor, Document, Settings};
 use super::context::{Origin, Selected};
-use super::copy::check_archives;
 use super::environment::Environment;
 use super::evaluate::Evaluation;
+use super::ignored::Ignored;
 use super::limits::{Budget, Limits};
+use super::mode::Chmod;
 use super::mounts::RunMount;
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
-use super::settings::{self, Shells};
+use super::settings::Shells;
 use super::words::{self, Over, Values, Variables};
-use crate::container::Network;
+use crate::container::{DEFAULT_PATH, Network};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The name of the base that is nothing.
@@ -53,6 +58,8 @@ pub(super) struct PlannedStage {
     pub(super) steps: Vec<Step>,
     /// What a container of it starts with.
     pub(super) settings: Settings,
+    /// The arguments that it declared, for stages on top of it.
+    arguments: Variables,
     pub(super) author: Option<String>,
     /// How long its history is, with that of what it stands on: a stage on top of it copies all that.
     history_bytes: usize,
@@ -72,8 +79,11 @@ pub(super) struct Step {
 pub(super) enum Action {
     /// Nothing.
     Settings,
-    /// Makes a directory.
-    Dir(String),
+    /// Makes a directory, of this user; empty for root.
+    Dir {
+        path: String,
+        user: String,
+    },
     Run(RunAction),
     Copy(CopyAction),
 }
@@ -104,8 +114,15 @@ pub(super) struct CopyAction {
     /// Absolute; a slash at the end means a directory.
     pub(super) target: String,
     pub(super) chown: Option<String>,
-    pub(super) mode: Option<u32>,
+    pub(super) chmod: Option<Chmod>,
     pub(super) unpacks: bool,
+    /// Whether nothing that lies below is looked at, or followed.
+    pub(super) link: bool,
+    /// Whether the directories above a source come with it.
+    pub(super) parents: bool,
+    /// The patterns of what is left out, and these compiled.
+    pub(super) excludes: Vec<String>,
+    pub(super) excluded: Arc<Ignored>,
 }
 
 /// Where files are copied from.
@@ -154,6 +171,12 @@ const PREDEFINED: [&str; 10] = [
     "all_proxy",
 ];
 
+/// The argument that is the time of the image, too.
+pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
+
+/// How arguments begin that are settings of BuildKit's.
+const SETTINGS: &str = "BUILDKIT_";
+
 /// Evaluates `file`.
 ///
 /// # Errors
@@ -168,7 +191,8 @@ pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Pl
         planner.stages.push(planned);
     }
     let Planner { stages, mut warnings, used, .. } = planner;
-    let is_unused = |name: &&String| !used.contains(*name) && !PREDEFINED.contains(&name.as_str());
+    let is_known = |name: &str| PREDEFINED.contains(&name) || name == EPOCH || name.starts_with(SETTINGS);
+    let is_unused = |name: &&String| !used.contains(*name) && !is_known(name);
     let unused: Vec<&str> = around.arguments.keys().filter(is_unused).map(String::as_str).collect();
     if !unused.is_empty() {
         warnings.push(format!("no ARG declares the build argument {}", unused.join(", ")));
@@ -234,7 +258,9 @@ impl<'a, 'b> Planner<'a, 'b> {
             globals.insert(format!("{side}PLATFORM"), format!("{os}/{architecture}"));
             globals.insert(format!("{side}OS"), os.to_owned());
             globals.insert(format!("{side}ARCH"), architecture.to_owned());
+            globals.insert(format!("{side}VARIANT"), String::new());
         }
+        globals.insert("TARGETSTAGE".to_owned(), around.target.unwrap_or("default").to_owned());
         let (stages, warnings, used, budget) = (Vec::new(), Vec::new(), BTreeSet::new(), Budget::new(around.limits));
         let (numbers, images) = (HashMap::new(), HashMap::new());
         let mut planner = Self { file, around, globals, stages, numbers, images, warnings, used, budget };
@@ -295,24 +321,28 @@ impl<'a, 'b> Planner<'a, 'b> {
             self.check_platform(&stage.at, &name, image, platform.as_deref());
         }
         let shells = Shells::new(&settings);
-        let (arguments, escape, budget) = (Variables::new(), self.file.escape, self.budget.clone());
-        let inherited = match &base {
-            Base::Image(image) => image.bytes,
-            Base::Stage(number) => self.stages[*number].history_bytes,
+        let (escape, budget) = (self.file.escape, self.budget.clone());
+        let (inherited, arguments) = match &base {
+            Base::Image(image) => (image.bytes, Variables::new()),
+            Base::Stage(number) => (self.stages[*number].history_bytes, self.stages[*number].arguments.clone()),
         };
         // Each stage has a copy of what it stands on.
-        budget.take(&stage.at, inherited + settings.size_bytes())?;
-        let env = Environment::new(std::mem::take(&mut settings.env));
+        let size = arguments.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+        budget.take(&stage.at, inherited + settings.size_bytes() + size)?;
+        let mut env = Environment::new(std::mem::take(&mut settings.env));
+        if let (false, Some((name, path))) = (env.has("PATH"), DEFAULT_PATH.split_once('=')) {
+            env.set(name, path);
+        }
         let mut evaluation = Evaluation { settings, env, shells, arguments, author: None, escape, budget };
         let mut steps = Vec::new();
         for instruction in self.triggers(&name, &mut evaluation)?.iter().chain(&stage.steps) {
             steps.push(self.step(instruction, &mut evaluation)?);
         }
         let shown = stage.name.clone().unwrap_or_else(|| self.stages.len().to_string());
-        let Evaluation { mut settings, env, author, .. } = evaluation;
+        let Evaluation { mut settings, env, arguments, author, .. } = evaluation;
         settings.env = env.into_list();
         let history_bytes = inherited + steps.iter().map(|step| step.text.len()).sum::<usize>();
-        Ok(PlannedStage { name: shown, base, steps, settings, author, history_bytes })
+        Ok(PlannedStage { name: shown, base, steps, settings, arguments, author, history_bytes })
     }
 
     fn base(&mut self, at: &Position, name: &str) -> Result<Base> {
@@ -367,8 +397,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     fn triggers(&mut self, base: &str, evaluation: &mut Evaluation) -> Result<Vec<Instruction>> {
         let mut instructions = Vec::new();
         for trigger in std::mem::take(&mut evaluation.settings.on_build) {
-            let file = parse::parse(&format!("ONBUILD of {base}"), &format!("FROM {SCRATCH}\n{trigger}"))?;
-            instructions.extend(file.stages.into_iter().flat_map(|stage| stage.steps));
+            instructions.push(parse::parse_trigger(&format!("ONBUILD of {base}"), &trigger)?);
         }
         Ok(instructions)
     }
@@ -383,7 +412,8 @@ impl<'a, 'b> Planner<'a, 'b> {
             What::Workdir(dir) => {
                 let dir = evaluation.absolute(&evaluation.expand(at, dir)?);
                 evaluation.settings.working_dir.clone_from(&dir);
-                if dir == "/" { Action::Settings } else { Action::Dir(dir) }
+                let user = evaluation.settings.user.clone();
+                if dir == "/" { Action::Settings } else { Action::Dir { path: dir, user } }
             }
             What::Arg(text) => {
                 let (declared, used) = self.arguments(at, text, evaluation, Some(&self.globals))?;
@@ -397,102 +427,6 @@ impl<'a, 'b> Planner<'a, 'b> {
             }
         };
         Ok(Step { at: at.clone(), text: text.clone(), action })
-    }
-
-    fn run(&mut self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
-        let network = match run.network.as_ref().map(|(at, network)| (at, network.as_str())) {
-            None | Some((_, "default")) => self.around.network,
-            Some((_, "none")) => Network::None,
-            // A Dockerfile from elsewhere does not get the machine's network unless the caller gave it.
-            Some((_, "host")) if self.around.network == Network::Host => Network::Host,
-            Some((at, "host")) => return Err(at.wrong("--network=host is for builds with --network host only")),
-            Some((at, other)) => return Err(at.wrong(format!("--network={other}: there is default, none and host"))),
-        };
-        let mut mounts = Vec::new();
-        for (at, mount) in &run.mounts {
-            let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
-            let mount = RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?;
-            if matches!(mount, RunMount::Bind { .. }) {
-                self.budget.bind(at)?;
-            }
-            mounts.push(mount);
-        }
-        let args = match &run.script {
-            Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],
-            None => evaluation.shells.args(&run.command),
-        };
-        if args.is_empty() {
-            return Err(at.wrong("RUN needs a command"));
-        }
-        let declared = evaluation.arguments.iter().filter(|(name, _)| !evaluation.env.has(name));
-        let given =
-            |name: &&str| self.around.arguments.contains_key(*name) && !evaluation.arguments.contains_key(*name);
-        let proxies: Vec<&str> = PREDEFINED.into_iter().filter(given).collect();
-        let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
-        env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
-        env.extend(evaluation.env.list().iter().cloned());
-        evaluation.budget.take(at, env.iter().map(String::len).sum())?;
-        let Settings { working_dir, user, .. } = &evaluation.settings;
-        let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
-        let uncached = proxies.into_iter().map(str::to_owned).collect();
-        Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, mounts, uncached })
-    }
-
-    fn copy(
-        &mut self,
-        at: &Position,
-        copy: &parse::Copy,
-        unpacks: bool,
-        evaluation: &Evaluation,
-    ) -> Result<CopyAction> {
-        let expand = |text: &String| evaluation.expand(at, text);
-        let mode = copy.chmod.as_ref().map(|mode| settings::mode(at, &expand(mode)?)).transpose()?;
-        let chown = copy.chown.as_ref().map(expand).transpose()?;
-        let from = match &copy.from {
-            None => From::Context,
-            Some(name) => self.from(at, &expand(name)?)?,
-        };
-        let (mut sources, mut texts) = (Vec::new(), Vec::new());
-        for source in &copy.sources {
-            match source {
-                parse::Source::Path(path) => sources.push(expand(path)?),
-                parse::Source::Text { name, text, expand: false } => texts.push((name.clone(), text.clone())),
-                parse::Source::Text { name, text, expand: true } => {
-                    texts.push((name.clone(), evaluation.document(at, text)?));
-                }
-            }
-        }
-        let mut target = evaluation.absolute(&expand(&copy.target)?);
-        if (copy.target.ends_with('/') || copy.target.ends_with("/.") || copy.target == ".") && target != "/" {
-            target.push('/');
-        }
-        let mut selected = Vec::new();
-        if let (From::Context, false) = (&from, sources.is_empty()) {
-            let Some(context) = self.around.context.as_deref_mut() else {
-                return Err(at.wrong("there is no build context to copy from"));
-            };
-            for source in &sources {
-                selected.extend(context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?);
-            }
-            if unpacks {
-                check_archives(context, &selected).map_err(|error| at.error(error.kind(), error.chain()))?;
-            }
-        }
-        if selected.len() + texts.len() > 1 && !target.ends_with('/') && target != "/" {
-            return Err(at.wrong(format!("{target} has to end with a slash: there are several sources")));
-        }
-        Ok(CopyAction { from, sources, selected, texts, target, chown, mode, unpacks })
-    }
-
-    /// What `COPY --from` names.
-    fn from(&mut self, at: &Position, name: &str) -> Result<From> {
-        if let Some(number) = self.stage_of(name).or_else(|| name.parse().ok()) {
-            if number < self.stages.len() {
-                return Ok(From::Stage(number));
-            }
-            return Err(at.wrong(format!("there is no earlier stage {name}")));
-        }
-        self.image(at, name).map(From::Image)
     }
 }
 

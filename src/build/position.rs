@@ -59,11 +59,6 @@ impl<'a> Lines<'a> {
         let before = self.text.get(start..offset).unwrap_or_default();
         Position::new(self.file.clone(), line, before.chars().count() + 1)
     }
-
-    /// Returns the position of `line` and `column`.
-    pub(super) fn place(&self, line: usize, column: usize) -> Position {
-        Position::new(self.file.clone(), line.max(1), column.max(1))
-    }
 }
 
 #[cfg(test)]

@@ -67,58 +67,73 @@ pub(super) fn join(dir: &str, path: &str) -> String {
     format!("/{}", clean.join("/"))
 }
 
-/// `PORT[-PORT][/PROTOCOL]` with its protocol.
-pub(super) fn port(at: &Position, text: &str) -> Result<String> {
-    let (ports, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let is_number = |port: &str| port.parse::<u16>().is_ok();
-    let protocol = protocol.to_lowercase();
-    if ports.split('-').all(is_number) && ports.split('-').count() <= 2 && ["tcp", "udp", "sctp"].contains(&&*protocol)
-    {
-        return Ok(format!("{ports}/{protocol}"));
+/// The ports that `[[IP:]PORT[-PORT]:]PORT[-PORT][/PROTOCOL]` exposes, each with its protocol.
+pub(super) fn ports(at: &Position, text: &str) -> Result<Vec<String>> {
+    let wrong = || at.wrong(format!("{text:?} is no port: PORT[-PORT][/tcp|udp|sctp]"));
+    let inner = text.rsplit(':').next().unwrap_or_default();
+    let (ports, protocol) = inner.split_once('/').unwrap_or((inner, "tcp"));
+    let protocol = if protocol.is_empty() { "tcp".to_owned() } else { protocol.to_lowercase() };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
+    let (first, last): (u16, u16) = (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?);
+    if first > last || !["tcp", "udp", "sctp"].contains(&&*protocol) {
+        return Err(wrong());
     }
-    Err(at.wrong(format!("{text:?} is no port: PORT[/tcp|udp|sctp]")))
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// The mode that `--chmod` gives.
-pub(super) fn mode(at: &Position, text: &str) -> Result<u32> {
-    u32::from_str_radix(text, 8)
-        .ok()
-        .filter(|mode| *mode <= crate::tree::MODE_MASK)
-        .ok_or_else(|| at.wrong(format!("--chmod={text}: only octal numbers up to 7777 are supported")))
+/// Refuses what is no signal: a number, or a name with or without `SIG`.
+pub(super) fn check_signal(at: &Position, text: &str) -> Result<()> {
+    let name = text.to_uppercase();
+    let name = name.strip_prefix("SIG").unwrap_or(&name);
+    let is_number = text.parse::<u8>().is_ok_and(|number| number > 0);
+    let is_real_time = |base: &str, sign: &str| {
+        let rest = name.strip_prefix(base).map(|rest| rest.strip_prefix(sign).unwrap_or(rest));
+        rest.is_some_and(|rest| rest.is_empty() || rest.parse::<u8>().is_ok_and(|number| number < 16))
+    };
+    let is_known = is_number
+        || format!("SIG{name}").parse::<nix::sys::signal::Signal>().is_ok()
+        || is_real_time("RTMIN", "+")
+        || is_real_time("RTMAX", "-");
+    is_known
+        .then_some(())
+        .ok_or_else(|| at.wrong(format!("{text:?} is no signal: a number, or a name such as SIGTERM")))
 }
 
 /// The document of a `HEALTHCHECK`.
-pub(super) fn healthcheck(
-    at: &Position,
-    options: &[(String, String)],
-    test: Option<&Command>,
-    shells: &Shells,
-) -> Result<Value> {
+pub(super) fn healthcheck(at: &Position, options: &[(String, String)], test: Option<&Command>) -> Result<Value> {
     let kind = |kind: &str| vec![kind.to_owned()];
     let test = match test {
         None => kind("NONE"),
-        Some(Command::Shell(text)) if shells.shell == SHELL => [kind("CMD-SHELL"), vec![text.clone()]].concat(),
-        Some(command) => [kind("CMD"), shells.args(command)].concat(),
+        Some(Command::Shell(text)) => [kind("CMD-SHELL"), vec![text.clone()]].concat(),
+        Some(Command::Exec(args)) => [kind("CMD"), args.clone()].concat(),
     };
     let mut check = json!({"Test": test});
     for (name, value) in options {
         let (field, value) = match name.as_str() {
-            "interval" => ("Interval", json!(nanoseconds(at, name, value)?)),
-            "timeout" => ("Timeout", json!(nanoseconds(at, name, value)?)),
-            "start-period" => ("StartPeriod", json!(nanoseconds(at, name, value)?)),
-            "start-interval" => ("StartInterval", json!(nanoseconds(at, name, value)?)),
+            "interval" => ("Interval", nanoseconds(at, name, value)?),
+            "timeout" => ("Timeout", nanoseconds(at, name, value)?),
+            "start-period" => ("StartPeriod", nanoseconds(at, name, value)?),
+            "start-interval" => ("StartInterval", nanoseconds(at, name, value)?),
             _ => {
-                let count = value.parse::<u32>();
-                ("Retries", json!(count.map_err(|_| at.wrong(format!("--retries={value} is no number")))?))
+                let count = value.parse::<u32>().map(i64::from);
+                ("Retries", count.map_err(|_| at.wrong(format!("--retries={value} is no number")))?)
             }
         };
-        check[field] = value;
+        // Nought means the default.
+        if value != 0 {
+            check[field] = json!(value);
+        }
     }
     Ok(check)
 }
 
+/// The shortest duration that the parts of a health check may have.
+const NANOSECONDS_MIN: i64 = 1_000_000;
+
 fn nanoseconds(at: &Position, name: &str, value: &str) -> Result<i64> {
-    let duration = value.parse::<SignedDuration>().ok().filter(SignedDuration::is_positive);
-    let nanos = duration.and_then(|duration| i64::try_from(duration.as_nanos()).ok());
-    nanos.ok_or_else(|| at.wrong(format!("--{name}={value} is no duration, such as 1m30s")))
+    let duration = if value == "0" { Some(SignedDuration::ZERO) } else { value.parse().ok() };
+    let nanos = duration.and_then(|duration: SignedDuration| i64::try_from(duration.as_nanos()).ok());
+    nanos
+        .filter(|nanos| *nanos == 0 || *nanos >= NANOSECONDS_MIN)
+        .ok_or_else(|| at.wrong(format!("--{name}={value} is no duration of at least 1ms, such as 1m30s")))
 }

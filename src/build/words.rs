@@ -3,7 +3,8 @@
 //! Single quotes keep everything; double quotes keep spaces, and in them the escape character works before `"`, `$` and
 //! itself; elsewhere it keeps the next character as it is. `$x` and `${x}` are values, `${x:-word}` and `${x-word}`
 //! have a default, `${x:+word}` and `${x+word}` an alternative, `${x:?word}` and `${x?word}` an error; the colon takes
-//! an empty value for none. Words in braces are expanded in turn. A variable that is not set is empty.
+//! an empty value for none. `${x#pattern}` and `${x%pattern}` take a prefix or suffix away, `${x/pattern/text}`
+//! replaces (`patterns.rs`). Words in braces are expanded in turn. A variable that is not set is empty.
 //!
 //! # References
 //! Dockerfile reference, "Environment replacement", "Escape".
@@ -11,6 +12,8 @@
 use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::str::Chars;
+
+use super::patterns::{self, Length, Wrong, append};
 
 /// Variables by name.
 pub(super) type Variables = BTreeMap<String, String>;
@@ -36,29 +39,23 @@ impl Values for Over<'_> {
     }
 }
 
-/// Why a word means nothing.
-pub(super) type Wrong = String;
-
 /// The deepest nesting of `${x:-${y:-...}}`. The reader recurses once a level, so the bound keeps the stack small.
 const DEPTH_MAX: usize = 64;
 
-/// The most bytes that one expanded text may have. Variables that repeat one another double with each line.
-const VALUE_BYTES_MAX: usize = 1 << 20;
-
 /// What `text` means, quotes removed and variables replaced.
 pub(super) fn expand(text: &str, escape: char, variables: &dyn Values) -> Result<String, Wrong> {
-    Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None)
+    Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None, false)
 }
 
-/// The lines of a here-document with their variables replaced: as in a shell's, quotes mean nothing, and a backslash
-/// works only before `$` and itself.
+/// The lines of a here-document with their variables replaced. Quotes mean nothing, and of a backslash and the next
+/// character the latter stays.
 pub(super) fn expand_document(text: &str, variables: &dyn Values) -> Result<String, Wrong> {
     let mut reader = Reader { rest: text.chars().peekable(), escape: '\\', variables, depth: 0 };
     let mut expanded = String::new();
     while let Some(c) = reader.rest.next() {
         match c {
             '$' => append(&mut expanded, &reader.variable()?)?,
-            '\\' => expanded.push(reader.rest.next_if(|next| matches!(next, '$' | '\\')).unwrap_or('\\')),
+            '\\' => expanded.extend(reader.rest.next()),
             c => expanded.push(c),
         }
     }
@@ -89,6 +86,33 @@ pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     words
 }
 
+/// Splits `text` into words that begin with `--`, each with its offset and without its quotes, and the offset of what
+/// follows them. A word `--` alone ends them.
+pub(super) fn leading_flags(text: &str, escape: char) -> (Vec<(usize, String)>, usize) {
+    let mut flags = Vec::new();
+    let mut chars = text.char_indices().peekable();
+    loop {
+        while chars.next_if(|(_, c)| c.is_whitespace()).is_some() {}
+        let start = chars.peek().map_or(text.len(), |(offset, _)| *offset);
+        if !text[start..].starts_with("--") {
+            return (flags, start);
+        }
+        let (mut word, mut quote) = (String::new(), None);
+        while let Some((_, c)) = chars.next_if(|(_, c)| quote.is_some() || !c.is_whitespace()) {
+            match (c, quote) {
+                ('\'' | '"', None) => quote = Some(c),
+                (c, Some(open)) if c == open => quote = None,
+                (c, _) if c == escape => word.extend(chars.next().map(|(_, c)| c)),
+                (c, _) => word.push(c),
+            }
+        }
+        if word == "--" {
+            return (flags, chars.peek().map_or(text.len(), |(offset, _)| *offset));
+        }
+        flags.push((start, word));
+    }
+}
+
 /// Splits `NAME=VALUE` words, or `NAME REST` where the first word has no `=`, into names and values that are not
 /// expanded yet.
 pub(super) fn assignments(text: &str, escape: char) -> Result<Vec<(String, String)>, Wrong> {
@@ -108,15 +132,6 @@ pub(super) fn assignments(text: &str, escape: char) -> Result<Vec<(String, Strin
     words.iter().map(pair).collect()
 }
 
-/// Appends `value` to `text`, which stays within `VALUE_BYTES_MAX`.
-fn append(text: &mut String, value: &str) -> Result<(), Wrong> {
-    if text.len().saturating_add(value.len()) > VALUE_BYTES_MAX {
-        return Err(format!("with its variables replaced, the text is longer than {VALUE_BYTES_MAX} bytes"));
-    }
-    text.push_str(value);
-    Ok(())
-}
-
 struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
@@ -126,8 +141,9 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads up to `end`, which is taken, or to the end of the text.
-    fn until(&mut self, end: Option<char>) -> Result<String, Wrong> {
+    /// Reads up to `end`, which is taken, or to the end of the text. In a `pattern` escape characters stay, with what
+    /// they escape.
+    fn until(&mut self, end: Option<char>, pattern: bool) -> Result<String, Wrong> {
         let mut text = String::new();
         while let Some(c) = self.rest.next() {
             match c {
@@ -135,7 +151,7 @@ impl Reader<'_> {
                 '\'' => self.single_quoted(&mut text)?,
                 '"' => self.double_quoted(&mut text)?,
                 '$' => append(&mut text, &self.variable()?)?,
-                c if c == self.escape => text.extend(self.rest.next()),
+                c if c == self.escape => text.extend(pattern.then_some(c).into_iter().chain(self.rest.next())),
                 c => text.push(c),
             }
         }
@@ -184,44 +200,73 @@ impl Reader<'_> {
             return Err("${ needs the name of a variable".to_owned());
         }
         let value = self.value(&name);
-        let (value, operator) = match self.rest.next() {
-            Some('}') => return Ok(value.unwrap_or_default()),
-            Some(':') => (value.filter(|value| !value.is_empty()), self.rest.next()),
-            operator => (value, operator),
-        };
-        let word = match operator {
-            Some('-' | '+' | '?') => self.braced()?,
-            Some(other) => return Err(format!("{other:?} in ${{{name}...}} is not supported: -, + and ? are")),
-            None => return Err(format!("the brace of ${{{name} is not closed")),
-        };
+        match self.rest.next() {
+            Some('}') => Ok(value.unwrap_or_default()),
+            Some(':') => match self.rest.next() {
+                Some(operator @ ('-' | '+' | '?')) => {
+                    self.alternative(&name, value.filter(|value| !value.is_empty()), operator)
+                }
+                other => Err(unknown(&name, ":", other)),
+            },
+            Some(operator @ ('-' | '+' | '?')) => self.alternative(&name, value, operator),
+            Some(operator @ ('#' | '%')) => self.trimmed(&value.unwrap_or_default(), operator),
+            Some('/') => self.replaced(&value.unwrap_or_default()),
+            other => Err(unknown(&name, "", other)),
+        }
+    }
+
+    /// `${x-word}` and its like, behind the operator.
+    fn alternative(&mut self, name: &str, value: Option<String>, operator: char) -> Result<String, Wrong> {
+        let word = self.braced('}', false)?;
         match (operator, value) {
-            (Some('-'), value) => Ok(value.unwrap_or(word)),
-            (Some('+'), value) => Ok(value.map(|_| word).unwrap_or_default()),
+            ('-', value) => Ok(value.unwrap_or(word)),
+            ('+', value) => Ok(value.map(|_| word).unwrap_or_default()),
             (_, Some(value)) => Ok(value),
             (_, None) if word.is_empty() => Err(format!("the variable {name} has to be set")),
             (_, None) => Err(format!("the variable {name}: {word}")),
         }
     }
 
-    /// Reads the word of a `${x:-word}`, with the brace that ends it.
-    fn braced(&mut self) -> Result<String, Wrong> {
+    /// `${x#pattern}`, `${x##pattern}` and the same with `%`, behind the first operator.
+    fn trimmed(&mut self, value: &str, operator: char) -> Result<String, Wrong> {
+        let length = if self.rest.next_if_eq(&operator).is_some() { Length::Longest } else { Length::Shortest };
+        let pattern = self.braced('}', true)?;
+        match operator {
+            '#' => patterns::without_prefix(value, &pattern, length),
+            _ => patterns::without_suffix(value, &pattern, length),
+        }
+    }
+
+    /// `${x/pattern/text}` and `${x//pattern/text}`, behind the first slash.
+    fn replaced(&mut self, value: &str) -> Result<String, Wrong> {
+        let all = self.rest.next_if_eq(&'/').is_some();
+        let pattern = self.braced('/', true)?;
+        let text = self.braced('}', true)?;
+        patterns::replaced(value, &pattern, &text, all)
+    }
+
+    /// Reads a word in braces, with what ends it.
+    fn braced(&mut self, end: char, pattern: bool) -> Result<String, Wrong> {
         if self.depth == DEPTH_MAX {
             return Err(format!("${{...}} is nested deeper than {DEPTH_MAX} levels"));
         }
         self.depth += 1;
-        let word = self.until(Some('}'));
+        let word = self.until(Some(end), pattern);
         self.depth -= 1;
         word
     }
 
-    /// The longest name that comes next: letters, digits and underscores, or one digit.
+    /// The longest name that comes next: letters, digits and underscores, or digits, or one of a shell's special ones.
     fn name(&mut self) -> String {
+        if let Some(special) = self.rest.next_if(|c| "@*#?-$!".contains(*c)) {
+            return special.to_string();
+        }
         let mut name = String::new();
-        while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
+        while let Some(c) = self.rest.next_if(|c| {
+            let is_number = name.starts_with(|first: char| first.is_ascii_digit());
+            c.is_ascii_digit() || (!is_number && (c.is_alphabetic() || *c == '_'))
+        }) {
             name.push(c);
-            if name.len() == 1 && c.is_ascii_digit() {
-                break;
-            }
         }
         name
     }
@@ -231,12 +276,25 @@ impl Reader<'_> {
     }
 }
 
+/// The error for what stands behind a name in braces and is no operator.
+fn unknown(name: &str, colon: &str, found: Option<char>) -> Wrong {
+    match found {
+        None => format!("the brace of ${{{name} is not closed"),
+        Some(found) => {
+            format!("{:?} in ${{{name}...}} means nothing: there are -, +, ?, #, % and /", format!("{colon}{found}"))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::build::patterns::VALUE_BYTES_MAX;
 
     fn variables() -> Variables {
-        [("x", "1"), ("empty", ""), ("path", "a b")].map(|(name, value)| (name.to_owned(), value.to_owned())).into()
+        [("x", "1"), ("empty", ""), ("path", "a b"), ("v", "1.2.3")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
     }
 
     #[test]
@@ -252,7 +310,11 @@ mod tests {
             ("${none:+a} ${empty:+a} ${empty+a} ${x:+a}", "  a a"),
             ("${none:-${x}${none:-deep}}", "1deep"),
             ("${none:-'a}b'}", "a}b"),
-            ("$ $- a$", "$ $- a$"),
+            ("$ $- a$", "$  a$"),
+            ("${v%.*}/${v%%.*}/${v#*.}/${v##*.}", "1.2/1/2.3/3"),
+            ("${v/./-} ${v//./-} ${none/a/b}", "1-2.3 1-2-3 "),
+            ("${v%${none:-.3}}", "1.2"),
+            ("${v%\".3\"} ${v//./}", "1.2 123"),
             ("$path", "a b"),
             ("${x:?no}", "1"),
             ("a\\", "a"),
@@ -265,7 +327,7 @@ mod tests {
     #[test]
     fn documents() {
         let text = "it's \"$x\" \\$x \\\\ \\n ${none:-'d'}\n";
-        assert_eq!(expand_document(text, &variables()).as_deref(), Ok("it's \"1\" $x \\ \\n d\n"));
+        assert_eq!(expand_document(text, &variables()).as_deref(), Ok("it's \"1\" $x \\ n d\n"));
     }
 
     /// A nesting of 100,000 levels overflowed the stack.
@@ -292,7 +354,20 @@ mod tests {
 
     #[test]
     fn what_means_nothing() {
-        for text in ["'a", "\"a", "${", "${}", "${x", "${x:-a", "${x#a}", "${x/a/b}", "${none?}", "${empty:?why}"] {
+        for text in [
+            "'a",
+            "\"a",
+            "${",
+            "${}",
+            "${x",
+            "${x:-a",
+            "${x:#a}",
+            "${x/a}",
+            "${x^a}",
+            "${x#\\a}",
+            "${none?}",
+            "${empty:?why}",
+        ] {
             assert!(expand(text, '\\', &variables()).is_err(), "{text}");
         }
         assert_eq!(expand("${empty:?why}", '\\', &variables()), Err("the variable empty: why".to_owned()));
@@ -314,6 +389,25 @@ mod tests {
         assert_eq!(pairs("a b c=d"), Ok(owned(&[("a", "b c=d")])));
         for wrong in ["", "a", "a=1 b", "=1"] {
             assert!(pairs(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn flags_in_front() {
+        let flags = |text: &str| {
+            let (words, end) = leading_flags(text, '\\');
+            (words.into_iter().map(|(_, word)| word).collect::<Vec<_>>(), text[end..].to_owned())
+        };
+        for (text, words, rest) in [
+            ("--a=b  --c d --e", vec!["--a=b", "--c"], "d --e"),
+            ("--a='b c'\"d\" x", vec!["--a=b cd"], "x"),
+            ("--a=b\\ c x", vec!["--a=b c"], "x"),
+            ("--a -- --b", vec!["--a"], " --b"),
+            ("-a", vec![], "-a"),
+            ("--a", vec!["--a"], ""),
+            ("", vec![], ""),
+        ] {
+            assert_eq!(flags(text), (words.into_iter().map(str::to_owned).collect(), rest.to_owned()), "{text}");
         }
     }
 }

@@ -45,10 +45,42 @@ fn patterns_match_in_one_component() {
     ] {
         assert_eq!(paths(&mut origin, source), found, "{source}");
     }
-    for missing in ["z", "*.z", "a.c/x", "d/z/.."] {
-        let kind = origin.select(missing).map(drop).map_err(|error| error.kind());
-        assert!(matches!(kind, Err(ErrorKind::NotFound) | Ok(())), "{missing}: {kind:?}");
+    for missing in ["z", "a.c/x"] {
+        assert_eq!(origin.select(missing).expect_err(missing).kind(), ErrorKind::NotFound, "{missing}");
     }
+    // A pattern may match nothing.
+    assert!(origin.select("*.z").expect("nothing").is_empty());
+}
+
+#[test]
+fn parents_and_excludes() {
+    let (_dir, mut origin) = context(&["a.c", "d/a.c", "d/e/b.c", "d/e/b.h", "f/a.c"], "f");
+    let mut picked = |source: &str, parents: bool, excludes: &[&str]| {
+        let excluded = Arc::new(Ignored::of(excludes.iter().copied()).expect("patterns"));
+        let mut paths = Vec::new();
+        for selected in origin.pick(source, parents, &excluded).unwrap_or_else(|error| panic!("{source}: {error}")) {
+            let visit = &mut |path: &Path, _: &WalkEntry<'_>| {
+                paths.push(if selected.is_dir() { path.to_owned() } else { selected.path.clone() });
+                Ok(())
+            };
+            origin.visit(&selected, visit).expect("visit");
+        }
+        paths.iter().map(|path| path.display().to_string()).filter(|path| !path.is_empty()).collect::<Vec<_>>()
+    };
+    for (source, parents, excludes, found) in [
+        ("d/e/b.c", true, &[][..], &["d", "d/e", "d/e/b.c"][..]),
+        ("d/./e/b.c", true, &[], &["e", "e/b.c"]),
+        ("d/*/b.*", true, &["**/*.h"], &["d", "d/e", "d/e/b.c"]),
+        ("./d/e", true, &[], &["d", "d/e", "d/e/b.c", "d/e/b.h"]),
+        ("**/a.c", true, &[], &["a.c", "d", "d/a.c"]),
+        ("nope*", true, &[], &[]),
+        (".", false, &["**/*.c"], &["d", "d/e", "d/e/b.h"]),
+        ("d", false, &["e", "!e/b.h"], &["a.c", "e", "e/b.h"]),
+        ("*.c", false, &["a.*"], &[]),
+    ] {
+        assert_eq!(picked(source, parents, excludes), found, "{source}");
+    }
+    assert!(origin.pick("d/nope", true, &Arc::default()).is_err());
 }
 
 #[test]
@@ -83,7 +115,12 @@ fn dockerignore() {
         let (_dir, mut origin) = context(&names, text);
         assert_eq!(paths(&mut origin, "."), left, "{text:?}");
     }
-    let (_dir, mut origin) = context(&names, "a");
-    let error = origin.select("a").expect_err("left out");
-    assert!(error.to_string().contains(".dockerignore"), "{error}");
+    for (ignored, source) in [("a", "a"), ("d", "d"), ("d/y\nd", "d"), ("*\n!b/a", "d"), ("**x.log", "d/x.log")] {
+        let (_dir, mut origin) = context(&names, ignored);
+        let error = origin.select(source).expect_err("left out");
+        assert!(error.to_string().contains(".dockerignore"), "{error}");
+    }
+    let (_dir, mut origin) = context(&names, "*\n!b/c/keep");
+    assert_eq!(paths(&mut origin, "b"), ["b", "b/c", "b/c/keep"]);
+    assert_eq!(paths(&mut origin, "?"), ["b", "b/c", "b/c/keep"]);
 }

@@ -5,13 +5,40 @@ use crate::build::growth::cpu_time;
 
 /// What each pattern on its own says, tried from the last one on.
 fn one_by_one(text: &str, path: &Path) -> bool {
-    let patterns: Vec<(bool, Glob)> =
-        text.lines().filter_map(pattern).map(|(out, text)| (out, glob(&text).expect("a pattern"))).collect();
-    let matches = |glob: &Glob| {
-        let matcher = glob.compile_matcher();
-        path.ancestors().any(|above| !above.as_os_str().is_empty() && matcher.is_match(above))
+    let matches = |pattern: &str| {
+        let regex = regex::bytes::Regex::new(&expression(pattern).expect("a pattern")).expect("an expression");
+        path.ancestors().any(|above| !above.as_os_str().is_empty() && regex.is_match(above.as_os_str().as_bytes()))
     };
-    patterns.iter().rev().find(|(_, glob)| matches(glob)).is_some_and(|(out, _)| *out)
+    let patterns: Vec<(bool, String)> = text.lines().filter_map(pattern).collect();
+    patterns.iter().rev().find(|(_, pattern)| matches(pattern)).is_some_and(|(out, _)| *out)
+}
+
+/// Each pattern with a path that it matches, and one that it does not.
+#[test]
+fn patterns() {
+    for (pattern, matched, other) in [
+        ("a*", "abc", "b/a"),
+        ("**x", "a/b/x", "a/bx"),
+        ("**x", "x", "y"),
+        ("a**b", "a/c/b", "acb"),
+        ("a**", "ab/c", "ba"),
+        ("a/**", "a/b/c", "ab"),
+        ("**/a", "a", "ba"),
+        ("a?c", "a\u{e9}c", "a/c"),
+        ("[a-c]x", "bx", "dx"),
+        ("[^a]x", "bx", "ax"),
+        ("[]]x", "]x", "ax"),
+        ("a.{b}", "a.{b}", "axb"),
+        ("\\*", "*", "a"),
+        ("a+$", "a+$", "aa"),
+    ] {
+        let ignored = Ignored::of([pattern]).expect("a pattern");
+        let covered = [matched, other].map(|path| ignored.covers(Path::new(path)));
+        assert_eq!(covered, [true, false], "{pattern}");
+    }
+    for wrong in ["[a", "a\\", "[z-a]"] {
+        assert!(Ignored::of([wrong]).is_err(), "{wrong}");
+    }
 }
 
 /// Sets of every kind of pattern, in every order of two or three.

@@ -1,0 +1,101 @@
+//! The parts of an instruction: its keyword, its flags, its arguments.
+
+use super::flags::Flags;
+use super::heredoc::Document;
+use super::json::{Strings, strings};
+use super::lines::Logical;
+use super::position::{Lines, Position};
+use crate::error::Result;
+
+/// A command in one of its two forms.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Command {
+    Exec(Vec<String>),
+    Shell(String),
+}
+
+/// The parts of an instruction.
+pub(super) struct Head<'a> {
+    pub(super) lines: &'a Lines<'a>,
+    pub(super) escape: char,
+    pub(super) line: &'a Logical,
+    pub(super) at: Position,
+    /// In upper case.
+    pub(super) keyword: String,
+    /// Where what follows the keyword begins in the line.
+    pub(super) rest_start: usize,
+    pub(super) flags: Flags,
+    /// Where the arguments begin in the line.
+    pub(super) arguments_start: usize,
+    /// What follows keyword and flags.
+    pub(super) arguments: &'a str,
+}
+
+impl<'a> Head<'a> {
+    /// Reads the instruction that begins at `start` of the line.
+    pub(super) fn read(lines: &'a Lines<'a>, escape: char, line: &'a Logical, start: usize) -> Result<Self> {
+        let start = start + line.text[start..].len() - line.text[start..].trim_start().len();
+        let keyword = line.text[start..].split_whitespace().next().unwrap_or_default();
+        let rest_start = start + keyword.len();
+        let at = lines.at(line.source(start));
+        let keyword = keyword.to_uppercase();
+        let (flags, arguments_start) = Flags::read(lines, escape, line, rest_start)?;
+        let arguments = line.text[arguments_start..].trim();
+        let arguments_start =
+            arguments_start + line.text[arguments_start..].len() - line.text[arguments_start..].trim_start().len();
+        Ok(Self { lines, escape, line, at, keyword, rest_start, flags, arguments_start, arguments })
+    }
+
+    /// The instruction on one line.
+    pub(super) fn text(&self) -> String {
+        format!("{} {}", self.keyword, self.line.text[self.rest_start..].trim()).trim_end().to_owned()
+    }
+
+    /// The position of the byte `offset` of the arguments.
+    pub(super) fn place(&self, offset: usize) -> Position {
+        self.lines.at(self.line.source(self.arguments_start + offset))
+    }
+
+    /// The arguments as one text.
+    pub(super) fn one(&self) -> Result<String> {
+        match self.arguments {
+            "" => Err(self.at.wrong(format!("{} needs an argument", self.keyword))),
+            text => Ok(text.to_owned()),
+        }
+    }
+
+    /// The words of the arguments, at which offset each begins: a list in JSON, or what white space separates.
+    pub(super) fn words(&self) -> Result<Vec<(usize, String)>> {
+        match strings(self.arguments) {
+            Strings::List(list) => Ok(list.into_iter().map(|word| (0, word)).collect()),
+            Strings::Mixed => Err(self.not_strings()),
+            Strings::Text => {
+                let start = |word: &str| word.as_ptr() as usize - self.arguments.as_ptr() as usize;
+                Ok(self.arguments.split_whitespace().map(|word| (start(word), word.to_owned())).collect())
+            }
+        }
+    }
+
+    pub(super) fn not_strings(&self) -> crate::Error {
+        self.at.wrong(format!("{}: a list in brackets holds strings only, in double quotes", self.keyword))
+    }
+
+    /// The arguments as a command.
+    pub(super) fn command(&self) -> Result<Command> {
+        self.command_of(self.arguments)
+    }
+
+    pub(super) fn documents(&self) -> &'a [Document] {
+        &self.line.documents
+    }
+
+    /// The command that `text` is.
+    pub(super) fn command_of(&self, text: &str) -> Result<Command> {
+        match strings(text) {
+            Strings::List(list) => Ok(Command::Exec(list)),
+            Strings::Mixed => Err(self.not_strings()),
+            Strings::Text if text.is_empty() => Err(self.at.wrong(format!("{} needs a command", self.keyword))),
+            Strings::Text => Ok(Command::Shell(text.to_owned())),
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! `RUN`, evaluated.
+
+use super::{PREDEFINED, Planner, RunAction};
+use crate::build::config::Settings;
+use crate::build::evaluate::Evaluation;
+use crate::build::mounts::RunMount;
+use crate::build::parse::{self, Position};
+use crate::container::Network;
+use crate::error::{ErrorKind, Result};
+
+impl Planner<'_, '_> {
+    pub(super) fn run(&mut self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {
+        let network = self.network(run)?;
+        check_security(run)?;
+        let mut mounts = Vec::new();
+        for (at, mount) in &run.mounts {
+            let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
+            let mount = RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?;
+            if matches!(mount, RunMount::Bind { .. }) {
+                self.budget.bind(at)?;
+            }
+            mounts.push(mount);
+        }
+        let args = match &run.script {
+            Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],
+            None => evaluation.shells.args(&run.command),
+        };
+        let (env, uncached) = self.environment(evaluation);
+        evaluation.budget.take(at, env.iter().map(String::len).sum())?;
+        let Settings { working_dir, user, .. } = &evaluation.settings;
+        let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
+        Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, mounts, uncached })
+    }
+
+    fn network(&self, run: &parse::Run) -> Result<Network> {
+        match run.network.as_ref().map(|(at, network)| (at, network.as_str())) {
+            None | Some((_, "default")) => Ok(self.around.network),
+            Some((_, "none")) => Ok(Network::None),
+            // A Dockerfile from elsewhere does not get the machine's network unless the caller gave it.
+            Some((_, "host")) if self.around.network == Network::Host => Ok(Network::Host),
+            Some((at, "host")) => Err(at.wrong("--network=host is for builds with --network host only")),
+            Some((at, other)) => Err(at.wrong(format!("--network={other}: there is default, none and host"))),
+        }
+    }
+
+    /// The variables of a command, and the names of those that make no difference to what is cached.
+    fn environment(&self, evaluation: &Evaluation) -> (Vec<String>, Vec<String>) {
+        let declared = evaluation.arguments.iter().filter(|(name, _)| !evaluation.env.has(name));
+        let given =
+            |name: &&str| self.around.arguments.contains_key(*name) && !evaluation.arguments.contains_key(*name);
+        let proxies: Vec<&str> = PREDEFINED.into_iter().filter(given).collect();
+        let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
+        env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
+        env.extend(evaluation.env.list().iter().cloned());
+        (env, proxies.into_iter().map(str::to_owned).collect())
+    }
+}
+
+fn check_security(run: &parse::Run) -> Result<()> {
+    match run.security.as_ref().map(|(at, security)| (at, security.as_str())) {
+        None | Some((_, "sandbox")) => Ok(()),
+        Some((at, "insecure")) => {
+            let what = "--security=insecure is not supported: no container of strata has the machine's privileges";
+            Err(at.error(ErrorKind::Unsupported, what))
+        }
+        Some((at, other)) => Err(at.wrong(format!("--security={other}: there is sandbox"))),
+    }
+}

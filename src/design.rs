@@ -23,7 +23,7 @@
 //!   s/<id>/             a snapshot: overlay fs/ and work/, copy fs/ and manifest, btrfs the subvolume itself
 //!   s/userxattr         overlay: layers are spelled with user.overlay.*, for the store was made in a user namespace
 //!   s/<id>.new          one that is not finished yet; s/<id>.now (btrfs): a copy of an active one, to be looked at
-//!   streams/<id>.zst    how the layer that s/<id> was made from was spelled: a recording
+//!   streams/<id>.zst    the tar-split data of the layer that s/<id> was made from
 //!   run/<inode>-<time>  a worker: a process that changes the store, with its lock on it
 //!   run/container/      each process mounts the workplace of its containers here, in a mount namespace of its own
 //!   run/drain, recover  the locks of the one who frees space, and of the one who recovers
@@ -62,10 +62,10 @@
 //! | `trash` | `id` | what is to be freed |
 //! | `setting` | `name`, `value` | `backend`, `durability`, `next_id`, `boot_id`; `lost_log` while part of the log may be lost |
 //!
-//! ## A recording, format 1
+//! ## Tar-split data, format 1
 //!
 //! With it and the snapshot's tree the layer can be written again, byte for byte. The format is in
-//! `changeset/recording.rs`; its first line names the version. It is made while the layer is applied, belongs to the
+//! `changeset/tar_split.rs`; its first line names the version. It is made while the layer is applied, belongs to the
 //! id, is on disk before a row with a DiffID says so, and goes with the id: by a removal, or as debris that no row
 //! names.
 //!
@@ -175,9 +175,9 @@
 //! - **A deep check reads whole trees**, also where a strategy knows what can differ: it is to find what nobody wrote.
 //!   A digest that a check recorded is of our own spelling, so another one means that something changed. A layer which
 //!   came with an image is verified in the spelling that was recorded; that proves the contents of its files, for all
-//!   else stands in the recording. So it is applied once more to its parent, and the trees are compared: what only one
-//!   of the two uppers has, or one of them has otherwise, is found by reading both, however many layers lie below.
-//!   Where there is no space for that, the layer is said to be unverified, not sound.
+//!   else stands in the tar-split data. So it is applied once more to its parent, and the trees are compared: what
+//!   only one of the two uppers has, or one of them has otherwise, is found by reading both, however many layers lie
+//!   below. Where there is no space for that, the layer is said to be unverified, not sound.
 //!
 //! ## Layers
 //!
@@ -191,13 +191,14 @@
 //!   (`trusted.SGI_ACL_*`), properties of btrfs (`btrfs.*`), `security.selinux`, `system.nfs4_acl`.
 //!
 //! - **A recorded layer has a record of where its content is, not a copy.** What an entry of the same layer takes away
-//!   again (a path that occurs twice) is saved behind, at that moment; to write the layer the recording is read once
+//!   again (a path that occurs twice) is saved behind, at that moment; to write the layer that data is read once
 //!   for such contents and a second time for the archive. A layer that does not come out with the DiffID that it had is
 //!   an error, whatever the reason.
-//! - **`apply` keeps no recording.** Only an importer knows that nothing else was written into the snapshot; mounts in
-//!   other namespaces cannot be seen. containerd's differ is asked to apply a layer, and another call commits it: there
-//!   the recording counts if the name of the commit is the ChainID that the layer has on its parent, for so its client
-//!   says that the snapshot is this layer and nothing else. If it is not, a deep check finds what is damaged indeed.
+//! - **`apply` keeps no tar-split data.** Only an importer knows that nothing else was written into the snapshot;
+//!   mounts in other namespaces cannot be seen. containerd's differ is asked to apply a layer, and another call commits
+//!   it: there the tar-split data counts if the name of the commit is the ChainID that the layer has on its parent, for
+//!   so its client says that the snapshot is this layer and nothing else. If it is not, a deep check finds what is
+//!   damaged indeed.
 //! - **A gzip blob is a series of members**, one for each mebibyte, compressed by libdeflate on every core. One member
 //!   of joined blocks was tried with zlib-rs: on binaries it came out 2 % longer than `gzip -6` at the speed that is
 //!   wanted, and 1 % at half of it; with libdeflate, whose blocks cannot be joined, 0.3 to 1.6 % shorter at 2.5 times

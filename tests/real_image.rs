@@ -87,7 +87,7 @@ fn assert_equal(what: &str, ours: &Tree, theirs: &Tree) {
 fn write_again(store: &Store, what: &str, layers: &[(String, Tree)]) {
     let written = layers.iter().map(|(top, _)| {
         let options = EmitOptions { compression: Compression::Gzip, ..EmitOptions::default() };
-        let written = emit(&store, top, &options, &mut std::io::sink());
+        let written = emit(store, top, &options, &mut std::io::sink());
         written.unwrap_or_else(|error| panic!("{what}: {}", error.chain()))
     });
     let (plain, gzip) = written.fold((0, 0), |(plain, gzip), blob| (plain + blob.plain_bytes, gzip + blob.size_bytes));

@@ -27,11 +27,11 @@ pub mod diff;
 #[cfg(test)]
 mod notation;
 pub mod pipeline;
-pub mod recording;
 #[cfg(test)]
 mod round_trip;
 pub mod selection;
 pub mod tar;
+pub mod tar_split;
 
 pub use selection::Candidates;
 

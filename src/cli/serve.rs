@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::Done;
 use super::session::{Said, Session, check_privilege};
 use crate::backends;
-use crate::containerd::advice::{self, Version};
+use crate::containerd::plugin_config::{self, Version};
 use crate::containerd::{self, Address, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
@@ -136,7 +136,7 @@ impl Serve {
             let socket = socket.map_or(Path::new(SOCKET), PathBuf::as_path);
             let root = session.config_or(settings.store()?)?.root;
             let platform = Platform::host().to_string();
-            return Ok(session.output.text(&advice::settings(version, &absolute(socket)?, &root, &platform))?);
+            return Ok(session.output.text(&plugin_config::settings(version, &absolute(socket)?, &root, &platform))?);
         }
         let socket = socket.ok_or_else(|| {
             Error::invalid(format!("the settings say no socket: add socket = \"{SOCKET}\", or use --socket"))

@@ -14,7 +14,7 @@ use crate::build;
 use crate::error::{ErrorKind, Result};
 use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
-use crate::store::{Extent, Freed, Store};
+use crate::store::{Freed, RemoveScope, Store};
 
 /// How often it is asked whether somebody else has freed all space.
 const FREE_POLL: Duration = Duration::from_millis(200);
@@ -201,7 +201,7 @@ impl Rm {
             Err(error) if error.kind() == ErrorKind::NotFound && took_along() => return Ok(Vec::new()),
             named => named?,
         };
-        store.remove_with(&name, if self.recursive { Extent::Descendants } else { Extent::Alone })
+        store.remove_with(&name, if self.recursive { RemoveScope::WithDescendants } else { RemoveScope::Alone })
     }
 
     /// Frees space; answers with nothing where that failed, which is no failure of the removal.

@@ -17,8 +17,8 @@ use tonic::service::Routes;
 use tonic::transport::Server;
 
 use super::diff::Differ;
-use super::front;
 use super::metrics::{self, Address, Metrics};
+use super::middleware;
 use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
@@ -84,7 +84,7 @@ pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>
         )));
     }
     let (pid, shown) = (std::process::id(), options.socket.display());
-    let _tenancy = store.occupy(&format!("process {pid}, which listens at {shown}"))?;
+    let _daemon_lock = store.become_daemon(&format!("process {pid}, which listens at {shown}"))?;
     let (listener, _socket) = socket::listen(&options.socket)?;
     let (store, (freeable, removals)) = (Arc::new(store), sync_channel(1));
     let freeing = free(Arc::clone(&store), removals)?;
@@ -130,7 +130,7 @@ async fn run(
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
     let routes = Routes::new(health).add_service(service).add_service(differ).into_axum_router();
-    let routes = routes.layer(axum::middleware::from_fn(front::pass));
+    let routes = routes.layer(axum::middleware::from_fn(middleware::pass));
     let serving = Server::builder().add_routes(routes.into());
     let serving = serving.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
         stopped.notified().await;

@@ -8,8 +8,8 @@ use tokio::runtime::Builder;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use super::advice::Version;
 use super::client::{Client, Plugin};
+use super::plugin_config::Version;
 use super::proto::introspection::introspection_client::IntrospectionClient;
 use super::proto::introspection::{Plugin as Known, PluginsRequest};
 use super::proto::version::version_client::VersionClient;

@@ -129,15 +129,15 @@ impl Metrics {
 
     /// All figures, with those of `store` as of now.
     fn text(&self, store: &Store) -> Result<String> {
-        let census = store.census()?;
+        let counts = store.counts()?;
         let snapshots = Family::<ByKind, Gauge>::default();
         let (trash, trash_bytes) = (Gauge::<i64>::default(), Gauge::<i64>::default());
         for kind in [Kind::View, Kind::Active, Kind::Committed] {
-            let count = census.snapshots.get(&kind).copied().unwrap_or_default();
+            let count = counts.snapshots.get(&kind).copied().unwrap_or_default();
             snapshots.get_or_create(&ByKind { kind: kind.to_string() }).set(gauge(count));
         }
-        trash.set(gauge(census.trash.len() as u64));
-        trash_bytes.set(gauge(self.trash_bytes(store, &census.trash)?));
+        trash.set(gauge(counts.trash.len() as u64));
+        trash_bytes.set(gauge(self.trash_bytes(store, &counts.trash)?));
         let mut registry = Registry::with_prefix("strata");
         registry.register("calls", "Calls that ended, by how", self.calls.clone());
         registry.register("call_seconds", "How long calls took", self.seconds.clone());

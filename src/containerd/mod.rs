@@ -22,17 +22,17 @@
 //! containerd, `docs/PLUGINS.md` (proxy plugins), `api/services/snapshots/v1/snapshots.proto`,
 //! `contrib/snapshotservice`; gRPC, `doc/statuscodes.md`.
 
-pub mod advice;
 mod client;
 mod content;
 mod convert;
 mod daemon;
 mod diff;
-mod front;
 pub mod inspect;
 mod metrics;
+mod middleware;
 mod mounted;
 mod names;
+pub mod plugin_config;
 mod pool;
 mod proto;
 mod server;

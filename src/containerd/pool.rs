@@ -173,7 +173,7 @@ mod tests {
         assert!(!never.load(Ordering::SeqCst), "nobody waits for it");
     }
 
-    /// The log has it already: see [`super::super::front`].
+    /// The log has it already: see [`super::super::middleware`].
     #[test]
     fn a_failure_carries_its_error() {
         use std::error::Error as _;

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChainId, DiffId};
 use crate::snapshotter::Labels;
-use crate::store::{Flush, Held, Origin, Store, Terms};
+use crate::store::{CommitOptions, Flush, Held, Origin, Store};
 use crate::task::Cancel;
 
 /// Maximum time to wait for another process that has reserved the ChainID. After the reservation only a walk of the
@@ -61,10 +61,10 @@ pub fn is_present(store: &Store, layer: &LayerName) -> Result<bool> {
 /// As [`is_present`] and [`Store::commit_with`]; `Cancelled`. The key stays active then.
 pub fn commit_layer(store: &Store, key: &str, layer: &LayerName, labels: &Labels, cancel: &Cancel) -> Result<()> {
     let name = layer.chain_id().to_string();
-    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: Some(layer.diff_id) };
+    let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: Some(layer.diff_id) };
     let started = Instant::now();
     loop {
-        match store.commit_with(&name, key, labels, terms) {
+        match store.commit_with(&name, key, labels, options) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists && started.elapsed() < RIVAL_WAIT => {}
             done => return done,
         }

@@ -1,8 +1,8 @@
-//! Writing a stream of changes into an active snapshot, and the spelling of the archive that it comes from beside it.
+//! Writing a stream of changes into an active snapshot, and the tar-split data of the archive beside it.
 
 use super::meta::Level;
 use super::rows::{self, Row};
-use super::{Claim, Flush, Origin, Store, streams};
+use super::{Claim, Flush, Origin, Store, tar_split_files};
 use crate::changeset::Sink;
 use crate::changeset::apply::{Applied, Applier};
 use crate::error::Result;
@@ -15,7 +15,7 @@ type Produce<'a> = dyn FnMut(&mut dyn Sink) -> Result<Option<DiffId>> + 'a;
 
 impl Store {
     /// Writes the layer that `produce` decodes ([`crate::changeset::tar::decode`]) into `key`, a snapshot of
-    /// [`Store::prepare_layer`] which nothing else was written into, and keeps how it is spelled: committed with its
+    /// [`Store::prepare_layer`] which nothing else was written into, and keeps its tar-split data: committed with its
     /// DiffID, the snapshot can be written as that layer again, byte for byte.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Store {
         let applied = self.apply_to(&claim, record, produce);
         if applied.is_err() && record {
             // The first error is the one to report; the stream goes with the snapshot at the latest.
-            let _ = streams::remove(&self.root, claim.row.id);
+            let _ = tar_split_files::remove(&self.root, claim.row.id);
         }
         applied
     }
@@ -52,8 +52,11 @@ impl Store {
         let (row, root) = (&claim.row, Dir::from_fd(mount::detached(claim.mounts())?, &claim.row.name));
         // The digest of a layer that was applied before does not describe the snapshot any more.
         self.forget_layer(row)?;
-        let mut applier =
-            if record { Applier::recording(root, streams::record(&self.root, row.id)?) } else { Applier::new(root) };
+        let mut applier = if record {
+            Applier::with_tar_split(root, tar_split_files::record(&self.root, row.id)?)
+        } else {
+            Applier::new(root)
+        };
         let diff_id = produce(&mut applier)?;
         let applied = applier.finish()?;
         // An importer syncs this layer together with the others.
@@ -70,13 +73,13 @@ impl Store {
         Ok(applied)
     }
 
-    /// Forgets what was applied to an active snapshot that this process has claimed, and how it is spelled: the digest
+    /// Forgets what was applied to an active snapshot that this process has claimed, and its tar-split data: the digest
     /// first, for without the stream it would promise what cannot be written again.
     pub(super) fn forget_layer(&self, row: &Row) -> Result<()> {
         if row.diff_id.is_some() {
             self.note_layer(row, None)?;
         }
-        streams::remove(&self.root, row.id)
+        tar_split_files::remove(&self.root, row.id)
     }
 
     /// Notes what was applied to an active snapshot: a power cut may take the note, and then nothing is known.

@@ -8,7 +8,7 @@ use super::labels::check_labels;
 use super::meta::{Failed, Level};
 use super::rows::{self, Ancestry, New, Origin, Published, Row, State, Unvouched};
 use super::vouch;
-use super::{Durability, Flush, Store, UNVERIFIED, streams};
+use super::{Durability, Flush, Store, UNVERIFIED, tar_split_files};
 use crate::backend::{Capabilities, Survey};
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id, check_key};
@@ -17,7 +17,7 @@ use crate::tree::walk::Inodes;
 
 /// Properties of a commit besides the name and the labels.
 #[derive(Clone, Copy, Debug)]
-pub struct Terms {
+pub struct CommitOptions {
     /// Whether it waits for the disk.
     pub flush: Flush,
     /// The origin of the snapshot.
@@ -26,7 +26,7 @@ pub struct Terms {
     pub diff_id: Option<DiffId>,
 }
 
-impl Terms {
+impl CommitOptions {
     /// Durable, named by a user, of unknown digest: what [`crate::Snapshotter::commit`] does.
     pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
 }
@@ -67,8 +67,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`].
-    pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, terms: Terms) -> Result<()> {
-        self.commit_by(name, key, labels, terms, &|_, _| Ok(Judged::default())).map(drop)
+    pub fn commit_with(&self, name: &str, key: &str, labels: &Labels, options: CommitOptions) -> Result<()> {
+        self.commit_by(name, key, labels, options, &|_, _| Ok(Judged::default())).map(drop)
     }
 
     /// Commits as [`crate::Snapshotter::commit`] does, with what `judge` says of the content.
@@ -76,16 +76,23 @@ impl Store {
     /// # Errors
     /// As [`crate::Snapshotter::commit`]; what `judge` returns: then `key` stays active.
     pub fn commit_judged(&self, name: &str, key: &str, labels: &Labels, judge: &Judge<'_>) -> Result<Judged> {
-        self.commit_by(name, key, labels, Terms::PLAIN, judge)
+        self.commit_by(name, key, labels, CommitOptions::PLAIN, judge)
     }
 
-    fn commit_by(&self, name: &str, key: &str, labels: &Labels, terms: Terms, judge: &Judge<'_>) -> Result<Judged> {
+    fn commit_by(
+        &self,
+        name: &str,
+        key: &str,
+        labels: &Labels,
+        options: CommitOptions,
+        judge: &Judge<'_>,
+    ) -> Result<Judged> {
         check_key(name)?;
         check_key(key)?;
         check_labels(labels)?;
         let worker = self.begin()?;
         let claimed = self.meta.transact(Level::Relaxed, |tx| self.claim_for(tx, name, key, &worker, judge))?;
-        self.seal(name, &claimed, labels, terms, &worker).inspect_err(|_| self.let_go(&claimed.rows()))?;
+        self.seal(name, &claimed, labels, options, &worker).inspect_err(|_| self.let_go(&claimed.rows()))?;
         Ok(claimed.judged)
     }
 
@@ -145,44 +152,44 @@ impl Store {
         Ok((row, id))
     }
 
-    fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, terms: Terms, worker: &str) -> Result<()> {
-        let Claimed { active, below: Ancestry { ids: parents, sand }, fresh, judged } = claimed;
+    fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, options: CommitOptions, worker: &str) -> Result<()> {
+        let Claimed { active, below: Ancestry { ids: parents, not_durable }, fresh, judged } = claimed;
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
-        if self.waits(terms.flush) {
-            self.check_vouchable(sand)?;
+        if self.waits(options.flush) {
+            self.check_vouchable(not_durable)?;
         }
         let sealed = match *fresh {
             Some((row, id)) => self.make_at_free_id(row, id, |id| self.backend.seal(active.id, id))?,
             None => self.backend.seal(active.id, active.id).map(|()| active.id)?,
         };
         let Survey { usage, inodes } = self.backend.survey(sealed, parents)?;
-        let diff_id = terms.diff_id.or(judged.layer);
+        let diff_id = options.diff_id.or(judged.layer);
         match diff_id {
-            Some(_) if sealed != active.id => streams::share(&self.root, active.id, sealed)?,
+            Some(_) if sealed != active.id => tar_split_files::share(&self.root, active.id, sealed)?,
             Some(_) => {}
             // Something else was written into it than a layer.
             None => self.forget_layer(active)?,
         }
-        if self.waits(terms.flush) {
-            self.wait_for(sealed, sand, inodes).inspect_err(|error| self.doubt(active.row, error))?;
+        if self.waits(options.flush) {
+            self.wait_for(sealed, not_durable, inodes).inspect_err(|error| self.doubt(active.row, error))?;
         }
-        let durable = terms.flush == Flush::Now;
+        let durable = options.flush == Flush::Now;
         self.owes_sync.fetch_or(!durable, Ordering::SeqCst);
-        let held_by = (terms.origin == Origin::Image).then_some(worker);
+        let held_by = (options.origin == Origin::Image).then_some(worker);
         let voucher = (!durable).then(|| Self::voucher(worker, active.id));
         let voucher = voucher.as_deref();
-        let published = Published { name, usage, durable, voucher, origin: terms.origin, diff_id, held_by };
-        self.meta.transact(self.level(terms.flush), |tx| self.publish(tx, claimed, &published, labels))
+        let published = Published { name, usage, durable, voucher, origin: options.origin, diff_id, held_by };
+        self.meta.transact(self.level(options.flush), |tx| self.publish(tx, claimed, &published, labels))
     }
 
     /// Brings to disk what was sealed at `id`. Where a parent is to be brought to disk, too, all of the file system is;
     /// and where the sealing did it without a word of what got lost, the file system is asked.
-    fn wait_for(&self, id: Id, sand: &[Unvouched], inodes: Option<Inodes>) -> Result<()> {
+    fn wait_for(&self, id: Id, not_durable: &[Unvouched], inodes: Option<Inodes>) -> Result<()> {
         let Capabilities { seal_is_durable, seal_hides_errors, .. } = self.backend.capabilities();
-        match (seal_is_durable, sand) {
+        match (seal_is_durable, not_durable) {
             (true, []) if !seal_hides_errors => {}
             (true, _) => self.sync_file_system()?,
-            (false, sand) => self.bring_to_disk(id, inodes.filter(|_| sand.is_empty()))?,
+            (false, not_durable) => self.bring_to_disk(id, inodes.filter(|_| not_durable.is_empty()))?,
         }
         self.sync_stream(id)
     }
@@ -206,7 +213,7 @@ impl Store {
         };
         rows::publish(tx, row, &Published { voucher, ..*published })?;
         if published.durable {
-            self.vouch_below(tx, row, &claimed.below.sand)?;
+            self.vouch_below(tx, row, &claimed.below.not_durable)?;
         }
         rows::set_labels(tx, row, labels)?;
         if claimed.judged.unverified { rows::set_label(tx, row, UNVERIFIED, "true") } else { Ok(()) }

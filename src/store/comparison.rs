@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use super::rows::{self, Row};
-use super::{Store, streams};
-use crate::changeset::{Candidates, recording};
+use super::{Store, tar_split_files};
+use crate::changeset::{Candidates, tar_split};
 use crate::error::Result;
 use crate::id::{DiffId, Id, check_key};
 use crate::snapshotter::Kind;
@@ -106,11 +106,11 @@ impl Comparison<'_> {
     /// Writes the archive that the snapshot was made from, byte for byte; returns false if its encoding is not kept.
     ///
     /// # Errors
-    /// `DataLoss` for a damaged recording or a file that is missing; errors of `writer` and of the mount.
+    /// `DataLoss` for a damaged tar-split data or a file that is missing; errors of `writer` and of the mount.
     pub fn write_original(&self, writer: &mut dyn Write) -> Result<bool> {
-        let Some(stream) = streams::open(&self.store.root, self.new.row.id)? else { return Ok(false) };
+        let Some(stream) = tar_split_files::open(&self.store.root, self.new.row.id)? else { return Ok(false) };
         let run = self.store.run();
-        recording::replay(&stream, &self.open()?, &mut || streams::spool(&run), writer)?;
+        tar_split::replay(&stream, &self.open()?, &mut || tar_split_files::spool(&run), writer)?;
         Ok(true)
     }
 }

@@ -29,7 +29,7 @@ const ID_TRIES_MAX: usize = 1000;
 
 /// The snapshot to make.
 #[derive(Clone, Copy)]
-struct Wanted<'a> {
+struct CreateRequest<'a> {
     kind: Kind,
     key: &'a str,
     parent: &'a str,
@@ -40,18 +40,18 @@ struct Wanted<'a> {
 
 /// Where it is to be made.
 #[derive(Debug)]
-struct Site {
+struct Placement {
     id: Id,
     parent: Option<i64>,
     /// Nearest first.
     parents: Vec<Id>,
     /// Those that may still be lost with the power.
-    sand: Vec<Unvouched>,
+    not_durable: Vec<Unvouched>,
     /// Whether nothing of its own is on disk.
     bare: bool,
 }
 
-impl Site {
+impl Placement {
     /// The ids to mount, nearest first, where the snapshot's own part is at `id`.
     fn stack(&self, id: Id) -> Vec<Id> {
         iter::once(id).chain(self.parents.iter().copied()).collect()
@@ -59,9 +59,9 @@ impl Site {
 }
 
 /// How far the first transaction came.
-enum Begun {
+enum FirstTransaction {
     /// A row holds the key while its directory is made.
-    Reserved(i64, Site),
+    Reserved(i64, Placement),
     /// All is done.
     Made(Vec<Mount>),
 }
@@ -103,53 +103,53 @@ impl Store {
             check_key(parent)?;
         }
         check_labels(labels)?;
-        let wanted = Wanted { kind, key, parent, labels, flush, origin };
+        let request = CreateRequest { kind, key, parent, labels, flush, origin };
         let worker = self.begin()?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());
         let is_brief = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
         let level = if is_brief { self.level(flush) } else { Level::Relaxed };
         let made = Cell::new(None);
-        let begun = self.meta.transact(level, |tx| {
-            let site = self.site(tx, &wanted)?;
-            if is_brief && (site.sand.is_empty() || !self.waits(flush)) {
-                self.make_in_transaction(tx, &wanted, &site, &worker, &made).map(Begun::Made)
+        let first = self.meta.transact(level, |tx| {
+            let placement = self.placement(tx, &request)?;
+            if is_brief && (placement.not_durable.is_empty() || !self.waits(flush)) {
+                self.make_in_transaction(tx, &request, &placement, &worker, &made).map(FirstTransaction::Made)
             } else {
-                let row = self.insert(tx, &wanted, &site, State::Creating, &worker, false)?;
-                Ok(Begun::Reserved(row, site))
+                let row = self.insert(tx, &request, &placement, State::Creating, &worker, false)?;
+                Ok(FirstTransaction::Reserved(row, placement))
             }
         });
-        match begun.inspect_err(|_| self.undo(made.take()))? {
-            Begun::Made(mounts) => Ok(mounts),
-            Begun::Reserved(row, site) => {
-                self.make_reserved(&wanted, row, &site, held_by).inspect_err(|_| self.let_go(&[row]))
+        match first.inspect_err(|_| self.undo(made.take()))? {
+            FirstTransaction::Made(mounts) => Ok(mounts),
+            FirstTransaction::Reserved(row, placement) => {
+                self.make_reserved(&request, row, &placement, held_by).inspect_err(|_| self.let_go(&[row]))
             }
         }
     }
 
     /// Finds out where it is to be, and that it may be.
-    fn site(&self, tx: &Transaction<'_>, wanted: &Wanted<'_>) -> Result<Site, Failed> {
-        let Wanted { kind, key, parent, .. } = *wanted;
+    fn placement(&self, tx: &Transaction<'_>, request: &CreateRequest<'_>) -> Result<Placement, Failed> {
+        let CreateRequest { kind, key, parent, .. } = *request;
         if rows::holder(tx, &self.owner, key)?.is_some() {
             return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
         }
         let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
-        let Ancestry { ids: parents, sand } = rows::ancestry(tx, parent)?;
+        let Ancestry { ids: parents, not_durable } = rows::ancestry(tx, parent)?;
         self.check_height(kind, &parents)?;
-        Ok(Site { id: rows::next_id(tx)?, parent, parents, sand, bare: is_bare(kind, parent.is_some()) })
+        Ok(Placement { id: rows::next_id(tx)?, parent, parents, not_durable, bare: is_bare(kind, parent.is_some()) })
     }
 
     /// Adds its row, with its labels.
     fn insert(
         &self,
         tx: &Transaction<'_>,
-        wanted: &Wanted<'_>,
-        site: &Site,
+        request: &CreateRequest<'_>,
+        placement: &Placement,
         state: State,
         by: &str,
         durable: bool,
     ) -> Result<i64, Failed> {
-        let Wanted { kind, key: name, labels, origin, .. } = *wanted;
-        let Site { id, parent, .. } = *site;
+        let CreateRequest { kind, key: name, labels, origin, .. } = *request;
+        let Placement { id, parent, .. } = *placement;
         let worker = (state == State::Creating || origin == Origin::Image).then_some(by);
         let voucher = (!durable).then(|| Self::voucher(by, id));
         let (owner, voucher) = (self.owner.as_str(), voucher.as_deref());
@@ -186,27 +186,27 @@ impl Store {
     fn make_in_transaction(
         &self,
         tx: &Transaction<'_>,
-        wanted: &Wanted<'_>,
-        site: &Site,
+        request: &CreateRequest<'_>,
+        placement: &Placement,
         worker: &str,
         made: &Cell<Option<Id>>,
     ) -> Result<Vec<Mount>, Failed> {
-        let durable = wanted.flush == Flush::Now;
-        let row = self.insert(tx, wanted, site, State::Ready, worker, durable)?;
+        let durable = request.flush == Flush::Now;
+        let row = self.insert(tx, request, placement, State::Ready, worker, durable)?;
         if durable {
-            self.vouch_below(tx, row, &site.sand)?;
+            self.vouch_below(tx, row, &placement.not_durable)?;
         }
         let create = |id| {
-            let created = self.backend.create(id, &site.parents);
+            let created = self.backend.create(id, &placement.parents);
             let is_taken = created.as_ref().is_err_and(|error| error.kind() == ErrorKind::AlreadyExists);
             made.set((!is_taken).then_some(id));
             created
         };
-        let id = match site.bare {
-            true => site.id,
-            false => at_free_id(site.id, create, |taken| another_id(tx, row, taken))?,
+        let id = match placement.bare {
+            true => placement.id,
+            false => at_free_id(placement.id, create, |taken| another_id(tx, row, taken))?,
         };
-        Ok(self.mounts_of(wanted.kind, &site.stack(id))?)
+        Ok(self.mounts_of(request.kind, &placement.stack(id))?)
     }
 
     /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and
@@ -222,30 +222,36 @@ impl Store {
     }
 
     /// The work behind a reserved row, and its publication.
-    fn make_reserved(&self, wanted: &Wanted<'_>, row: i64, site: &Site, held_by: Option<&str>) -> Result<Vec<Mount>> {
-        let Site { parent, parents, sand, bare, .. } = site;
-        if self.waits(wanted.flush) {
-            self.check_vouchable(sand)?;
+    fn make_reserved(
+        &self,
+        request: &CreateRequest<'_>,
+        row: i64,
+        placement: &Placement,
+        held_by: Option<&str>,
+    ) -> Result<Vec<Mount>> {
+        let Placement { parent, parents, not_durable, bare, .. } = placement;
+        if self.waits(request.flush) {
+            self.check_vouchable(not_durable)?;
         }
         let id = match bare {
-            true => site.id,
-            false => self.make_at_free_id(row, site.id, |id| self.create_with_room(id, parents))?,
+            true => placement.id,
+            false => self.make_at_free_id(row, placement.id, |id| self.create_with_room(id, parents))?,
         };
-        let mounts = self.mounts_of(wanted.kind, &site.stack(id))?;
+        let mounts = self.mounts_of(request.kind, &placement.stack(id))?;
         let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
-        if self.waits(wanted.flush) && (!sand.is_empty() || copied) {
-            let layer = self.backend.layer(id).filter(|_| sand.is_empty());
+        if self.waits(request.flush) && (!not_durable.is_empty() || copied) {
+            let layer = self.backend.layer(id).filter(|_| not_durable.is_empty());
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;
             self.bring_to_disk(id, inodes)?;
         }
-        self.meta.transact(self.level(wanted.flush), |tx| {
+        self.meta.transact(self.level(request.flush), |tx| {
             rows::set_state(tx, row, State::Ready, held_by)?;
-            if wanted.flush == Flush::Now {
-                if copied && self.waits(wanted.flush) {
-                    vouch::check(tx, row, wanted.key)?;
+            if request.flush == Flush::Now {
+                if copied && self.waits(request.flush) {
+                    vouch::check(tx, row, request.key)?;
                 }
                 rows::set_durable(tx, row)?;
-                self.vouch_below(tx, row, sand)?;
+                self.vouch_below(tx, row, not_durable)?;
             }
             Ok::<_, Failed>(mounts)
         })

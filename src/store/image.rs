@@ -131,7 +131,7 @@ impl Store {
                         return Err(Error::invalid(format!("the layer {name:?} is not committed, it is {kind}")).into());
                     }
                     // Another one may have the name since.
-                    self.check_durable(&rows::ancestry(tx, Some(row.row))?.sand)?;
+                    self.check_durable(&rows::ancestry(tx, Some(row.row))?.not_durable)?;
                     rows::release(tx, row.row)?;
                     Some(row.row)
                 }

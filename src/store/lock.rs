@@ -194,7 +194,7 @@ fn in_turn(file: PathBuf) -> Result<OwnedFd> {
 
 /// A daemon's right to be the only one of its owner; it ends with the value, or with the process.
 #[derive(Debug)]
-pub struct Tenancy {
+pub struct DaemonLock {
     _lock: OwnedFd,
 }
 
@@ -202,7 +202,7 @@ pub struct Tenancy {
 ///
 /// # Errors
 /// `FailedPrecondition` with what the holder said of itself.
-pub(super) fn tenancy(run: &Path, owner: &str, holder: &str) -> Result<Tenancy> {
+pub(super) fn daemon(run: &Path, owner: &str, holder: &str) -> Result<DaemonLock> {
     let file = run.join(format!("{DAEMON}{}", Digest::of(owner.as_bytes()).hex()));
     let lock = standing(&file)?;
     match try_lock(&lock) {
@@ -217,7 +217,7 @@ pub(super) fn tenancy(run: &Path, owner: &str, holder: &str) -> Result<Tenancy> 
         Err(errno) => return Err(errno).at("lock", file),
     }
     std::fs::write(&file, holder).at("write", &file)?;
-    Ok(Tenancy { _lock: lock })
+    Ok(DaemonLock { _lock: lock })
 }
 
 /// A lock file that stays when nobody holds it.
@@ -260,13 +260,13 @@ mod tests {
     #[test]
     fn one_daemon_an_owner() {
         let run = tempfile::tempdir().expect("temporary directory");
-        let first = tenancy(run.path(), "k8s.io/a", "process 1").expect("the first");
-        let error = tenancy(run.path(), "k8s.io/a", "process 2").expect_err("the second");
+        let first = daemon(run.path(), "k8s.io/a", "process 1").expect("the first");
+        let error = daemon(run.path(), "k8s.io/a", "process 2").expect_err("the second");
         assert!(error.to_string().starts_with("process 1 serves the owner \"k8s.io/a\""), "{error}");
-        let _other = tenancy(run.path(), "other", "process 2").expect("another owner");
+        let _other = daemon(run.path(), "other", "process 2").expect("another owner");
         drop(first);
-        let _next = tenancy(run.path(), "k8s.io/a", "process 3").expect("after the first");
-        let error = tenancy(run.path(), "k8s.io/a", "process 4").expect_err("held again");
+        let _next = daemon(run.path(), "k8s.io/a", "process 3").expect("after the first");
+        let error = daemon(run.path(), "k8s.io/a", "process 4").expect_err("held again");
         assert!(error.to_string().starts_with("process 3 "), "{error}");
         assert_eq!(worker_files(run.path()).expect("files"), Vec::<PathBuf>::new(), "a daemon's lock is no worker");
     }

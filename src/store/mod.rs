@@ -5,7 +5,7 @@
 //! <root>/            0700, its own directory
 //!   strata.db        SQLite: snapshots, labels, images and their documents, what is in work, what is to be freed
 //!   s/<id>/          one directory (or subvolume) a snapshot; what is inside is the backend's
-//!   streams/<id>.zst how the layer that a snapshot was made from was spelled
+//!   streams/<id>.zst the tar-split data of the layer that a snapshot was made from
 //!   run/             a lock file for each process that changes the store
 //!   reserve/         space that a removal on a full disk uses
 //! ```
@@ -39,22 +39,22 @@ mod remove;
 mod reserve;
 mod rows;
 mod step;
-mod streams;
+mod tar_split_files;
 mod vouch;
 mod writeback;
 
 pub use check::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity, Subject, UNVERIFIED};
 pub use claim::Claim;
-pub use commit::{Judged, Terms};
+pub use commit::{CommitOptions, Judged};
 pub use comparison::Comparison;
 pub use database::Database;
 pub use image::{Held, Image, NewImage};
 pub use labels::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, check_labels};
 pub use locate::{Located, is_same};
-pub use lock::Tenancy;
+pub use lock::DaemonLock;
 pub use meta::FORMAT;
-pub use recover::{Census, Freed};
-pub use remove::Extent;
+pub use recover::{Freed, StoreCounts};
+pub use remove::RemoveScope;
 pub use reserve::Reserve;
 pub use rows::Origin;
 pub use step::Step;
@@ -212,7 +212,7 @@ impl Store {
 
     /// Removes what is on disk of `id` until `stop` answers true; answers whether nothing is left.
     fn erase_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
-        streams::remove(&self.root, id)?;
+        tar_split_files::remove(&self.root, id)?;
         self.backend.remove_until(id, stop)
     }
 
@@ -237,10 +237,10 @@ impl Store {
     ///
     /// # Errors
     /// `FailedPrecondition` if there is one already: the message says what it told of itself.
-    pub fn occupy(&self, holder: &str) -> Result<Tenancy> {
+    pub fn become_daemon(&self, holder: &str) -> Result<DaemonLock> {
         self.with_reserve(|| {
-            let tenancy = lock::tenancy(&self.run(), &self.owner, holder)?;
-            self.begin().map(|_| tenancy)
+            let daemon_lock = lock::daemon(&self.run(), &self.owner, holder)?;
+            self.begin().map(|_| daemon_lock)
         })
     }
 
@@ -427,11 +427,11 @@ impl Snapshotter for Store {
     }
 
     fn commit(&self, name: &str, key: &str, labels: &Labels) -> Result<()> {
-        self.commit_with(name, key, labels, Terms::PLAIN)
+        self.commit_with(name, key, labels, CommitOptions::PLAIN)
     }
 
     fn remove(&self, key: &str) -> Result<()> {
-        self.remove_with(key, Extent::Alone).map(drop)
+        self.remove_with(key, RemoveScope::Alone).map(drop)
     }
 
     fn walk(&self, filters: &[&str], visit: &mut dyn FnMut(&Info) -> Result<()>) -> Result<()> {

@@ -23,7 +23,7 @@ use super::claim::{MOUNT_POINTS, take_away_mount_points};
 use super::lock::{self, Dead};
 use super::meta::{Failed, Level};
 use super::rows::{self, Row, State};
-use super::{Flush, Store, reserve, streams, vouch};
+use super::{Flush, Store, reserve, tar_split_files, vouch};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -44,7 +44,7 @@ pub struct Freed {
 
 /// How much a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Census {
+pub struct StoreCounts {
     /// Snapshots, by kind.
     pub snapshots: BTreeMap<Kind, u64>,
     /// Removed snapshots whose space is not free yet, of all owners.
@@ -77,7 +77,7 @@ pub(super) fn recover(store: &Store) -> Result<Id> {
     }
     in_work.iter().filter(|(_, worker)| gone.contains(worker)).for_each(|(row, _)| try_to_take_away(store, row));
     let mut on_disk = store.backend.inventory()?;
-    on_disk.extend(streams::inventory(&store.root)?);
+    on_disk.extend(tar_split_files::inventory(&store.root)?);
     let expected = store.meta.transact(Level::Durable, |tx| {
         if let Some(last) = on_disk.iter().max() {
             rows::skip_ids(tx, *last)?;
@@ -310,8 +310,8 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the database.
-    pub fn census(&self) -> Result<Census> {
-        self.meta.view(|tx| Ok(Census { snapshots: rows::count(tx, &self.owner)?, trash: rows::trash(tx)? }))
+    pub fn counts(&self) -> Result<StoreCounts> {
+        self.meta.view(|tx| Ok(StoreCounts { snapshots: rows::count(tx, &self.owner)?, trash: rows::trash(tx)? }))
     }
 
     /// The allocated bytes of `id`, a removed snapshot; nothing once it is free. It takes a walk. Where snapshots share

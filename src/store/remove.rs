@@ -10,34 +10,34 @@ use crate::id::{Id, check_key};
 
 /// The snapshots that a removal takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum RemoveScope {
     /// The snapshot alone: one that has children stays.
     Alone,
     /// And all that stands on it.
-    Descendants,
+    WithDescendants,
 }
 
 impl Store {
-    /// Removes the snapshot `key`, and what `extent` says besides; all or nothing. Answers with the names of what is
+    /// Removes the snapshot `key`, and what `scope` says besides; all or nothing. Answers with the names of what is
     /// gone, children first.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::remove`], naming what stays and why; `Unavailable` if something new stands on it
     /// meanwhile.
-    pub fn remove_with(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
+    pub fn remove_with(&self, key: &str, scope: RemoveScope) -> Result<Vec<String>> {
         check_key(key)?;
-        self.with_reserve(|| self.try_to_remove(key, extent))
+        self.with_reserve(|| self.try_to_remove(key, scope))
     }
 
-    fn try_to_remove(&self, key: &str, extent: Extent) -> Result<Vec<String>> {
+    fn try_to_remove(&self, key: &str, scope: RemoveScope) -> Result<Vec<String>> {
         self.begin_to_remove()?;
-        let found = self.meta.view(|tx| self.removable(tx, key, extent))?;
+        let found = self.meta.view(|tx| self.removable(tx, key, scope))?;
         for row in &found {
             self.check_not_mounted(row.id, &format!("cannot remove {:?}", row.name))?;
         }
         let ids = |rows: &[Row]| rows.iter().map(|row| row.id).collect::<Vec<Id>>();
         self.meta.transact(self.level(Flush::Now), |tx| {
-            let rows = self.removable(tx, key, extent)?;
+            let rows = self.removable(tx, key, scope)?;
             if ids(&rows) != ids(&found) {
                 let message = format!("cannot remove {key:?}: what stands on it changed meanwhile: try again");
                 return Err(Error::new(ErrorKind::Unavailable, message).into());
@@ -48,10 +48,10 @@ impl Store {
     }
 
     /// The snapshots that a removal of `key` takes, children first, if nothing speaks against it.
-    fn removable(&self, tx: &Transaction<'_>, key: &str, extent: Extent) -> Result<Vec<Row>, Failed> {
+    fn removable(&self, tx: &Transaction<'_>, key: &str, scope: RemoveScope) -> Result<Vec<Row>, Failed> {
         let row = rows::visible(tx, &self.owner, key)?;
-        let rows = match extent {
-            Extent::Alone if rows::has_children(tx, row.row)? => {
+        let rows = match scope {
+            RemoveScope::Alone if rows::has_children(tx, row.row)? => {
                 let why = match image_above(tx, &row)? {
                     Some(image) => {
                         format!("it has children, which the image {image:?} needs: strata rmi {image} first")
@@ -60,8 +60,8 @@ impl Store {
                 };
                 return Err(Error::precondition(format!("cannot remove {key:?}: {why}")).into());
             }
-            Extent::Alone => vec![row],
-            Extent::Descendants => rows::with_descendants(tx, row.row)?,
+            RemoveScope::Alone => vec![row],
+            RemoveScope::WithDescendants => rows::with_descendants(tx, row.row)?,
         };
         rows.iter().try_for_each(|row| check_unused(tx, row))?;
         Ok(rows)

@@ -215,7 +215,7 @@ pub(super) struct Ancestry {
     /// Nearest first.
     pub ids: Vec<Id>,
     /// Those that may still be lost with the power.
-    pub sand: Vec<Unvouched>,
+    pub not_durable: Vec<Unvouched>,
 }
 
 /// `row` and all below it, down to the base; nothing if `row` is not there any more. Row by row: a recursive query
@@ -236,7 +236,7 @@ pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestr
             None => return Err(damaged("parent").into()),
         };
         found.ids.push(id_of(id)?);
-        found.sand.extend(unvouched);
+        found.not_durable.extend(unvouched);
         // A child is younger than its parent: a chain that says otherwise might never end.
         if parent.is_some_and(|parent| parent >= row) {
             return Err(damaged("parent").into());

@@ -229,6 +229,6 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
 /// The committed snapshot `name` on `parent`.
 fn committed(store: &Store, name: &str, parent: &str, flush: Flush) {
     store.prepare_with("making", parent, NONE, flush).expect("prepare");
-    let terms = super::Terms { flush, ..super::Terms::PLAIN };
-    store.commit_with(name, "making", NONE, terms).expect("commit");
+    let options = super::CommitOptions { flush, ..super::CommitOptions::PLAIN };
+    store.commit_with(name, "making", NONE, options).expect("commit");
 }

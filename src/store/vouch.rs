@@ -35,7 +35,7 @@ use rusqlite::{OptionalExtension as _, Transaction, params};
 
 use super::meta::{self, Failed, Level};
 use super::rows::{self, Unvouched};
-use super::{Durability, Flush, Store, image, lock, streams};
+use super::{Durability, Flush, Store, image, lock, tar_split_files};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -103,11 +103,11 @@ fn doubtful(name: &str) -> Error {
     ))
 }
 
-/// `sand` cannot be called durable by the caller.
-fn not_mine(sand: &[Unvouched]) -> Error {
-    let ids: Vec<String> = sand.iter().map(|row| format!("s/{}", row.id)).collect();
+/// `not_durable` cannot be called durable by the caller.
+fn not_mine(not_durable: &[Unvouched]) -> Error {
+    let ids: Vec<String> = not_durable.iter().map(|row| format!("s/{}", row.id)).collect();
     let ids = ids.join(", ");
-    if sand.iter().any(|row| row.worker().is_none()) {
+    if not_durable.iter().any(|row| row.worker().is_none()) {
         let why = "a sync of the disk failed before it was on it: look at the disk (dmesg), then import or build again";
         return Error::new(ErrorKind::Io, format!("{ids}: {why}"));
     }
@@ -172,30 +172,32 @@ impl Store {
         }
     }
 
-    /// Refuses where `sand`, on which something is to stand that is durable, is another process's.
+    /// Refuses where `not_durable`, on which something is to stand that is durable, is another process's.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(super) fn check_vouchable(&self, sand: &[Unvouched]) -> Result<()> {
-        if sand.iter().all(|row| self.may_vouch(row)) { Ok(()) } else { Err(not_mine(sand)) }
+    pub(super) fn check_vouchable(&self, not_durable: &[Unvouched]) -> Result<()> {
+        if not_durable.iter().all(|row| self.may_vouch(row)) { Ok(()) } else { Err(not_mine(not_durable)) }
     }
 
-    /// Refuses where `sand` is not empty.
+    /// Refuses where `not_durable` is not empty.
     ///
     /// # Errors
     /// `Unavailable`, or `Io` where a sync failed.
-    pub(super) fn check_durable(&self, sand: &[Unvouched]) -> Result<()> {
-        if sand.is_empty() || !self.waits(Flush::Now) { Ok(()) } else { Err(not_mine(sand)) }
+    pub(super) fn check_durable(&self, not_durable: &[Unvouched]) -> Result<()> {
+        if not_durable.is_empty() || !self.waits(Flush::Now) { Ok(()) } else { Err(not_mine(not_durable)) }
     }
 
-    /// Records that `sand`, what `row` stands on, is on disk.
-    pub(super) fn vouch_below(&self, tx: &Transaction<'_>, row: i64, sand: &[Unvouched]) -> Result<(), Failed> {
-        if sand.is_empty() {
+    /// Records that `not_durable`, what `row` stands on, is on disk.
+    pub(super) fn vouch_below(&self, tx: &Transaction<'_>, row: i64, not_durable: &[Unvouched]) -> Result<(), Failed> {
+        if not_durable.is_empty() {
             return Ok(());
         }
-        vouch(tx, sand)?;
-        match rows::ancestry(tx, Some(row))?.sand.as_slice() {
-            left if left.iter().any(|row| sand.iter().any(|below| below.id == row.id)) => Err(not_mine(left).into()),
+        vouch(tx, not_durable)?;
+        match rows::ancestry(tx, Some(row))?.not_durable.as_slice() {
+            left if left.iter().any(|row| not_durable.iter().any(|below| below.id == row.id)) => {
+                Err(not_mine(left).into())
+            }
             _ => Ok(()),
         }
     }
@@ -232,19 +234,19 @@ impl Store {
         let started = Instant::now();
         loop {
             self.sync()?;
-            let sand = match top {
+            let not_durable = match top {
                 Some(name) => self.meta.view(|tx| {
                     let row = rows::visible(tx, self.owner(), name)?;
-                    rows::ancestry(tx, Some(row.row)).map(|ancestry| ancestry.sand)
+                    rows::ancestry(tx, Some(row.row)).map(|ancestry| ancestry.not_durable)
                 })?,
                 None => return Ok(()),
             };
-            let Err(not_durable) = self.check_durable(&sand) else { return Ok(()) };
+            let Err(refusal) = self.check_durable(&not_durable) else { return Ok(()) };
             let living = lock::living(&self.run())?;
             let is_awaited =
                 |row: &Unvouched| row.worker().is_some_and(|worker| living.iter().any(|name| name == worker));
-            if !sand.iter().all(is_awaited) || started.elapsed() >= OTHERS_WAIT {
-                return Err(not_durable);
+            if !not_durable.iter().all(is_awaited) || started.elapsed() >= OTHERS_WAIT {
+                return Err(refusal);
             }
             thread::sleep(OTHERS_POLL);
         }
@@ -303,7 +305,7 @@ impl Store {
 
     /// Brings the recorded stream of `id` to disk.
     pub(super) fn sync_stream(&self, id: Id) -> Result<()> {
-        if streams::sync(&self.root, id)? { Ok(()) } else { self.sync_file_system() }
+        if tar_split_files::sync(&self.root, id)? { Ok(()) } else { self.sync_file_system() }
     }
 
     /// Brings all that was written to the store's file system to disk. Before a failure is answered it is noted in the

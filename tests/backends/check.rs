@@ -15,7 +15,7 @@ use strata::changeset::tar::{Limits, decode};
 use strata::door::{EmitOptions, emit};
 use strata::id::{DiffId, Digest};
 use strata::snapshotter::Labels;
-use strata::store::{CheckOptions, Checked, Flush, Judged, Origin, Problem, Remedy, Store, Terms, UNVERIFIED};
+use strata::store::{CheckOptions, Checked, CommitOptions, Flush, Judged, Origin, Problem, Remedy, Store, UNVERIFIED};
 use strata::task::Cancel;
 
 use super::lifecycle::write;
@@ -204,8 +204,8 @@ fn imported(store: &Store, name: &str, parent: &str, archive: &[u8]) -> DiffId {
     let (diff_id, limits) = (Digest::of(archive), Limits::default());
     store.prepare_layer("making", parent).expect("prepare");
     store.apply_layer("making", &mut |sink| decode(&mut &archive[..], &limits, sink).map(drop)).expect("apply");
-    let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(diff_id) };
-    store.commit_with(name, "making", NONE, terms).expect("commit");
+    let options = CommitOptions { flush: Flush::Now, origin: Origin::Image, diff_id: Some(diff_id) };
+    store.commit_with(name, "making", NONE, options).expect("commit");
     store.cleanup().expect("cleanup");
     diff_id
 }
@@ -230,9 +230,10 @@ fn an_unreadable_layer_is_named_with_the_path() {
             return;
         }
         let store = furnished(bench);
-        let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"an archive")) };
+        let options =
+            CommitOptions { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"an archive")) };
         store.prepare("making", "", NONE).expect("prepare");
-        store.commit_with("layer", "making", NONE, terms).expect("commit");
+        store.commit_with("layer", "making", NONE, options).expect("commit");
         let record = CheckOptions { deep: true, record: true, ..CheckOptions::default() };
         let other = check(&store, record);
         let [finding] = &other.findings[..] else { panic!("{other:?}") };

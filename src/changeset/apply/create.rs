@@ -190,7 +190,7 @@ impl Applier {
         parent.dir.make_dir(name)?;
         if !self.is_purged(parent) {
             // It outlives a removal, and nothing was below it.
-            self.ledger.occupy(path);
+            self.ledger.note_used(path);
             self.ledger.purge(path);
         }
         if parent.plain {

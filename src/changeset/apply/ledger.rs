@@ -37,7 +37,7 @@ pub(super) struct Ledger {
     /// Paths with an entry of the layer.
     described: HashSet<u128>,
     /// Directories with an entry of the layer somewhere below. With a directory its ancestors are here, too.
-    occupied: HashSet<u128>,
+    used: HashSet<u128>,
     /// Directories that hold nothing of the lower tree any more.
     purged: HashSet<u128>,
     due: BTreeMap<PathBuf, Due>,
@@ -49,9 +49,9 @@ pub(super) struct Ledger {
 
 impl Default for Ledger {
     fn default() -> Self {
-        let (described, occupied, purged) = Default::default();
+        let (described, used, purged) = Default::default();
         let keys = [RandomState::new(), RandomState::new()];
-        Self { keys, described, occupied, purged, due: BTreeMap::new(), due_bytes: 0, due_bytes_max: DUE_BYTES_MAX }
+        Self { keys, described, used, purged, due: BTreeMap::new(), due_bytes: 0, due_bytes_max: DUE_BYTES_MAX }
     }
 }
 
@@ -72,9 +72,9 @@ impl Ledger {
     }
 
     /// The layer has an entry in the directory `path`.
-    pub(super) fn occupy(&mut self, path: &Path) {
+    pub(super) fn note_used(&mut self, path: &Path) {
         for dir in path.ancestors() {
-            if !self.occupied.insert(self.key(dir)) {
+            if !self.used.insert(self.key(dir)) {
                 return;
             }
         }
@@ -83,7 +83,7 @@ impl Ledger {
     /// Whether the layer has an entry at `path` or below it: then it outlives a removal.
     pub(super) fn holds(&self, path: &Path) -> bool {
         let key = self.key(path);
-        self.described.contains(&key) || self.occupied.contains(&key)
+        self.described.contains(&key) || self.used.contains(&key)
     }
 
     /// The same, where all is the layer's without being remembered.

@@ -42,8 +42,8 @@
 mod create;
 mod ledger;
 mod link;
-mod record;
 mod remove;
+mod rescue;
 pub(crate) mod resolve;
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ use self::create::Creation;
 use self::ledger::{Due, Ledger};
 use self::link::Borrowed;
 use self::resolve::{Found, Parent, Resolver};
-use super::recording::Recorder;
+use super::tar_split::TarSplitWriter;
 use super::{Change, Piece, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp};
@@ -103,7 +103,7 @@ pub struct Applier {
     waiting_bytes: usize,
     /// How many entries of directories were listed in search of what is to be removed.
     listed: u64,
-    recorder: Option<Recorder>,
+    tar_split: Option<TarSplitWriter>,
     applied: Applied,
 }
 
@@ -132,14 +132,14 @@ impl Applier {
             skipped: HashSet::new(),
             waiting_bytes: 0,
             listed: 0,
-            recorder: None,
+            tar_split: None,
             applied: Applied::default(),
         }
     }
 
-    /// The same, with `recorder` noting how the archive that the changes come from is spelled.
-    pub fn recording(root: Dir, recorder: Recorder) -> Self {
-        Self { recorder: Some(recorder), ..Self::new(root) }
+    /// Writes below `root`, and the tar-split data of the archive that the changes come from with `tar_split`.
+    pub fn with_tar_split(root: Dir, tar_split: TarSplitWriter) -> Self {
+        Self { tar_split: Some(tar_split), ..Self::new(root) }
     }
 
     /// Makes the links to entries that came later, and gives all directories that were touched their attributes and
@@ -150,8 +150,8 @@ impl Applier {
     pub fn finish(mut self) -> Result<Applied> {
         self.make_deferred()?;
         self.settle()?;
-        match self.recorder {
-            Some(recorder) => recorder.finish().map(|()| self.applied),
+        match self.tar_split {
+            Some(tar_split) => tar_split.finish().map(|()| self.applied),
             None => Ok(self.applied),
         }
     }
@@ -187,7 +187,7 @@ impl Applier {
             }
         };
         if !self.is_purged(&parent) {
-            self.ledger.occupy(&parent.path);
+            self.ledger.note_used(&parent.path);
         }
         Ok(parent)
     }
@@ -260,8 +260,8 @@ impl Applier {
         self.touch(&place.parent);
         self.create(&place, &meta, data)?;
         self.describe(&place.parent, &place.path);
-        if let (Some(recorder), Node::File { .. }) = (&mut self.recorder, &meta.node) {
-            recorder.content(&place.path)?;
+        if let (Some(tar_split), Node::File { .. }) = (&mut self.tar_split, &meta.node) {
+            tar_split.content(&place.path)?;
         }
         self.check_time(&place.parent.dir, &place.name, meta.mtime)
     }
@@ -324,7 +324,7 @@ impl Sink for Applier {
     }
 
     fn piece(&mut self, piece: Piece<'_>) -> Result<()> {
-        self.recorder.as_mut().map_or(Ok(()), |recorder| recorder.piece(piece))
+        self.tar_split.as_mut().map_or(Ok(()), |tar_split| tar_split.piece(piece))
     }
 }
 

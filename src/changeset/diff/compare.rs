@@ -11,9 +11,9 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 use std::vec;
 
+use super::dir_stack::{DirStack, inode};
 use super::plan::{Findings, Mark, Step};
 use super::same::{Entry, same};
-use super::trail::{Trail, inode};
 use crate::changeset::WHITEOUT_NAME_MAX;
 use crate::changeset::selection::{Scope, Selection};
 use crate::error::{Error, Result};
@@ -23,8 +23,8 @@ use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
 pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -> Result<Findings> {
     let mut comparison = Comparison {
         selection,
-        old: old.map(Trail::new),
-        new: Trail::new(new),
+        old: old.map(DirStack::new),
+        new: DirStack::new(new),
         path: PathBuf::new(),
         frames: Vec::new(),
         found: Findings { steps: Vec::new(), retimed: Vec::new(), groups: HashMap::new() },
@@ -48,8 +48,8 @@ pub(super) fn look(dir: &Dir, name: &OsStr) -> Result<Option<Stat>> {
 
 struct Comparison<'a> {
     selection: &'a Selection<'a>,
-    old: Option<Trail<'a>>,
-    new: Trail<'a>,
+    old: Option<DirStack<'a>>,
+    new: DirStack<'a>,
     path: PathBuf,
     frames: Vec<Frame>,
     found: Findings,
@@ -190,12 +190,12 @@ impl Comparison<'_> {
 
     /// A directory that both trees have; the walk stands in the new one.
     fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, Frame)> {
-        let Some(trail) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
-        trail.enter(name)?;
-        let (old, new, itself) = (trail.dir(), self.new.dir(), OsStr::new(""));
+        let Some(dir_stack) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
+        dir_stack.enter(name)?;
+        let (old, new, itself) = (dir_stack.dir(), self.new.dir(), OsStr::new(""));
         let pairs = pairs(self.selection, below, old, new)?;
         if unspellable(old, new, &pairs)? {
-            trail.leave()?;
+            dir_stack.leave()?;
             let names = all_pairs(None, new)?.into_iter();
             return Ok((Some(Mark::Opaque), Frame { names, compared: false }));
         }

@@ -9,23 +9,28 @@ use std::path::{Path, PathBuf};
 use std::vec;
 
 use super::compare::look;
+use super::dir_stack::{DirStack, Inode, inode};
 use super::plan::{Mark, Step};
 use super::same::shrank;
-use super::trail::{Inode, Trail, inode};
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
 use crate::tree::{Dir, FileType, Node, Stat};
 
 /// Sends `steps`, which are in stream order, to `sink`.
 pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: Vec<Step>, sink: &mut dyn Sink) -> Result<()> {
-    let mut emitter =
-        Emitter { old: old.map(Trail::new), new: Trail::new(new), sink, path: PathBuf::new(), first: HashMap::new() };
+    let mut emitter = Emitter {
+        old: old.map(DirStack::new),
+        new: DirStack::new(new),
+        sink,
+        path: PathBuf::new(),
+        first: HashMap::new(),
+    };
     steps.into_iter().try_for_each(|step| emitter.step(step))
 }
 
 struct Emitter<'a> {
-    old: Option<Trail<'a>>,
-    new: Trail<'a>,
+    old: Option<DirStack<'a>>,
+    new: DirStack<'a>,
     sink: &'a mut dyn Sink,
     /// What is being emitted.
     path: PathBuf,

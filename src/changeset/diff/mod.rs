@@ -16,10 +16,10 @@
 //! They pass as they are: it is the encoder that cannot spell them.
 
 mod compare;
+mod dir_stack;
 mod emit;
 mod plan;
 mod same;
-mod trail;
 
 #[cfg(test)]
 mod tests;
@@ -28,7 +28,7 @@ use std::path::Path;
 
 use rustix::io::Errno;
 
-use self::trail::Trail;
+use self::dir_stack::DirStack;
 use super::{Candidates, Sink};
 use crate::error::Result;
 use crate::tree::{Dir, FileType, Meta, Node};
@@ -57,14 +57,14 @@ pub fn diff(old: Option<&Dir>, new: &Dir, candidates: Candidates, sink: &mut dyn
 /// Cheapest if asked in stream order: it stays in the directory that it was asked for last.
 #[derive(Debug)]
 pub struct Ancestors<'a> {
-    old: Option<Trail<'a>>,
-    new: Trail<'a>,
+    old: Option<DirStack<'a>>,
+    new: DirStack<'a>,
 }
 
 impl<'a> Ancestors<'a> {
     /// For the stream that [`diff`] makes of the same two trees.
     pub fn new(old: Option<&'a Dir>, new: &'a Dir) -> Self {
-        Self { old: old.map(Trail::new), new: Trail::new(new) }
+        Self { old: old.map(DirStack::new), new: DirStack::new(new) }
     }
 
     /// What is at `path` when the stream was applied: the new tree's inode, but a directory has the old tree's mtime if

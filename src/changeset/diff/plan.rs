@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::trail::Inode;
+use super::dir_stack::Inode;
 
 /// What is emitted at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

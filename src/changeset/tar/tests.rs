@@ -4,7 +4,7 @@ mod cases;
 mod encoding;
 mod oracles;
 mod properties;
-mod recording;
+mod tar_split;
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

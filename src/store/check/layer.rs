@@ -5,12 +5,12 @@ use std::path::Path;
 
 use super::super::meta::Level;
 use super::super::rows::{self, Listed, Origin};
-use super::super::{Store, streams};
+use super::super::{Store, tar_split_files};
 use super::{CheckOptions, Checked, Ground, Problem, Remedy, subject};
 use crate::changeset::blob::{BlobWriter, Compression};
 use crate::changeset::diff::{Ancestors, diff};
 use crate::changeset::tar::{Encoder, MtimePrecision};
-use crate::changeset::{Candidates, recording};
+use crate::changeset::{Candidates, tar_split};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id};
 use crate::mount;
@@ -56,13 +56,14 @@ impl Store {
                 self.meta.transact(Level::Durable, |tx| rows::record(tx, listed.row.id, found))?;
                 checked.recorded += 1;
             }
-            // An imported layer has a recorded spelling. A layer without one was built here.
-            Some(recorded) if recorded == found => match streams::open(&self.root, listed.row.id)? {
+            // An imported layer has tar-split data. A layer without one was built here.
+            Some(recorded) if recorded == found => match tar_split_files::open(&self.root, listed.row.id)? {
                 Some(_) => self.check_tree(listed, stack, options, checked)?,
                 None => checked.verified += 1,
             },
             Some(recorded) => {
-                let built = listed.row.origin == Origin::Image && streams::open(&self.root, listed.row.id)?.is_none();
+                let built =
+                    listed.row.origin == Origin::Image && tar_split_files::open(&self.root, listed.row.id)?.is_none();
                 let remedy = if built { BUILD_AGAIN } else { self.remedy_for_damaged(listed)? };
                 checked.add(Problem::Content { snapshot: subject(listed), recorded, found }, remedy);
             }
@@ -109,7 +110,7 @@ impl Store {
         Ok(self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_none())
     }
 
-    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the spelling of the layer that it was
+    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the encoding of the layer that it was
     /// made from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a
     /// strategy knows of itself.
     fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: &Cancel) -> Result<DiffId> {
@@ -127,11 +128,11 @@ impl Store {
         Ok(blob.finish()?.1.diff_id)
     }
 
-    /// Writes the layer that the topmost of `stack` was made from, if its spelling was recorded; whether it was.
+    /// Writes the layer that the topmost of `stack` was made from, if the store has its tar-split data; whether it has.
     pub(super) fn replay(&self, listed: &Listed, stack: &[Id], writer: &mut dyn Write) -> Result<bool> {
-        let Some(recording) = streams::open(&self.root, listed.row.id)? else { return Ok(false) };
+        let Some(data) = tar_split_files::open(&self.root, listed.row.id)? else { return Ok(false) };
         let run = self.run();
-        recording::replay(&recording, &self.layers(listed, stack)?, &mut || streams::spool(&run), writer)?;
+        tar_split::replay(&data, &self.layers(listed, stack)?, &mut || tar_split_files::spool(&run), writer)?;
         Ok(true)
     }
 

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CheckOptions, NewImage, Origin, Problem, Remedy, Severity, Terms};
+use crate::store::{CheckOptions, CommitOptions, NewImage, Origin, Problem, Remedy, Severity};
 
 /// The findings of a check, as `problem subject remedy`.
 fn said(store: &Store) -> Vec<String> {
@@ -39,10 +39,10 @@ fn repair(store: &Store) -> crate::store::Repaired {
 /// The layers `low` and `high` of the image `app`, and the snapshot `user` of somebody else.
 fn furnished(place: &Place) -> Store {
     let store = place.store();
-    let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"layer")) };
+    let options = CommitOptions { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"layer")) };
     for (name, parent) in [("low", ""), ("high", "low")] {
         store.prepare("making", parent, NONE).expect("prepare");
-        store.commit_with(name, "making", NONE, terms).expect("commit");
+        store.commit_with(name, "making", NONE, options).expect("commit");
     }
     let image = NewImage { name: "app", config: b"config", manifest: b"manifest", top: Some("high") };
     store.set_image(&image).expect("image");

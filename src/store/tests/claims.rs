@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{Origin, Step, Terms};
+use crate::store::{CommitOptions, Origin, Step};
 
 /// A claim keeps others away, also when it is over at once; what is taken back is gone.
 #[test]
@@ -45,8 +45,8 @@ fn steps() {
     store.prepare("key", "", NONE).expect("prepare");
     let step = Step { top: Some("layer".to_owned()), layer: Some((diff_id, 1024)) };
     assert_eq!(kind(store.note_step(digest, &step)), Some(ErrorKind::NotFound));
-    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: Some(diff_id) };
-    store.commit_with("layer", "key", NONE, terms).expect("commit");
+    let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: Some(diff_id) };
+    store.commit_with("layer", "key", NONE, options).expect("commit");
     store.note_step(digest, &step).expect("note");
     assert_eq!(place.store().step(digest).expect("by another process"), Some(step));
     store.remove("layer").expect("remove");

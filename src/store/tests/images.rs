@@ -2,13 +2,13 @@
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{NewImage, Origin, Terms};
+use crate::store::{CommitOptions, NewImage, Origin};
 
 /// The layer `name`, as an importer leaves it before the image has a name.
 fn layer(store: &Store, name: &str, parent: &str) {
     store.prepare_with("making", parent, NONE, Flush::Later).expect("prepare");
-    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: None };
-    store.commit_with(name, "making", NONE, terms).expect("commit");
+    let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: None };
+    store.commit_with(name, "making", NONE, options).expect("commit");
 }
 
 fn image<'a>(name: &'a str, config: &'a str, top: Option<&'a str>) -> NewImage<'a> {

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{Origin, Terms};
+use crate::store::{CommitOptions, Origin};
 
 #[test]
 fn what_nobody_waited_for_goes_with_a_boot() {
@@ -242,7 +242,8 @@ fn an_active_snapshot_is_mended_after_a_boot() {
     assert_eq!(mended.load(Ordering::Relaxed), 2, "once");
 }
 
-/// The spelling of a layer goes with the id of its snapshot, whoever removes that, and without a row it is debris.
+/// The tar-split data of a layer goes with the id of its snapshot, whoever removes that.
+/// Without a row it is debris.
 #[test]
 fn streams_go_with_their_ids() {
     for moves in [false, true] {
@@ -254,8 +255,8 @@ fn streams_go_with_their_ids() {
             store.prepare_layer("making", "").expect("prepare");
             let id = *place.ids().last().expect("an id");
             fs::write(stream(&id), name).expect("write");
-            let terms = Terms { flush: Flush::Now, origin: Origin::Image, diff_id };
-            store.commit_with(name, "making", NONE, terms).expect("commit");
+            let options = CommitOptions { flush: Flush::Now, origin: Origin::Image, diff_id };
+            store.commit_with(name, "making", NONE, options).expect("commit");
             store.drain(None, None).expect("drain");
             *place.ids().last().expect("an id")
         };

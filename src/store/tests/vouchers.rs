@@ -4,7 +4,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CheckOptions, Held, NewImage, Origin, Problem, Step, Terms};
+use crate::store::{CheckOptions, CommitOptions, Held, NewImage, Origin, Problem, Step};
 
 /// The syncs of `store` fail from now on.
 fn break_syncs(store: &mut Store) {
@@ -19,8 +19,8 @@ fn mend_syncs(store: &mut Store) {
 
 fn layer(store: &Store, name: &str, parent: &str) {
     store.prepare_layer("making", parent).expect("prepare");
-    let terms = Terms { flush: Flush::Later, origin: Origin::Image, diff_id: None };
-    store.commit_with(name, "making", NONE, terms).expect("commit");
+    let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: None };
+    store.commit_with(name, "making", NONE, options).expect("commit");
 }
 
 fn name_image(store: &Store, top: &str) -> Result<()> {

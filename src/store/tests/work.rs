@@ -216,7 +216,12 @@ fn sync_vouches_only_for_what_was_there_before() {
     store.remove("stays").expect("remove");
     committed(&store, "new", "", Flush::Later);
     store
-        .commit_with("grown", "key", NONE, super::super::Terms { flush: Flush::Later, ..super::super::Terms::PLAIN })
+        .commit_with(
+            "grown",
+            "key",
+            NONE,
+            super::super::CommitOptions { flush: Flush::Later, ..super::super::CommitOptions::PLAIN },
+        )
         .expect("commit");
     store.vouch(&known).expect("vouch");
     drop(store);
@@ -437,7 +442,7 @@ fn a_missing_directory_is_made_again_once() {
     assert_eq!((*counted.lock().expect("lock"), place.ids()), (2, vec![Id(1)]));
 }
 
-/// A layer's spelling and its digest go together, also where the commit that drops them fails.
+/// A layer's tar-split data and its digest go together, also where the commit that drops them fails.
 #[test]
 fn a_failed_commit_leaves_no_digest_without_a_stream() {
     let place = Place::new();

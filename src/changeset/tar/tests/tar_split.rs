@@ -14,7 +14,7 @@ use super::properties::{directory, soup};
 use super::*;
 use crate::changeset::apply::Applier;
 use crate::changeset::notation::{apply, fresh};
-use crate::changeset::recording::{Recorder, replay};
+use crate::changeset::tar_split::{TarSplitWriter, replay};
 use crate::mount::scratch::{FsType, Scratch};
 use crate::tree::Dir;
 use crate::tree::walk::remove_all;
@@ -46,8 +46,8 @@ impl Bench {
         let tree = fresh(self.scratch.path().join(self.round.get().to_string()));
         apply(&tree, lower).expect("the lower tree");
         let recording = tempfile::tempfile_in(self.scratch.path()).expect("a file");
-        let recorder = Recorder::new(recording.try_clone().expect("clone"))?;
-        let mut applier = Applier::recording(tree.try_clone()?, recorder);
+        let tar_split = TarSplitWriter::new(recording.try_clone().expect("clone"))?;
+        let mut applier = Applier::with_tar_split(tree.try_clone()?, tar_split);
         decode(&mut &archive[..], &Limits::default(), &mut applier)?;
         applier.finish()?;
         Ok(Recorded { tree, recording })

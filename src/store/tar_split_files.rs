@@ -1,5 +1,5 @@
-//! `streams/<id>.zst`: how the layer that the snapshot `id` was made from was spelled
-//! ([`crate::changeset::recording`]).
+//! `streams/<id>.zst`: the tar-split data of the layer that the snapshot `id` was made from
+//! ([`crate::changeset::tar_split`]).
 //!
 //! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably; it
 //! goes with its id, whoever removes that.
@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
 
-use crate::changeset::recording::Recorder;
+use crate::changeset::tar_split::TarSplitWriter;
 use crate::error::{Context, Result};
 use crate::id::Id;
 use crate::tree::Dir;
@@ -28,14 +28,14 @@ fn path(root: &Path, id: Id) -> PathBuf {
 }
 
 /// Begins the stream of `id`.
-pub(super) fn record(root: &Path, id: Id) -> Result<Recorder> {
+pub(super) fn record(root: &Path, id: Id) -> Result<TarSplitWriter> {
     let (dir, path) = (root.join(STREAMS), path(root, id));
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() == IoKind::AlreadyExists => {}
         made => made.at("make directory", &dir)?,
     }
     let file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&path).at("create", &path)?;
-    Recorder::new(file)
+    TarSplitWriter::new(file)
 }
 
 /// The stream of `id`, if there is one.

@@ -1,4 +1,4 @@
-//! What a recording of the layer has to know of its files: when their content goes again.
+//! Saves content for the tar-split data: of files of the layer that the same layer removes or replaces.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ impl Applier {
     /// Saves what the layer brought to `path` and is about to be removed from there.
     pub(super) fn rescue(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<()> {
         // What only the lower tree had is in no archive of ours.
-        if self.recorder.is_none() || !self.ledger.may_hold(path) {
+        if self.tar_split.is_none() || !self.ledger.may_hold(path) {
             return Ok(());
         }
         match stat.file_type {
@@ -22,8 +22,8 @@ impl Applier {
     }
 
     fn rescue_file(&mut self, dir: &Dir, name: &OsStr, path: &Path, size: u64) -> Result<()> {
-        match &mut self.recorder {
-            Some(recorder) => recorder.rescue(path, size, &mut dir.open_file(name)?),
+        match &mut self.tar_split {
+            Some(tar_split) => tar_split.rescue(path, size, &mut dir.open_file(name)?),
             None => Ok(()),
         }
     }

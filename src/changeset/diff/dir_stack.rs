@@ -24,7 +24,7 @@ pub(super) fn inode(stat: &Stat) -> Inode {
 
 /// The directories from a root down to where a walk stands.
 #[derive(Debug)]
-pub(super) struct Trail<'a> {
+pub(super) struct DirStack<'a> {
     root: &'a Dir,
     /// The components below the root.
     names: Vec<OsString>,
@@ -34,7 +34,7 @@ pub(super) struct Trail<'a> {
     open: VecDeque<Dir>,
 }
 
-impl<'a> Trail<'a> {
+impl<'a> DirStack<'a> {
     /// Stands at the root.
     pub(super) fn new(root: &'a Dir) -> Self {
         Self { root, names: Vec::new(), closed: Vec::new(), open: VecDeque::new() }

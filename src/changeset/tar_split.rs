@@ -1,5 +1,5 @@
-//! The recording of an archive's encoding, like the data of tar-split: from the recording and the tree that was made of
-//! the archive, the archive can be written again, byte for byte.
+//! The tar-split data of an archive: from the data and the tree made of the archive, the archive can be written again,
+//! byte for byte. The idea is that of the tar-split of docker and podman; the format is strata's own.
 //!
 //! # Format 1
 //! One zstd frame with a checksum. It contains a line, `MAGIC`, and records: a type byte, then numbers as LEB128
@@ -15,7 +15,7 @@
 //! Records 1 and 2 are in the order of the archive. A record 3 is written when an entry of the same archive replaces or
 //! removes the file. It applies to the earlier records 2 with its path, back to the previous record 3 with that path.
 //!
-//! Invariant: a recording does not verify the archive. The program that writes the archive computes its digest.
+//! Invariant: tar-split data does not verify the archive. The program that writes the archive computes its digest.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -31,7 +31,7 @@ use super::{Piece, Segment};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
 
-/// First line of a recording: the name of the format and its version.
+/// First line of tar-split data: the name of the format and its version.
 const MAGIC: &[u8] = b"strata recording 1\n";
 
 /// Compression level: about 30 bytes remain for each entry of a distribution's image.
@@ -40,7 +40,7 @@ const LEVEL: i32 = 3;
 /// Buffer size for reads and writes.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// Maximum length of a path in a recording; links can lead deeper than the path in a header.
+/// Maximum length of a path in tar-split data; links can lead deeper than the path in a header.
 const PATH_BYTES_MAX: u64 = 1 << 20;
 
 /// Maximum number of rescued contents, whose positions must be held in memory to write the archive. An archive has a
@@ -52,16 +52,16 @@ const BYTES: u8 = 1;
 const CONTENT: u8 = 2;
 const RESCUED: u8 = 3;
 
-/// Writes a recording while the archive is applied.
-pub struct Recorder {
+/// Writes tar-split data while the archive is applied.
+pub struct TarSplitWriter {
     writer: zstd::Encoder<'static, BufWriter<File>>,
     /// Segments of the content that was announced and is not in a file yet.
     announced: Option<Vec<Segment>>,
     rescued: u64,
 }
 
-impl Recorder {
-    /// Starts a recording in the empty `file`.
+impl TarSplitWriter {
+    /// Starts tar-split data in the empty `file`.
     ///
     /// # Errors
     /// `Io` if there is no memory for the compressor.
@@ -71,7 +71,7 @@ impl Recorder {
             writer.include_checksum(true)?;
             writer.write_all(MAGIC).map(|()| writer)
         };
-        Ok(Self { writer: start().at("write", "recording")?, announced: None, rescued: 0 })
+        Ok(Self { writer: start().at("write", "tar-split data")?, announced: None, rescued: 0 })
     }
 
     /// Records the next piece of the archive.
@@ -122,27 +122,27 @@ impl Recorder {
         let mut start = named(RESCUED, path);
         push(&mut start, size);
         self.write(&start)?;
-        let copied = io::copy(&mut file.take(size), &mut self.writer).at("write", "recording")?;
+        let copied = io::copy(&mut file.take(size), &mut self.writer).at("write", "tar-split data")?;
         if copied == size { Ok(()) } else { Err(Error::data_loss("a file became shorter while it was read")) }
     }
 
-    /// Writes the end of the recording, without a sync.
+    /// Writes the end of the tar-split data, without a sync.
     ///
     /// # Errors
     /// Errors of writing.
     pub fn finish(mut self) -> Result<()> {
         self.write(&[END])?;
-        self.writer.finish().and_then(|mut writer| writer.flush()).at("write", "recording")
+        self.writer.finish().and_then(|mut writer| writer.flush()).at("write", "tar-split data")
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
-        self.writer.write_all(bytes).at("write", "recording")
+        self.writer.write_all(bytes).at("write", "tar-split data")
     }
 }
 
-impl fmt::Debug for Recorder {
+impl fmt::Debug for TarSplitWriter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recorder").field("rescued", &self.rescued).finish_non_exhaustive()
+        f.debug_struct("TarSplitWriter").field("rescued", &self.rescued).finish_non_exhaustive()
     }
 }
 
@@ -163,22 +163,17 @@ fn push(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// Writes to `writer` the archive that `recording` describes and that `tree` was made of.
+/// Writes to `writer` the archive that `data` describes and that `tree` was made of.
 ///
-/// `spool` creates an empty file for rescued contents; most recordings have none.
+/// `spool` creates an empty file for rescued contents; mostly there are none.
 ///
 /// # Errors
-/// `DataLoss` for a damaged recording, and for a file of the tree that is missing or too short; `Unsupported` for
+/// `DataLoss` for a damaged tar-split data, and for a file of the tree that is missing or too short; `Unsupported` for
 /// another format; errors of reading and writing.
-pub fn replay(
-    recording: &File,
-    tree: &Dir,
-    spool: &mut dyn FnMut() -> Result<File>,
-    writer: &mut dyn Write,
-) -> Result<()> {
-    let rescued = Rescued::collect(recording, spool)?;
+pub fn replay(data: &File, tree: &Dir, spool: &mut dyn FnMut() -> Result<File>, writer: &mut dyn Write) -> Result<()> {
+    let rescued = Rescued::collect(data, spool)?;
     let mut sources = Sources { tree, rescued, parent: None, buffer: vec![0; BUFFER_BYTES] };
-    let mut records = Records::open(recording)?;
+    let mut records = Records::open(data)?;
     let mut number = 0;
     while let Some(record) = records.next()? {
         match record {
@@ -201,20 +196,20 @@ enum Record {
     Rescued { path: PathBuf, length: u64 },
 }
 
-/// Reader of the records of a recording.
+/// Reader of the records of tar-split data.
 struct Records<'f> {
     reader: BufReader<zstd::Decoder<'static, BufReader<&'f File>>>,
 }
 
 impl<'f> Records<'f> {
     fn open(mut file: &'f File) -> Result<Self> {
-        file.seek(SeekFrom::Start(0)).at("seek in", "recording")?;
-        let decoder = zstd::Decoder::new(file).at("read", "recording")?;
+        file.seek(SeekFrom::Start(0)).at("seek in", "tar-split data")?;
+        let decoder = zstd::Decoder::new(file).at("read", "tar-split data")?;
         let mut records = Self { reader: BufReader::with_capacity(BUFFER_BYTES, decoder) };
         let mut magic = [0; MAGIC.len()];
         records.fill(&mut magic)?;
         if magic != MAGIC {
-            return Err(Error::unsupported("the recording has another format: use the newer strata that made it"));
+            return Err(Error::unsupported("the tar-split data has another format: use the newer strata that made it"));
         }
         Ok(records)
     }
@@ -224,19 +219,25 @@ impl<'f> Records<'f> {
             END => {
                 // Reads to the end, because the checksum follows the last record.
                 let more = io::copy(&mut self.reader, &mut io::sink()).map_err(damaged)?;
-                return if more == 0 { Ok(None) } else { Err(Error::data_loss("the recording goes on after its end")) };
+                return if more == 0 {
+                    Ok(None)
+                } else {
+                    Err(Error::data_loss("the tar-split data goes on after its end"))
+                };
             }
             BYTES => Record::Bytes { length: self.number()? },
             CONTENT => Record::Content { path: self.path()?, segments: self.segments()? },
             RESCUED => Record::Rescued { path: self.path()?, length: self.number()? },
-            other => return Err(Error::data_loss(format!("the recording has a record of the unknown kind {other}"))),
+            other => {
+                return Err(Error::data_loss(format!("the tar-split data has a record of the unknown kind {other}")));
+            }
         }))
     }
 
     fn path(&mut self) -> Result<PathBuf> {
         let length = self.number()?;
         if length > PATH_BYTES_MAX {
-            return Err(Error::data_loss(format!("the recording has a path of {length} bytes")));
+            return Err(Error::data_loss(format!("the tar-split data has a path of {length} bytes")));
         }
         let mut path = vec![0; length as usize];
         self.fill(&mut path)?;
@@ -246,7 +247,7 @@ impl<'f> Records<'f> {
     fn segments(&mut self) -> Result<Vec<Segment>> {
         let count = self.number()?;
         if count > SPARSE_SEGMENTS_MAX as u64 {
-            return Err(Error::data_loss(format!("the recording has a file of {count} stretches")));
+            return Err(Error::data_loss(format!("the tar-split data has a file of {count} stretches")));
         }
         (0..count).map(|_| Ok(Segment { offset: self.number()?, length: self.number()? })).collect()
     }
@@ -260,7 +261,7 @@ impl<'f> Records<'f> {
                 return Ok(number);
             }
         }
-        Err(Error::data_loss("the recording has a number without an end"))
+        Err(Error::data_loss("the tar-split data has a number without an end"))
     }
 
     fn byte(&mut self) -> Result<u8> {
@@ -291,9 +292,9 @@ impl<'f> Records<'f> {
 
 fn damaged(error: io::Error) -> Error {
     if error.raw_os_error().is_some() {
-        return Err::<(), _>(error).at("read", "recording").expect_err("it is one");
+        return Err::<(), _>(error).at("read", "tar-split data").expect_err("it is one");
     }
-    Error::data_loss("the recording is damaged or cut").with_source(error)
+    Error::data_loss("the tar-split data is damaged or cut").with_source(error)
 }
 
 /// Contents that the tree no longer has, in a separate file.
@@ -305,11 +306,11 @@ struct Rescued {
 }
 
 impl Rescued {
-    /// Reads the whole recording, so that damage is detected before anything is written.
-    fn collect(recording: &File, spool: &mut dyn FnMut() -> Result<File>) -> Result<Self> {
+    /// Reads all of the tar-split data, so that damage is detected before anything is written.
+    fn collect(data: &File, spool: &mut dyn FnMut() -> Result<File>) -> Result<Self> {
         let mut rescued = Self::default();
         let (mut end, mut contents) = (0, 0);
-        let mut records = Records::open(recording)?;
+        let mut records = Records::open(data)?;
         while let Some(record) = records.next()? {
             match record {
                 Record::Bytes { length } => records.copy(length, &mut io::sink())?,

@@ -126,7 +126,7 @@ impl Backend for Mirror {
 
     fn inventory(&self) -> Result<Vec<Id>> {
         let id = |name: &str| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok();
-        Ok(self.dir.names()?.iter().filter_map(|entry| id(entry.name.to_str()?)).collect())
+        Ok(self.dir.names()?.iter().filter_map(|name| id(name.to_str()?)).collect())
     }
 
     /// A layer is the complete tree. The answer lets the store write an imported layer into it without a mount.

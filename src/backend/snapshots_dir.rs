@@ -81,7 +81,7 @@ impl SnapshotsDir {
         let names = self.dir.names()?;
         let mut ids: Vec<Id> = names
             .iter()
-            .filter_map(|entry| entry.name.to_str())
+            .filter_map(|name| name.to_str())
             .filter_map(|name| name.strip_suffix(UNFINISHED).unwrap_or(name).parse().ok())
             .collect();
         ids.sort_unstable();

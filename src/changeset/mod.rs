@@ -35,7 +35,9 @@ pub mod tar_split;
 
 pub use selection::Candidates;
 
+use std::ffi::OsStr;
 use std::io::Read;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::error::Result;
@@ -129,6 +131,19 @@ impl<F: FnMut(&Change, &mut dyn Read) -> Result<()>> Sink for F {
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()> {
         self(change, data)
     }
+}
+
+/// Both paths from the last directory on that they have in common. Comparing the names of what is left is enough to
+/// order the paths, and takes no time for what deep paths share.
+fn past_common<'p>(one: &'p Path, other: &'p Path) -> (&'p Path, &'p Path) {
+    /// How many bytes are compared at once.
+    const CHUNK_BYTES: usize = 64;
+    let (left, right) = (one.as_os_str().as_bytes(), other.as_os_str().as_bytes());
+    let chunks = left.chunks_exact(CHUNK_BYTES).zip(right.chunks_exact(CHUNK_BYTES));
+    let known = CHUNK_BYTES * chunks.take_while(|(mine, theirs)| mine == theirs).count();
+    let more = left[known..].iter().zip(&right[known..]).take_while(|(mine, theirs)| mine == theirs).count();
+    let start = left[..known + more].iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
+    (Path::new(OsStr::from_bytes(&left[start..])), Path::new(OsStr::from_bytes(&right[start..])))
 }
 
 /// Representation of deletions in a directory on disk.

@@ -8,7 +8,7 @@
 //! Invariant: no function here recurses, so the depth of a tree is no danger to the stack.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 
@@ -69,6 +69,8 @@ pub(in crate::changeset) enum Scope {
     All,
     /// Some names, by the index of their list in [`Selection::lists`].
     Some(usize),
+    /// No name: nothing was added below.
+    Nothing,
 }
 
 /// Source of those names of a hard-linked inode that the selection leaves out.
@@ -88,7 +90,7 @@ pub struct Selection<'a> {
     /// Scope of the root directory, which the comparison always looks at itself.
     root: Scope,
     /// Names of each directory that is selected in part. An arena, because dropping nested maps would recurse.
-    lists: Vec<BTreeMap<OsString, Scope>>,
+    lists: Vec<BTreeMap<Box<OsStr>, Scope>>,
     links: Links<'a>,
 }
 
@@ -105,37 +107,43 @@ impl<'a> Selection<'a> {
 
     /// Adds the name at `path`, a relative path, and the directories on the way to it.
     pub fn add(&mut self, path: &Path) {
-        self.insert(path);
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return };
+        if let Some(list) = self.list_of(above)
+            && !self.lists[list].contains_key(name)
+        {
+            self.lists[list].insert(name.into(), Scope::Nothing);
+        }
     }
 
     /// Adds `path`, a relative path, and everything below it.
     pub fn add_all(&mut self, path: &Path) {
         match (path.parent(), path.file_name()) {
             (Some(above), Some(name)) => {
-                if let Scope::Some(list) = self.insert(above) {
-                    self.lists[list].insert(name.to_owned(), Scope::All);
+                if let Some(list) = self.list_of(above) {
+                    self.lists[list].insert(name.into(), Scope::All);
                 }
             }
             _ => self.root = Scope::All,
         }
     }
 
-    /// Returns the scope of `path`, after adding `path` if it is missing.
-    fn insert(&mut self, path: &Path) -> Scope {
-        let mut at = self.root;
+    /// Returns the index of the list of names in `path`, after adding `path` if it is missing; `None` if everything
+    /// there is selected.
+    fn list_of(&mut self, path: &Path) -> Option<usize> {
+        let Scope::Some(mut list) = self.root else { return None };
         for name in path {
-            let Scope::Some(list) = at else { return at };
-            at = match self.lists[list].get(name) {
-                Some(below) => *below,
-                None => {
-                    let below = Scope::Some(self.lists.len());
-                    self.lists[list].insert(name.to_owned(), below);
+            list = match self.lists[list].get(name) {
+                Some(Scope::All) => return None,
+                Some(Scope::Some(below)) => *below,
+                Some(Scope::Nothing) | None => {
+                    let below = self.lists.len();
+                    self.lists[list].insert(name.into(), Scope::Some(below));
                     self.lists.push(BTreeMap::new());
                     below
                 }
             };
         }
-        at
+        Some(list)
     }
 
     /// Says that `links` has the paths of each hard-linked inode, by inode number. Without this and without
@@ -153,7 +161,7 @@ impl<'a> Selection<'a> {
     pub fn selects(&self, path: &Path) -> bool {
         let mut at = self.root;
         for name in path {
-            let Scope::Some(list) = at else { return true };
+            let Scope::Some(list) = at else { return at == Scope::All };
             let Some(below) = self.lists[list].get(name) else { return false };
             at = *below;
         }
@@ -168,10 +176,12 @@ impl<'a> Selection<'a> {
     /// Returns the selected names in a directory with `scope`, sorted by their bytes, and the scope below each; `None`
     /// if all names are selected.
     pub(in crate::changeset) fn list(&self, scope: Scope) -> Option<impl Iterator<Item = (&OsStr, Scope)>> {
-        match scope {
-            Scope::All => None,
-            Scope::Some(list) => Some(self.lists[list].iter().map(|(name, below)| (name.as_os_str(), *below))),
-        }
+        let list = match scope {
+            Scope::All => return None,
+            Scope::Some(list) => self.lists.get(list),
+            Scope::Nothing => None,
+        };
+        Some(list.into_iter().flatten().map(|(name, below)| (&**name, *below)))
     }
 
     /// Returns paths of the inode `ino`, among them all that are not selected.

@@ -16,9 +16,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
+use super::connections::{self, Connection, Connections, GREETING, Patience};
 use super::diff::Differ;
 use super::metrics::{self, Address, Metrics};
-use super::middleware;
+use super::middleware::{self, MESSAGE_BYTES_MAX};
 use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
@@ -36,8 +37,12 @@ const CALLS_MAX: usize = 32;
 /// Threads beside those of calls: for layers ([`super::diff`]), one for figures, and a few spare ones.
 const OTHER_THREADS: usize = 8;
 
-/// The longest message that is read: what containerd's own servers take.
-const MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// How many calls of one connection may be under way.
+const CALLS_A_CONNECTION_MAX: u32 = 128;
+
+/// How often a silent client is asked whether it is still there, and how long it may take to answer.
+const ASK_SILENT: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(20);
 
 /// How long space that could not be freed waits for the next attempt.
 const FREE_AGAIN: Duration = Duration::from_secs(60);
@@ -126,12 +131,17 @@ async fn run(
     };
     let listener = tokio::net::UnixListener::from_std(listener).at("listen at", "the socket")?;
     let (accepted, incoming) = mpsc::channel(1);
-    let accepting = tokio::spawn(accept(listener, accepted));
+    let connections = Connections::new(connections::callers_max(), Patience::ForFirstCall(GREETING));
+    let accepting = tokio::spawn(accept(listener, connections, accepted));
     let stop = Arc::new(Notify::new());
     let stopped = Arc::clone(&stop);
     let routes = Routes::new(health).add_service(service).add_service(differ).into_axum_router();
     let routes = routes.layer(axum::middleware::from_fn(middleware::pass));
-    let serving = Server::builder().add_routes(routes.into());
+    let serving = Server::builder()
+        .max_concurrent_streams(CALLS_A_CONNECTION_MAX)
+        .http2_keepalive_interval(Some(ASK_SILENT))
+        .http2_keepalive_timeout(Some(ANSWER))
+        .add_routes(routes.into());
     let serving = serving.serve_with_incoming_shutdown(ReceiverStream::new(incoming), async move {
         stopped.notified().await;
     });
@@ -174,7 +184,11 @@ impl Signals {
 }
 
 /// Takes connections of the daemon's own user and of root, and drops others.
-async fn accept(listener: tokio::net::UnixListener, accepted: mpsc::Sender<io::Result<UnixStream>>) {
+async fn accept(
+    listener: tokio::net::UnixListener,
+    connections: Arc<Connections>,
+    accepted: mpsc::Sender<io::Result<Connection<UnixStream>>>,
+) {
     let own = rustix::process::geteuid().as_raw();
     loop {
         let stream = match listener.accept().await {
@@ -192,7 +206,11 @@ async fn accept(listener: tokio::net::UnixListener, accepted: mpsc::Sender<io::R
                 continue;
             }
         }
-        if accepted.send(Ok(stream)).await.is_err() {
+        let Some(connection) = connections.admit(stream) else {
+            tracing::warn!("a connection was refused: every other one has a call under way");
+            continue;
+        };
+        if accepted.send(Ok(connection)).await.is_err() {
             return;
         }
     }

@@ -34,6 +34,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use tokio::sync::Semaphore;
 
+use super::connections::{Connections, Limited, Patience};
 use super::socket::{self, Socket};
 use crate::error::{Context, Error, Result};
 use crate::id::Id;
@@ -45,6 +46,12 @@ const BOUNDS_S: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0
 
 /// Media type of the answer: OpenMetrics, as text.
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// The most connections: every user of the machine can connect to a loopback address.
+const CONNECTIONS_MAX: usize = 16;
+
+/// How long a connection may last: as long as the longest scrape, also if it asks or reads slowly.
+const CONNECTION: Duration = Duration::from_secs(60);
 
 /// Where figures are served.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -174,17 +181,18 @@ pub(super) async fn serve(address: &Address, metrics: Arc<Metrics>, store: Arc<S
         }
     };
     let router = Router::new().route("/metrics", get(answer));
+    let connections = Connections::new(CONNECTIONS_MAX, Patience::InAll(CONNECTION));
     match address {
         Address::Loopback(address) => {
             let listener =
                 tokio::net::TcpListener::bind(address).await.at("listen for Prometheus at", address.to_string())?;
-            tokio::spawn(axum::serve(listener, router).into_future());
+            tokio::spawn(axum::serve(Limited { listener, connections }, router).into_future());
             Ok(None)
         }
         Address::Socket(path) => {
             let (listener, socket) = socket::listen(path)?;
             let listener = tokio::net::UnixListener::from_std(listener).at("listen for Prometheus at", path)?;
-            tokio::spawn(axum::serve(listener, router).into_future());
+            tokio::spawn(axum::serve(Limited { listener, connections }, router).into_future());
             Ok(Some(socket))
         }
     }

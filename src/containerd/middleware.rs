@@ -9,11 +9,16 @@
 use std::error::Error as _;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::Request;
 use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio_stream::StreamExt as _;
 use tonic::{Code, Status};
+
+use super::connections::Caller;
 
 /// The header that says how long the caller waits.
 const DEADLINE: &str = "grpc-timeout";
@@ -24,13 +29,27 @@ const DIGITS_MAX: usize = 8;
 /// How much earlier than asked for the answer is: tonic watches the same header, and would say `Cancelled`.
 const MARGIN: Duration = Duration::from_millis(1);
 
+/// The longest message that is read: what containerd's own servers take.
+pub(super) const MESSAGE_BYTES_MAX: usize = 16 << 20;
+
+/// The most bytes of a request: one message, and the five bytes that say how long it is.
+const REQUEST_BYTES_MAX: usize = MESSAGE_BYTES_MAX + 5;
+
+/// How long a request may take to arrive. It comes from the same machine.
+const RECEIVE: Duration = Duration::from_secs(10);
+
+/// Bytes of all requests that are being read or answered: four of the longest, and all that anybody sends in earnest.
+const ROOM_BYTES: usize = 4 * REQUEST_BYTES_MAX;
+
+static ROOM: Semaphore = Semaphore::const_new(ROOM_BYTES);
+
 /// Passes `request` on. What is under way when its deadline comes is dropped; see [`super::pool`] for what becomes of
 /// it.
 pub(super) async fn pass(request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let answer = match deadline(request.headers()) {
-        None => next.run(request).await,
-        Some(limit) => match tokio::time::timeout(limit.saturating_sub(MARGIN), next.run(request)).await {
+        None => receive(request, next).await,
+        Some(limit) => match tokio::time::timeout(limit.saturating_sub(MARGIN), receive(request, next)).await {
             Ok(answer) => answer,
             // The service's own future is dropped here, which tells the call that nobody waits for it.
             Err(_) => return Status::deadline_exceeded(format!("not done within {limit:?}")).into_http(),
@@ -43,6 +62,40 @@ pub(super) async fn pass(request: Request, next: Next) -> Response {
         tracing::info!(call = path, code = ?status.code(), why = status.message(), "refused");
     }
     answer
+}
+
+/// Passes `request` on when it is there as a whole: half of one keeps no thread, and its connection no place.
+async fn receive(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    let (bytes, _room) = match tokio::time::timeout(RECEIVE, collect(body)).await {
+        Ok(Ok(received)) => received,
+        Ok(Err(status)) => return status.into_http(),
+        Err(_) => return Status::deadline_exceeded(format!("the request did not end within {RECEIVE:?}")).into_http(),
+    };
+    let _call = parts.extensions.get::<Caller>().map(Caller::begin);
+    next.run(Request::from_parts(parts, bytes.into())).await
+}
+
+/// The bytes of a request, and the room that they take.
+async fn collect(body: Body) -> Result<(Vec<u8>, Option<SemaphorePermit<'static>>), Status> {
+    let (mut bytes, mut room): (Vec<u8>, Option<SemaphorePermit<'static>>) = (Vec::new(), None);
+    let mut chunks = body.into_data_stream();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|_| Status::cancelled("the request ended before its end"))?;
+        if bytes.len() + chunk.len() > REQUEST_BYTES_MAX {
+            return Err(Status::out_of_range(format!("a request of more than {REQUEST_BYTES_MAX} bytes")));
+        }
+        let wanted = u32::try_from(chunk.len()).unwrap_or(u32::MAX);
+        let more = ROOM.try_acquire_many(wanted).map_err(|_| {
+            Status::resource_exhausted(format!("requests of {ROOM_BYTES} bytes are being read: try again"))
+        })?;
+        match &mut room {
+            Some(room) => room.merge(more),
+            none => *none = Some(more),
+        }
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok((bytes, room))
 }
 
 /// Whether the failure is in the log: then the error that was logged is the source of the status.
@@ -72,7 +125,6 @@ fn deadline(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use axum::Router;
-    use axum::body::Body;
     use axum::http::HeaderValue;
     use axum::routing::post;
     use tonic::codegen::Service as _;
@@ -110,6 +162,26 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
         let answer = runtime.block_on(router.as_service::<Body>().call(request)).expect("an answer");
         answer.headers().get("grpc-status").map(|status| Code::from_bytes(status.as_bytes()))
+    }
+
+    #[test]
+    fn long_and_broken_requests_are_refused() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let code = |body: Body| {
+            let mut router = Router::new().route("/now", post(async || {})).layer(axum::middleware::from_fn(pass));
+            let request = Request::post("/now").body(body).expect("a request");
+            let answer = async move { router.as_service::<Body>().call(request).await };
+            let answer = runtime.as_ref().expect("a runtime").block_on(answer).expect("an answer");
+            answer.headers().get("grpc-status").map(|status| Code::from_bytes(status.as_bytes()))
+        };
+        let chunks = |count: usize, length: usize| {
+            tokio_stream::iter(0..count).map(move |_| Ok::<_, std::io::Error>(vec![0_u8; length]))
+        };
+        assert_eq!(code(Body::from_stream(chunks(17, 1 << 20))), Some(Code::OutOfRange));
+        assert_eq!(code(Body::from_stream(chunks(16, 1 << 20))), None);
+        let broken = tokio_stream::iter([Err::<Vec<u8>, _>(std::io::Error::other("gone"))]);
+        assert_eq!(code(Body::from_stream(broken)), Some(Code::Cancelled));
+        assert_eq!(ROOM.available_permits(), ROOM_BYTES, "the room is free again");
     }
 
     #[test]

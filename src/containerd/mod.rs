@@ -23,6 +23,7 @@
 //! `contrib/snapshotservice`; gRPC, `doc/statuscodes.md`.
 
 mod client;
+mod connections;
 mod content;
 mod convert;
 mod daemon;

@@ -1,6 +1,6 @@
 //! The database of a store before it is known which backend it needs: how a store is found, made and recognised.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use rusqlite::Transaction;
@@ -162,8 +162,8 @@ fn has_snapshots(dir: &Dir, names: &[OsString]) -> Result<bool> {
     if !has("s") {
         return Ok(false);
     }
-    let is_numbered = |name: &OsString| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
-    Ok(has("streams") || dir.open_dir("s")?.names()?.iter().any(|entry| is_numbered(&entry.name)))
+    let is_numbered = |name: &OsStr| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
+    Ok(has("streams") || dir.open_dir("s")?.names()?.iter().any(is_numbered))
 }
 
 /// The backend and the durability that were noted when the store was made.

@@ -88,7 +88,7 @@ pub(super) fn inventory(root: &Path) -> Result<Vec<Id>> {
         dir => dir?.names()?,
     };
     let id = |name: &str| name.strip_suffix(ENDING)?.parse().ok();
-    Ok(names.iter().filter_map(|entry| entry.name.to_str()).filter_map(id).collect())
+    Ok(names.iter().filter_map(|name| name.to_str()).filter_map(id).collect())
 }
 
 /// A file without a name, for as long as it is open.

@@ -1,15 +1,16 @@
 //! An open directory, and operations on one name in it.
 
 use std::cell::OnceCell;
-use std::ffi::{CString, OsStr, OsString};
+use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Mode, OFlags, RawDir, ResolveFlags, StatxFlags};
 use rustix::io::Errno;
 
+use super::names::Names;
 use super::{Device, FileType, MODE_MASK, Stat, Timestamp};
 use crate::error::{Context, Error, ErrorKind, Result};
 
@@ -21,15 +22,6 @@ const PATH_BYTES_MAX: usize = 4095;
 
 /// Number of attempts of an `openat2` that renames or mounts elsewhere disturb; each takes microseconds.
 const OPEN_TRIES_MAX: u32 = 1000;
-
-/// A name in a directory, with the type in the directory entry (`None` if the file system does not report it).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Name {
-    /// Last path component, never `.` or `..`.
-    pub name: OsString,
-    /// Type of the entry.
-    pub file_type: Option<FileType>,
-}
 
 /// An open directory. Operations take one name and never follow a link.
 ///
@@ -214,13 +206,13 @@ impl Dir {
     ///
     /// # Errors
     /// Errors of `getdents64`.
-    pub fn names(&self) -> Result<Vec<Name>> {
+    pub fn names(&self) -> Result<Names> {
         // A new descriptor, because reading a directory moves the file offset, which duplicated descriptors share.
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let fd = open_quietly(self.as_fd(), OsStr::new("."), flags).at("open directory", &self.shown)?;
         let mut buffer = Vec::with_capacity(READ_DIR_BYTES);
         let mut entries = RawDir::new(&fd, buffer.spare_capacity_mut());
-        let mut names = Vec::new();
+        let mut names = Names::default();
         while let Some(entry) = entries.next() {
             let entry = entry.at("read directory", &self.shown)?;
             let name = entry.file_name().to_bytes();
@@ -228,9 +220,9 @@ impl Dir {
                 continue;
             }
             let file_type = FileType::of_mode(entry.file_type().as_raw_mode());
-            names.push(Name { name: OsString::from_vec(name.to_vec()), file_type });
+            names.push(name, file_type);
         }
-        names.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        names.sort();
         Ok(names)
     }
 

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod difference;
 mod dir;
 pub mod memory;
+mod names;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod text;
@@ -18,7 +19,8 @@ pub mod walk;
 
 #[cfg(feature = "lab")]
 pub(crate) use attributes::NOT_MAPPED;
-pub use dir::{Dir, Name};
+pub use dir::Dir;
+pub use names::{IntoNames, Name, Names};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -8,12 +8,11 @@ use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::vec;
 
 use rustix::fs::IFlags;
 use rustix::io::Errno;
 
-use super::{Device, Dir, FileType, Name, Stat};
+use super::{Device, Dir, FileType, IntoNames, Name, Names, Stat};
 use crate::error::{Context, Error, Result};
 use crate::sys;
 
@@ -160,7 +159,7 @@ struct Frame {
     /// Name in the parent directory.
     name: OsString,
     /// Names that are still to be visited.
-    names: vec::IntoIter<Name>,
+    names: IntoNames,
     /// Number of times the directory was emptied.
     attempts: u32,
 }
@@ -267,7 +266,7 @@ fn remove_or_enter(stack: &mut WalkStack, root: &Dir, name: Name, attempts: u32)
 
 /// Opens a directory, adding missing permissions of its owner. A mount point is refused, because another process
 /// mounted on it.
-fn open_to_empty(dir: &Dir, name: &OsStr) -> Result<(Dir, Stat, Vec<Name>)> {
+fn open_to_empty(dir: &Dir, name: &OsStr) -> Result<(Dir, Stat, Names)> {
     let opened = match dir.open_dir_unmounted(name) {
         Err(error) if error.errno() == Some(Errno::ACCESS) => {
             dir.set_mode(name, OWNER_ALL)?;

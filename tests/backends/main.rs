@@ -9,6 +9,7 @@ mod check;
 mod damage;
 mod faults;
 mod hostile;
+mod large;
 mod layers;
 mod lifecycle;
 mod lock_step;

@@ -236,7 +236,7 @@ impl Worker<'_> {
             }
             3..=5 if !mine.is_empty() => {
                 let active = any(&mut self.numbers, &mine);
-                if !open(self.store, &active).names().expect("names").iter().any(|entry| entry.name == *key) {
+                if !open(self.store, &active).names().expect("names").iter().any(|name| name == key.as_str()) {
                     write(self.store, &active, &key, key.as_bytes());
                 }
                 self.call(&format!("commit {key} {active}"));

@@ -5,6 +5,7 @@ mod archive;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bounds;
 mod builds;
 mod check;
 mod compare;

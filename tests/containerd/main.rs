@@ -10,6 +10,7 @@
 mod support;
 
 mod conformance;
+mod crowd;
 mod everyday;
 mod harness;
 mod image;

@@ -48,6 +48,17 @@ impl Wire {
         })
     }
 
+    /// Begins a call whose request never ends.
+    pub(crate) fn begin_endless(&self, call: &str) -> Pending {
+        let path = format!("/{call}").parse().expect("a path");
+        let mut grpc = Grpc::new(self.channel.clone());
+        self.runtime.spawn(async move {
+            grpc.ready().await.map_err(|_| Code::Unavailable)?;
+            let answer = grpc.client_streaming(Request::new(tokio_stream::pending::<Vec<u8>>()), path, Raw).await;
+            answer.map(tonic::Response::into_inner).map_err(|status| status.code())
+        })
+    }
+
     /// Waits for the answer of a pending call.
     pub(crate) fn end(&self, pending: Pending) -> Result<Vec<u8>, Code> {
         self.runtime.block_on(pending).expect("the thread of a client")

@@ -68,7 +68,7 @@ fn clear_aside(snapshots: &Dir, id: Id) -> Result<()> {
     let Some(stat) = snapshots.stat_if_any(&around)? else { return Ok(()) };
     if stat.file_type == FileType::Dir {
         let dir = snapshots.open_dir(&around)?;
-        dir.names()?.iter().try_for_each(|entry| clear(&dir, &entry.name))?;
+        dir.names()?.iter().try_for_each(|name| clear(&dir, name))?;
     }
     clear(snapshots, &around)
 }

@@ -78,12 +78,14 @@ impl Generation {
     fn names(&self, ino: u64, selection: &mut Selection<'_>) -> Result<()> {
         // A directory that was removed while open has no path; its content was removed before it.
         let Some(path) = self.path_of(ino)? else { return Ok(()) };
-        let mut before = self.base.names(ino)?;
-        for (name, now) in self.new.names(ino)? {
+        let mut before = Names::new();
+        self.base.names(ino, &mut |name, key| _ = before.insert(name, key))?;
+        // One after the other: there may be a million.
+        self.new.names(ino, &mut |name, now| {
             if before.remove(&name) != Some(now) {
                 selection.add_all(&path.join(name));
             }
-        }
+        })?;
         before.into_keys().for_each(|gone| selection.add(&path.join(gone)));
         Ok(())
     }
@@ -115,9 +117,6 @@ impl Hint for Generation {
     fn select(&self, _new: &Dir) -> Result<Selection<'_>> {
         let mut selection = Selection::nothing();
         for (ino, inode) in self.new.changed(self.since)? {
-            if inode.made_in > self.since {
-                continue;
-            }
             for path in self.paths_of(ino)? {
                 selection.add(&path);
             }
@@ -171,7 +170,7 @@ impl SubvolumeTree {
         }
     }
 
-    /// Returns the inodes that a transaction after `since` changed, with their numbers.
+    /// Returns the inodes that a transaction after `since` changed and did not make, with their numbers.
     fn changed(&self, since: u64) -> Result<Vec<(u64, sys::Inode)>> {
         let first = Key { object: sys::ROOT_INODE, kind: 0, offset: 0 };
         let last = Key { object: sys::LAST_INODE, kind: u8::MAX, offset: u64::MAX };
@@ -179,22 +178,22 @@ impl SubvolumeTree {
         self.search(first, last, since.saturating_add(1), |item| {
             if item.key.kind == sys::INODE_ITEM {
                 let inode = item.inode()?;
-                found.extend((inode.changed_in > since).then_some((item.key.object, inode)));
+                let is_changed = inode.changed_in > since && inode.made_in <= since;
+                found.extend(is_changed.then_some((item.key.object, inode)));
             }
             Ok(())
         })?;
         Ok(found)
     }
 
-    /// Returns the content of the directory `ino`.
-    fn names(&self, ino: u64) -> Result<Names> {
+    /// Calls `visit` for each name in the directory `ino`, with the key of its inode.
+    fn names(&self, ino: u64, visit: &mut dyn FnMut(OsString, Key)) -> Result<()> {
         let first = Key { object: ino, kind: sys::DIR_INDEX, offset: 0 };
-        let mut names = Names::new();
         self.search(first, Key { offset: u64::MAX, ..first }, 0, |item| {
-            names.extend([item.dir_entry()?]);
+            let (name, key) = item.dir_entry()?;
+            visit(name, key);
             Ok(())
-        })?;
-        Ok(names)
+        })
     }
 
     /// Returns the parent directories of the inode `ino`, each with the name in it.

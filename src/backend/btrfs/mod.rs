@@ -28,7 +28,7 @@ mod nested;
 pub mod raw;
 mod usage;
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
@@ -301,7 +301,7 @@ impl Backend for Btrfs {
     }
 
     fn inventory(&self) -> Result<Vec<Id>> {
-        let mut ids: Vec<Id> = self.snapshots.names()?.iter().filter_map(|entry| id_of(entry.name.to_str()?)).collect();
+        let mut ids: Vec<Id> = self.snapshots.names()?.iter().filter_map(|name| id_of(name.to_str()?)).collect();
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
@@ -340,7 +340,7 @@ impl Drop for FrozenCopy {
 }
 
 /// Removes the entry `name` in `snapshots`, whatever its type.
-fn clear(snapshots: &Dir, name: &OsString) -> Result<()> {
+fn clear(snapshots: &Dir, name: &OsStr) -> Result<()> {
     match sys::destroy(snapshots.as_fd(), name) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
         Err(Errno::NOTEMPTY | Errno::PERM) => nested::destroy(snapshots, name),

@@ -7,9 +7,9 @@
 //! What is in a directory that holds nothing of the lower tree is the layer's, without being remembered: so a layer
 //! without a parent, or of new directories, takes no memory however many entries it has.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{BTreeMap, HashSet};
-use std::hash::BuildHasher;
+use std::ffi::OsStr;
+use std::hash::{BuildHasher as _, DefaultHasher, Hasher as _, RandomState};
 use std::ops::Bound;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -56,9 +56,20 @@ impl Default for Ledger {
 }
 
 impl Ledger {
+    /// The keys of the ancestors of `path`, the root first, and of the path itself, in one pass over its bytes.
+    fn keys(&self, path: &Path) -> impl Iterator<Item = u128> {
+        let mut hashers = [self.keys[0].build_hasher(), self.keys[1].build_hasher()];
+        let root = key_of(&hashers);
+        std::iter::once(root).chain(path.iter().map(move |name| {
+            add(&mut hashers, name);
+            key_of(&hashers)
+        }))
+    }
+
     fn key(&self, path: &Path) -> u128 {
-        let [high, low] = [&self.keys[0], &self.keys[1]].map(|key| key.hash_one(path.as_os_str().as_bytes()));
-        u128::from(high) << 64 | u128::from(low)
+        let mut hashers = [self.keys[0].build_hasher(), self.keys[1].build_hasher()];
+        path.iter().for_each(|name| add(&mut hashers, name));
+        key_of(&hashers)
     }
 
     /// The layer has an entry at `path`.
@@ -73,11 +84,11 @@ impl Ledger {
 
     /// The layer has an entry in the directory `path`.
     pub(super) fn note_used(&mut self, path: &Path) {
-        for dir in path.ancestors() {
-            if !self.used.insert(self.key(dir)) {
-                return;
-            }
+        if self.used.contains(&self.key(path)) {
+            return;
         }
+        let keys: Vec<u128> = self.keys(path).collect();
+        self.used.extend(keys);
     }
 
     /// Whether the layer has an entry at `path` or below it: then it outlives a removal.
@@ -98,7 +109,7 @@ impl Ledger {
 
     /// Whether nothing of the lower tree is left in the directory `path`. Once that is so, it stays.
     pub(super) fn is_purged(&self, path: &Path) -> bool {
-        !self.purged.is_empty() && path.ancestors().any(|dir| self.purged.contains(&self.key(dir)))
+        !self.purged.is_empty() && self.keys(path).any(|key| self.purged.contains(&key))
     }
 
     /// The directory `path` gets `meta` at the end.
@@ -131,6 +142,18 @@ impl Ledger {
         self.due_bytes = 0;
         std::mem::take(&mut self.due)
     }
+}
+
+/// Goes on from a directory to `name` in it.
+fn add(hashers: &mut [DefaultHasher; 2], name: &OsStr) {
+    for hasher in hashers {
+        hasher.write(name.as_bytes());
+        hasher.write_u8(b'/');
+    }
+}
+
+fn key_of([high, low]: &[DefaultHasher; 2]) -> u128 {
+    u128::from(high.finish()) << 64 | u128::from(low.finish())
 }
 
 /// Removes `path` and everything below it from a map.

@@ -15,7 +15,9 @@
 //! # Work
 //! In proportion to the layer and to what it removes, whatever the stream says and how often. A directory is listed
 //! once in search of what is to be removed: nothing that was below before comes back. A path is followed through a
-//! bounded number of links and components. What is remembered of a removed directory goes with it, each entry once.
+//! bounded number of links and components, from the nearest directory above it that is open. Its bytes are read a
+//! bounded number of times, however many directories it leads through. What is remembered of a removed directory goes
+//! with it, each entry once.
 //!
 //! # Decisions
 //! Numbers are those of the checklist of layer semantics, as the tests are named.
@@ -59,6 +61,7 @@ use self::create::Creation;
 use self::ledger::{Due, Ledger};
 use self::link::Borrowed;
 use self::resolve::{Found, Parent, Resolver};
+use super::tar::ENTRIES_MAX;
 use super::tar_split::TarSplitWriter;
 use super::{Change, Piece, Sink};
 use crate::error::{Error, ErrorKind, Result};
@@ -70,6 +73,10 @@ const TIME_CERTAIN_S: i64 = i32::MAX as i64;
 /// How long the paths of links to later entries, and of devices that could not be made, may be in all: some 80,000 of
 /// ordinary length. Writers of layers put a link behind its target.
 const WAITING_BYTES_MAX: usize = 8 << 20;
+
+/// How many directories a layer may have made by naming what is below them: as many as it may have entries. One entry
+/// can name 2,000.
+const IMPLIED_MAX: u64 = ENTRIES_MAX;
 
 /// What an applied stream came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,6 +108,8 @@ pub struct Applier {
     skipped: HashSet<PathBuf>,
     /// How long the paths are that came to be in these two.
     waiting_bytes: usize,
+    /// How many directories were made that the layer does not describe.
+    implied: u64,
     /// How many entries of directories were listed in search of what is to be removed.
     listed: u64,
     tar_split: Option<TarSplitWriter>,
@@ -131,6 +140,7 @@ impl Applier {
             borrowed: Borrowed::default(),
             skipped: HashSet::new(),
             waiting_bytes: 0,
+            implied: 0,
             listed: 0,
             tar_split: None,
             applied: Applied::default(),
@@ -158,13 +168,14 @@ impl Applier {
 
     /// Gives directories what is due to them.
     fn settle(&mut self) -> Result<()> {
+        let mut descent = self.resolver.descent();
         for (path, due) in self.ledger.take_due() {
-            let dir = self.resolver.open(&path)?;
+            let dir = descent.open(&path)?;
             match due {
                 Due::Time(mtime) => dir.set_mtime("", mtime)?,
                 Due::Meta(meta) => {
                     dir.set_meta("", &meta)?;
-                    self.check_time(&dir, OsStr::new(""), meta.mtime)?;
+                    self.applied.clamped_times += u64::from(is_clamped(dir, OsStr::new(""), meta.mtime)?);
                 }
             }
         }
@@ -212,11 +223,19 @@ impl Applier {
 
     /// Makes a directory that the layer does not describe, in place of whatever is there.
     fn implied_dir(&mut self, parent: &Parent, name: &OsStr) -> Result<Arc<Parent>> {
+        self.implied += 1;
+        if self.implied > IMPLIED_MAX {
+            let message = format!("more than {IMPLIED_MAX} directories that are in paths of the layer alone");
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
         let path = parent.path.join(name);
         self.clear(parent, name, &path)?;
         self.make_dir(parent, name, &path)?;
         self.ledger.owe(path.clone(), Meta::implied_dir());
-        Ok(Arc::new(Parent::new(parent.dir.open_dir(name)?, path)?))
+        let made = Parent::new(parent.dir.open_dir(name)?, path)?;
+        // Nothing was there before. So nothing in it is looked up among what is remembered.
+        made.purged.get_or_init(|| true);
+        Ok(Arc::new(made))
     }
 
     /// The place of an entry of the layer, which has to be below the root; its parents are made.
@@ -263,7 +282,8 @@ impl Applier {
         if let (Some(tar_split), Node::File { .. }) = (&mut self.tar_split, &meta.node) {
             tar_split.content(&place.path)?;
         }
-        self.check_time(&place.parent.dir, &place.name, meta.mtime)
+        self.applied.clamped_times += u64::from(is_clamped(&place.parent.dir, &place.name, meta.mtime)?);
+        Ok(())
     }
 
     /// A directory keeps what it holds; anything else is replaced by one.
@@ -297,17 +317,13 @@ impl Applier {
             self.ledger.restore(&parent.path, parent.mtime);
         }
     }
+}
 
-    /// Counts a time that the file system does not hold as it was set.
-    fn check_time(&mut self, dir: &Dir, name: &OsStr, mtime: Timestamp) -> Result<()> {
-        let certain = -TIME_CERTAIN_S..=TIME_CERTAIN_S;
-        if !certain.contains(&mtime.seconds)
-            && dir.stat_if_any(name)?.is_some_and(|stat| stat.mtime.seconds != mtime.seconds)
-        {
-            self.applied.clamped_times += 1;
-        }
-        Ok(())
-    }
+/// Whether the file system does not hold a time as it was set.
+fn is_clamped(dir: &Dir, name: &OsStr, mtime: Timestamp) -> Result<bool> {
+    let certain = -TIME_CERTAIN_S..=TIME_CERTAIN_S;
+    Ok(!certain.contains(&mtime.seconds)
+        && dir.stat_if_any(name)?.is_some_and(|stat| stat.mtime.seconds != mtime.seconds))
 }
 
 impl Sink for Applier {

@@ -3,17 +3,16 @@
 //! Invariant: what is handed out was opened from the root by a path without links, and that path comes with it. Links
 //! are only read to find it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::tree::{Dir, FileType, Timestamp};
 
 /// How many links one path may lead through: the kernel's own limit.
@@ -21,6 +20,13 @@ const LINKS_MAX: u32 = 40;
 
 /// How many components the links of one path may have in all: forty of ordinary length, and no work worth attacking.
 const STEPS_MAX: u32 = 512;
+
+/// How long the paths may be in all that the `..` of one path's links lead to: a thousand of ordinary length, and 64 of
+/// the length that a system call takes.
+const REOPENED_BYTES_MAX: usize = 256 << 10;
+
+/// How many directories a [`Descent`] keeps open.
+const DESCENT_MAX: usize = 32;
 
 /// How many directories are kept open: those of a stream in order, with the targets of its links. Full, the cache
 /// starts again; opening one costs about a microsecond.
@@ -105,15 +111,15 @@ impl Resolver {
 
     /// Opens the directory at `path`, which has no links.
     pub(crate) fn open(&self, path: &Path) -> Result<Dir> {
-        self.try_open(path).at("open directory", self.root.shown_at(path))
+        match self.nearest(path, |known, key| known.path == key) {
+            Some((known, rest)) => known.dir.open_beneath(rest),
+            None => self.root.open_beneath(path),
+        }
     }
 
-    fn try_open(&self, path: &Path) -> std::result::Result<Dir, Errno> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let below = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-        let fd = rustix::fs::openat2(&self.root, below, flags, Mode::empty(), resolve)?;
-        Ok(Dir::from_fd(fd, self.root.shown_at(path)))
+    /// A walk over directories of the tree that have no links in their paths.
+    pub(super) fn descent(&self) -> Descent<'_> {
+        Descent { root: &self.root, open: VecDeque::new() }
     }
 
     /// Opens the directory at `path`, which has no links, for entries to go to.
@@ -136,11 +142,7 @@ impl Resolver {
         if let Some(parent) = self.cache.get(path) {
             return Ok(Found::Dir(Arc::clone(parent)));
         }
-        let found = match self.try_open(path) {
-            Ok(dir) => Found::Dir(Arc::new(Parent::new(dir, path.to_owned())?)),
-            Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => self.walk(path)?,
-            Err(errno) => return Err(errno).at("open directory", self.root.shown_at(path)),
-        };
+        let found = self.walk(path)?;
         if let Found::Dir(parent) = &found {
             self.remember(path, parent);
         }
@@ -168,49 +170,78 @@ impl Resolver {
             .with_source(Errno::LOOP))
     }
 
-    /// Goes down `path` one component at a time.
-    fn walk(&mut self, path: &Path) -> Result<Found> {
-        let mut budget = Budget { path, links: 0, steps: 0 };
-        let (mut dir, mut place) = (self.root.try_clone()?, PathBuf::new());
-        let mut names = path.iter();
-        while let Some(name) = names.next() {
-            match dir.stat_if_any(name)?.map(|stat| stat.file_type) {
-                Some(FileType::Dir) => {
-                    dir = dir.open_dir(name)?;
-                    place.push(name);
-                    continue;
-                }
-                Some(FileType::Symlink) => {
-                    if let Some(target) = self.follow(&dir, &place, name, &mut budget)? {
-                        dir = self.open(&target)?;
-                        place = target;
-                        continue;
-                    }
-                }
-                _ => {}
-            }
-            let above = self.parent(place)?;
-            return Ok(Found::Gap {
-                above,
-                missing: std::iter::once(name).chain(names).map(OsStr::to_owned).collect(),
-            });
-        }
-        self.parent(place).map(Found::Dir)
+    /// The open directory that `path` leads through last, and the rest of the path, among those that `fits` accepts.
+    fn nearest<'p>(&self, path: &'p Path, fits: impl Fn(&Parent, &Path) -> bool) -> Option<(&Arc<Parent>, &'p Path)> {
+        let inside = self.cache.iter().filter_map(|(key, parent)| Some((key, parent, rest_below(path, key)?)));
+        let usable = inside.filter(|(key, parent, _)| !key.as_os_str().is_empty() && fits(parent, key));
+        usable.max_by_key(|(key, ..)| key.as_os_str().len()).map(|(_, parent, rest)| (parent, rest))
     }
 
-    /// The path without links of the directory that the link `name` in `dir`, which is at `place`, leads to; none if it
-    /// leads to anything else. `..` of the root is the root, and an absolute target starts there.
-    fn follow(&self, dir: &Dir, place: &Path, name: &OsStr, budget: &mut Budget<'_>) -> Result<Option<PathBuf>> {
+    /// Goes down `path`: to the next link in one step, and through it. The work grows with the length of the path, and
+    /// with the number of links in it.
+    fn walk(&mut self, path: &Path) -> Result<Found> {
+        let mut budget = Budget { path, links: 0, steps: 0, reopened_bytes: 0 };
+        let (mut at, mut rest) = match self.nearest(path, |_, _| true) {
+            Some((known, rest)) => (Arc::clone(known), rest),
+            None => (self.parent(PathBuf::new())?, path),
+        };
+        loop {
+            let names;
+            (at, names) = self.descend(at, rest)?;
+            let Some((name, after)) = split_first(names) else { return Ok(Found::Dir(at)) };
+            let is_link = at.dir.stat_if_any(name)?.is_some_and(|stat| stat.file_type == FileType::Symlink);
+            let target = if is_link { self.follow(&at, name, &mut budget)? } else { None };
+            let Some(target) = target else {
+                return Ok(Found::Gap { above: at, missing: names.iter().map(OsStr::to_owned).collect() });
+            };
+            at = self.parent(target)?;
+            rest = after;
+            self.remember(above(path, rest), &at);
+        }
+    }
+
+    /// The directory that `rest` leads to from `at` as far as all components are directories, and what is left then.
+    fn descend<'p>(&mut self, at: Arc<Parent>, rest: &'p Path) -> Result<(Arc<Parent>, &'p Path)> {
+        let bytes = rest.as_os_str().as_bytes();
+        let upto = |end: usize| Path::new(OsStr::from_bytes(&bytes[..end]));
+        let ends: Vec<usize> = (1..=bytes.len())
+            .filter(|end| bytes[end - 1] != b'/' && bytes.get(*end).is_none_or(|b| *b == b'/'))
+            .collect();
+        // The first `good` components can be opened, the first `bad` cannot. The whole path is tried first.
+        let (mut good, mut bad, mut found) = (0, ends.len() + 1, None);
+        let mut next = ends.len();
+        while good < next {
+            match at.dir.open_beneath(upto(ends[next - 1])) {
+                Ok(dir) => (good, found) = (next, Some(dir)),
+                Err(error) if is_gap(&error) => bad = next,
+                Err(error) => return Err(error),
+            }
+            next = good.midpoint(bad);
+        }
+        let Some(dir) = found else { return Ok((at, rest)) };
+        let place = at.path.join(upto(ends[good - 1]));
+        let parent = Arc::new(Parent::new(dir, place)?);
+        self.remember(&parent.path, &parent);
+        Ok((parent, without_slashes(&bytes[ends[good - 1]..])))
+    }
+
+    /// The path without links of the directory that the link `name` in `parent` leads to; none if it leads to anything
+    /// else. `..` of the root is the root, and an absolute target starts there.
+    fn follow(&self, parent: &Parent, name: &OsStr, budget: &mut Budget<'_>) -> Result<Option<PathBuf>> {
         let mut todo = Vec::new();
-        let mut place = place.to_owned();
-        let mut dir = self.read_link(dir, &mut place, name, &mut todo, budget)?;
+        let mut place = parent.path.clone();
+        let mut dir = self.read_link(&parent.dir, &mut place, name, &mut todo, budget)?;
+        // Whether `place` is above `dir` by now: it is opened when something in it is asked for.
+        let mut is_above = false;
         while let Some(name) = todo.pop() {
             budget.step()?;
             if name == ".." {
-                if place.pop() {
-                    dir = self.open(&place)?;
-                }
+                is_above |= place.pop();
                 continue;
+            }
+            if std::mem::take(&mut is_above) {
+                budget.reopen(&place)?;
+                dir = self.open(&place)?;
             }
             match dir.stat_if_any(&name)?.map(|stat| stat.file_type) {
                 Some(FileType::Dir) => {
@@ -246,11 +277,69 @@ impl Resolver {
     }
 }
 
+/// The part of `path` below the directory `above`, by the bytes of both: the paths of a layer are clean.
+fn rest_below<'p>(path: &'p Path, above: &Path) -> Option<&'p Path> {
+    let rest = path.as_os_str().as_bytes().strip_prefix(above.as_os_str().as_bytes())?;
+    let is_below = above.as_os_str().is_empty() || rest.first().is_none_or(|byte| *byte == b'/');
+    is_below.then(|| without_slashes(rest))
+}
+
+/// The part of `path` before `rest`, which is its end.
+fn above<'p>(path: &'p Path, rest: &Path) -> &'p Path {
+    let bytes = path.as_os_str().as_bytes();
+    let start = &bytes[..bytes.len() - rest.as_os_str().len()];
+    let end = start.iter().rposition(|byte| *byte != b'/').map_or(0, |last| last + 1);
+    Path::new(OsStr::from_bytes(&start[..end]))
+}
+
+/// A relative path of these bytes.
+fn without_slashes(bytes: &[u8]) -> &Path {
+    let start = bytes.iter().position(|byte| *byte != b'/').unwrap_or(bytes.len());
+    Path::new(OsStr::from_bytes(&bytes[start..]))
+}
+
+/// The first component of a relative path, and what follows it.
+fn split_first(path: &Path) -> Option<(&OsStr, &Path)> {
+    let mut components = path.components();
+    Some((components.next()?.as_os_str(), components.as_path()))
+}
+
+/// Whether a path could not be opened because a component of it is missing, a link, or no directory.
+fn is_gap(error: &Error) -> bool {
+    matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
+}
+
+/// Opens directories one after the other, each from the nearest one above it that is still open. For paths in the order
+/// of a tree the work grows with the tree, not with the length of the paths.
+pub(super) struct Descent<'r> {
+    root: &'r Dir,
+    /// Directories of one path, the lowest last.
+    open: VecDeque<(PathBuf, Dir)>,
+}
+
+impl Descent<'_> {
+    /// Opens the directory `path`, which has no links.
+    pub(super) fn open(&mut self, path: &Path) -> Result<&Dir> {
+        while self.open.back().is_some_and(|(above, _)| rest_below(path, above).is_none()) {
+            self.open.pop_back();
+        }
+        let from = self.open.back();
+        let rest = from.map_or(Some(path), |(above, _)| rest_below(path, above)).unwrap_or(path);
+        let dir = from.map_or(self.root, |(_, dir)| dir).open_beneath(rest)?;
+        if self.open.len() >= DESCENT_MAX {
+            self.open.pop_front();
+        }
+        self.open.push_back((path.to_owned(), dir));
+        Ok(self.open.back().map_or(self.root, |(_, dir)| dir))
+    }
+}
+
 /// How far one path may lead.
 struct Budget<'a> {
     path: &'a Path,
     links: u32,
     steps: u32,
+    reopened_bytes: usize,
 }
 
 impl Budget<'_> {
@@ -264,11 +353,21 @@ impl Budget<'_> {
         self.check()
     }
 
+    /// Counts a directory that is opened again because a link leads to it by `..`.
+    fn reopen(&mut self, place: &Path) -> Result<()> {
+        self.reopened_bytes += place.as_os_str().len();
+        self.check()
+    }
+
     fn check(&self) -> Result<()> {
-        if self.links <= LINKS_MAX && self.steps <= STEPS_MAX {
+        if self.links <= LINKS_MAX && self.steps <= STEPS_MAX && self.reopened_bytes <= REOPENED_BYTES_MAX {
             return Ok(());
         }
-        Err(Error::invalid(format!("{}: leads through more than {LINKS_MAX} symbolic links, or through links of more than {STEPS_MAX} components", self.path.display()))
-            .with_source(Errno::LOOP))
+        Err(Error::invalid(format!(
+            "{}: leads through more than {LINKS_MAX} symbolic links, or through links of more than {STEPS_MAX} \
+             components, or up and down very deep directories",
+            self.path.display()
+        ))
+        .with_source(Errno::LOOP))
     }
 }

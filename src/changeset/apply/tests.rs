@@ -13,6 +13,7 @@ use crate::mount::{self, Mount, Upper};
 use crate::testing;
 use crate::tree::{Dir, Meta};
 
+mod deep;
 mod edges;
 mod random;
 

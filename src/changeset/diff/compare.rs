@@ -6,18 +6,19 @@
 //! A [`Selection`] narrows what is looked at: in [`pairs`] the names of a directory, and at the end, for the names of a
 //! hard-linked inode that were not looked at, which there are. What is a change is decided here alone.
 
+use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
+use std::iter::Peekable;
 use std::path::PathBuf;
-use std::vec;
 
 use super::dir_stack::{DirStack, inode};
-use super::plan::{Findings, Mark, Step};
+use super::plan::{Findings, Mark, Steps};
 use super::same::{Entry, same};
 use crate::changeset::WHITEOUT_NAME_MAX;
 use crate::changeset::selection::{Scope, Selection};
 use crate::error::{Error, Result};
-use crate::tree::{Device, Dir, FileType, Meta, Name, Stat};
+use crate::tree::{Device, Dir, FileType, IntoNames, Meta, Name, Names, Stat};
 
 /// Notes how `new` differs from `old`, or from an empty tree with an implied root, in what `selection` names.
 pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -> Result<Findings> {
@@ -27,7 +28,7 @@ pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -
         new: DirStack::new(new),
         path: PathBuf::new(),
         frames: Vec::new(),
-        found: Findings { steps: Vec::new(), retimed: Vec::new(), groups: HashMap::new() },
+        found: Findings { steps: Steps::default(), retimed: Vec::new(), groups: HashMap::new() },
     };
     comparison.run()?;
     comparison.complete_groups()?;
@@ -51,13 +52,13 @@ struct Comparison<'a> {
     old: Option<DirStack<'a>>,
     new: DirStack<'a>,
     path: PathBuf,
-    frames: Vec<Frame>,
+    frames: Vec<Frame<'a>>,
     found: Findings,
 }
 
 /// A directory of the new tree whose names are being visited.
-struct Frame {
-    names: vec::IntoIter<Pair>,
+struct Frame<'a> {
+    names: Box<dyn Iterator<Item = Pair> + 'a>,
     /// Whether the old tree has a directory here and is walked along. Otherwise all that is below is emitted, and only
     /// hard links are still to be noted.
     compared: bool,
@@ -72,7 +73,7 @@ struct Pair {
     below: Scope,
 }
 
-impl Comparison<'_> {
+impl<'a> Comparison<'a> {
     fn run(&mut self) -> Result<()> {
         let root = OsStr::new("");
         let now = self.new.dir().stat(root)?;
@@ -101,7 +102,7 @@ impl Comparison<'_> {
         } else if retimed {
             self.found.retimed.push(PathBuf::new());
         }
-        let names = all_pairs(None, self.new.dir())?.into_iter();
+        let names = self.all_new()?;
         self.frames.push(Frame { names, compared: true });
         Ok(())
     }
@@ -138,7 +139,7 @@ impl Comparison<'_> {
     }
 
     fn mark(&mut self, name: &OsStr, mark: Mark) {
-        self.found.steps.push(Step { path: self.path.join(name), mark });
+        self.found.steps.push(&self.path, name, mark);
     }
 
     /// Anything but a directory of the new tree.
@@ -175,7 +176,7 @@ impl Comparison<'_> {
         let (mark, frame) = match before {
             Some(before) if before.file_type == FileType::Dir => self.both(name, before, *now, below)?,
             before => {
-                let names = all_pairs(None, self.new.dir())?.into_iter();
+                let names = self.all_new()?;
                 (Some(Mark::Whole { existed: before.is_some() }), Frame { names, compared: false })
             }
         };
@@ -183,28 +184,31 @@ impl Comparison<'_> {
         if let Some(mark) = mark
             && compared
         {
-            self.found.steps.push(Step { path: self.path.clone(), mark });
+            self.found.steps.push_path(&self.path, mark);
         }
         Ok(())
     }
 
     /// A directory that both trees have; the walk stands in the new one.
-    fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, Frame)> {
+    fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, Frame<'a>)> {
         let Some(dir_stack) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
         dir_stack.enter(name)?;
         let (old, new, itself) = (dir_stack.dir(), self.new.dir(), OsStr::new(""));
-        let pairs = pairs(self.selection, below, old, new)?;
-        if unspellable(old, new, &pairs)? {
+        let Some(names) = pairs(self.selection, below, old, new)? else {
             dir_stack.leave()?;
-            let names = all_pairs(None, new)?.into_iter();
-            return Ok((Some(Mark::Opaque), Frame { names, compared: false }));
-        }
+            return Ok((Some(Mark::Opaque), Frame { names: self.all_new()?, compared: false }));
+        };
         let equal =
             same(&Entry { dir: old, name: itself, stat: before }, &Entry { dir: new, name: itself, stat: now })?;
         if equal && before.mtime != now.mtime {
             self.found.retimed.push(self.path.clone());
         }
-        Ok(((!equal).then_some(Mark::Put { existed: true }), Frame { names: pairs.into_iter(), compared: true }))
+        Ok(((!equal).then_some(Mark::Put { existed: true }), Frame { names, compared: true }))
+    }
+
+    /// All names of the new tree's directory in which the walk stands, as if the old tree had none.
+    fn all_new(&self) -> Result<Box<dyn Iterator<Item = Pair> + 'a>> {
+        Ok(Box::new(Merge::new(Names::default(), self.new.dir().names()?)))
     }
 
     /// Notes the names of emitted inodes that were not looked at, and so differ in nothing.
@@ -221,38 +225,57 @@ impl Comparison<'_> {
     }
 }
 
-/// The names to visit in a directory of both trees, sorted.
-fn pairs(selection: &Selection<'_>, scope: Scope, old: &Dir, new: &Dir) -> Result<Vec<Pair>> {
-    match selection.list(scope) {
-        None => all_pairs(Some(old), new),
-        Some(names) => {
-            Ok(names.map(|(name, below)| Pair { name: name.to_owned(), in_old: true, in_new: true, below }).collect())
-        }
+/// The names to visit in a directory of both trees, sorted; none if a name vanished that is too long for a whiteout.
+fn pairs<'a>(
+    selection: &'a Selection<'_>,
+    scope: Scope,
+    old: &Dir,
+    new: &Dir,
+) -> Result<Option<Box<dyn Iterator<Item = Pair> + 'a>>> {
+    let Some(listed) = selection.list(scope) else {
+        let (before, after) = (old.names()?, new.names()?);
+        let spellable = !unspellable(old, new, before.iter())?;
+        return Ok(spellable.then(|| Box::new(Merge::new(before, after)) as _));
+    };
+    if unspellable(old, new, selection.list(scope).into_iter().flatten().map(|(name, _)| name))? {
+        return Ok(None);
+    }
+    let pair = |(name, below): (&OsStr, _)| Pair { name: name.to_owned(), in_old: true, in_new: true, below };
+    Ok(Some(Box::new(listed.map(pair))))
+}
+
+/// The names of both trees, merged as they are asked for.
+struct Merge {
+    old: Peekable<IntoNames>,
+    new: Peekable<IntoNames>,
+}
+
+impl Merge {
+    fn new(old: Names, new: Names) -> Self {
+        Self { old: old.into_iter().peekable(), new: new.into_iter().peekable() }
     }
 }
 
-/// The names of both trees.
-fn all_pairs(old: Option<&Dir>, new: &Dir) -> Result<Vec<Pair>> {
-    let old = old.map(Dir::names).transpose()?.unwrap_or_default();
-    let mut before = old.into_iter().map(|entry| entry.name).peekable();
-    let below = Scope::All;
-    let mut pairs = Vec::new();
-    for Name { name, .. } in new.names()? {
-        while let Some(gone) = before.next_if(|gone| *gone < name) {
-            pairs.push(Pair { name: gone, in_old: true, in_new: false, below });
-        }
-        let in_old = before.next_if(|kept| *kept == name).is_some();
-        pairs.push(Pair { name, in_old, in_new: true, below });
+impl Iterator for Merge {
+    type Item = Pair;
+
+    fn next(&mut self) -> Option<Pair> {
+        let order = match (self.old.peek(), self.new.peek()) {
+            (Some(old), Some(new)) => old.name.cmp(&new.name),
+            (Some(_), None) => Ordering::Less,
+            (None, _) => Ordering::Greater,
+        };
+        let (in_old, in_new) = (order != Ordering::Greater, order != Ordering::Less);
+        let old = if in_old { self.old.next() } else { None };
+        let new = if in_new { self.new.next() } else { None };
+        old.or(new).map(|Name { name, .. }| Pair { name, in_old, in_new, below: Scope::All })
     }
-    pairs.extend(before.map(|name| Pair { name, in_old: true, in_new: false, below }));
-    Ok(pairs)
 }
 
-/// Whether a name vanished that is too long to be spelled as a whiteout.
-fn unspellable(old: &Dir, new: &Dir, pairs: &[Pair]) -> Result<bool> {
-    for Pair { name, in_old, in_new, .. } in pairs {
-        let long = *in_old && name.len() > WHITEOUT_NAME_MAX;
-        if long && look(old, name)?.is_some() && (!in_new || look(new, name)?.is_none()) {
+/// Whether one of `names` vanished and is too long to be spelled as a whiteout.
+fn unspellable<'n>(old: &Dir, new: &Dir, names: impl Iterator<Item = &'n OsStr>) -> Result<bool> {
+    for name in names.filter(|name| name.len() > WHITEOUT_NAME_MAX) {
+        if look(old, name)?.is_some() && look(new, name)?.is_none() {
             return Ok(true);
         }
     }

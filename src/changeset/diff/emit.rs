@@ -2,22 +2,21 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::vec;
 
 use super::compare::look;
 use super::dir_stack::{DirStack, Inode, inode};
-use super::plan::{Mark, Step};
+use super::plan::{Mark, Step, Steps};
 use super::same::shrank;
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
-use crate::tree::{Dir, FileType, Node, Stat};
+use crate::tree::{Dir, FileType, IntoNames, Name, Node, Stat};
 
 /// Sends `steps`, which are in stream order, to `sink`.
-pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: Vec<Step>, sink: &mut dyn Sink) -> Result<()> {
+pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: &Steps, sink: &mut dyn Sink) -> Result<()> {
     let mut emitter = Emitter {
         old: old.map(DirStack::new),
         new: DirStack::new(new),
@@ -25,7 +24,7 @@ pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: Vec<Step>, sink: &mut dy
         path: PathBuf::new(),
         first: HashMap::new(),
     };
-    steps.into_iter().try_for_each(|step| emitter.step(step))
+    steps.iter().try_for_each(|step| emitter.step(step))
 }
 
 struct Emitter<'a> {
@@ -40,7 +39,7 @@ struct Emitter<'a> {
 
 /// A directory that is emitted as a whole.
 struct Frame {
-    names: vec::IntoIter<OsString>,
+    names: IntoNames,
     /// Whether the old tree has a directory here, too.
     in_old: bool,
 }
@@ -82,7 +81,7 @@ impl Emitter<'_> {
         let mut frames = vec![self.frame(in_old)?];
         while let Some(frame) = frames.last_mut() {
             let in_old = frame.in_old;
-            let Some(name) = frame.names.next() else {
+            let Some(Name { name, .. }) = frame.names.next() else {
                 frames.pop();
                 self.leave(in_old)?;
                 continue;
@@ -109,8 +108,7 @@ impl Emitter<'_> {
     }
 
     fn frame(&self, in_old: bool) -> Result<Frame> {
-        let names: Vec<OsString> = self.new.dir().names()?.into_iter().map(|entry| entry.name).collect();
-        Ok(Frame { names: names.into_iter(), in_old })
+        Ok(Frame { names: self.new.dir().names()?.into_iter(), in_old })
     }
 
     fn leave(&mut self, in_old: bool) -> Result<()> {

@@ -48,7 +48,7 @@ use crate::tree::{Dir, FileType, Meta, Node};
 pub fn diff(old: Option<&Dir>, new: &Dir, candidates: Candidates, sink: &mut dyn Sink) -> Result<()> {
     let steps = compare::compare(old, new, &candidates.select(new)?)?.settle();
     drop(candidates);
-    emit::emit(old, new, steps, sink)
+    emit::emit(old, new, &steps, sink)
 }
 
 /// What a reader that does not look below a layer has to know: directories that are not in the stream, and the inodes

@@ -44,7 +44,7 @@ use super::header::{BLOCK_BYTES, ID_MAX, NAME_BYTES, PREFIX_BYTES, Ustar, WIDE_M
 use super::limits::{PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX};
 use super::names::{NAME_BYTES_MAX, OPAQUE_NAME, WHITEOUT_PREFIX, is_reserved};
 use super::pax::{format_time, push_record, push_xattr};
-use crate::changeset::{Change, Sink};
+use crate::changeset::{Change, Sink, past_common};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Timestamp, Xattrs, xattr_is_portable};
 
@@ -121,10 +121,9 @@ impl<'a, W: Write> Encoder<'a, W> {
         }
         let mut ancestors: Vec<&Path> = dir.ancestors().collect();
         ancestors.reverse();
-        for ancestor in ancestors {
-            if self.open.as_ref().is_some_and(|open| open.starts_with(ancestor)) {
-                continue;
-            }
+        // The root, and the directories that this path has in common with the last one.
+        let written = self.open.as_ref().map_or(0, |open| 1 + shared_names(open, dir));
+        for ancestor in ancestors.into_iter().skip(written) {
             let meta = (self.describe)(ancestor)?;
             if meta.node != Node::Dir {
                 let found = meta.node.file_type();
@@ -417,6 +416,11 @@ fn checked(device: Device) -> Result<Device> {
     Ok(device)
 }
 
+/// How many names two paths have in common before they part.
+fn shared_names(one: &Path, other: &Path) -> usize {
+    one.iter().zip(other).take_while(|(name, rival)| name == rival).count()
+}
+
 /// Refuses paths that a tree or a layer cannot contain.
 fn check_path(path: &Path) -> Result<()> {
     let bytes = path.as_os_str().as_bytes();
@@ -454,7 +458,8 @@ enum Last {
 
 impl Position {
     fn precedes(&self, next: &Self) -> bool {
-        let (mut ours, mut theirs) = (self.path.components(), next.path.components());
+        let (ours, theirs) = past_common(&self.path, &next.path);
+        let (mut ours, mut theirs) = (ours.components(), theirs.components());
         loop {
             match (ours.next(), theirs.next()) {
                 (Some(our), Some(their)) if our == their => {}

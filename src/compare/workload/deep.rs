@@ -83,7 +83,7 @@ fn look(path: &Path, depth: usize, names: [&'static str; 3], timer: &mut Timer) 
     timer.time(read, || root.open_file(&lowest)?.read_to_end(&mut content).at("read", root.shown_at(&lowest)))?;
     let listed = timer.time(list, || {
         let all = root.names()?;
-        all.iter().try_for_each(|entry| root.stat(&entry.name).map(drop)).map(|()| all.len())
+        all.iter().try_for_each(|name| root.stat(name).map(drop)).map(|()| all.len())
     })?;
     if listed == depth && content == lowest.as_bytes() {
         return Ok(());

@@ -168,7 +168,7 @@ fn removed_directory_stays_open(root: &Dir) -> Verdict {
     // Linux fails to list a removed directory (`ENOENT`); the C library turns that into an empty list.
     match dir.names() {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
-        names => same("what is in it", names?, Vec::new())?,
+        names => same("how much is in it", names?.len(), 0)?,
     }
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC;
     let made = rustix::fs::openat(&dir, "new", flags, Mode::from_raw_mode(0o644));

@@ -237,10 +237,10 @@ pub(super) fn tree(store: &Store, name: &str) -> BTreeMap<String, Vec<u8>> {
     let names = etc.names().expect("names");
     names
         .iter()
-        .map(|entry| {
+        .map(|name| {
             let mut bytes = Vec::new();
-            etc.open_file(&entry.name).expect("open").read_to_end(&mut bytes).expect("read");
-            (entry.name.to_string_lossy().into_owned(), bytes)
+            etc.open_file(name).expect("open").read_to_end(&mut bytes).expect("read");
+            (name.to_string_lossy().into_owned(), bytes)
         })
         .collect()
 }

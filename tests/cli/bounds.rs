@@ -1,0 +1,146 @@
+//! The cost of a stranger's input: each command has a time of the processor and an address space, and its system
+//! calls grow with the input, not with a power of it.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use super::{Bench, support, text};
+
+/// Seconds of the processor for one command, some ten times what any of these needs, optimized or not.
+const CPU_S: u32 = 15;
+
+/// Bytes of address space for one command. Stacks of threads and the program itself count, too.
+const SPACE_BYTES: u64 = 1 << 30;
+
+/// How deep the entries are.
+const DEPTH: usize = 2000;
+
+/// Runs a command with limits, `input` as its input.
+pub fn limited(bench: &Bench, arguments: &[&str], input: &Path) -> Output {
+    let command = bench.command(arguments);
+    let mut limited = Command::new("prlimit");
+    limited.args([&format!("--cpu={CPU_S}"), &format!("--as={SPACE_BYTES}")]);
+    limited.arg(command.get_program()).args(command.get_args());
+    limited.env_remove("STRATA_LOG").env("STRATA_ROOT", bench.path("store"));
+    limited.stdin(fs::File::open(input).expect("open the input")).output().expect("run prlimit")
+}
+
+/// The same, for a command that succeeds.
+fn limited_ok(bench: &Bench, arguments: &[&str], input: &Path) -> Vec<u8> {
+    let output = limited(bench, arguments, input);
+    assert!(output.status.success(), "{arguments:?}: {}: {}", output.status, text(&output.stderr));
+    output.stdout
+}
+
+/// An entry of a layer: its type, path, and the target of a link.
+type Line = (tar::EntryType, String, &'static str);
+
+fn layer(lines: &[Line]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (kind, path, target) in lines {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(*kind);
+        header.set_mode(0o755);
+        header.set_size(0);
+        if kind.is_symlink() {
+            archive.append_link(&mut header, path, target).expect("append");
+        } else {
+            archive.append_data(&mut header, path, std::io::empty()).expect("append");
+        }
+    }
+    archive.into_inner().expect("an archive")
+}
+
+/// Layers of `entries` entries at [`DEPTH`]: in one directory; each in a directory that no entry describes; removals
+/// beside links that are replaced; in two trees in turn; through a link that leads up and down.
+fn deep_layers(entries: usize) -> [(&'static str, Vec<u8>); 5] {
+    use tar::EntryType::{Regular, Symlink};
+    let (d, e) = ("d/".repeat(DEPTH - 2), "e/".repeat(DEPTH - 2));
+    let file = |path: String| (Regular, path, "");
+    let files = (0..entries).map(|n| file(format!("{d}f{n}"))).collect::<Vec<_>>();
+    let implied = (0..entries).map(|n| file(format!("{d}n{n:05}/f"))).collect::<Vec<_>>();
+    let replaced = (0..entries / 3)
+        .flat_map(|n| [(Symlink, format!("{d}l"), "x"), file(format!("{d}l")), file(format!("{d}.wh.x{n}"))]);
+    let turns = (0..entries).map(|n| file(format!("{}f{n}", if n % 2 == 0 { &d } else { &e })));
+    let up_and_down = "../d/../d/../d/../d/../../d/d/";
+    let links = std::iter::once((Symlink, format!("{d}up"), up_and_down))
+        .chain((0..entries).map(|n| file(format!("{d}up/n{n:05}"))));
+    [
+        ("files", layer(&files)),
+        ("implied", layer(&implied)),
+        ("replaced", layer(&replaced.collect::<Vec<_>>())),
+        ("turns", layer(&turns.collect::<Vec<_>>())),
+        ("links", layer(&links.collect::<Vec<_>>())),
+    ]
+}
+
+/// It took more than 200 s to apply one of these.
+#[test]
+fn deep_layers_take_little_time() {
+    /// Without optimization an entry takes five times as long.
+    const ENTRIES: usize = if cfg!(debug_assertions) { 500 } else { 5000 };
+    let Some(bench) = Bench::mounting() else { return };
+    let nothing = Path::new("/dev/null");
+    for (name, bytes) in deep_layers(ENTRIES) {
+        let (input, output) = (bench.path("layer.tar"), bench.path("out.tar"));
+        fs::write(&input, bytes).expect("write");
+        limited_ok(&bench, &["prepare", "work"], nothing);
+        limited_ok(&bench, &["apply", "work"], &input);
+        let changes = limited_ok(&bench, &["diff", "work"], nothing);
+        assert!(changes.iter().filter(|byte| **byte == b'\n').count() >= ENTRIES / 3, "{name}");
+        limited_ok(&bench, &["diff", "--tar", output.to_str().expect("UTF-8"), "work"], nothing);
+        limited_ok(&bench, &["commit", "done", "work"], nothing);
+        // Every entry is there before, and stays as it is.
+        limited_ok(&bench, &["prepare", "again", "done"], nothing);
+        limited_ok(&bench, &["apply", "again"], &output);
+        let changes = limited_ok(&bench, &["diff", "again"], nothing);
+        assert_eq!(text(&changes), "", "{name}");
+        limited_ok(&bench, &["usage", "done"], nothing);
+        limited_ok(&bench, &["rm", "again", "done"], nothing);
+    }
+}
+
+/// How many system calls a command makes.
+fn calls(bench: &Bench, arguments: &[&str], input: &Path) -> u64 {
+    let counts = bench.path("calls");
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-c", "-U", "calls,name", "-o"]).arg(&counts);
+    let traced = bench.command(arguments);
+    command.arg(traced.get_program()).args(traced.get_args()).env("STRATA_ROOT", bench.path("store"));
+    let output = command.stdin(fs::File::open(input).expect("open")).stdout(Stdio::null()).output();
+    let output = output.expect("run strace");
+    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    let counts = fs::read_to_string(&counts).expect("read the counts");
+    let total = counts.lines().find_map(|line| line.trim().strip_suffix(" total"));
+    total.and_then(|count| count.trim().parse().ok()).unwrap_or_else(|| panic!("{counts}"))
+}
+
+/// Twice as many entries take no more than twice the calls of the first half, and each entry takes few, at any depth.
+#[test]
+fn calls_grow_with_the_entries() {
+    const ENTRIES: usize = 90;
+    /// More than each kind of entry takes; going down to it one directory at a time would be 4,000.
+    const CALLS_MAX: u64 = 60;
+    let found = Command::new("strace").arg("-V").output().map(drop).map_err(|error| format!("strace: {error}"));
+    let Some(bench) = support::require("strace", found).then(Bench::mounting).flatten() else { return };
+    let mut said = String::new();
+    let layers = deep_layers(ENTRIES).into_iter().zip(deep_layers(2 * ENTRIES));
+    for (small, large) in layers.filter(|(small, _)| ["implied", "replaced", "links"].contains(&small.0)) {
+        let [less, more] = [&small.1, &large.1].map(|bytes| {
+            let (input, output) = (bench.path("layer.tar"), bench.path("out.tar"));
+            fs::write(&input, bytes).expect("write");
+            bench.ok(&["prepare", "work"]);
+            let applied = calls(&bench, &["apply", "work"], &input);
+            let written = calls(&bench, &["diff", "--tar", output.to_str().expect("UTF-8"), "work"], &input);
+            bench.ok(&["rm", "work"]);
+            [applied, written]
+        });
+        for (what, (less, more)) in ["apply", "diff --tar"].into_iter().zip(less.into_iter().zip(more)) {
+            let each = more.saturating_sub(less) / ENTRIES as u64;
+            writeln!(said, "{}: {what}: {less} and {more} calls, {each} for an entry", small.0).expect("a string");
+            assert!(each <= CALLS_MAX, "{said}");
+        }
+    }
+}

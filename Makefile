@@ -12,7 +12,7 @@ SCRIPTS := .ci/run $(wildcard findings/*.sh vagrant/*.sh vagrant/*/*.sh tests/su
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
 # Each is checked without the others.
-FEATURES := build lab cli containerd
+FEATURES := build lab registry cli containerd
 FUZZERS := decode round_trip differential apply
 
 help: ## list these targets

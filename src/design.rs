@@ -261,6 +261,18 @@
 //! - **An export appears by one rename.** A directory must be new or empty: what is in it would not be this image.
 //! - **`rmi` refuses for what was built on an image**, containers and images, and not for its second name. Whoever
 //!   prepares a container at that very moment keeps the layers; only the name is gone.
+//! - **Registries are asked through `ureq`, not through `oci-client`**: a blob goes from the socket straight into
+//!   unpacking, which is threads that read; an asynchronous client would need a runtime, a bridge from its streams to
+//!   readers, and its own opinion of what a manifest is. `ureq` blocks, is small, brings rustls and proxies, and leaves
+//!   headers to the caller, which ranges, `Retry-After` and challenges need. The requests of the distribution
+//!   specification are few.
+//! - **Four layers are downloaded at once, each into a queue of 16 MiB**, and unpacked in order: 64 MiB for any image.
+//!   A layer that waits holds its connection; one that breaks meanwhile is resumed by range.
+//! - **Threads of downloads are not waited for**: a silent connection would hold up a command that is to stop. They see
+//!   that nobody reads their queue any more, and end.
+//! - **Plain HTTP is tried on loopback only**, and only where HTTPS gets no answer at all: a wrong certificate or a
+//!   refusal is not evaded.
+//! - **A registry's credentials are not shown to its mirrors**, and follow no redirection to another host.
 //!
 //! ## Strategies
 //!

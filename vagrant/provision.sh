@@ -31,6 +31,8 @@ TESTS=(
   debootstrap:debootstrap
   # other implementations that check our input and output
   umoci:umoci skopeo:skopeo buildah:buildah podman:podman bsdtar:libarchive-tools pigz:pigz
+  # a registry for the tests, and certificates and passwords for it
+  docker-registry:docker-registry openssl:openssl
   # to measure the processor time and the memory of whole programs (make bench-import)
   /usr/bin/time:time
   # shells that read our completions

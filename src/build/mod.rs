@@ -75,6 +75,9 @@ use crate::tree::Dir;
 /// The longest Dockerfile, and the longest ignore file, in bytes.
 pub const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
 
+/// Brings the image of that name into the store, if it has to be there.
+pub type Pull<'a> = &'a dyn Fn(&str) -> Result<()>;
+
 /// What to build, and how.
 pub struct Options<'a> {
     /// The image's name in the store; one that has it loses it.
@@ -103,6 +106,9 @@ pub struct Options<'a> {
     pub epoch: Option<i64>,
     /// What the Dockerfile and the ignore file may ask for.
     pub limits: Limits,
+    /// Called with the name of each image that the Dockerfile names, before the store is asked for it: it may bring the
+    /// image into the store.
+    pub pull: Option<Pull<'a>>,
     /// Limits of archives that `ADD` unpacks. Its `cancel` stops the build.
     pub ingest: IngestOptions,
 }
@@ -193,7 +199,10 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
             network: options.network,
             limits: options.limits,
             context: context.as_mut(),
-            image: &mut |name| base_image(store, name),
+            image: &mut |name| {
+                options.pull.map_or(Ok(()), |pull| pull(name))?;
+                base_image(store, name)
+            },
             platform: (&host.os, &host.architecture),
         },
     )?;

@@ -377,7 +377,8 @@ impl<'a, 'b> Planner<'a, 'b> {
             ErrorKind::NotFound => at.error(
                 ErrorKind::NotFound,
                 format!("there is no image or earlier stage {name:?}: strata images lists the images, strata import brings one in"),
-            ),
+            )
+            .with_source(error),
             _ => error.context(at),
         })
     }

@@ -14,6 +14,7 @@ use super::container::{NetworkChoice, PIDS_MAX, epoch, find_runtime, free, pids_
 use super::interrupt::Interrupt;
 use super::limits::BuildLimits;
 use super::output::shown;
+use super::registry::When;
 use super::session::Session;
 use super::{Done, image::short};
 use crate::build::{self, Options, Outcome, Progress};
@@ -61,6 +62,9 @@ pub(super) struct Build {
     /// How many processes a RUN may have, where the machine has control groups; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
     pids_limit: u32,
+    /// Whether the images of FROM and --from are pulled from their registries: those that the store lacks, all, or none
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pull: When,
     #[command(flatten)]
     limits: BuildLimits,
     /// The directory that COPY and ADD take from
@@ -97,6 +101,7 @@ impl Build {
             pids_max: pids_max(self.pids_limit),
             epoch: epoch()?,
             limits: self.limits.limits(),
+            pull: Some(&|name| self.pull.bring(session, &store, name, &interrupt)),
             ingest: self.limits.ingest(interrupt.cancel()),
         };
         let built = match Steps::new(session) {

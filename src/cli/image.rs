@@ -66,7 +66,7 @@ pub(super) struct Export {
     compress: Compression,
 }
 
-fn platform(text: &str) -> Result<Platform> {
+pub(super) fn platform(text: &str) -> Result<Platform> {
     text.parse()
 }
 
@@ -124,7 +124,7 @@ impl Export {
 }
 
 /// Receives the progress of an import or export, which the text `doing` names.
-fn progress(session: &Session, doing: &'static str) -> Box<dyn Progress> {
+pub(super) fn progress(session: &Session, doing: &'static str) -> Box<dyn Progress> {
     if session.draws() {
         Box::new(Bars::default())
     } else if session.tells() {

@@ -27,6 +27,7 @@ mod listing;
 mod mounting;
 mod names;
 mod output;
+mod registry;
 #[cfg(feature = "containerd")]
 mod serve;
 mod session;
@@ -184,6 +185,10 @@ enum Command {
     Diff(layer::Diff),
     Apply(layer::Apply),
     Import(image::Import),
+    Pull(registry::Pull),
+    Push(registry::Push),
+    Login(registry::Login),
+    Logout(registry::Logout),
     Images(images::Images),
     History(images::History),
     Export(image::Export),
@@ -228,6 +233,10 @@ impl Command {
             Self::Diff(command) => command.run(session),
             Self::Apply(command) => command.run(session),
             Self::Import(command) => command.run(session),
+            Self::Pull(command) => command.run(session),
+            Self::Push(command) => command.run(session),
+            Self::Login(command) => command.run(session),
+            Self::Logout(command) => command.run(session),
             Self::Images(command) => command.run(session),
             Self::History(command) => command.run(session),
             Self::Export(command) => command.run(session),

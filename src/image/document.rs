@@ -20,7 +20,7 @@ use crate::id::DiffId;
 /// The longest document, in bytes: what registries accept for a manifest, and configs are shorter.
 pub(super) const DOCUMENT_BYTES_MAX: u64 = 4 << 20;
 
-const INDEXES: [&str; 2] = [OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
+pub(super) const INDEXES: [&str; 2] = [OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"];
 
 /// The media types of the manifest that strata writes, and of what it names.
 pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -38,7 +38,7 @@ pub(super) fn layer_type(compression: Compression) -> String {
     }
 }
 
-const MANIFESTS: [&str; 2] = [OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
+pub(super) const MANIFESTS: [&str; 2] = [OCI_MANIFEST, "application/vnd.docker.distribution.manifest.v2+json"];
 
 const CONFIGS: [&str; 2] = [OCI_CONFIG, "application/vnd.docker.container.image.v1+json"];
 
@@ -87,6 +87,11 @@ pub(super) struct Descriptor {
 }
 
 impl Descriptor {
+    #[cfg(feature = "registry")]
+    pub(super) fn new(media_type: String, digest: BlobDigest, size: u64) -> Self {
+        Self { media_type, digest: digest.to_string(), size, annotations: BTreeMap::new(), platform: None }
+    }
+
     pub(super) fn digest(&self) -> Result<BlobDigest> {
         self.digest.parse()
     }
@@ -194,6 +199,18 @@ fn platform_of(os: Option<String>, architecture: Option<String>, variant: Option
 
 fn schema_version() -> u32 {
     SCHEMA_VERSION
+}
+
+/// The media type that a manifest or index says it has.
+#[cfg(feature = "registry")]
+pub(super) fn media_type_of(bytes: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Typed {
+        media_type: String,
+    }
+    let typed: Typed = serde_json::from_slice(bytes).ok()?;
+    Some(typed.media_type).filter(|media_type| !media_type.is_empty())
 }
 
 /// Reads the document `bytes`, called `what` in errors.

@@ -165,19 +165,19 @@ pub fn export(
 }
 
 /// An image of the store.
-struct Outgoing<'a> {
-    store: &'a Store,
+pub(super) struct Outgoing<'a> {
+    pub(super) store: &'a Store,
     name: &'a str,
-    id: Digest,
-    config: Vec<u8>,
-    manifest: Vec<u8>,
-    layers: Vec<Layer>,
+    pub(super) id: Digest,
+    pub(super) config: Vec<u8>,
+    pub(super) manifest: Vec<u8>,
+    pub(super) layers: Vec<Layer>,
     /// The snapshots of the layers, the lowest first.
-    snapshots: Vec<String>,
+    pub(super) snapshots: Vec<String>,
 }
 
 impl<'a> Outgoing<'a> {
-    fn find(store: &'a Store, name: &'a str) -> Result<Self> {
+    pub(super) fn find(store: &'a Store, name: &'a str) -> Result<Self> {
         let image = store.image(name)?;
         let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
         let read: Manifest = parse(&manifest, "the image's manifest")?;
@@ -294,7 +294,7 @@ fn snapshots(store: &Store, top: Option<String>) -> Result<Vec<String>> {
 }
 
 /// What the manifest says of a layer: what it said before, with another blob.
-fn descriptor(before: &Value, blob: &Blob, compression: Compression) -> Value {
+pub(super) fn descriptor(before: &Value, blob: &Blob, compression: Compression) -> Value {
     let mut descriptor = before.clone();
     if before["digest"] != json!(blob.digest)
         && let Some(fields) = descriptor.as_object_mut()
@@ -320,10 +320,10 @@ fn bytes_of(document: &Value) -> Vec<u8> {
 }
 
 /// A blob, while somebody looks on.
-struct Watched<'a> {
-    writer: &'a mut dyn Write,
-    layer: &'a Layer,
-    progress: &'a dyn Progress,
+pub(super) struct Watched<'a> {
+    pub(super) writer: &'a mut dyn Write,
+    pub(super) layer: &'a Layer,
+    pub(super) progress: &'a dyn Progress,
 }
 
 impl Write for Watched<'_> {

@@ -1,12 +1,14 @@
 //! From a layout into the store: find the image, unpack the layers that are missing, name the image.
 
+use std::io::Read;
+
 use super::digest::Sha512Reader;
 use super::files::{Files, Spool};
 use super::find::find;
-use super::{BlobDigest, Layer, Options, Progress, Source, check_name};
+use super::{BlobDigest, Found, Layer, Options, Progress, Source, check_name};
 use crate::changeset::apply::Applied;
 use crate::changeset::pipeline::Blob;
-use crate::door::{IngestOptions, Intake, LayerName, ingest, is_present};
+use crate::door::{Intake, LayerName, ingest, is_present};
 use crate::error::{Error, Result};
 use crate::id::{Digest, check_key};
 use crate::store::{NewImage, Store};
@@ -68,11 +70,32 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
     let files = Files::open(&source.place, spool)?;
     let found = find(&files, source.reference.as_deref(), options)
         .map_err(|error| error.context(format!("importing {}", source.place)))?;
+    import_found(store, &found, &files, options, progress)
+}
+
+/// The place that the blobs of layers are read from.
+pub(super) trait Blobs: Sync {
+    /// Gets ready to deliver the blobs of these layers, in their order. Fails with what can be said before anything is
+    /// unpacked.
+    fn begin(&self, missing: &[&Layer]) -> Result<()>;
+
+    /// Opens the blob of a layer.
+    fn open<'a>(&self, layer: &Layer, options: &Options) -> Result<Blob<'a>>;
+}
+
+/// Imports the image that was found.
+pub(super) fn import_found(
+    store: &Store,
+    found: &Found,
+    blobs: &dyn Blobs,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Imported> {
     let id = Digest::of(&found.config);
     // A name that no key can be is no reason to refuse an image either.
     let own = || found.name.clone().filter(|name| check_key(name).is_ok());
     let name = options.name.clone().or_else(own).unwrap_or_else(|| id.to_string());
-    let importer = Importer { store, files: &files, options, progress };
+    let importer = Importer { store, blobs, options, progress };
     let top = found.layers.last().map(|layer| layer.chain_id.to_string());
     let image = NewImage { name: &name, config: &found.config, manifest: &found.manifest, top: top.as_deref() };
     let layers = importer.layers(&found.layers).map_err(|error| error.context(format!("importing {name:?}")));
@@ -84,7 +107,7 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
 /// An import under way.
 struct Importer<'a> {
     store: &'a Store,
-    files: &'a Files,
+    blobs: &'a dyn Blobs,
     options: &'a Options,
     progress: &'a dyn Progress,
 }
@@ -101,7 +124,6 @@ impl Importer<'_> {
             if is_present(self.store, &name)? {
                 self.progress.present(layer);
             } else {
-                self.check_blob(layer)?;
                 missing.push(layer);
                 names.push(name);
             }
@@ -109,8 +131,9 @@ impl Importer<'_> {
         if missing.is_empty() {
             return Ok((0, losses));
         }
-        let (files, options) = (self.files, &self.options.ingest);
-        let blobs = missing.iter().map(|layer| open(files, layer, options).map_err(|error| error.context(layer)));
+        self.blobs.begin(&missing)?;
+        let (source, options) = (self.blobs, &self.options.ingest);
+        let blobs = missing.iter().map(|layer| source.open(layer, self.options).map_err(|error| error.context(layer)));
         ingest::layers(self.store, blobs, options, |intake| {
             for (layer, name) in missing.iter().zip(&names) {
                 options.cancel.check()?;
@@ -129,25 +152,31 @@ impl Importer<'_> {
         self.progress.done(layer);
         Ok(applied)
     }
+}
 
-    /// What can be said before anything is unpacked.
-    fn check_blob(&self, layer: &Layer) -> Result<()> {
-        let size = self.files.blob(&layer.path).map_err(|error| error.context(layer))?.size();
-        if size == layer.size_bytes {
-            return Ok(());
+impl Blobs for Files {
+    fn begin(&self, missing: &[&Layer]) -> Result<()> {
+        for layer in missing {
+            let (size, said) = (self.blob(&layer.path).map_err(|error| error.context(layer))?.size(), layer.size_bytes);
+            if size != said {
+                let message = format!("{layer} is damaged: its blob has {size} bytes, the manifest says {said}");
+                return Err(Error::data_loss(message));
+            }
         }
-        let said = layer.size_bytes;
-        Err(Error::data_loss(format!("{layer} is damaged: its blob has {size} bytes, the manifest says {said}")))
+        Ok(())
+    }
+
+    fn open<'a>(&self, layer: &Layer, options: &Options) -> Result<Blob<'a>> {
+        let blob = self.blob(&layer.path)?;
+        let compression = blob.compression()?;
+        Ok(options.ingest.blob(reader_of(layer, blob), compression, format!("layer {}", layer.digest)))
     }
 }
 
-/// Opens the blob of `layer`.
-fn open<'a>(files: &Files, layer: &Layer, options: &IngestOptions) -> Result<Blob<'a>> {
-    let blob = files.blob(&layer.path)?;
-    let compression = blob.compression()?;
-    let shown = format!("layer {}", layer.digest);
-    Ok(match layer.digest {
-        BlobDigest::Sha256(_) => options.blob(blob, compression, shown),
-        BlobDigest::Sha512(expected) => options.blob(Sha512Reader::new(blob, expected), compression, shown),
-    })
+/// The reader of a layer's blob, which compares a digest that the pipeline does not compute.
+pub(super) fn reader_of<'a>(layer: &Layer, blob: impl Read + Send + 'a) -> Box<dyn Read + Send + 'a> {
+    match layer.digest {
+        BlobDigest::Sha256(_) => Box::new(blob),
+        BlobDigest::Sha512(expected) => Box::new(Sha512Reader::new(blob, expected)),
+    }
 }

@@ -30,6 +30,8 @@ mod name;
 mod output;
 mod partial;
 mod platform;
+#[cfg(feature = "registry")]
+pub mod registry;
 mod resolve;
 
 pub use crate::door::ingest::INCOMPLETE;

@@ -39,7 +39,7 @@ pub(super) fn has_tag(name: &str) -> Result<Option<bool>> {
 }
 
 /// The registry that a name without one means, and the path of its own images there.
-const DEFAULT_REGISTRY: &str = "docker.io";
+pub(super) const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_PATH: &str = "library/";
 
 /// Whether two names mean one image: the registry, `library/` and the tag `latest` may be left out.
@@ -49,12 +49,17 @@ pub(super) fn same_image(one: &str, other: &str) -> bool {
 
 /// Returns the name with everything that may be left out.
 fn whole(name: &str) -> String {
-    let is_host = |host: &str| host == "localhost" || host.contains(['.', ':']);
-    let (registry, path) = name.split_once('/').filter(|(host, _)| is_host(host)).unwrap_or((DEFAULT_REGISTRY, name));
-    let registry = if registry == "index.docker.io" { DEFAULT_REGISTRY } else { registry };
+    let (registry, path) = split_registry(name);
     let library = if registry == DEFAULT_REGISTRY && !path.contains('/') { DEFAULT_PATH } else { "" };
     let tag = if path.contains([':', '@']) { "" } else { ":latest" };
     format!("{registry}/{library}{path}{tag}")
+}
+
+/// Splits a name into its registry and the rest.
+pub(super) fn split_registry(name: &str) -> (&str, &str) {
+    let is_host = |host: &str| host == "localhost" || host.contains(['.', ':']);
+    let (registry, path) = name.split_once('/').filter(|(host, _)| is_host(host)).unwrap_or((DEFAULT_REGISTRY, name));
+    if registry == "index.docker.io" { (DEFAULT_REGISTRY, path) } else { (registry, path) }
 }
 
 #[cfg(test)]

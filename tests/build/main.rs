@@ -189,6 +189,7 @@ impl Bench {
             pids_max: Some(200),
             epoch: wish.epoch,
             limits: Limits::default(),
+            pull: None,
             ingest: IngestOptions { cancel, ..IngestOptions::default() },
         };
         build(&self.store, &options, heard)

@@ -1,0 +1,124 @@
+//! From a registry into a store.
+
+use std::io::Read;
+use std::sync::{Arc, OnceLock};
+
+use ureq::http::{Method, header};
+
+use super::blob::Downloads;
+use super::http::{self, Call, Client};
+use super::{Access, Connections, Reference, patiently};
+use crate::changeset::pipeline::Blob;
+use crate::error::{Error, Result};
+use crate::id::Digest;
+use crate::image::BlobDigest;
+use crate::image::document::{Descriptor, INDEXES, MANIFESTS, media_type_of};
+use crate::image::import::{Blobs, import_found, reader_of};
+use crate::image::resolve::{self, Documents};
+use crate::image::{Found, Imported, Layer, Options, Progress};
+use crate::task::Cancel;
+
+/// Pulls `reference`: its image for this machine, or for the platform in `options`. The store calls it by the name in
+/// `options`, else as it is called here.
+///
+/// Layers that the store has are not downloaded. As of [`import`](crate::image::import), nothing is visible before it
+/// is verified, and a failed or cancelled pull leaves finished layers at most.
+///
+/// # Errors
+/// `NotFound` if the registry has no such image or tag, or none for the platform; `PermissionDenied` without the right
+/// credentials, or for a certificate that nobody vouches for; `Unavailable` if the registry cannot be reached; and
+/// those of [`import`](crate::image::import).
+pub fn pull(
+    store: &crate::store::Store,
+    reference: &Reference,
+    access: &Access,
+    options: &Options,
+    progress: &dyn Progress,
+) -> Result<Imported> {
+    let cancel = &options.ingest.cancel;
+    let pulling = |error: Error| error.context(format!("pulling {reference}"));
+    let connections = Connections::new(reference, access, cancel).map_err(pulling)?;
+    let (wanted, digest) = (reference.wanted(), reference.digest);
+    let (client, top) = connections.first(cancel, move |client| top(client, &wanted, digest)).map_err(pulling)?;
+    let (asked, platform) = (Arc::clone(&client), options.platform.clone());
+    let find = move || {
+        let found = resolve::image(&Remote { client: asked, top: Some(&top) }, &top.0, platform.as_ref())?;
+        found.check_platform(platform.as_ref())?;
+        Ok(found)
+    };
+    let found = patiently(cancel, find).map_err(pulling)?;
+    let found = Found { name: Some(reference.to_string()), ..found };
+    let layers = RemoteLayers { client, cancel: cancel.clone(), downloads: OnceLock::new() };
+    import_found(store, &found, &layers, options, progress)
+}
+
+/// What the name stands for: a manifest or an index, by its bytes.
+fn top(client: &Arc<Client>, wanted: &str, digest: Option<BlobDigest>) -> Result<(Descriptor, Vec<u8>)> {
+    let answer = client.succeed(&manifest_call(client, wanted))?;
+    let said = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let said = said.split(';').next().unwrap_or_default().trim().to_owned();
+    let bytes = http::document(answer)?;
+    let media_type = media_type_of(&bytes).unwrap_or(said);
+    let found = digest.map_or_else(|| Digest::of(&bytes).into(), |digest| digest.like(&bytes));
+    if let Some(digest) = digest.filter(|digest| *digest != found) {
+        let host = client.host();
+        return Err(Error::data_loss(format!("{host} answers with {found} when it is asked for {digest}")));
+    }
+    Ok((Descriptor::new(media_type, found, bytes.len() as u64), bytes))
+}
+
+fn manifest_call<'a>(client: &Client, wanted: &str) -> Call<'a> {
+    let accept = INDEXES.iter().chain(&MANIFESTS).copied().collect::<Vec<_>>().join(", ");
+    Call::new(Method::GET, client.url(&format!("manifests/{wanted}")), "pull").with(header::ACCEPT, accept)
+}
+
+/// The documents of an image.
+struct Remote<'a> {
+    client: Arc<Client>,
+    top: Option<&'a (Descriptor, Vec<u8>)>,
+}
+
+impl Documents for Remote<'_> {
+    fn document(&self, entry: &Descriptor) -> Result<Vec<u8>> {
+        if let Some((top, bytes)) = self.top
+            && top.digest == entry.digest
+        {
+            return Ok(bytes.clone());
+        }
+        resolve::check_length(entry)?;
+        let digest = entry.digest()?;
+        let is_manifest = !entry.media_type.is_empty() && (entry.is_manifest() || entry.is_index());
+        let call = if is_manifest {
+            manifest_call(&self.client, &digest.to_string())
+        } else {
+            Call::new(Method::GET, self.client.url(&format!("blobs/{digest}")), "pull")
+        };
+        let bytes = self.client.succeed(&call).and_then(http::document);
+        resolve::verify(entry, bytes.map_err(|error| error.context(format!("the document {digest}")))?)
+    }
+}
+
+/// The layers of an image.
+struct RemoteLayers {
+    client: Arc<Client>,
+    cancel: Cancel,
+    downloads: OnceLock<(Vec<usize>, Downloads)>,
+}
+
+impl Blobs for RemoteLayers {
+    fn begin(&self, missing: &[&Layer]) -> Result<()> {
+        let numbers = missing.iter().map(|layer| layer.number).collect();
+        let downloads = Downloads::start(&self.client, missing, &self.cancel)?;
+        let _ = self.downloads.set((numbers, downloads));
+        Ok(())
+    }
+
+    fn open<'a>(&self, layer: &Layer, options: &Options) -> Result<Blob<'a>> {
+        let (numbers, downloads) =
+            self.downloads.get().ok_or_else(|| Error::data_loss("nobody said which layers are needed"))?;
+        let place = numbers.iter().position(|number| *number == layer.number).unwrap_or_default();
+        let queue = downloads.open(place, layer)?;
+        let reader: Box<dyn Read + Send + 'a> = reader_of(layer, queue);
+        options.ingest.detect(reader, format!("layer {}", layer.digest))
+    }
+}

@@ -248,9 +248,9 @@ fn bombs_are_given_up() {
             refused(&target.store, &mut &bytes[..], &limits);
         }
         for compression in [Compression::Gzip, Compression::Zstd] {
-            let zeros = compressed(compression, 8 << 20);
+            let packed = compressed(compression, 8 << 20);
             let expansion = Expansion { ratio_free_bytes: 1 << 20, ..Expansion::default() };
-            let mut bomb = Decompress::new(&zeros[..], compression, expansion, "bomb").expect("a decompressor");
+            let mut bomb = Decompress::new(&packed[..], compression, expansion, "bomb").expect("a decompressor");
             refused(&target.store, &mut bomb, &Limits::default());
             assert!(bomb.plain_bytes() <= 2 << 20, "{compression:?}: {} bytes came out", bomb.plain_bytes());
         }
@@ -267,11 +267,12 @@ fn padding_without_end_is_given_up() {
     });
 }
 
-/// Returns a compressed layer with one file of that many zeros.
-fn compressed(compression: Compression, zeros: usize) -> Vec<u8> {
-    let mut plain = archive(&[&format!("f a \"\" size={zeros}")]).expect("lines");
+/// Returns a compressed layer with one file of `count` equal bytes. The bytes are no zeros, which become a hole.
+fn compressed(compression: Compression, count: usize) -> Vec<u8> {
+    let mut plain = archive(&[&format!("f a \"\" size={count}")]).expect("lines");
     plain.truncate(512);
-    plain.resize(512 + zeros + 1024, 0);
+    plain.resize(512 + count, b'x');
+    plain.resize(512 + count + 1024, 0);
     let mut compress = BlobWriter::new(Vec::new(), compression).expect("a compressor");
     std::io::Write::write_all(&mut compress, &plain).expect("memory");
     compress.finish().expect("memory").0

@@ -181,9 +181,12 @@ impl Decoder<'_, '_> {
             }
             let end = if others > 0 { trailing + others } else { 0 };
             trailing += count;
-            if end > self.limits.trailing_bytes {
-                let message = format!("more than {} bytes follow the end of the archive", self.limits.trailing_bytes);
-                return Err(Error::new(ErrorKind::ResourceExhausted, message));
+            let Limits { trailing_bytes, padding_bytes, .. } = self.limits;
+            for (seen, max) in [(end, trailing_bytes), (trailing, padding_bytes)] {
+                if seen > *max {
+                    let message = format!("more than {max} bytes follow the end of the archive");
+                    return Err(Error::new(ErrorKind::ResourceExhausted, message));
+                }
             }
             self.hand_over()?;
         }

@@ -19,6 +19,8 @@ pub struct Limits {
     pub sparse_segments: usize,
     /// Bytes after the end of the archive, without the zeros at their end.
     pub trailing_bytes: u64,
+    /// Bytes after the end of the archive, zeros included.
+    pub padding_bytes: u64,
 }
 
 /// Default of [`Limits::entries`]: about forty times the largest layer seen in practice (113,000).
@@ -39,6 +41,8 @@ pub const PATH_DEPTH_MAX: usize = 2048;
 pub const SPARSE_SEGMENTS_MAX: usize = 1 << 20;
 /// Default of [`Limits::trailing_bytes`]: the largest record size that tar programs pad to.
 pub const TRAILING_BYTES_MAX: u64 = 1 << 20;
+/// Default of [`Limits::padding_bytes`]: archives on block devices are padded to sizes of a device.
+pub const PADDING_BYTES_MAX: u64 = 64 << 20;
 
 impl Default for Limits {
     fn default() -> Self {
@@ -51,6 +55,7 @@ impl Default for Limits {
             path_depth: PATH_DEPTH_MAX,
             sparse_segments: SPARSE_SEGMENTS_MAX,
             trailing_bytes: TRAILING_BYTES_MAX,
+            padding_bytes: PADDING_BYTES_MAX,
         }
     }
 }

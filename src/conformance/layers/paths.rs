@@ -264,15 +264,20 @@ pub(super) const RULES: &[Rule] = &[
             decoded("no zero block", || with_end(0), &["f a \"x\""]),
             decoded("a record of 10 KiB", || with_end(20 * BLOCK_BYTES), &["f a \"x\""]),
             decoded("nothing but the end", || Ok(vec![0; 2 * BLOCK_BYTES]), &[]),
-            undecodable(
-                "more than 1 MiB behind the end",
+            decoded(
+                "more than 1 MiB of zeros behind the end",
                 || with_end((1 << 20) + 3 * BLOCK_BYTES),
+                &["f a \"x\""],
+            ),
+            undecodable(
+                "more than 1 MiB of other bytes behind the end",
+                || with_end(2 * BLOCK_BYTES).map(|bytes| [bytes, vec![b'x'; (1 << 20) + BLOCK_BYTES]].concat()),
                 ResourceExhausted,
                 "follow the end",
             ),
+            decoded("of no length", || Ok(Vec::new()), &[]),
             undecodable("cut inside a file", || cut(BLOCK_BYTES), DataLoss, "inside an entry"),
             undecodable("cut inside a header", || cut(100), DataLoss, "inside a header"),
-            undecodable("of no length", || Ok(Vec::new()), DataLoss, "an empty stream"),
         ],
     },
 ];

@@ -38,6 +38,7 @@ const NO_LIMITS: Limits = Limits {
     path_depth: usize::MAX,
     sparse_segments: usize::MAX,
     trailing_bytes: u64::MAX,
+    padding_bytes: u64::MAX,
 };
 
 /// The tree of a layer that was applied once more. The tree is removed when the value is dropped, or with the process.

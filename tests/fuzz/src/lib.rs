@@ -28,6 +28,7 @@ pub const TIGHT: Limits = Limits {
     path_depth: 50,
     sparse_segments: 100,
     trailing_bytes: 2048,
+    padding_bytes: 4096,
 };
 
 const BLOCK_BYTES: usize = 512;
@@ -91,7 +92,7 @@ pub fn paths(change: &Change) -> Vec<&Path> {
 pub fn assert_sane(archive: &[u8], stream: &Stream, decoded: &Decoded, limits: &Limits) {
     assert!(decoded.entries <= limits.entries && stream.len() as u64 <= decoded.entries);
     assert_eq!(decoded.bytes, archive.len() as u64);
-    assert!(decoded.trailing_bytes <= limits.trailing_bytes);
+    assert!(decoded.trailing_bytes <= limits.padding_bytes);
     assert!(stream.iter().map(|(_, content)| content.len() as u64).sum::<u64>() <= limits.total_bytes);
     for (change, content) in stream {
         paths(change).into_iter().for_each(assert_clean);

@@ -574,6 +574,7 @@ fn limits() {
         path_bytes: 3,
         path_depth: 2,
         trailing_bytes: 0,
+        padding_bytes: 0,
         ..all
     };
     read_within(&archive, &exact).expect("exactly the limits");

@@ -226,6 +226,7 @@ const TIGHT: Limits = Limits {
     path_depth: 50,
     sparse_segments: 100,
     trailing_bytes: 2048,
+    padding_bytes: 4096,
 };
 
 /// Reads hostile bytes and checks that the result is an error, or a stream within the limits and valid for a sink.

@@ -31,20 +31,29 @@ pub(super) fn unpack(
     below: &mut Below<'_, '_>,
 ) -> Result<()> {
     origin.visit(selected, &mut |_, entry| {
-        let shown = entry.dir.shown_at(entry.name);
-        let mut file = entry.dir.open_file(entry.name)?;
-        let name = shown.display().to_string();
-        let blob = match other(&mut file, &shown)? {
-            Some(compression) => {
-                let plain = Bounded { inner: compression.reader(file), left: options.expansion.bytes };
-                options.blob(plain, Compression::None, name)
-            }
-            None => options.detect(file, name)?,
-        };
-        ingest::decode(blob, &Expected::default(), options, below)
-            .map(drop)
-            .map_err(|error| error.context(format!("unpacking {}", shown.display())))
+        let file = entry.dir.open_file(entry.name)?;
+        unpack_file(file, &entry.dir.shown_at(entry.name), options, below)
     })
+}
+
+/// Pushes what the archive `file` holds into `below`.
+pub(super) fn unpack_file(
+    mut file: File,
+    shown: &Path,
+    options: &IngestOptions,
+    below: &mut Below<'_, '_>,
+) -> Result<()> {
+    let name = shown.display().to_string();
+    let blob = match other(&mut file, shown)? {
+        Some(compression) => {
+            let plain = Bounded { inner: compression.reader(file), left: options.expansion.bytes };
+            options.blob(plain, Compression::None, name)
+        }
+        None => options.detect(file, name)?,
+    };
+    ingest::decode(blob, &Expected::default(), options, below)
+        .map(drop)
+        .map_err(|error| error.context(format!("unpacking {}", shown.display())))
 }
 
 /// A compression of archives that layers do not have.

@@ -21,6 +21,7 @@ use sha2::{Digest as _, Sha256};
 use super::archive::{self, Below};
 use super::context::{Origin, Selected};
 use super::mode::Chmod;
+use super::remote::Fetched;
 use super::target::{Place, Target};
 use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::{Change, Sink};
@@ -30,6 +31,9 @@ use crate::id::Digest;
 use crate::tree::walk::WalkEntry;
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 
+/// The mode of a file that was fetched: as with BuildKit.
+const FETCHED_MODE: u32 = 0o600;
+
 /// What a `COPY` or `ADD` copies, and what it makes of it.
 #[derive(Debug)]
 pub(super) struct Copying<'a> {
@@ -37,6 +41,9 @@ pub(super) struct Copying<'a> {
     pub(super) selected: &'a [Selected],
     /// Names and contents of here-documents.
     pub(super) texts: &'a [(String, String)],
+    /// Files that were fetched.
+    pub(super) fetched: &'a [Fetched],
+    pub(super) unpacks_fetched: bool,
     /// An absolute path; it ends with a slash if it has to be a directory.
     pub(super) target: &'a str,
     /// Whose it becomes.
@@ -51,7 +58,18 @@ pub(super) struct Copying<'a> {
 impl<'a> Copying<'a> {
     /// One that copies nothing, and changes nothing of what is added.
     pub(super) fn nothing(origin: &'a Origin) -> Self {
-        Self { origin, selected: &[], texts: &[], target: "/", owner: None, chmod: None, unpacks: false, epoch: None }
+        Self {
+            origin,
+            selected: &[],
+            texts: &[],
+            fetched: &[],
+            unpacks_fetched: false,
+            target: "/",
+            owner: None,
+            chmod: None,
+            unpacks: false,
+            epoch: None,
+        }
     }
 }
 
@@ -95,7 +113,7 @@ impl Copying<'_> {
 
     /// Pushes the changes that it makes to the tree `root` into `sink`; without a tree, those to any.
     pub(super) fn write(&self, root: Option<&Dir>, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
-        let count = self.selected.len() + self.texts.len();
+        let count = self.selected.len() + self.texts.len() + self.fetched.len();
         if count == 0 {
             return Ok(());
         }
@@ -103,10 +121,19 @@ impl Copying<'_> {
         let mut resolver = root.map(|root| root.try_clone().map(Resolver::new)).transpose()?;
         let has_dirs =
             self.selected.iter().zip(&archives).any(|(selected, is_archive)| selected.is_dir() || *is_archive);
+        let unpacked = self.fetched.iter().map(|file| self.is_unpacked(file)).collect::<Result<Vec<_>>>()?;
+        let has_dirs = has_dirs || unpacked.contains(&true);
         let place = Place::find(self.target, resolver.as_mut())?;
         let target = place.target(self.target, count, has_dirs)?;
-        self.make_dirs(&target, archives.iter().all(|is_archive| *is_archive) && self.texts.is_empty(), sink)?;
+        self.make_dirs(
+            &target,
+            archives.iter().chain(&unpacked).all(|is_archive| *is_archive) && self.texts.is_empty(),
+            sink,
+        )?;
         let mut resolver = resolver.filter(|_| target.exists);
+        for (fetched, is_unpacked) in self.fetched.iter().zip(&unpacked) {
+            self.write_fetched(fetched, *is_unpacked, &target, (&mut resolver, ingest), sink)?;
+        }
         for (selected, is_archive) in self.selected.iter().zip(archives) {
             if selected.is_dir() {
                 self.write_dir(selected, &target, &mut resolver, sink)?;
@@ -131,6 +158,33 @@ impl Copying<'_> {
             sink.change(&Change::Put { path, existed: false, meta }, &mut text.as_bytes())?;
         }
         Ok(())
+    }
+
+    fn is_unpacked(&self, fetched: &Fetched) -> Result<bool> {
+        let mut file = fetched.file.try_clone().at("duplicate descriptor of", &fetched.name)?;
+        Ok(self.unpacks_fetched && archive::is_archive(&mut file, fetched.name.as_ref())?)
+    }
+
+    fn write_fetched(
+        &self,
+        fetched: &Fetched,
+        is_unpacked: bool,
+        target: &Target,
+        (resolver, ingest): (&mut Option<Resolver>, &IngestOptions),
+        sink: &mut dyn Sink,
+    ) -> Result<()> {
+        let mut file = fetched.file.try_clone().at("duplicate descriptor of", &fetched.name)?;
+        if is_unpacked {
+            let mut below = Below { target: &target.path, adopt: &|meta| self.adopt(meta), sink };
+            return archive::unpack_file(file, fetched.name.as_ref(), ingest, &mut below);
+        }
+        let path = target.path_of(fetched.name.as_ref());
+        check_replaced(resolver, &path)?;
+        let mode = self.chmod.map_or(FETCHED_MODE, |chmod| chmod.apply(FETCHED_MODE, false));
+        let node = Node::File { size: fetched.size };
+        let mut meta = Meta { node, mode, uid: 0, gid: 0, mtime: fetched.mtime, xattrs: Xattrs::new() };
+        self.adopt(&mut meta);
+        sink.change(&Change::Put { path, existed: false, meta }, &mut file)
     }
 
     /// Makes the directories that the target needs and that are not there.

@@ -10,16 +10,18 @@ use super::config::{self, Descriptor, Document, Entry};
 use super::context::Origin;
 use super::copy::Copying;
 use super::layer;
-use super::mounts::{Cache, RunMount};
+use super::lend::Lender;
 use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage, RunAction, Step};
+use super::remote::{Fetched, Remote};
 use super::target::Place;
 use super::{Options, Outcome, Progress, place};
 use crate::changeset::apply::resolve::Resolver;
 use crate::changeset::{Change, Sink};
-use crate::container::{self, Bind, Control, Exit, Process, Spec, Streams, find_user};
+use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Digest;
 use crate::id::unique_key;
+use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::task::Cancel;
@@ -53,6 +55,8 @@ pub(super) struct Builder<'a> {
     pub(super) options: &'a Options<'a>,
     pub(super) context: Option<&'a Origin>,
     pub(super) progress: &'a dyn Progress,
+    /// The latest time of files, in seconds since 1970.
+    pub(super) epoch: Option<i64>,
     /// When everything was made, if that is given.
     pub(super) created: Option<String>,
 }
@@ -137,15 +141,22 @@ impl Builder<'_> {
         done: &BTreeMap<usize, StageDone>,
     ) -> Result<(store::Step, bool)> {
         let below = state.top.as_deref();
-        let digest = self.digest(action, below, done)?;
+        let remotes = if let Action::Copy(copy) = action { &copy.remotes[..] } else { &[] };
+        let is_needed = |remote: &&Remote| remote.checksum.is_none();
+        let fetch = |remote: &Remote| remote.fetch(self.store, self.options);
+        let mut fetched = remotes.iter().filter(is_needed).map(fetch).collect::<Result<Vec<_>>>()?;
+        let digest = self.digest(action, &fetched, below, done)?;
         if !self.options.no_cache
             && let Some(known) = self.store.step(digest)?
         {
             return Ok((known, true));
         }
+        if fetched.len() < remotes.len() {
+            fetched = remotes.iter().map(fetch).collect::<Result<_>>()?;
+        }
         let key = unique_key("build");
         self.store.prepare_layer(&key, below.unwrap_or(""))?;
-        let wrote = self.write(step, action, &key, below, done).and_then(|()| match self.options.epoch {
+        let wrote = self.write((step, action, &fetched), &key, below, done).and_then(|()| match self.epoch {
             Some(epoch) => layer::clamp(self.store, &key, epoch),
             None => Ok(()),
         });
@@ -159,7 +170,13 @@ impl Builder<'_> {
     }
 
     /// A digest of everything that decides what the step comes to.
-    fn digest(&self, action: &Action, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<Digest> {
+    fn digest(
+        &self,
+        action: &Action,
+        fetched: &[Fetched],
+        below: Option<&str>,
+        done: &BTreeMap<usize, StageDone>,
+    ) -> Result<Digest> {
         let what = match action {
             Action::Settings => json!(null),
             Action::Dir { path, user } => json!(["dir", path, user]),
@@ -168,12 +185,18 @@ impl Builder<'_> {
                 let counts =
                     |variable: &&String| !uncached.iter().any(|name| variable.split('=').next() == Some(name.as_str()));
                 let env: Vec<&String> = env.iter().filter(counts).collect();
-                let mounts = mounts.iter().map(|mount| self.mount_key(mount)).collect::<Result<Vec<_>>>()?;
+                let top = |stage: usize| done.get(&stage).and_then(|done| done.top.clone());
+                let lender = self.lender(&top);
+                let mounts = mounts.iter().map(|mount| lender.key(mount)).collect::<Result<Vec<_>>>()?;
                 json!(["run", args, env, dir, user, script, format!("{network:?}"), mounts])
             }
             Action::Copy(copy) => {
                 let CopyAction { from, sources, selected, texts, target, chown, chmod, .. } = copy;
-                let CopyAction { unpacks, link, parents, excludes, .. } = copy;
+                let CopyAction { unpacks, link, parents, excludes, remotes, unpacks_remotes, .. } = copy;
+                let digests =
+                    remotes.iter().filter_map(|remote| remote.checksum).chain(fetched.iter().map(|file| file.digest));
+                let names: Vec<&String> = remotes.iter().map(|remote| &remote.name).collect();
+                let urls = json!([names, digests.collect::<Vec<_>>(), unpacks_remotes]);
                 let content = match (from, self.context) {
                     (From::Context, Some(origin)) => {
                         json!(self.copying(copy, origin, selected, None).digest()?)
@@ -183,24 +206,26 @@ impl Builder<'_> {
                     (From::Stage(stage), _) => json!([done.get(stage).and_then(|done| done.top.as_ref()), sources]),
                     (From::Image(image), _) => json!([image.top, sources]),
                 };
-                json!(["copy", content, texts, target, chown, format!("{chmod:?}"), unpacks, link, parents, excludes])
+                json!([
+                    "copy",
+                    content,
+                    texts,
+                    target,
+                    chown,
+                    format!("{chmod:?}"),
+                    unpacks,
+                    link,
+                    parents,
+                    excludes,
+                    urls
+                ])
             }
         };
-        Ok(Digest::of(json!(["strata build step, version 2", below, self.options.epoch, what]).to_string().as_bytes()))
+        Ok(Digest::of(json!(["strata build step, version 2", below, self.epoch, what]).to_string().as_bytes()))
     }
 
-    /// What of a mount decides what the command comes to; what a cache holds does not.
-    fn mount_key(&self, mount: &RunMount) -> Result<serde_json::Value> {
-        Ok(match (mount, self.context) {
-            (RunMount::Tmpfs { target }, _) => json!(["tmpfs", target]),
-            (RunMount::Cache { id, target }, _) => json!(["cache", id, target]),
-            (RunMount::Bind { selected, bind }, Some(origin)) => {
-                let selected = std::slice::from_ref(selected.as_ref());
-                let copying = Copying { origin, selected, ..Copying::nothing(origin) };
-                json!(["bind", bind.target(), copying.digest()?])
-            }
-            (RunMount::Bind { bind, .. }, None) => json!(["bind", bind.target()]),
-        })
+    fn lender<'b>(&'b self, top: &'b dyn Fn(usize) -> Option<String>) -> Lender<'b> {
+        Lender { store: self.store, options: self.options, context: self.context, top }
     }
 
     fn copying<'a>(
@@ -211,15 +236,16 @@ impl Builder<'_> {
         owner: Option<(u32, u32)>,
     ) -> Copying<'a> {
         let CopyAction { texts, target, chmod, unpacks, .. } = copy;
-        let epoch = self.options.epoch;
-        Copying { origin, selected, texts, target, owner, chmod: chmod.as_ref(), unpacks: *unpacks, epoch }
+        let epoch = self.epoch;
+        let chmod = chmod.as_ref();
+        let nothing = Copying { unpacks_fetched: copy.unpacks_remotes, ..Copying::nothing(origin) };
+        Copying { selected, texts, target, owner, chmod, unpacks: *unpacks, epoch, ..nothing }
     }
 
     /// Writes what a step does into the active snapshot `key`.
     fn write(
         &self,
-        step: &Step,
-        action: &Action,
+        (step, action, fetched): (&Step, &Action, &[Fetched]),
         key: &str,
         below: Option<&str>,
         done: &BTreeMap<usize, StageDone>,
@@ -228,8 +254,8 @@ impl Builder<'_> {
         match action {
             Action::Settings => Ok(()),
             Action::Dir { path, user } => self.make_dir(key, path, user).map_err(wrong),
-            Action::Copy(copy) => self.copy(copy, key, below, done).map_err(wrong),
-            Action::Run(run) => self.run(step, run, key),
+            Action::Copy(copy) => self.copy(copy, fetched, key, below, done).map_err(wrong),
+            Action::Run(run) => self.run(step, run, key, done),
         }
     }
 
@@ -254,7 +280,14 @@ impl Builder<'_> {
         self.store.apply(key, &mut put).map(drop)
     }
 
-    fn copy(&self, copy: &CopyAction, key: &str, below: Option<&str>, done: &BTreeMap<usize, StageDone>) -> Result<()> {
+    fn copy(
+        &self,
+        copy: &CopyAction,
+        fetched: &[Fetched],
+        key: &str,
+        below: Option<&str>,
+        done: &BTreeMap<usize, StageDone>,
+    ) -> Result<()> {
         // What is there already: as the step finds it, and nobody writes to that.
         let tree = self.store.open_tree(below.unwrap_or(key))?;
         let owner = copy.chown.as_deref().map(|chown| owner(&tree, chown)).transpose()?;
@@ -273,24 +306,32 @@ impl Builder<'_> {
         let Some(origin) = other.as_ref().or(self.context) else {
             return Err(Error::not_found("there is nothing to copy from: the stage or image is empty"));
         };
-        let copying = self.copying(copy, origin, &selected, owner);
+        let copying = Copying { fetched, ..self.copying(copy, origin, &selected, owner) };
         let below = (!copy.link).then_some(&tree);
         let options = &self.options.ingest;
         self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(below, options, sink)).map(drop)
     }
 
-    fn run(&self, step: &Step, run: &RunAction, key: &str) -> Result<()> {
+    fn run(&self, step: &Step, run: &RunAction, key: &str, done: &BTreeMap<usize, StageDone>) -> Result<()> {
+        let wrong = |error: Error| error.context(format!("{}: {}", step.at, step.text));
         let runtime = (self.options.runtime)()?;
         let claim = self.store.claim(key, &format!("cannot run in {key:?}"))?;
-        let RunAction { args, env, dir, user, script, network, mounts, .. } = run.clone();
-        let (volumes, tmpfs, caches) = self.mounts(mounts)?;
+        let RunAction { args, mut env, dir, user, script, network, mounts, .. } = run.clone();
+        let top = |stage: usize| done.get(&stage).and_then(|done| done.top.clone());
+        let mut lent = self.lender(&top).lend(mounts).map_err(wrong)?;
+        env.retain(|variable| !lent.env.iter().any(|new| name_of(new) == name_of(variable)));
+        env.append(&mut lent.env);
         let spec = Spec {
             mounts: claim.mounts(),
             // All of it is brought to disk before the image has a name.
             volatile: true,
             process: Process { args, env, dir, user, terminal: false, no_new_privs: false },
-            volumes,
-            tmpfs,
+            volumes: std::mem::take(&mut lent.volumes),
+            tmpfs: std::mem::take(&mut lent.tmpfs),
+            trees: lent.trees(),
+            secrets: lent.secrets.clone(),
+            agents: lent.agents.clone(),
+            access: Access::ReadWrite,
             scripts: script.into_iter().collect(),
             network,
             pids_max: self.options.pids_max,
@@ -301,32 +342,20 @@ impl Builder<'_> {
         let place = place(self.store);
         // A crash takes the snapshot, and with it what was made in it.
         let ended = container::run(&runtime, &place, &spec, &|_| Ok(()), &mut listener);
-        drop(caches);
+        drop(spec);
+        drop(lent);
         self.options.ingest.cancel.check()?;
-        let Exit(status) = ended.map_err(|error| error.context(format!("{}: {}", step.at, step.text)))?;
+        let Exit(status) = ended.map_err(wrong)?;
         if status == 0 {
             return Ok(());
         }
         let message = format!("{}: {}: exit status {status}", step.at, step.text);
         Err(Error::new(ErrorKind::FailedPrecondition, message).with_source(listener.tail()))
     }
+}
 
-    /// The mounts of a command, opened; the caches are in use as long as their values live.
-    fn mounts(&self, mounts: Vec<RunMount>) -> Result<(Vec<Bind>, Vec<String>, Vec<Cache>)> {
-        let (mut volumes, mut tmpfs, mut caches) = (Vec::new(), Vec::new(), Vec::new());
-        for mount in mounts {
-            match mount {
-                RunMount::Tmpfs { target } => tmpfs.push(target),
-                RunMount::Cache { id, target } => {
-                    let cache = Cache::open(self.store, &id)?;
-                    volumes.push(cache.bind(target)?);
-                    caches.push(cache);
-                }
-                RunMount::Bind { bind, .. } => volumes.push(bind),
-            }
-        }
-        Ok((volumes, tmpfs, caches))
-    }
+fn name_of(variable: &str) -> &str {
+    variable.split('=').next().unwrap_or_default()
 }
 
 /// Whose a file is that belongs to `user` of the tree: a number without a group is the number of the group, too.

@@ -1,6 +1,6 @@
 //! Reading and evaluating a Dockerfile takes time in proportion to its length, whatever it says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::config::Document;
@@ -23,7 +23,21 @@ fn evaluate(text: &str, limits: Limits) -> Result<Plan> {
     };
     let (arguments, platform) = (BTreeMap::new(), ("linux", "amd64"));
     let network = Network::None;
-    plan(&file, Surroundings { arguments: &arguments, target: None, network, limits, context: None, image, platform })
+    let none = BTreeSet::new();
+    plan(
+        &file,
+        Surroundings {
+            arguments: &arguments,
+            target: None,
+            network,
+            limits,
+            secrets: &none,
+            agents: &none,
+            context: None,
+            image,
+            platform,
+        },
+    )
 }
 
 /// `count` times `text`, with the number in place of each `#`.

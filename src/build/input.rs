@@ -64,6 +64,23 @@ pub fn read_bounded(source: impl Read, name: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is no UTF-8", name.display())))
 }
 
+/// The longest secret, in bytes: as with BuildKit.
+pub const SECRET_BYTES_MAX: u64 = 500 << 10;
+
+/// Returns the content of the file `path`, as a secret.
+///
+/// # Errors
+/// `NotFound`; `InvalidArgument` for more than [`SECRET_BYTES_MAX`] bytes; what the read reports.
+pub fn read_secret(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = File::open(path).at("open", path)?;
+    file.take(SECRET_BYTES_MAX + 1).read_to_end(&mut bytes).at("read", path)?;
+    if bytes.len() as u64 > SECRET_BYTES_MAX {
+        return Err(Error::invalid(format!("the secret {} is longer than {SECRET_BYTES_MAX} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -21,6 +21,7 @@
 
 mod archive;
 mod arguments;
+mod caches;
 mod config;
 mod context;
 mod copy;
@@ -34,6 +35,7 @@ mod ignored;
 mod input;
 mod json;
 mod layer;
+mod lend;
 mod limits;
 mod lines;
 mod mode;
@@ -42,18 +44,21 @@ mod parse;
 mod patterns;
 mod plan;
 mod position;
+mod remote;
 mod run;
 mod settings;
 mod target;
+mod volumes;
 mod words;
 
 #[cfg(test)]
 mod growth;
 
-pub use input::read_bounded;
+pub use caches::free_caches;
+pub use input::{read_bounded, read_secret};
 pub use limits::Limits;
-pub use mounts::free_caches;
-pub use run::{RunOptions, Started, commit_image, parse_volume, start};
+pub use run::{RunOptions, Started, commit_image, start};
+pub use volumes::{ParsedMount, parse_mount, parse_tmpfs, parse_volume};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -104,6 +109,10 @@ pub struct Options<'a> {
     pub pids_max: Option<u32>,
     /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
     pub epoch: Option<i64>,
+    /// What `RUN --mount=type=secret` may mount, by its id.
+    pub secrets: &'a BTreeMap<String, Vec<u8>>,
+    /// The sockets of the agents that `RUN --mount=type=ssh` may ask, by their id.
+    pub agents: &'a BTreeMap<String, PathBuf>,
     /// What the Dockerfile and the ignore file may ask for.
     pub limits: Limits,
     /// Called with the name of each image that the Dockerfile names, before the store is asked for it: it may bring the
@@ -187,7 +196,8 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
         let file = options.file.display();
         return Err(Error::invalid(format!("{file} is longer than {DOCKERFILE_BYTES_MAX} bytes")));
     }
-    let created = exec::moment_of(options.epoch)?;
+    let epoch = epoch(options)?;
+    let created = exec::moment_of(epoch)?;
     let file = parse::parse(&options.file.display().to_string(), options.dockerfile)?;
     let mut context = options.context.as_deref().map(|path| open_context(path, options)).transpose()?;
     let host = Platform::host();
@@ -198,6 +208,8 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
             target: options.target.as_deref(),
             network: options.network,
             limits: options.limits,
+            secrets: &options.secrets.keys().cloned().collect(),
+            agents: &options.agents.keys().cloned().collect(),
             context: context.as_mut(),
             image: &mut |name| {
                 options.pull.map_or(Ok(()), |pull| pull(name))?;
@@ -207,13 +219,25 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
         },
     )?;
     plan.warnings.iter().for_each(|warning| progress.warn(warning));
-    let builder = Builder { store, options, context: context.as_ref(), progress, created };
+    let builder = Builder { store, options, context: context.as_ref(), progress, epoch, created };
     let built = builder.build(&plan).and_then(|mut done| {
         options.ingest.cancel.check()?;
         done.document.date(done.inherited);
         name_image(store, options.name, done.top, &done.document, &done.layers)
     });
     built.inspect_err(|_| store.settle())
+}
+
+/// The time of the image: that of the caller, or that of the build argument.
+fn epoch(options: &Options<'_>) -> Result<Option<i64>> {
+    match (options.epoch, options.arguments.get(plan::EPOCH).filter(|text| !text.is_empty())) {
+        (Some(epoch), _) => Ok(Some(epoch)),
+        (None, None) => Ok(None),
+        (None, Some(text)) => match text.parse() {
+            Ok(seconds) if seconds >= 0 => Ok(Some(seconds)),
+            _ => Err(Error::invalid(format!("{}={text:?} is no number of seconds since 1970", plan::EPOCH))),
+        },
+    }
 }
 
 fn open_context(path: &Path, options: &Options<'_>) -> Result<Origin> {

@@ -1,161 +1,252 @@
 //! `RUN --mount`: what a command sees that is in no layer.
 //!
-//! A cache is a directory of the store that any build may use by its id, until `gc` frees it. Whoever uses one has a
-//! shared lock on it, so that `gc` leaves it alone.
-//!
 //! # References
-//! Dockerfile reference, "RUN --mount"; `flock(2)`.
+//! Dockerfile reference, "RUN --mount"; RFC 4180, for commas in values.
 
-use std::os::fd::AsFd as _;
-use std::path::PathBuf;
-
-use rustix::fs::{FlockOperation, Mode, flock, mkdir};
-use rustix::io::Errno;
-
-use super::context::{Origin, Selected};
+use super::context::Selected;
 use super::parse::Position;
 use crate::container::Bind;
-use crate::error::{Context as _, Error, ErrorKind, Result};
-use crate::id::Digest;
-use crate::mount::Access;
-use crate::store::Store;
-use crate::tree::{Dir, walk};
+use crate::error::{Error, Result};
 
-/// How often a cache is opened that `gc` removes meanwhile.
-const OPEN_TRIES_MAX: u32 = 16;
+/// What can be said of each kind of mount, besides `type` and `target`.
+const KINDS: [(&str, &[&str]); 5] = [
+    ("bind", &["from", "source", "ro", "rw"]),
+    ("cache", &["from", "source", "ro", "rw", "id", "sharing", "uid", "gid", "mode"]),
+    ("tmpfs", &["size", "ro", "rw"]),
+    ("secret", &["source", "ro", "id", "required", "env", "uid", "gid", "mode"]),
+    ("ssh", &["ro", "id", "required", "uid", "gid", "mode"]),
+];
 
-/// The kinds of mounts, and what can be said of each.
-const KINDS: [(&str, &str); 3] =
-    [("tmpfs", "target"), ("cache", "target, id and sharing=shared"), ("bind", "target, source and ro")];
+/// Other names of options.
+const ALIASES: [(&str, &str); 5] =
+    [("src", "source"), ("dst", "target"), ("destination", "target"), ("readonly", "ro"), ("readwrite", "rw")];
 
 /// A mount of a command.
 #[derive(Clone, Debug)]
 pub(super) enum RunMount {
     /// A directory in memory.
-    Tmpfs { target: String },
+    Tmpfs { target: String, size_bytes: Option<u64>, read_only: bool },
     /// A directory that other builds left something in.
-    Cache { id: String, target: String },
-    /// Something of the build context, read-only.
-    Bind { selected: Box<Selected>, bind: Bind },
+    Cache { cache: CacheMount, target: String, read_only: bool },
+    /// Something of the build context, as it was when the build was planned, read-only.
+    Context { selected: Box<Selected>, bind: Bind },
+    /// A copy of something of the build context, which the command may change.
+    ContextCopy { selected: Box<Selected>, target: String },
+    /// Something of a stage or an image.
+    Tree { from: MountFrom, source: String, target: String, read_only: bool },
+    /// What the caller of the build keeps secret.
+    Secret { id: String, target: Option<String>, env: Option<String>, owner: Ownership },
+    /// The agent of the caller that holds SSH keys.
+    Ssh { id: String, target: String, owner: Ownership },
 }
 
 impl RunMount {
-    /// Reads the value of `--mount`; `absolute` makes a target absolute.
-    pub(super) fn parse(
-        at: &Position,
-        text: &str,
-        context: Option<&mut Origin>,
-        absolute: impl Fn(&str) -> String,
-    ) -> Result<Self> {
-        let options = || text.split(',').map(|option| option.split_once('=').unwrap_or((option, "")));
-        let kind = options().rfind(|(name, _)| *name == "type").map_or("bind", |(_, kind)| kind);
-        let Some((_, known)) = KINDS.iter().find(|(name, _)| *name == kind) else {
-            return Err(at.error(ErrorKind::Unsupported, format!("--mount=type={kind} is not supported")));
+    /// The stage or image that it takes something of.
+    pub(super) fn from(&self) -> Option<&MountFrom> {
+        match self {
+            Self::Cache { cache, .. } => cache.from.as_ref(),
+            Self::Tree { from, .. } => Some(from),
+            _ => None,
+        }
+    }
+}
+
+/// A cache, and what it is like when it is made.
+#[derive(Clone, Debug)]
+pub(super) struct CacheMount {
+    pub(super) id: String,
+    pub(super) sharing: Sharing,
+    pub(super) owner: Ownership,
+    /// What it holds at first.
+    pub(super) from: Option<MountFrom>,
+    pub(super) source: String,
+}
+
+/// What commands that use a cache at the same time do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sharing {
+    /// They see one another's files.
+    Shared,
+    /// Each has a cache of its own.
+    Private,
+    /// One waits for the other.
+    Locked,
+}
+
+/// Whose something is, where that was said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub(super) struct Ownership {
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
+    pub(super) mode: Option<u32>,
+}
+
+/// Whose tree is mounted.
+#[derive(Clone, Debug)]
+pub(super) enum MountFrom {
+    /// The stage of this number.
+    Stage(usize),
+    /// The image with this topmost layer.
+    Image(Option<String>),
+}
+
+/// The options of a mount, each known to its kind.
+pub(super) struct MountOptions<'a> {
+    at: &'a Position,
+    pub(super) kind: &'static str,
+    options: Vec<(String, Option<String>)>,
+}
+
+impl<'a> MountOptions<'a> {
+    /// Reads the value of `--mount`; `expand` replaces the variables of an option's value.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for options that the kind does not have.
+    pub(super) fn read(at: &'a Position, text: &str, expand: impl Fn(&str) -> Result<String>) -> Result<Self> {
+        let mut options = Vec::new();
+        for field in fields(text).ok_or_else(|| at.wrong("--mount: a quote is not closed"))? {
+            let (name, value) = match field.split_once('=') {
+                Some((name, value)) => (name.to_lowercase(), Some(expand(value)?)),
+                None => (field.to_lowercase(), None),
+            };
+            let known = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name.as_str(), |(_, name)| name);
+            options.push((known.to_owned(), value));
+        }
+        let kind = options.iter().rfind(|(name, _)| name == "type");
+        let kind = kind.and_then(|(_, kind)| kind.as_deref()).unwrap_or("bind").to_lowercase();
+        let Some((kind, known)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+            return Err(at.wrong(format!("--mount=type={kind}: there is bind, cache, tmpfs, secret and ssh")));
         };
-        let (mut target, mut id, mut source) = (None, None, "");
-        for (name, value) in options() {
-            match (kind, name, value) {
-                (_, "type", _) | ("cache", "sharing", "shared") | ("bind", "ro" | "readonly", "" | "true") => {}
-                (_, "target" | "dst" | "destination", value) => target = Some(absolute(value)),
-                ("cache", "id", value) => id = Some(value.to_owned()),
-                ("bind", "source" | "src", value) => source = value,
-                _ => {
-                    let option = if value.is_empty() { name.to_owned() } else { format!("{name}={value}") };
-                    let message = format!("--mount=type={kind} with {option:?} is not supported: it knows {known}");
-                    return Err(at.error(ErrorKind::Unsupported, message));
-                }
+        for (name, value) in &options {
+            if !["type", "target"].contains(&name.as_str()) && !known.contains(&name.as_str()) {
+                let known = known.join(", ");
+                return Err(at.wrong(format!("--mount=type={kind} has no {name:?}: it has target, {known}")));
+            }
+            if value.is_none() && !["ro", "rw", "required"].contains(&name.as_str()) {
+                return Err(at.wrong(format!("--mount: {name} needs a value")));
             }
         }
-        let target = target.filter(|target| target != "/");
-        let target = target.ok_or_else(|| at.wrong("--mount needs a target that is not /"))?;
-        match kind {
-            "tmpfs" => Ok(Self::Tmpfs { target }),
-            "cache" => Ok(Self::Cache { id: id.unwrap_or_else(|| target.clone()), target }),
-            _ => {
-                let context = context.ok_or_else(|| at.wrong("there is no build context to mount from"))?;
-                let selected = context.select(source).map_err(|error| at.error(error.kind(), error.chain()))?;
-                match <[Selected; 1]>::try_from(selected) {
-                    Ok([selected]) => Self::bind(context, selected, target),
-                    Err(_) => Err(at.wrong(format!("--mount: {source:?} is more than one"))),
-                }
-            }
+        Ok(Self { at, kind, options })
+    }
+
+    /// The last value of an option.
+    pub(super) fn value(&self, name: &str) -> Option<&str> {
+        self.options.iter().rfind(|(known, _)| known == name)?.1.as_deref()
+    }
+
+    pub(super) fn wrong(&self, what: impl std::fmt::Display) -> Error {
+        self.at.wrong(format!("--mount=type={}: {what}", self.kind))
+    }
+
+    /// Whether an option is given that is true without a value.
+    pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
+        let Some((_, value)) = self.options.iter().rfind(|(known, _)| known == name) else { return Ok(None) };
+        match value.as_deref().map(str::to_lowercase).as_deref() {
+            None | Some("true" | "1" | "t") => Ok(Some(true)),
+            Some("false" | "0" | "f") => Ok(Some(false)),
+            Some(other) => Err(self.wrong(format!("{name}={other} should be true or false"))),
         }
     }
-}
 
-impl RunMount {
-    /// Opens what was selected: from here on an exchange in the context changes nothing.
-    fn bind(context: &Origin, selected: Selected, target: String) -> Result<Self> {
-        let (source, shown) = context.open(&selected)?;
-        let bind = Bind::new(source, &shown, target, Access::ReadOnly)?;
-        Ok(Self::Bind { selected: Box::new(selected), bind })
+    /// Whether the command may not write, if `unless_said` is what holds without a word about it.
+    pub(super) fn read_only(&self, unless_said: bool) -> Result<bool> {
+        let writes = self.flag("rw")?.map(|writes| !writes);
+        Ok(self.flag("ro")?.or(writes).unwrap_or(unless_said))
     }
-}
 
-/// A cache in use.
-#[derive(Debug)]
-pub(super) struct Cache {
-    /// With a shared lock on it.
-    dir: Dir,
-}
+    fn number(&self, name: &str, radix: u32, max: u32) -> Result<Option<u32>> {
+        let number = |text: &str| {
+            let number = u32::from_str_radix(text, radix).ok().filter(|number| *number <= max);
+            number.ok_or_else(|| self.wrong(format!("{name}={text} is no number that it can be")))
+        };
+        self.value(name).map(number).transpose()
+    }
 
-fn caches(store: &Store) -> PathBuf {
-    store.root().join("cache")
-}
+    pub(super) fn ownership(&self) -> Result<Ownership> {
+        Ok(Ownership {
+            uid: self.number("uid", 10, u32::MAX - 1)?,
+            gid: self.number("gid", 10, u32::MAX - 1)?,
+            mode: self.number("mode", 8, crate::tree::MODE_MASK)?,
+        })
+    }
 
-impl Cache {
-    /// Opens the cache `id`, made if it is not there.
-    pub(super) fn open(store: &Store, id: &str) -> Result<Self> {
-        let above = caches(store);
-        let path = above.join(Digest::of(id.as_bytes()).hex());
-        for _ in 0..OPEN_TRIES_MAX {
-            for (dir, mode) in [(&above, 0o700), (&path, 0o755)] {
-                match mkdir(dir, Mode::from_raw_mode(mode)) {
-                    Err(Errno::EXIST) => {}
-                    made => made.at("make directory", dir)?,
-                }
-            }
-            let Ok(dir) = Dir::open(&path) else { continue };
-            flock(&dir, FlockOperation::LockShared).at("lock", &path)?;
-            // It may have gone before the lock was there.
-            let ours = dir.stat("")?.ino;
-            if Dir::open(&above)?
-                .stat_if_any(path.file_name().unwrap_or_default())?
-                .is_some_and(|stat| stat.ino == ours)
-            {
-                return Ok(Self { dir });
-            }
+    pub(super) fn sharing(&self) -> Result<Sharing> {
+        match self.value("sharing").map(str::to_lowercase).as_deref() {
+            None | Some("shared") => Ok(Sharing::Shared),
+            Some("private") => Ok(Sharing::Private),
+            Some("locked") => Ok(Sharing::Locked),
+            Some(other) => Err(self.wrong(format!("sharing={other}: there is shared, private and locked"))),
         }
-        Err(Error::new(ErrorKind::Unavailable, format!("the cache {id:?} is removed again and again")))
+    }
+
+    /// The size of a directory in memory.
+    pub(super) fn size(&self) -> Result<Option<u64>> {
+        let size = |text: &str| size(text).ok_or_else(|| self.wrong(format!("size={text} is no number of bytes")));
+        Ok(self.value("size").map(size).transpose()?.filter(|size| *size > 0))
     }
 }
 
-impl Cache {
-    /// The cache as a container sees it at `target`.
-    pub(super) fn bind(&self, target: String) -> Result<Bind> {
-        Bind::new(self.dir.as_fd(), self.dir.shown(), target, Access::ReadWrite)
-    }
+/// A number of bytes: `64m`, `1.5GB`, `4096`.
+pub(super) fn size(text: &str) -> Option<u64> {
+    let text = text.trim().to_lowercase();
+    let text = text.strip_suffix('b').unwrap_or(&text);
+    let text = text.strip_suffix('i').unwrap_or(text);
+    let (number, shift) = match text.char_indices().next_back()? {
+        (at, 'k') => (&text[..at], 10),
+        (at, 'm') => (&text[..at], 20),
+        (at, 'g') => (&text[..at], 30),
+        (at, 't') => (&text[..at], 40),
+        _ => (text, 0),
+    };
+    let number: f64 = number.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
+    let bytes = number * (1_u64 << shift) as f64;
+    // A float of 2^53 and less is exact, and nobody has more memory.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the bounds of both")]
+    (bytes <= (1_u64 << 53) as f64).then_some(bytes as u64)
 }
 
-/// Removes the caches of builds that no build uses at the moment; answers how many.
-///
-/// # Errors
-/// What the file system reports.
-pub fn free_caches(store: &Store) -> Result<u64> {
-    let path = caches(store);
-    if !path.try_exists().at("look for", &path)? {
-        return Ok(0);
-    }
-    let above = Dir::open(&path)?;
-    let mut freed = 0;
-    for entry in above.names()? {
-        let dir = above.open_dir(&entry.name)?;
-        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
-            Err(Errno::WOULDBLOCK) => continue,
-            locked => locked.at("lock", above.shown_at(&entry.name))?,
+/// Splits a text at commas; a field in double quotes may hold them. `None` if a quote is not closed.
+pub(super) fn fields(text: &str) -> Option<Vec<String>> {
+    let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match c {
+            '"' if quoted && chars.next_if_eq(&'"').is_some() => field.push('"'),
+            '"' if quoted || field.is_empty() => quoted = !quoted,
+            ',' if !quoted => fields.push(std::mem::take(&mut field)),
+            c => field.push(c),
         }
-        walk::remove_all(&above, &entry.name)?;
-        freed += 1;
     }
-    Ok(freed)
+    fields.push(field);
+    (!quoted).then_some(fields)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("1", Some(1)),
+            ("2k", Some(2048)),
+            ("1.5m", Some(3 << 19)),
+            ("1GiB", Some(1 << 30)),
+            ("64MB", Some(64 << 20)),
+            ("x", None),
+            ("-1", None),
+            ("1e300", None),
+            ("", None),
+        ] {
+            assert_eq!(size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn commas() {
+        let fields = |text: &str| fields(text).unwrap_or_default();
+        assert_eq!(fields("a=b,c"), ["a=b", "c"]);
+        assert_eq!(fields("\"a=b,\"\"c\",d"), ["a=b,\"c", "d"]);
+        assert!(fields("\"a").is_empty());
+    }
 }

@@ -227,7 +227,7 @@ fn simple(head: &Head<'_>) -> Result<What> {
             paths => What::Volume(paths),
         },
         "WORKDIR" => What::Workdir(head.one()?),
-        other => return Err(head.at.wrong(format!("there is no instruction {other}"))),
+        other => return Err(head.at.wrong(format!("unknown instruction {other}"))),
     })
 }
 

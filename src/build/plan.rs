@@ -8,6 +8,7 @@
 //! Dockerfile reference.
 
 mod copy;
+mod mounts;
 mod run;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -21,8 +22,9 @@ use super::evaluate::Evaluation;
 use super::ignored::Ignored;
 use super::limits::{Budget, Limits};
 use super::mode::Chmod;
-use super::mounts::RunMount;
+use super::mounts::{MountFrom, RunMount};
 use super::parse::{self, Dockerfile, Instruction, Position, Stage, What};
+use super::remote::Remote;
 use super::settings::Shells;
 use super::words::{self, Over, Values, Variables};
 use crate::container::{DEFAULT_PATH, Network};
@@ -111,11 +113,15 @@ pub(super) struct CopyAction {
     /// What they are, where that is known now.
     pub(super) selected: Vec<Selected>,
     pub(super) texts: Vec<(String, String)>,
+    /// What is fetched first.
+    pub(super) remotes: Vec<Remote>,
     /// Absolute; a slash at the end means a directory.
     pub(super) target: String,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<Chmod>,
     pub(super) unpacks: bool,
+    /// Whether archives that were fetched are unpacked.
+    pub(super) unpacks_remotes: bool,
     /// Whether nothing that lies below is looked at, or followed.
     pub(super) link: bool,
     /// Whether the directories above a source come with it.
@@ -150,6 +156,9 @@ pub(super) struct Surroundings<'a> {
     pub(super) target: Option<&'a str>,
     pub(super) network: Network,
     pub(super) limits: Limits,
+    /// The ids of what is kept secret, and of agents.
+    pub(super) secrets: &'a BTreeSet<String>,
+    pub(super) agents: &'a BTreeSet<String>,
     pub(super) context: Option<&'a mut Origin>,
     /// Finds an image of the store.
     pub(super) image: &'a mut dyn FnMut(&str) -> Result<BaseImage>,
@@ -228,8 +237,16 @@ fn need(stages: &[PlannedStage], stage: usize, needed: &mut BTreeSet<usize>) {
         need(stages, base, needed);
     }
     for step in &planned.steps {
-        if let Action::Copy(CopyAction { from: From::Stage(from), .. }) = step.action {
-            need(stages, from, needed);
+        match &step.action {
+            Action::Copy(CopyAction { from: From::Stage(from), .. }) => need(stages, *from, needed),
+            Action::Run(run) => {
+                for mount in &run.mounts {
+                    if let Some(MountFrom::Stage(from)) = mount.from() {
+                        need(stages, *from, needed);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 }

@@ -1,15 +1,14 @@
 //! Containers of images, and images of containers.
 
-use std::path::PathBuf;
-
 use super::config::{Document, Entry};
 use super::environment::Environment;
 use super::settings::join;
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
-use crate::container::{self, Bind, Control, Exit, Network, Process, Runtime, Spec, Streams, Volume};
+use crate::container::{self, Bind, Control, Exit, Network, Process, Runtime, Spec, Streams, Tmpfs, Volume};
 use crate::error::{Error, Result};
 use crate::id::unique_key;
 use crate::image::check_name;
+use crate::mount::Access;
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::store::Store;
 use crate::task::Cancel;
@@ -35,6 +34,12 @@ pub struct RunOptions {
     pub env: Vec<String>,
     /// What it sees of the machine.
     pub volumes: Vec<Volume>,
+    /// Directories in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Whether it cannot write to its root.
+    pub read_only: bool,
+    /// What runs instead of the image's entry point and command, with `command` as its arguments; empty for only that.
+    pub entrypoint: Option<Vec<String>>,
     /// Its working directory instead of the image's.
     pub dir: Option<String>,
     /// Its user instead of the image's.
@@ -106,7 +111,11 @@ fn run(
         volatile: options.remove,
         process,
         volumes,
-        tmpfs: Vec::new(),
+        tmpfs: options.tmpfs.clone(),
+        trees: Vec::new(),
+        secrets: Vec::new(),
+        agents: Vec::new(),
+        access: if options.read_only { Access::ReadOnly } else { Access::ReadWrite },
         scripts: Vec::new(),
         network: options.network,
         pids_max: options.pids_max,
@@ -127,8 +136,11 @@ fn hostname(key: &str) -> String {
 /// What runs, by the image's config and by `options`.
 fn process(document: &Document, options: &RunOptions) -> Result<Process> {
     let settings = &document.config;
-    let command = if options.command.is_empty() { &settings.cmd } else { &options.command };
-    let args: Vec<String> = settings.entrypoint.iter().chain(command).cloned().collect();
+    // The command of the image is for its own entry point.
+    let own = if options.entrypoint.is_some() { &[][..] } else { &settings.cmd };
+    let command = if options.command.is_empty() { own } else { &options.command };
+    let entrypoint = options.entrypoint.as_ref().unwrap_or(&settings.entrypoint);
+    let args: Vec<String> = entrypoint.iter().chain(command).cloned().collect();
     if args.is_empty() {
         let image = &options.image;
         return Err(Error::invalid(format!("the image {image:?} has no command: say what to run in it")));
@@ -197,23 +209,5 @@ fn base_of(store: &Store, key: &str, parent: &str, labels: &Labels) -> Result<Ba
         (None, Some(_)) => Err(Error::precondition(format!(
             "no image of the store has the parent of {key:?} as its topmost layer: import or build that image first"
         ))),
-    }
-}
-
-/// An absolute path for a volume's source.
-///
-/// # Errors
-/// `InvalidArgument` if the text is no `SRC:DST[:ro]`.
-pub fn parse_volume(text: &str) -> Result<(PathBuf, String, bool)> {
-    let wrong = || Error::invalid(format!("{text:?} is no volume: SRC:DST or SRC:DST:ro, DST absolute"));
-    let (rest, read_only) = match text.strip_suffix(":ro") {
-        Some(rest) => (rest, true),
-        None => (text.strip_suffix(":rw").unwrap_or(text), false),
-    };
-    match rest.rsplit_once(':') {
-        Some((source, target)) if !source.is_empty() && target.starts_with('/') => {
-            Ok((PathBuf::from(source), target.to_owned(), read_only))
-        }
-        _ => Err(wrong()),
     }
 }

@@ -33,7 +33,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// The steps and their output go to standard error; the image's name and ID are printed. SOURCE_DATE_EPOCH, seconds
 /// since 1970, makes the image one of that time: no file in it is newer.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata build -t app:1 --explain .")]
+#[command(after_help = "Examples:\n  strata build -t app:1 --explain .\n  \
+    strata build -t app:1 --secret id=token,env=TOKEN --ssh default .   # RUN --mount=type=secret,id=token,env=TOKEN ...")]
 pub(super) struct Build {
     /// The image's name in the store
     #[arg(short = 't', long = "tag", value_name = "NAME")]
@@ -59,6 +60,12 @@ pub(super) struct Build {
     /// The network of RUN: private has outgoing connections by pasta, where that is installed; host is the machine's
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
+    /// A secret that RUN --mount=type=secret can mount: from the file SRC, or from the variable V
+    #[arg(long, value_name = "id=ID[,src=FILE|,env=V]", value_parser = secret)]
+    secret: Vec<(String, SecretSource)>,
+    /// An SSH agent that RUN --mount=type=ssh can ask: that of SSH_AUTH_SOCK, or the one behind SOCKET
+    #[arg(long, value_name = "default|ID[=SOCKET]", value_parser = agent)]
+    ssh: Vec<(String, Option<PathBuf>)>,
     /// How many processes a RUN may have, where the machine has control groups; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
     pids_limit: u32,
@@ -80,6 +87,56 @@ fn argument(text: &str) -> Result<(String, Option<String>), &'static str> {
     }
 }
 
+/// Where a secret is.
+#[derive(Clone, Debug)]
+enum SecretSource {
+    File(PathBuf),
+    Variable(String),
+}
+
+impl SecretSource {
+    fn read(&self) -> Result<Vec<u8>> {
+        match self {
+            Self::File(path) => build::read_secret(path),
+            Self::Variable(name) => std::env::var_os(name)
+                .map(|value| value.as_bytes().to_vec())
+                .ok_or_else(|| Error::not_found(format!("the variable {name} of the secret is not set"))),
+        }
+    }
+}
+
+fn secret(text: &str) -> Result<(String, SecretSource), String> {
+    let (mut id, mut kind, mut file, mut variable) = (None, None, None, None);
+    for option in text.split(',') {
+        match option.split_once('=') {
+            Some(("id", value)) => id = Some(value.to_owned()),
+            Some(("src" | "source", value)) => file = Some(value.to_owned()),
+            Some(("env", value)) => variable = Some(value.to_owned()),
+            Some(("type", value @ ("file" | "env"))) => kind = Some(value.to_owned()),
+            _ => return Err(format!("a secret has no {option:?}: id=ID, and src=FILE or env=VARIABLE")),
+        }
+    }
+    let id = id.filter(|id| !id.is_empty()).ok_or("a secret needs an id: id=ID")?;
+    let source = match (kind.as_deref(), file, variable) {
+        (Some("env"), name, None) => SecretSource::Variable(name.unwrap_or_else(|| id.clone())),
+        (None | Some("env"), None, Some(name)) => SecretSource::Variable(name),
+        (None | Some("file"), Some(path), None) => SecretSource::File(path.into()),
+        // As docker does: the variable of that name, else the file.
+        (None, None, None) if std::env::var_os(&id).is_some() => SecretSource::Variable(id.clone()),
+        (None | Some("file"), None, None) => SecretSource::File(id.clone().into()),
+        _ => return Err("a secret is in a file or in a variable: src=FILE or env=VARIABLE".to_owned()),
+    };
+    Ok((id, source))
+}
+
+fn agent(text: &str) -> Result<(String, Option<PathBuf>), &'static str> {
+    match text.split_once('=') {
+        Some(("", _) | (_, "")) => Err("an agent is default, ID or ID=SOCKET"),
+        Some((id, socket)) => Ok((id.to_owned(), Some(socket.into()))),
+        None => Ok((text.to_owned(), None)),
+    }
+}
+
 impl Build {
     pub fn run(&self, session: &Session) -> Done {
         let interrupt = Interrupt::watch(session)?;
@@ -87,6 +144,8 @@ impl Build {
         // The first build on a machine may stand on nothing.
         let store = session.make_store()?;
         let runtime = || find_runtime(self.runtime.as_deref());
+        let secrets = self.secret.iter().map(|(id, source)| Ok((id.clone(), source.read()?))).collect::<Result<_>>()?;
+        let agents = self.ssh.iter().map(socket).collect::<Result<_>>()?;
         let options = Options {
             name: &self.name,
             dockerfile: &dockerfile,
@@ -100,6 +159,8 @@ impl Build {
             network: self.network.into(),
             pids_max: pids_max(self.pids_limit),
             epoch: epoch()?,
+            secrets: &secrets,
+            agents: &agents,
             limits: self.limits.limits(),
             pull: Some(&|name| self.pull.bring(session, &store, name, &interrupt)),
             ingest: self.limits.ingest(interrupt.cancel()),
@@ -142,6 +203,19 @@ impl Build {
         };
         self.arguments.iter().filter_map(value).collect()
     }
+}
+
+/// The socket of an agent.
+fn socket((id, socket): &(String, Option<PathBuf>)) -> Result<(String, PathBuf)> {
+    const VARIABLE: &str = "SSH_AUTH_SOCK";
+    let socket = socket.clone().or_else(|| std::env::var_os(VARIABLE).map(PathBuf::from));
+    let socket = socket.ok_or_else(|| Error::not_found(format!("there is no agent: {VARIABLE} is not set")))?;
+    let socket = std::path::absolute(&socket).at("find", &socket)?;
+    let is_socket = std::os::unix::fs::FileTypeExt::is_socket(&socket.metadata().at("look at", &socket)?.file_type());
+    if !is_socket {
+        return Err(Error::invalid(format!("{} is no socket of an SSH agent", socket.display())));
+    }
+    Ok((id.clone(), socket))
 }
 
 /// Shows the steps of a build: a line when a step begins, the output of the step, a line when it is done. On a

@@ -12,8 +12,8 @@ use super::names;
 use super::output::shown;
 use super::session::Session;
 use super::{Done, FREE_LIMIT};
-use crate::build::{self, RunOptions};
-use crate::container::{Control, Network, Runtime, Volume};
+use crate::build::{self, ParsedMount, RunOptions};
+use crate::container::{Control, Network, Runtime, Tmpfs, Volume};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::check_name;
 use crate::mount::Access;
@@ -32,11 +32,13 @@ const ASKED_MAX: u32 = 2;
 
 /// Run a command in a container
 ///
-/// Over a writable snapshot of the image, by an OCI runtime. Its exit status is that of the command; nothing is printed
-/// besides what that prints. Without --rm the snapshot stays: diff tells what the container changed, commit-image makes
-/// it an image. The third SIGINT or SIGTERM kills.
+/// Over a writable snapshot of the image, by an OCI runtime. Its exit status is that of the command, 127 if that is
+/// not there, 126 if it may not be executed, and 125 if strata cannot run a container for another reason; nothing is
+/// printed besides what that prints. Without --rm the snapshot stays: diff tells what the container changed,
+/// commit-image makes it an image. The third SIGINT or SIGTERM kills.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata run --rm -it debian:12 bash")]
+#[command(after_help = "Examples:\n  strata run --rm -it debian:12 bash\n  \
+    strata run --rm --read-only --tmpfs /tmp:size=64m --mount type=bind,src=.,dst=/src,ro debian:12 ls /src")]
 pub(super) struct Run {
     /// Remove the snapshot afterwards
     #[arg(long)]
@@ -50,6 +52,18 @@ pub(super) struct Run {
     /// A file or directory of the machine, and where the container sees it
     #[arg(short, long = "volume", value_name = "SRC:DST[:ro]", value_parser = volume)]
     volumes: Vec<Volume>,
+    /// A mount, as docker spells it: type=bind,source=SRC,target=DST[,readonly] or type=tmpfs,target=DST[,tmpfs-size=N]
+    #[arg(long = "mount", value_name = "type=T,...", value_parser = mounted)]
+    mounts: Vec<Mounted>,
+    /// A directory in memory; size=N limits it
+    #[arg(long, value_name = "DST[:size=N,ro]", value_parser = tmpfs)]
+    tmpfs: Vec<Tmpfs>,
+    /// Let it not write to its root
+    #[arg(long)]
+    read_only: bool,
+    /// The program to run instead of the image's entry point, with CMD as its arguments; empty for CMD alone
+    #[arg(long, value_name = "PROGRAM")]
+    entrypoint: Option<String>,
     /// Log what is done; twice for more
     // The global option, without the letter: that means a volume here, as it does everywhere.
     #[arg(long, action = ArgAction::Count, help_heading = "Global options")]
@@ -124,6 +138,37 @@ fn volume(text: &str) -> Result<Volume> {
     Ok(Volume { source, target, access })
 }
 
+/// A mount that `--mount` describes.
+#[derive(Clone, Debug)]
+enum Mounted {
+    Volume(Volume),
+    Tmpfs(Tmpfs),
+}
+
+impl Mounted {
+    fn volume(&self) -> Option<Volume> {
+        if let Self::Volume(volume) = self { Some(volume.clone()) } else { None }
+    }
+
+    fn tmpfs(&self) -> Option<Tmpfs> {
+        if let Self::Tmpfs(tmpfs) = self { Some(tmpfs.clone()) } else { None }
+    }
+}
+
+fn mounted(text: &str) -> Result<Mounted> {
+    match build::parse_mount(text)? {
+        ParsedMount::Bind { source, target, access } => {
+            let source = std::path::absolute(&source).at("find", &source)?;
+            Ok(Mounted::Volume(Volume { source, target, access }))
+        }
+        ParsedMount::Tmpfs(tmpfs) => Ok(Mounted::Tmpfs(tmpfs)),
+    }
+}
+
+fn tmpfs(text: &str) -> Result<Tmpfs> {
+    build::parse_tmpfs(text)
+}
+
 /// Returns the limit that `--pids-limit` gives.
 pub(super) fn pids_max(limit: u32) -> Option<u32> {
     (limit > 0).then_some(limit)
@@ -155,8 +200,12 @@ pub(super) fn free(store: &Store, cancel: Option<&Cancel>) {
     }
 }
 
+/// The exit status of a `run` that fails by itself.
+const RUN_FAILED: u8 = 125;
+
 impl Run {
     pub fn run(&self, session: &Session) -> Done {
+        session.failure.set(Some(RUN_FAILED));
         let mut signals = Signals::take(session.is_quiet())?;
         let store = session.store_to_change()?;
         let runtime = find_runtime(self.runtime.as_deref())?;
@@ -173,7 +222,13 @@ impl Run {
             name: self.name.clone(),
             remove: self.rm,
             env: self.env.iter().filter_map(variable).collect(),
-            volumes: self.volumes.clone(),
+            volumes: self.volumes.iter().cloned().chain(self.mounts.iter().filter_map(Mounted::volume)).collect(),
+            tmpfs: self.tmpfs.iter().cloned().chain(self.mounts.iter().filter_map(Mounted::tmpfs)).collect(),
+            read_only: self.read_only,
+            entrypoint: self
+                .entrypoint
+                .clone()
+                .map(|program| Some(program).filter(|program| !program.is_empty()).into_iter().collect()),
             dir: self.workdir.clone(),
             user: self.user.clone(),
             stdin: self.interactive,
@@ -183,6 +238,7 @@ impl Run {
             pids_max: pids_max(self.pids_limit),
         };
         let ended = build::start(&store, &runtime, &options, &mut signals);
+        session.failure.set(signals.cannot_start.or(Some(RUN_FAILED)));
         if self.rm {
             free(&store, None);
         }
@@ -211,6 +267,8 @@ struct Signals {
     /// How often it was asked to end.
     asked: u32,
     is_quiet: bool,
+    /// The status of a command that could not be started.
+    cannot_start: Option<u8>,
 }
 
 impl Signals {
@@ -219,7 +277,7 @@ impl Signals {
         let failed = |errno: nix::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(errno);
         signals.thread_block().map_err(failed)?;
         let fd = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).map_err(failed)?;
-        Ok(Self { fd, asked: 0, is_quiet })
+        Ok(Self { fd, asked: 0, is_quiet, cannot_start: None })
     }
 }
 
@@ -243,6 +301,10 @@ impl Control for Signals {
 
     fn output(&mut self, _bytes: &[u8]) -> Result<()> {
         Ok(())
+    }
+
+    fn cannot_start(&mut self, status: u8) {
+        self.cannot_start = Some(status);
     }
 
     fn warn(&mut self, warning: &str) {

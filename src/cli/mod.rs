@@ -8,7 +8,8 @@
 //! - Standard output carries the answer and nothing else; with `--json` it is exactly one document.
 //! - A command that succeeds writes nothing to standard error off a terminal, unless `-v` or `STRATA_LOG` asks for it;
 //!   but `build` tells there what it does and what its commands write, unless `-q` or `--json` asks it not to.
-//! - The exit status is 0 (done), 1 (failed) or 2 (usage); that of `run` is its container's, if that could be started.
+//! - The exit status is 0 (done), 1 (failed) or 2 (usage); that of `run` is its container's, or docker's for one that
+//!   could not be started: 125, 126, 127.
 //!   A failure is one line on standard error, with `--json` one object. A reader that closes standard output early has
 //!   seen enough: that is success.
 
@@ -307,7 +308,10 @@ pub fn run<T: Into<OsString> + Clone>(arguments: impl IntoIterator<Item = T>, st
     }
     match done {
         Ok(()) => ExitCode::from(session.status.get()),
-        Err(Failures(errors)) => output::report(&errors, session.output.is_json(), verbose),
+        Err(Failures(errors)) => {
+            let status = output::report(&errors, session.output.is_json(), verbose);
+            session.failure.get().map_or(status, ExitCode::from)
+        }
     }
 }
 

@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub output: Output,
     /// The exit status of a command that succeeds: 0, or that of a container.
     pub status: Cell<u8>,
+    /// The exit status of a command that fails, if it is not that of most.
+    pub failure: Cell<Option<u8>>,
 }
 
 impl Session {
@@ -50,6 +52,7 @@ impl Session {
             verbose: global.verbose > 0,
             output,
             status: Cell::new(0),
+            failure: Cell::new(None),
         })
     }
 

@@ -6,6 +6,7 @@
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::Serialize;
@@ -14,7 +15,7 @@ use super::hooks::Hooks;
 use super::network::NetworkNamespace;
 use super::seccomp::Filter;
 use super::user::User;
-use super::{Files, Network, SCRIPTS, Spec, write};
+use super::{Files, Network, SCRIPTS, Spec, Tmpfs, write};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mount::{Access, probe};
 
@@ -95,6 +96,7 @@ struct Capabilities {
 #[derive(Debug, Serialize)]
 struct Root<'a> {
     path: &'a Path,
+    readonly: bool,
 }
 
 /// A mount of the container.
@@ -104,7 +106,7 @@ pub(super) struct BundleMount {
     #[serde(rename = "type")]
     fstype: &'static str,
     source: String,
-    options: Vec<&'static str>,
+    options: Vec<Cow<'static, str>>,
     /// Whether what is mounted is no directory.
     #[serde(skip)]
     pub(super) is_file: bool,
@@ -158,7 +160,7 @@ impl<'a> Config<'a> {
                 capabilities: Capabilities { bounding: &CAPABILITIES, effective: own, permitted: own },
                 no_new_privileges: spec.process.no_new_privs,
             },
-            root: Root { path: root },
+            root: Root { path: root, readonly: spec.access == Access::ReadOnly },
             hostname: &spec.hostname,
             mounts,
             linux: Linux {
@@ -196,7 +198,7 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
         destination: destination.to_owned(),
         fstype,
         source: fstype.to_owned(),
-        options: options.to_vec(),
+        options: options.iter().copied().map(Cow::Borrowed).collect(),
         is_file: false,
     };
     let mut mounts = vec![
@@ -212,11 +214,22 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
     for (number, script) in files.scripts.iter().enumerate() {
         mounts.push(bind(script, &format!("{SCRIPTS}/{number}"), Access::ReadOnly, true)?);
     }
-    for target in &spec.tmpfs {
-        mounts.push(new(target, "tmpfs", &["nosuid", "nodev", "mode=1777"]));
+    for Tmpfs { target, size_bytes, access } in &spec.tmpfs {
+        let mut mount = new(target, "tmpfs", &["nosuid", "nodev", "mode=1777", mode(*access)]);
+        mount.options.extend(size_bytes.map(|bytes| Cow::Owned(format!("size={bytes}"))));
+        mounts.push(mount);
     }
     for (volume, place) in spec.volumes.iter().zip(&files.volumes) {
         mounts.push(bind(place, &volume.target, volume.access, volume.is_file)?);
+    }
+    for (tree, place) in spec.trees.iter().zip(&files.trees) {
+        mounts.push(bind(place, &tree.target, tree.access, tree.is_file)?);
+    }
+    for (secret, place) in spec.secrets.iter().zip(&files.secrets) {
+        mounts.push(bind(place, &secret.target, Access::ReadOnly, true)?);
+    }
+    for (agent, forwarder) in spec.agents.iter().zip(&files.agents) {
+        mounts.push(bind(&forwarder.path, &agent.target, Access::ReadWrite, true)?);
     }
     Ok(mounts)
 }
@@ -234,7 +247,7 @@ fn sys(network: Network) -> Result<BundleMount> {
         destination: "/sys".to_owned(),
         fstype,
         source: source.to_owned(),
-        options: bound.iter().copied().chain(["nosuid", "noexec", "nodev", "ro"]).collect(),
+        options: bound.iter().copied().chain(["nosuid", "noexec", "nodev", "ro"]).map(Cow::Borrowed).collect(),
         is_file: false,
     })
 }
@@ -244,14 +257,18 @@ fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<Bu
     let source = source.to_str().ok_or_else(|| {
         Error::invalid(format!("{} cannot be given to a container: its path is no UTF-8", source.display()))
     })?;
-    let mode = if access == Access::ReadOnly { "ro" } else { "rw" };
     Ok(BundleMount {
         destination: target.to_owned(),
         fstype: "bind",
         source: source.to_owned(),
-        options: vec!["rbind", "rprivate", "nosuid", "nodev", mode],
+        options: ["rbind", "rprivate", "nosuid", "nodev", mode(access)].map(Cow::Borrowed).into(),
         is_file,
     })
+}
+
+/// The option that says whether a mount can be written to.
+fn mode(access: Access) -> &'static str {
+    if access == Access::ReadOnly { "ro" } else { "rw" }
 }
 
 /// Writes `config.json` into the bundle `place`.

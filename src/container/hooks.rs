@@ -13,6 +13,7 @@ use rustix::fs::{StatVfsMountFlags, statvfs};
 use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
+use crate::mount::Access;
 
 /// Reads the state of the container to its end before the program starts: crun fails with a broken pipe if a hook ends
 /// while crun still writes.
@@ -33,9 +34,9 @@ struct Hook {
 }
 
 impl Hooks {
-    /// The hooks of a container with this `root`; `mount` is the program.
-    pub(super) fn new(root: &Path, mount: &Path) -> Result<Self> {
-        let options = format!("remount,bind,nodev{}", kept(root)?);
+    /// The hooks of a container with this `root`, which may be for reading only; `mount` is the program.
+    pub(super) fn new(root: &Path, mount: &Path, access: Access) -> Result<Self> {
+        let options = format!("remount,bind,nodev{}", kept(root, access)?);
         let (mount, root) = (text(mount)?, text(root)?);
         let shell = ["sh", "-c", SCRIPT, "sh", &mount];
         let words = ["--no-mtab", "--no-canonicalize", "--options-mode", "ignore", "--options", &options];
@@ -45,10 +46,11 @@ impl Hooks {
     }
 }
 
-/// The attributes that the mount of `root` has besides: a remount takes away what it is not told, and in a user
-/// namespace the kernel refuses that.
-fn kept(root: &Path) -> Result<String> {
-    let flags = statvfs(root).at("stat the mount at", root)?.f_flag;
+/// The attributes that the mount of `root` has besides, or is to have: a remount takes away what it is not told, and in
+/// a user namespace the kernel refuses that.
+fn kept(root: &Path, access: Access) -> Result<String> {
+    let mut flags = statvfs(root).at("stat the mount at", root)?.f_flag;
+    flags.set(StatVfsMountFlags::RDONLY, flags.contains(StatVfsMountFlags::RDONLY) || access == Access::ReadOnly);
     let known = [
         (StatVfsMountFlags::RDONLY, ",ro"),
         (StatVfsMountFlags::NOSUID, ",nosuid"),

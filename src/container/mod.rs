@@ -18,6 +18,7 @@
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
 
+mod agent;
 mod bind;
 mod bundle;
 mod cgroup;
@@ -30,10 +31,11 @@ mod runtime;
 mod seccomp;
 mod user;
 
+pub use agent::Agent;
 pub use bind::Bind;
 pub use mountpoints::take_away;
 pub use network::Network;
-pub use runtime::{Control, Runtime};
+pub use runtime::{Control, NOT_EXECUTABLE, NOT_FOUND, Runtime};
 pub use user::{User, find_user};
 
 use std::fs;
@@ -41,7 +43,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use self::network::{Connection, NetworkNamespace};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Mounted, Workplace};
 use crate::tree::Dir;
 
@@ -82,6 +84,51 @@ pub struct Process {
     pub no_new_privs: bool,
 }
 
+/// A directory in memory, empty at first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tmpfs {
+    /// Where, as an absolute path of the container.
+    pub target: String,
+    /// How much it can hold; `None` for what the kernel allows.
+    pub size_bytes: Option<u64>,
+    /// Whether the container may write to it.
+    pub access: Access,
+}
+
+/// Something of another snapshot that a container sees.
+#[derive(Clone, Debug)]
+pub struct Tree<'a> {
+    /// The mounts of that snapshot.
+    pub mounts: &'a [Mount],
+    /// The part of it to show, as a relative path without links.
+    pub source: PathBuf,
+    /// Whether that is no directory.
+    pub is_file: bool,
+    /// Where, as an absolute path of the container.
+    pub target: String,
+    /// Whether the container may write to it.
+    pub access: Access,
+}
+
+/// A file that only the container sees, and that is in memory only.
+#[derive(Clone)]
+pub struct Secret {
+    /// Where, as an absolute path of the container.
+    pub target: String,
+    /// Its content.
+    pub content: Vec<u8>,
+    /// Its owner and group.
+    pub owner: (u32, u32),
+    /// Its mode.
+    pub mode: u32,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret").field("target", &self.target).finish_non_exhaustive()
+    }
+}
+
 /// A container.
 #[derive(Debug)]
 pub struct Spec<'a> {
@@ -94,8 +141,16 @@ pub struct Spec<'a> {
     /// Files and directories of the machine that the container sees besides its root. Each is open already, so that no
     /// path is resolved again.
     pub volumes: Vec<Bind>,
-    /// Directories in memory, empty at first: absolute paths of the container.
-    pub tmpfs: Vec<String>,
+    /// Directories in memory.
+    pub tmpfs: Vec<Tmpfs>,
+    /// Other snapshots that it sees.
+    pub trees: Vec<Tree<'a>>,
+    /// Files that only it sees.
+    pub secrets: Vec<Secret>,
+    /// Agents that it can ask for signatures.
+    pub agents: Vec<Agent>,
+    /// Whether it may write to its root.
+    pub access: Access,
     /// Texts that it finds below [`SCRIPTS`], by their number, and may run.
     pub scripts: Vec<String>,
     /// Its network.
@@ -140,7 +195,8 @@ pub fn run(
     control: &mut dyn Control,
 ) -> Result<Exit> {
     let workplace = Workplace::new(place.to_owned())?;
-    let files = Files::prepare(workplace.path(), spec)?;
+    let trees = mount_trees(workplace.path(), &spec.trees)?;
+    let files = Files::prepare(workplace.path(), spec, &trees)?;
     // pasta sets the network up while the root file system is mounted.
     let mut connection = match spec.network {
         Network::Private => network::connect(runtime.pasta(), workplace.path(), control),
@@ -152,9 +208,21 @@ pub fn run(
     mounted.refuse_devices()?;
     let setup = Setup { place: workplace.path(), root: &root, files: &files, connection: connection.as_mut() };
     let done = run_mounted(runtime, setup, spec, note, control);
-    drop(connection);
-    let unmounted = mounted.unmount();
+    drop((connection, files));
+    let unmounted = trees.into_iter().chain([(mounted, PathBuf::new())]).map(|(mounted, _)| mounted.unmount());
+    let unmounted = unmounted.fold(Ok(()), Result::and);
     done.and_then(|exit| unmounted.map(|()| exit))
+}
+
+/// Mounts the other snapshots that a container sees; each comes with its place.
+fn mount_trees(place: &Path, trees: &[Tree<'_>]) -> Result<Vec<(Mounted, PathBuf)>> {
+    let mount = |(number, tree): (usize, &Tree<'_>)| {
+        let root = make_dir(place.join(format!("tree-{number}")))?;
+        let mounted = Mounted::new_volatile(tree.mounts, &root)?;
+        mounted.refuse_devices()?;
+        Ok((mounted, root))
+    };
+    trees.iter().enumerate().map(mount).collect()
 }
 
 /// Everything that was prepared for a container before its mount points are made.
@@ -179,10 +247,14 @@ fn run_mounted(
     check_text(&spec.process)?;
     let tree = Dir::open(root)?;
     let user = find_user(&tree, &spec.process.user)?;
-    let hooks = hooks::Hooks::new(root, runtime.mount()?)?;
+    let hooks = hooks::Hooks::new(root, runtime.mount()?, spec.access)?;
     let mounts = bundle::mounts(spec, files)?;
     mountpoints::make_working_dir(&tree, &spec.process.dir)?;
-    command::check(&tree, &spec.process, &mounts)?;
+    command::check(&tree, &spec.process, &mounts).inspect_err(|error| match error.kind() {
+        ErrorKind::NotFound => control.cannot_start(NOT_FOUND),
+        ErrorKind::FailedPrecondition => control.cannot_start(NOT_EXECUTABLE),
+        _ => {}
+    })?;
     let missing = mountpoints::find(&tree, &mounts)?;
     note(&mountpoints::note(&missing))?;
     let points = mountpoints::make(&tree, missing)?;
@@ -216,10 +288,14 @@ struct Files {
     scripts: Vec<PathBuf>,
     /// Where the volumes are attached, in their order.
     volumes: Vec<PathBuf>,
+    /// Where the trees are, in their order.
+    trees: Vec<PathBuf>,
+    secrets: Vec<PathBuf>,
+    agents: Vec<agent::Forwarder>,
 }
 
 impl Files {
-    fn prepare(place: &Path, spec: &Spec<'_>) -> Result<Self> {
+    fn prepare(place: &Path, spec: &Spec<'_>, trees: &[(Mounted, PathBuf)]) -> Result<Self> {
         let (resolv_conf, hosts) = (place.join("resolv.conf"), place.join("hosts"));
         let loopback = format!("127.0.0.1 localhost {0}\n::1 localhost {0}\n", spec.hostname);
         match spec.network {
@@ -247,8 +323,25 @@ impl Files {
         let volumes = spec.volumes.iter().enumerate();
         let volumes =
             volumes.map(|(number, bind)| bind.attach(place.join(format!("volume-{number}")))).collect::<Result<_>>()?;
-        Ok(Self { resolv_conf, hosts, scripts, volumes })
+        let trees = spec.trees.iter().zip(trees).map(|(tree, (_, root))| root.join(&tree.source)).collect();
+        let secrets = spec.secrets.iter().enumerate().map(|(number, secret)| secret_file(place, number, secret));
+        let secrets = secrets.collect::<Result<_>>()?;
+        let agents = spec.agents.iter().enumerate();
+        let agents = agents.map(|(number, agent)| agent::Forwarder::new(agent, place, &format!("agent-{number}")));
+        let agents = agents.collect::<Result<_>>()?;
+        Ok(Self { resolv_conf, hosts, scripts, volumes, trees, secrets, agents })
     }
+}
+
+/// Writes a secret into the workplace, which is in memory.
+fn secret_file(place: &Path, number: usize, secret: &Secret) -> Result<PathBuf> {
+    use rustix::fs::{Gid, Uid};
+    let path = place.join(format!("secret-{number}"));
+    write(&path, &secret.content, 0o600)?;
+    let (uid, gid) = secret.owner;
+    rustix::fs::chown(&path, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))).at("set the owner of", &path)?;
+    rustix::fs::chmod(&path, rustix::fs::Mode::from_raw_mode(secret.mode)).at("set the mode of", &path)?;
+    Ok(path)
 }
 
 /// The content of a file of the machine; nothing if there is no such file.

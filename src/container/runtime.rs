@@ -35,6 +35,12 @@ use crate::sys;
 const KNOWN: [(&str, &[&str]); 3] =
     [("crun", &["--cgroup-manager=disabled"]), ("runc", &["--rootless=true"]), ("youki", &[])];
 
+/// The status of a command that is not there.
+pub const NOT_FOUND: u8 = 127;
+
+/// The status of a command that may not be executed.
+pub const NOT_EXECUTABLE: u8 = 126;
+
 /// How long nobody looks whether the container is to be stopped.
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -63,6 +69,12 @@ pub trait Control {
     /// Takes a warning for people: the container lacks something that it would have on another machine.
     fn warn(&mut self, warning: &str) {
         let _ = warning;
+    }
+
+    /// Hears that the command cannot be started: its status is what a shell would say, [`NOT_FOUND`] or
+    /// [`NOT_EXECUTABLE`].
+    fn cannot_start(&mut self, status: u8) {
+        let _ = status;
     }
 }
 

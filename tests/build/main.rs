@@ -7,7 +7,10 @@ mod binds;
 mod cache;
 mod copy;
 mod debian;
+mod dockerfiles;
 mod layers;
+mod mounts;
+mod remotes;
 mod run;
 
 use std::cell::RefCell;
@@ -87,6 +90,9 @@ pub(crate) struct Wish<'a> {
     pub(crate) explain: bool,
     pub(crate) epoch: Option<i64>,
     pub(crate) runtime: Option<&'a str>,
+    pub(crate) secrets: &'a [(&'a str, &'a str)],
+    /// The socket of the default agent.
+    pub(crate) agent: Option<&'a Path>,
     /// What stops it when it becomes true.
     pub(crate) cancel: Option<&'a Cancel>,
 }
@@ -171,10 +177,25 @@ impl Bench {
         wish: &Wish<'_>,
         heard: &dyn Progress,
     ) -> strata::Result<Built> {
+        self.build_in(&self.store, name, dockerfile, wish, heard)
+    }
+
+    /// Builds in another handle of the store.
+    pub(crate) fn build_in(
+        &self,
+        store: &Store,
+        name: &str,
+        dockerfile: &str,
+        wish: &Wish<'_>,
+        heard: &dyn Progress,
+    ) -> strata::Result<Built> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let cancel = wish.cancel.cloned().unwrap_or_default();
         let arguments: BTreeMap<_, _> =
             wish.arguments.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let secret = |(id, text): &(&str, &str)| ((*id).to_owned(), text.as_bytes().to_vec());
+        let secrets = wish.secrets.iter().map(secret).collect();
+        let agents = wish.agent.map(|socket| ("default".to_owned(), socket.to_owned())).into_iter().collect();
         let options = Options {
             name,
             dockerfile,
@@ -188,11 +209,13 @@ impl Bench {
             network: Network::Host,
             pids_max: Some(200),
             epoch: wish.epoch,
+            secrets: &secrets,
+            agents: &agents,
             limits: Limits::default(),
             pull: None,
             ingest: IngestOptions { cancel, ..IngestOptions::default() },
         };
-        build(&self.store, &options, heard)
+        build(store, &options, heard)
     }
 
     /// Builds what has to succeed.

@@ -6,7 +6,7 @@ use strata::task::Cancel;
 
 use nix::sys::signal::Signal;
 use strata::build::{RunOptions, commit_image, start};
-use strata::container::{Control, Exit, Network, Volume};
+use strata::container::{Control, Exit, Network, Tmpfs, Volume};
 use strata::mount::Access;
 use strata::snapshotter::Snapshotter;
 use strata::tree::text;
@@ -41,6 +41,9 @@ pub(crate) fn shell(image: &str, command: &[&str]) -> RunOptions {
         remove: true,
         env: Vec::new(),
         volumes: Vec::new(),
+        tmpfs: Vec::new(),
+        read_only: false,
+        entrypoint: None,
         dir: None,
         user: None,
         stdin: false,
@@ -151,6 +154,24 @@ fn what_a_container_is_given() {
             panic!("{change:?}");
         })
         .expect("no changes");
+}
+
+#[test]
+fn what_is_in_the_way() {
+    let Some(bench) = Bench::overlay() else { return };
+    bench.build("entry", "FROM base\nENTRYPOINT [\"sh\", \"-c\", \"exit 3\"]\nCMD [\"x\"]\n");
+    let tmpfs = Tmpfs { target: "/t".to_owned(), size_bytes: Some(1 << 20), access: Access::ReadWrite };
+    let check = "! echo 2>/dev/null > /x && echo > /t/x && ! head -c 2000000 /dev/zero 2>/dev/null > /t/y";
+    let options = RunOptions { read_only: true, tmpfs: vec![tmpfs], ..script(check) };
+    assert_eq!(status(&bench, &options), 0);
+    let with = |entrypoint: Option<&[&str]>, command: &[&str]| {
+        let entrypoint = entrypoint.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        status(&bench, &RunOptions { entrypoint, ..shell("entry", command) })
+    };
+    assert_eq!(with(None, &[]), 3);
+    assert_eq!(with(Some(&["sh"]), &["-c", "exit 4"]), 4);
+    assert_eq!(with(Some(&[]), &["sh", "-c", "exit 5"]), 5);
+    bench.assert_clean();
 }
 
 #[test]

@@ -146,9 +146,15 @@ fn run_passes_everything_on() {
     assert_eq!(run(&["child", "test", "-e", "/new"]).status.code(), Some(0));
     bench.fails(&["info", "kept"], "not_found");
     bench.fails(&["commit-image", "child", "nope"], "not_found");
-    bench.fails(&["run", "nope"], "not_found");
-    bench.fails(&["run", "--runtime", "nope", "base"], "not_found");
-    bench.fails(&["run", "--tty", "base"], "invalid_argument");
+    bench.fails_with(125, &["run", "nope"], "not_found");
+    bench.fails_with(125, &["run", "--runtime", "nope", "base"], "not_found");
+    bench.fails_with(125, &["run", "--tty", "base"], "invalid_argument");
+    // Options behind the image are the command's, so --json cannot follow it.
+    for (status, program) in [(127, "nope"), (126, "/new")] {
+        let output = run(&["child", program]);
+        let said = text(&output.stderr);
+        assert!(output.status.code() == Some(status) && said.matches('\n').count() == 1, "{program}: {said}");
+    }
     assert!(bench.misuse(&["run", "-v", "x", "base"]).contains("SRC:DST"));
 }
 
@@ -270,7 +276,7 @@ fn a_build_is_stopped_at_any_step() {
         assert_gone("424203");
         bench.ok(&["gc"]);
         assert_eq!(bench.names(&["kind==active"]), Vec::<String>::new(), "{signal}");
-        bench.fails(&["run", "never"], "not_found");
+        bench.fails_with(125, &["run", "never"], "not_found");
         let output = bench.build("kept", "FROM base\nRUN echo 1 > /one\n", &[]);
         assert!(output.status.success(), "{output:?}");
     }

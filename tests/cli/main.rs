@@ -119,16 +119,21 @@ impl Bench {
 
     /// The error of a command that must fail with status 1: one line, one JSON object of that kind, and no answer.
     fn fails(&self, arguments: &[&str], kind: &str) -> String {
+        self.fails_with(1, arguments, kind)
+    }
+
+    /// The same for another status.
+    fn fails_with(&self, status: i32, arguments: &[&str], kind: &str) -> String {
         let output = self.run(&[arguments, &["--json"]].concat());
-        let stderr = text(&output.stderr);
-        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{arguments:?}: {stderr}");
+        let (stderr, failed) = (text(&output.stderr), (Some(status), ""));
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), failed, "{arguments:?}: {stderr}");
         let error: Value = serde_json::from_str(&stderr).unwrap_or_else(|error| panic!("{error}: {stderr}"));
         assert_eq!(error["error"]["kind"], kind, "{arguments:?}: {stderr}");
         assert!(error["error"]["chain"].as_array().is_some_and(|chain| !chain.is_empty()), "{stderr}");
 
         let output = self.run(arguments);
         let line = text(&output.stderr);
-        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""), "{arguments:?}: {line}");
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), failed, "{arguments:?}: {line}");
         assert!(line.starts_with("strata: ") && line.matches('\n').count() == 1, "{arguments:?}: {line:?}");
         line
     }

@@ -8,6 +8,7 @@ use crate::build::evaluate::Evaluation;
 use crate::build::ignored::Ignored;
 use crate::build::mode::Chmod;
 use crate::build::parse::{self, Position};
+use crate::build::remote::Remote;
 use crate::error::{ErrorKind, Result};
 
 impl Planner<'_, '_> {
@@ -25,13 +26,17 @@ impl Planner<'_, '_> {
             None => From::Context,
             Some(name) => self.from(at, &expand(name)?)?,
         };
-        let (mut sources, mut texts) = (Vec::new(), Vec::new());
+        let checksum = copy.checksum.as_ref().map(expand).transpose()?;
+        let (mut sources, mut texts, mut remotes) = (Vec::new(), Vec::new(), Vec::new());
         for source in &copy.sources {
             match source {
                 parse::Source::Path(place, path) => {
                     let path = evaluation.expand(place, path)?;
-                    check_local(place, &path, is_add)?;
-                    sources.push((place.clone(), path));
+                    if is_remote(place, &path, is_add)? {
+                        remotes.push(Remote::new(place, &path, checksum.as_deref())?);
+                    } else {
+                        sources.push((place.clone(), path));
+                    }
                 }
                 parse::Source::Text { name, text, expand: false } => texts.push((name.clone(), text.clone())),
                 parse::Source::Text { name, text, expand: true } => {
@@ -43,6 +48,7 @@ impl Planner<'_, '_> {
         let excluded = Ignored::of(excludes.iter().map(String::as_str));
         let excluded = Arc::new(excluded.map_err(|error| at.error(error.kind(), error.chain()))?);
         let target = target(evaluation, &expand(&copy.target)?);
+        check_remotes(at, &remotes, copy, &target)?;
         let selected = match from {
             From::Context => self.select(&sources, copy.parents, &excluded)?,
             _ => Vec::new(),
@@ -54,10 +60,12 @@ impl Planner<'_, '_> {
             sources,
             selected,
             texts,
+            remotes,
             target,
             chown,
             chmod,
             unpacks,
+            unpacks_remotes: copy.unpack.unwrap_or_default(),
             link,
             parents,
             excludes,
@@ -109,14 +117,33 @@ fn chmod_of(at: &Position, text: &str) -> Result<Chmod> {
         .ok_or_else(|| at.wrong(format!("--chmod={text}: an octal number up to 7777, or clauses such as u=rwX,go=rX")))
 }
 
-fn check_local(at: &Position, source: &str, is_add: bool) -> Result<()> {
-    let is_remote = ["http://", "https://", "git@", "git://", "ssh://"].iter().any(|prefix| source.starts_with(prefix));
-    match (is_remote, is_add) {
-        (false, _) => Ok(()),
+/// Whether a source is a URL.
+fn is_remote(at: &Position, source: &str, is_add: bool) -> Result<bool> {
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| source.starts_with(prefix));
+    let is_url = begins(&["http://", "https://"]);
+    let path = source.split(['?', '#']).next().unwrap_or_default();
+    let is_repository = begins(&["git@", "git://", "ssh://"]) || (is_url && path.ends_with(".git"));
+    match (is_url || is_repository, is_add) {
+        (false, _) => Ok(false),
         (true, false) => Err(at.wrong("COPY takes no URL: write ADD")),
-        (true, true) => {
-            let what = "ADD of a URL or a repository is not supported: fetch it in a RUN, or before the build";
+        (true, true) if is_repository => {
+            let what = "ADD of a repository is not supported: clone it in a RUN, or before the build";
             Err(at.error(ErrorKind::Unsupported, what))
         }
+        (true, true) => Ok(true),
+    }
+}
+
+/// Refuses a checksum of something else, and a file without a name.
+fn check_remotes(at: &Position, remotes: &[Remote], copy: &parse::Copy, target: &str) -> Result<()> {
+    if copy.checksum.is_some() && (remotes.len() != 1 || copy.sources.len() != 1) {
+        return Err(at.wrong("--checksum is for one source, which is a URL"));
+    }
+    if copy.keep_git_dir.is_some() {
+        return Err(at.wrong("--keep-git-dir is for repositories"));
+    }
+    match remotes.iter().find(|remote| remote.name.is_empty() && (target.ends_with('/') || copy.sources.len() > 1)) {
+        Some(remote) => Err(remote.at.wrong("the URL has no name of a file: the target has to be one")),
+        None => Ok(()),
     }
 }

@@ -3,7 +3,6 @@
 use super::{PREDEFINED, Planner, RunAction};
 use crate::build::config::Settings;
 use crate::build::evaluate::Evaluation;
-use crate::build::mounts::RunMount;
 use crate::build::parse::{self, Position};
 use crate::container::Network;
 use crate::error::{ErrorKind, Result};
@@ -13,13 +12,8 @@ impl Planner<'_, '_> {
         let network = self.network(run)?;
         check_security(run)?;
         let mut mounts = Vec::new();
-        for (at, mount) in &run.mounts {
-            let (mount, context) = (evaluation.expand(at, mount)?, self.around.context.as_deref_mut());
-            let mount = RunMount::parse(at, &mount, context, |path| evaluation.absolute(path))?;
-            if matches!(mount, RunMount::Bind { .. }) {
-                self.budget.bind(at)?;
-            }
-            mounts.push(mount);
+        for (number, (at, mount)) in run.mounts.iter().enumerate() {
+            mounts.extend(self.mount(at, mount, number, evaluation)?);
         }
         let args = match &run.script {
             Some(_) => vec![format!("{}/0", crate::container::SCRIPTS)],

@@ -23,6 +23,8 @@ fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Resu
             target,
             network: Network::Host,
             limits: Limits::default(),
+            secrets: &BTreeSet::from(["s".to_owned()]),
+            agents: &BTreeSet::new(),
             context: Some(&mut context),
             image: &mut image,
             platform: ("linux", "amd64"),
@@ -142,6 +144,32 @@ fn only_what_is_needed_is_built() {
     assert!(needed(None).expect_err("a number is no base").to_string().starts_with("D:7:1: "));
 }
 
+/// What a mount says, as it is planned.
+#[test]
+fn mounts() {
+    for (mount, shown) in [
+        ("type=tmpfs,dst=y,size=1m", "Tmpfs { target: \"/base/y\", size_bytes: Some(1048576), read_only: false }"),
+        ("type=secret,id=s", "Secret { id: \"s\", target: Some(\"/run/secrets/s\"), env: None,"),
+        ("type=secret,id=s,env=E", "Secret { id: \"s\", target: None, env: Some(\"E\"),"),
+        ("type=secret,target=/a/s,mode=0440,uid=7", "uid: Some(7), gid: None, mode: Some(288) }"),
+        ("type=cache,target=/c", "id: \"/c\", sharing: Shared,"),
+        ("type=cache,id=$B,target=/c,sharing=locked,ro", "id: \"base\", sharing: Locked,"),
+        ("type=cache,target=/c,from=base,source=/x", "source: \"/x\" }, target: \"/c\", read_only: false }"),
+        ("from=base,source=x,target=/y", "source: \"/x\", target: \"/y\", read_only: true }"),
+        ("type=bind,target=/y,rw", "ContextCopy {"),
+        ("type=bind,target=/y,rw=false", "Context {"),
+    ] {
+        let stage = last(&format!("FROM base\nRUN --mount={mount} x"), &[]);
+        let planned = format!("{:?}", run_of(&stage).mounts);
+        assert!(planned.contains(shown), "{mount}: {planned}");
+    }
+    // What is not given, and not required, is left out.
+    let stage = last("FROM base\nRUN --mount=type=secret,id=z --mount=type=ssh x", &[]);
+    assert!(run_of(&stage).mounts.is_empty());
+    let text = "FROM base AS a\nFROM base AS b\nFROM base\nRUN --mount=from=b,target=/y x";
+    assert_eq!(planned(text, &[], None).expect("a plan").needed, [1, 2]);
+}
+
 #[test]
 fn triggers_come_first_and_once() {
     let stage = last("FROM trigger AS t\nRUN two\nFROM t\nRUN three", &[]);
@@ -193,26 +221,30 @@ fn what_is_wrong() {
         ("FROM base\nEXPOSE 3-1", "D:2:1", "no port"),
         ("FROM base\nCOPY --exclude=[a a /x", "D:2:1", "no pattern"),
         ("FROM base\nRUN --security=insecure x", "D:2:5", "privileges"),
-        ("FROM base\nADD https://example.org/x /x", "D:2:5", "fetch it"),
+        ("FROM base\nADD https://example.org/x.git /x", "D:2:5", "clone it"),
+        ("FROM base\nADD https://example.org/ /x/", "D:2:5", "no name"),
+        ("FROM base\nADD --checksum=md5:x https://example.org/x /x", "D:2:22", "sha256"),
+        ("FROM base\nADD --checksum=sha256:x a /x", "D:2:1", "which is a URL"),
         ("FROM base\nCOPY https://example.org/x /x", "D:2:6", "write ADD"),
         ("FROM base\nENV A=${", "D:2:1", "name of a variable"),
         ("FROM base\nENV A", "D:2:1", "no value"),
         ("FROM base\nRUN --network=bridge x", "D:2:5", "--network=bridge"),
-        ("FROM base\nRUN --mount=type=ssh x", "D:2:5", "type=ssh is not supported"),
+        ("FROM base\nRUN --mount=type=nope,target=/y x", "D:2:5", "there is bind, cache"),
+        ("FROM base\nRUN --mount=type=ssh,required x", "D:2:5", "--ssh default"),
+        ("FROM base\nRUN --mount=type=secret,id=z,required=true x", "D:2:5", "--secret id=z"),
+        ("FROM base\nRUN --mount=type=secret x", "D:2:5", "an id"),
         ("FROM base\nRUN --mount=type=tmpfs x", "D:2:5", "target"),
-        (
-            "FROM base\nRUN --mount=type=tmpfs,target=/y,size=1 x",
-            "D:2:5",
-            "\"size=1\" is not supported: it knows target",
-        ),
-        ("FROM base\nRUN --mount=type=tmpfs,target=/y,id=a x", "D:2:5", "id=a"),
-        ("FROM base\nRUN --mount=type=bind,from=x,target=/y x", "D:2:5", "from=x"),
-        ("FROM base\nRUN --mount=type=bind,source=a,target=/y,rw x", "D:2:5", "\"rw\""),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/ x", "D:2:5", "not /"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/y,size=x x", "D:2:5", "size=x"),
+        ("FROM base\nRUN --mount=type=tmpfs,target=/y,id=a x", "D:2:5", "has no \"id\""),
+        ("FROM base\nRUN --mount=type=bind,from=x,target=/y x", "D:2:5", "\"x\""),
+        ("FROM base\nRUN --mount=type=bind,from=0,target=/y x", "D:2:5", "no earlier stage 0"),
+        ("FROM base\nRUN --mount=type=bind,ro=x,target=/y x", "D:2:5", "true or false"),
+        ("FROM base\nRUN --mount=target=/y,type=cache,sharing=x x", "D:2:5", "sharing=x"),
+        ("FROM base\nRUN --network=none --mount=type=cache,target=/y,mode=9 x", "D:2:20", "mode=9"),
+        ("FROM base\nRUN --mount=type=cache,source=a,target=/y,size=1 x", "D:2:5", "\"size\""),
         ("FROM base\nRUN --mount=type=bind,source=nope,target=/y x", "D:2:5", "\"nope\" is not there"),
         ("FROM base\nRUN --mount=source=../a,target=/y x", "D:2:5", "leads out of the build context"),
-        ("FROM base\nRUN --mount=target=/y,type=cache,sharing=locked x", "D:2:5", "sharing=locked"),
-        ("FROM base\nRUN --network=none --mount=type=cache,target=/y,ro x", "D:2:20", "\"ro\""),
-        ("FROM base\nRUN --mount=type=cache,source=a,target=/y x", "D:2:5", "source=a"),
         ("FROM base\nEXPOSE x", "D:2:1", "no port"),
         ("FROM base\nHEALTHCHECK --interval=soon CMD x", "D:2:1", "no duration"),
         ("FROM base\nARG A=${A:?missing}", "D:2:1", "variable A: missing"),

@@ -1,0 +1,201 @@
+//! The caches of `RUN --mount=type=cache`: directories of the store that any build may use by their id.
+//!
+//! Invariants: whoever uses a cache has a lock on it, so that `gc` leaves it alone, and of two that said so one waits
+//! for the other. A cache has its first content and its owner before it has its name.
+//!
+//! # References
+//! Dockerfile reference, "RUN --mount=type=cache"; `flock(2)`.
+
+use std::os::fd::AsFd as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::fs::{FlockOperation, Mode, RenameFlags, flock, mkdir, renameat_with};
+use rustix::io::Errno;
+use serde_json::json;
+
+use super::mounts::{CacheMount, Ownership, Sharing};
+use crate::container::Bind;
+use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::id::{Digest, unique_key};
+use crate::mount::Access;
+use crate::store::Store;
+use crate::tree::copy::{self, CloneMode};
+use crate::tree::{Dir, walk};
+
+/// How often a cache is opened that `gc` removes meanwhile.
+const OPEN_TRIES_MAX: u32 = 16;
+
+/// How many private caches of one id there can be: as many commands use it at the same time.
+const PRIVATE_MAX: u32 = 1024;
+
+/// How long a command waits before it looks again whether a cache is free.
+const WAIT: Duration = Duration::from_millis(50);
+
+/// The mode of a cache of which nothing was said.
+const MODE: u32 = 0o755;
+
+/// A cache in use.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// With a lock on it.
+    dir: Dir,
+    name: String,
+}
+
+fn caches(store: &Store) -> PathBuf {
+    store.root().join("cache")
+}
+
+/// What a cache is called that holds something at first: what that is called, and the directory.
+pub(super) struct Seed<'a> {
+    pub(super) name: String,
+    pub(super) dir: &'a Dir,
+}
+
+impl Cache {
+    /// Opens a cache, made if it is not there; waits for it if it is to be used alone. `held` are those that the
+    /// command has already.
+    ///
+    /// # Errors
+    /// `Cancelled` if `cancelled` says so; what the file system reports.
+    pub(super) fn open(
+        store: &Store,
+        mount: &CacheMount,
+        seed: Option<&Seed<'_>>,
+        held: &[Self],
+        cancelled: &dyn Fn() -> Result<()>,
+    ) -> Result<Self> {
+        let name = name(mount, seed);
+        // A command may mount one cache twice, and has not to wait for itself.
+        if let Some(known) = held.iter().find(|cache| cache.name == name) {
+            return Ok(Self { dir: known.dir.try_clone()?, name });
+        }
+        let open = |name: &str, lock| Self::try_open(store, name, mount.owner, seed, lock);
+        match mount.sharing {
+            Sharing::Shared => loop {
+                cancelled()?;
+                match open(&name, FlockOperation::NonBlockingLockShared)? {
+                    Some(cache) => return Ok(cache),
+                    None => std::thread::sleep(WAIT),
+                }
+            },
+            Sharing::Locked => loop {
+                cancelled()?;
+                match open(&name, FlockOperation::NonBlockingLockExclusive)? {
+                    Some(cache) => return Ok(cache),
+                    None => std::thread::sleep(WAIT),
+                }
+            },
+            Sharing::Private => {
+                for number in 0..PRIVATE_MAX {
+                    let own = Digest::of(format!("{name} {number}").as_bytes()).hex();
+                    let own = if number == 0 { &name } else { &own };
+                    if let Some(cache) = open(own, FlockOperation::NonBlockingLockExclusive)? {
+                        return Ok(cache);
+                    }
+                }
+                Err(Error::new(ErrorKind::Unavailable, format!("the cache {:?} is in use too often", mount.id)))
+            }
+        }
+    }
+
+    /// Opens and locks the cache `name`; `None` if another command has it.
+    fn try_open(
+        store: &Store,
+        name: &str,
+        owner: Ownership,
+        seed: Option<&Seed<'_>>,
+        lock: FlockOperation,
+    ) -> Result<Option<Self>> {
+        let above = caches(store);
+        make_dir(&above, 0o700)?;
+        let path = above.join(name);
+        for _ in 0..OPEN_TRIES_MAX {
+            let Ok(dir) = Dir::open(&path) else {
+                make(&above, &path, owner, seed)?;
+                continue;
+            };
+            match flock(&dir, lock) {
+                Err(Errno::WOULDBLOCK) => return Ok(None),
+                locked => locked.at("lock", &path)?,
+            }
+            // It may have gone before the lock was there.
+            let ours = dir.stat("")?.ino;
+            if Dir::open(&above)?.stat_if_any(name)?.is_some_and(|stat| stat.ino == ours) {
+                return Ok(Some(Self { dir, name: name.to_owned() }));
+            }
+        }
+        Err(Error::new(ErrorKind::Unavailable, format!("the cache {name} is removed again and again")))
+    }
+
+    /// The cache as a container sees it at `target`.
+    pub(super) fn bind(&self, target: String, read_only: bool) -> Result<Bind> {
+        let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
+        Bind::new(self.dir.as_fd(), self.dir.shown(), target, access)
+    }
+}
+
+/// The name of a cache's directory: another owner or another first content makes another cache.
+fn name(mount: &CacheMount, seed: Option<&Seed<'_>>) -> String {
+    if mount.owner == Ownership::default() && seed.is_none() {
+        return Digest::of(mount.id.as_bytes()).hex();
+    }
+    let key = json!([mount.id, mount.owner, seed.map(|seed| &seed.name), mount.source]);
+    Digest::of(key.to_string().as_bytes()).hex()
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    match mkdir(path, Mode::from_raw_mode(mode)) {
+        Err(Errno::EXIST) => Ok(()),
+        made => made.at("make directory", path),
+    }
+}
+
+/// Makes a cache at `path`, unless somebody else is faster.
+fn make(above: &Path, path: &Path, owner: Ownership, seed: Option<&Seed<'_>>) -> Result<()> {
+    let place = above.join(unique_key("new"));
+    make_dir(&place, 0o700)?;
+    let dir = Dir::open(&place)?;
+    // `gc` is to leave it alone.
+    flock(&dir, FlockOperation::LockShared).at("lock", &place)?;
+    let filled = seed.map_or(Ok(()), |seed| copy::copy(seed.dir, &dir, copy::Options::new(CloneMode::Auto)).map(drop));
+    let made = filled.and_then(|()| {
+        if seed.is_none() || owner != Ownership::default() {
+            dir.set_owner("", owner.uid.unwrap_or_default(), owner.gid.unwrap_or_default())?;
+            dir.set_mode("", owner.mode.unwrap_or(MODE))?;
+        }
+        let cwd = rustix::fs::CWD;
+        match renameat_with(cwd, &place, cwd, path, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => Ok(false),
+            renamed => renamed.at("rename", &place).map(|()| true),
+        }
+    });
+    if !matches!(made, Ok(true)) {
+        walk::remove_all(&Dir::open(above)?, place.file_name().unwrap_or_default())?;
+    }
+    made.map(drop)
+}
+
+/// Removes the caches of builds that no build uses at the moment; answers how many.
+///
+/// # Errors
+/// What the file system reports.
+pub fn free_caches(store: &Store) -> Result<u64> {
+    let path = caches(store);
+    if !path.try_exists().at("look for", &path)? {
+        return Ok(0);
+    }
+    let above = Dir::open(&path)?;
+    let mut freed = 0;
+    for entry in above.names()? {
+        let dir = above.open_dir(&entry.name)?;
+        match flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => continue,
+            locked => locked.at("lock", above.shown_at(&entry.name))?,
+        }
+        walk::remove_all(&above, &entry.name)?;
+        freed += 1;
+    }
+    Ok(freed)
+}

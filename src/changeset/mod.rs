@@ -116,6 +116,14 @@ pub trait Sink {
     /// Any error that makes it impossible to continue: the producer stops and returns it.
     fn change(&mut self, change: &Change, data: &mut dyn Read) -> Result<()>;
 
+    /// Tells that the file in the next [`Change::Put`] has `segments`, in ascending order, and zeros everywhere else. A
+    /// sink that returns true gets as `data` the bytes of the segments alone, one behind the other: so a hole takes no
+    /// time, however long it is. Most sinks want the whole content.
+    fn sparse(&mut self, segments: &[Segment]) -> bool {
+        let _ = segments;
+        false
+    }
+
     /// Takes the next piece of the archive, if the changes come from one. All pieces together are the archive, byte for
     /// byte. Most sinks ignore them.
     ///

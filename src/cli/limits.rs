@@ -11,14 +11,15 @@ use crate::task::Cancel;
 #[derive(Debug, clap::Args)]
 pub(super) struct LayerLimits {
     /// Let a layer have more, or less: entries=NUMBER (4194304 otherwise), bytes=NUMBER when decompressed (1T),
-    /// ratio=NUMBER of these to compressed ones (250, from the first gigabyte on); K, M, G and T stand for powers of
-    /// 1024
+    /// ratio=NUMBER of these to compressed ones (250, from the first gigabyte on); and an image: layers=NUMBER (128);
+    /// K, M, G and T stand for powers of 1024
     #[arg(long = "limit", value_name = "WHAT=NUMBER")]
     given: Vec<Limit>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Limit {
+    Layers(u64),
     Entries(u64),
     Bytes(u64),
     Ratio(u64),
@@ -30,10 +31,11 @@ impl FromStr for Limit {
     fn from_str(text: &str) -> Result<Self> {
         let (what, number) = text.split_once('=').unwrap_or((text, ""));
         let limit = match what {
+            "layers" => Self::Layers,
             "entries" => Self::Entries,
             "bytes" => Self::Bytes,
             "ratio" => Self::Ratio,
-            other => return Err(Error::invalid(format!("{other:?} is no limit: entries, bytes, ratio"))),
+            other => return Err(Error::invalid(format!("{other:?} is no limit: layers, entries, bytes, ratio"))),
         };
         scaled(number).map(limit).ok_or_else(|| Error::invalid(format!("{number:?} is no number of {what}")))
     }
@@ -118,6 +120,7 @@ impl LayerLimits {
 impl Limit {
     fn set(self, options: &mut IngestOptions) {
         match self {
+            Self::Layers(layers) => options.limits.layers = usize::try_from(layers).unwrap_or(usize::MAX),
             Self::Entries(entries) => options.limits.entries = entries,
             Self::Bytes(bytes) => {
                 options.limits.total_bytes = bytes;
@@ -138,6 +141,7 @@ mod tests {
     fn what_users_say() {
         for (text, expected) in [
             ("entries=10", Some(Limit::Entries(10))),
+            ("layers=400", Some(Limit::Layers(400))),
             ("bytes=2T", Some(Limit::Bytes(2 << 40))),
             ("ratio=1K", Some(Limit::Ratio(1024))),
             ("bytes=16777216T", None),

@@ -9,7 +9,7 @@ use super::{BlobDigest, Found, Layer, Options, Progress, Source, check_name};
 use crate::changeset::apply::Applied;
 use crate::changeset::pipeline::Blob;
 use crate::door::{Intake, LayerName, ingest, is_present};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Digest, check_key};
 use crate::store::{NewImage, Store};
 
@@ -115,6 +115,12 @@ struct Importer<'a> {
 impl Importer<'_> {
     /// Brings the layers in, the lowest first; answers how many of them the store did not have.
     fn layers(&self, layers: &[Layer]) -> Result<(usize, Losses)> {
+        let layers_max = self.options.ingest.limits.layers;
+        if layers.len() > layers_max {
+            let message =
+                format!("the image has {} layers: the limit is {layers_max} (--limit layers=NUMBER)", layers.len());
+            return Err(Error::new(ErrorKind::ResourceExhausted, message));
+        }
         let (mut missing, mut names) = (Vec::new(), Vec::new());
         let mut losses = Losses::default();
         let mut parent = None;

@@ -144,3 +144,63 @@ fn calls_grow_with_the_entries() {
         }
     }
 }
+
+/// A layer of one sparse file `f` of `size` bytes, with a byte at each of `places`.
+fn sparse_layer(size: u64, places: &[u64]) -> Vec<u8> {
+    let mut map = format!("{}\n", places.len());
+    places.iter().for_each(|place| write!(map, "{place}\n1\n").expect("a string"));
+    let mut stored = map.into_bytes();
+    stored.resize(stored.len().next_multiple_of(512), 0);
+    stored.resize(stored.len() + places.len(), b'x');
+    let mut archive = tar::Builder::new(Vec::new());
+    let real = size.to_string();
+    let records: [(&str, &[u8]); 4] = [
+        ("GNU.sparse.major", b"1"),
+        ("GNU.sparse.minor", b"0"),
+        ("GNU.sparse.name", b"f"),
+        ("GNU.sparse.realsize", real.as_bytes()),
+    ];
+    archive.append_pax_extensions(records).expect("append");
+    let mut header = tar::Header::new_ustar();
+    header.set_mode(0o644);
+    header.set_size(stored.len() as u64);
+    archive.append_data(&mut header, "GNUSparseFile.0/f", stored.as_slice()).expect("append");
+    archive.into_inner().expect("an archive")
+}
+
+/// The work for a sparse file is that of its segments, and its copies are sparse.
+#[test]
+fn sparse_files_stay_sparse() {
+    let Some(bench) = Bench::mounting() else { return };
+    let nothing = Path::new("/dev/null");
+    let many: Vec<u64> = (0..200_000).map(|number| 64 * number).collect();
+    for (size, places) in [(1 << 40, &[0, 1 << 39, (1 << 40) - 1][..]), (1 << 40, &[]), (64 * 200_000, &many)] {
+        let input = bench.path("layer.tar");
+        fs::write(&input, sparse_layer(size, places)).expect("write");
+        limited_ok(&bench, &["prepare", "work"], nothing);
+        limited_ok(&bench, &["apply", "work"], &input);
+        limited_ok(&bench, &["commit", "done", "work"], nothing);
+        limited_ok(&bench, &["prepare", "again", "done"], nothing);
+        assert!(limited_ok(&bench, &["diff", "again"], nothing).is_empty());
+        for key in ["done", "again"] {
+            let usage = bench.json(&["usage", key]);
+            let size = usage["snapshots"][0]["size_bytes"].as_u64().unwrap_or_else(|| panic!("{usage}"));
+            assert!(size < 16 << 20, "{key}: {usage}");
+        }
+        limited_ok(&bench, &["rm", "again", "done"], nothing);
+    }
+}
+
+/// On the copy strategy an image of 400 empty layers on a small one took 778 MB.
+#[test]
+fn an_image_has_a_limit_of_layers() {
+    let Some(bench) = Bench::new() else { return };
+    let archive = bench.path("image.tar");
+    let name = archive.to_str().expect("UTF-8").to_owned();
+    fs::write(&archive, super::archive::docker_archive(&[("image", vec![Vec::new(); 129])])).expect("write");
+    let said = bench.fails(&["import", &name], "resource_exhausted");
+    assert!(said.contains("129 layers") && said.contains("--limit layers="), "{said}");
+    assert!(bench.names(&[]).is_empty(), "nothing is unpacked");
+    bench.ok(&["import", &name, "--limit", "layers=129", "--quiet"]);
+    assert_eq!(bench.names(&[]).len(), 129);
+}

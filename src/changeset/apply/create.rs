@@ -15,6 +15,7 @@ use rustix::io::Errno;
 
 use super::resolve::Parent;
 use super::{Applier, Place};
+use crate::changeset::Segment;
 use crate::error::{Context, Error, Result};
 use crate::tree::{Device, MODE_MASK, Meta, Node, Xattrs, xattr_is_portable};
 
@@ -40,6 +41,8 @@ pub(super) struct Creation {
     /// Which mode comes out, by the mode that was asked for: the umask takes its part.
     modes: BTreeMap<u32, u32>,
     buffer: Vec<u8>,
+    /// The segments of the next file, whose data has these alone.
+    pub(super) segments: Option<Vec<Segment>>,
 }
 
 impl Creation {
@@ -157,7 +160,9 @@ impl Applier {
             .at("create", parent.dir.place(name))?;
         let file = File::from(fd);
         self.creation.buffer.resize(BUFFER_BYTES, 0);
-        write(&file, size, data, &mut self.creation.buffer).at("write", parent.dir.place(name))?;
+        let all = vec![Segment { offset: 0, length: size }];
+        let segments = self.creation.segments.take().unwrap_or(all);
+        write(&file, size, &segments, data, &mut self.creation.buffer).at("write", parent.dir.place(name))?;
         let mode = self.mode_of_new(parent, name, asked)?;
         self.give(parent, name, meta)?;
         // An ACL may have changed the mode.
@@ -201,11 +206,23 @@ impl Applier {
     }
 }
 
-/// Writes `size` bytes of `data` to an empty file, zeros as holes.
-fn write(file: &File, size: u64, data: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
-    let (mut offset, mut written) = (0, 0);
-    while offset < size {
-        let wanted = usize::try_from(size - offset).unwrap_or(buffer.len()).min(buffer.len());
+/// Writes an empty file of `size` bytes whose `segments` come from `data`, zeros as holes.
+fn write(file: &File, size: u64, segments: &[Segment], data: &mut dyn Read, buffer: &mut [u8]) -> io::Result<()> {
+    let mut written = 0;
+    for Segment { offset, length } in segments {
+        if offset.checked_add(*length).is_none_or(|end| end > size) {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "a segment ends behind the end of its file"));
+        }
+        written = written.max(write_segment(file, *offset, *length, data, buffer)?);
+    }
+    if written < size { file.set_len(size) } else { Ok(()) }
+}
+
+/// Writes `length` bytes of `data` at `offset`, zeros as holes; returns the end of the last byte that was written.
+fn write_segment(file: &File, offset: u64, length: u64, data: &mut dyn Read, buffer: &mut [u8]) -> io::Result<u64> {
+    let (mut at, end, mut written) = (offset, offset + length, 0);
+    while at < end {
+        let wanted = usize::try_from(end - at).unwrap_or(buffer.len()).min(buffer.len());
         let piece = &mut buffer[..wanted];
         data.read_exact(piece)?;
         let mut blocks = piece.chunks(HOLE_BYTES).peekable();
@@ -216,12 +233,12 @@ fn write(file: &File, size: u64, data: &mut dyn Read, buffer: &mut [u8]) -> io::
             start += skip;
             let length: usize = std::iter::from_fn(|| blocks.next_if(|block| !is_zero(block))).map(<[u8]>::len).sum();
             if length > 0 {
-                file.write_all_at(&piece[start..start + length], offset + start as u64)?;
-                written = offset + (start + length) as u64;
+                file.write_all_at(&piece[start..start + length], at + start as u64)?;
+                written = at + (start + length) as u64;
             }
             start += length;
         }
-        offset += wanted as u64;
+        at += wanted as u64;
     }
-    if written < size { file.set_len(size) } else { Ok(()) }
+    Ok(written)
 }

@@ -63,7 +63,7 @@ use self::link::Borrowed;
 use self::resolve::{Found, Parent, Resolver};
 use super::tar::ENTRIES_MAX;
 use super::tar_split::TarSplitWriter;
-use super::{Change, Piece, Sink};
+use super::{Change, Piece, Segment, Sink};
 use crate::error::{Error, ErrorKind, Result};
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp};
 
@@ -336,7 +336,13 @@ impl Sink for Applier {
             Change::Opaque { path } => self.hide(path)?,
         }
         self.applied.entries += 1;
+        self.creation.segments = None;
         if self.ledger.owes_much() { self.settle() } else { Ok(()) }
+    }
+
+    fn sparse(&mut self, segments: &[Segment]) -> bool {
+        self.creation.segments = Some(segments.to_vec());
+        true
     }
 
     fn piece(&mut self, piece: Piece<'_>) -> Result<()> {

@@ -247,6 +247,7 @@ impl Decoder<'_, '_> {
         }
         self.hand_over()?;
         self.sink.piece(Piece::Content(&body.segments))?;
+        let body = if body.has_holes() && self.sink.sparse(&body.segments) { Body::dense(body.stored) } else { body };
         let mut data = Data::new(&mut self.blocks, body);
         self.sink.change(&change, &mut data)?;
         data.drain()

@@ -1,8 +1,10 @@
 //! Limits on what a layer may ask for.
 
-/// Limits for a layer. A layer that exceeds one is refused with `ResourceExhausted`.
+/// Limits for the layers of an image. A layer or an image that exceeds one is refused with `ResourceExhausted`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Number of layers of an image.
+    pub layers: usize,
     /// Number of entries of all kinds.
     pub entries: u64,
     /// Bytes of the archive, and bytes of all its files including holes.
@@ -23,6 +25,9 @@ pub struct Limits {
     pub padding_bytes: u64,
 }
 
+/// Default of [`Limits::layers`]: Docker makes images of at most 127. On the copy strategy each layer takes the space
+/// of all below it once more.
+pub const LAYERS_MAX: usize = 128;
 /// Default of [`Limits::entries`]: about forty times the largest layer seen in practice (113,000).
 pub const ENTRIES_MAX: u64 = 4 << 20;
 /// Default of [`Limits::total_bytes`]: more than the image of a single machine; the last limit for a bomb of zeros.
@@ -47,6 +52,7 @@ pub const PADDING_BYTES_MAX: u64 = 64 << 20;
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            layers: LAYERS_MAX,
             entries: ENTRIES_MAX,
             total_bytes: TOTAL_BYTES_MAX,
             pax_bytes: PAX_BYTES_MAX,

@@ -22,7 +22,7 @@ mod tests;
 pub use decode::{Decoded, decode};
 pub use encode::{Describe, Encoder, MtimePrecision};
 pub use limits::{
-    ENTRIES_MAX, Limits, PADDING_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX, SPARSE_SEGMENTS_MAX,
-    TOTAL_BYTES_MAX, TRAILING_BYTES_MAX, XATTR_BYTES_MAX,
+    ENTRIES_MAX, LAYERS_MAX, Limits, PADDING_BYTES_MAX, PATH_BYTES_MAX, PATH_DEPTH_MAX, PAX_BYTES_MAX,
+    SPARSE_SEGMENTS_MAX, TOTAL_BYTES_MAX, TRAILING_BYTES_MAX, XATTR_BYTES_MAX,
 };
 pub use members::{Member, MemberContent, Stretch, members};

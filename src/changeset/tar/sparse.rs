@@ -35,6 +35,11 @@ impl Body {
         Self { size, stored: size, segments: vec![Segment { offset: 0, length: size }] }
     }
 
+    /// Returns true if bytes of the file are in no segment.
+    pub(super) fn has_holes(&self) -> bool {
+        self.stored < self.size
+    }
+
     /// Returns a body with holes between `segments`.
     ///
     /// # Errors

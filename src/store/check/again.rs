@@ -30,6 +30,7 @@ const BUFFER_BYTES: usize = 128 << 10;
 
 /// The layer has its digest: whoever let it in had limits.
 const NO_LIMITS: Limits = Limits {
+    layers: usize::MAX,
     entries: u64::MAX,
     total_bytes: u64::MAX,
     pax_bytes: usize::MAX,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{scratch, tree};
 use crate::changeset::apply::Applier;
 use crate::changeset::apply::ledger::Ledger;
-use crate::changeset::{Change, Sink};
+use crate::changeset::{Change, Segment, Sink};
 use crate::error::ErrorKind;
 use crate::tree::{Dir, Meta, Node, walk};
 
@@ -72,4 +72,23 @@ fn an_ancestor_is_known_at_any_depth() {
     assert!(ledger.purge(&PathBuf::from("d/".repeat(20))));
     assert!(ledger.is_purged(&deep) && !ledger.is_purged(&PathBuf::from("d/".repeat(19))));
     assert!(!ledger.is_purged(&PathBuf::from("dd/".repeat(40))));
+}
+
+/// Segments come without the zeros between them; a segment behind the end is refused, and the next file is whole again.
+#[test]
+fn segments_of_a_sparse_file() {
+    let Some(scratch) = scratch() else { return };
+    let root = tree(&scratch.path().join("t"), &["f there \"x\""]);
+    let mut applier = Applier::new(root.try_clone().expect("clone"));
+    let segments = [Segment { offset: 3, length: 2 }, Segment { offset: 8, length: 1 }];
+    for name in ["new", "there"] {
+        assert!(applier.sparse(&segments));
+        applier.change(&put(name, Node::File { size: 10 }), &mut &b"abc"[..]).expect("a sparse file");
+    }
+    applier.change(&put("whole", Node::File { size: 3 }), &mut &b"abc"[..]).expect("a whole file");
+    assert!(applier.sparse(&segments));
+    applier.change(&put("short", Node::File { size: 8 }), &mut &b"abc"[..]).expect_err("a segment behind the end");
+    for (name, content) in [("new", &b"\0\0\0ab\0\0\0c\0"[..]), ("there", b"\0\0\0ab\0\0\0c\0"), ("whole", b"abc")] {
+        assert_eq!(std::fs::read(scratch.path().join("t").join(name)).expect("read"), content, "{name}");
+    }
 }

@@ -218,6 +218,7 @@ pub(super) fn soup() -> impl Strategy<Value = Vec<u8>> {
 
 /// Limits that a small archive can reach.
 const TIGHT: Limits = Limits {
+    layers: 1,
     entries: 20,
     total_bytes: 1 << 20,
     pax_bytes: 4096,

@@ -21,6 +21,7 @@ pub mod containerd;
 pub mod design;
 pub mod door;
 pub mod error;
+pub mod fs_type;
 pub mod id;
 pub mod image;
 pub mod mount;

@@ -17,8 +17,8 @@ use rustix::io::Errno;
 
 use super::ignored::Ignored;
 use super::input::read_regular;
-use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Context as _, Error, ErrorKind, Result};
+use crate::tree::resolve::{Found, Resolver};
 use crate::tree::walk::{Walk, WalkEntry};
 use crate::tree::{Dir, FileType, Stat};
 

@@ -23,11 +23,11 @@ use super::context::{Origin, Selected};
 use super::mode::Chmod;
 use super::remote::Fetched;
 use super::target::{Place, Target};
-use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::changeset::{Change, Sink};
 use crate::door::IngestOptions;
 use crate::error::{Context as _, Error, Result};
 use crate::id::Digest;
+use crate::tree::resolve::{Found, Resolver};
 use crate::tree::walk::WalkEntry;
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 

@@ -15,7 +15,6 @@ use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage,
 use super::remote::{Fetched, Remote};
 use super::target::Place;
 use super::{Options, Outcome, Progress, place};
-use crate::changeset::apply::resolve::Resolver;
 use crate::changeset::{Change, Sink};
 use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
@@ -25,6 +24,7 @@ use crate::mount::Access;
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::task::Cancel;
+use crate::tree::resolve::Resolver;
 use crate::tree::{Dir, Meta, Timestamp};
 
 /// How much of the output of a command that failed is in the error, in lines and in bytes.

@@ -3,9 +3,9 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Error, Result};
 use crate::tree::FileType;
+use crate::tree::resolve::{Found, Resolver};
 
 /// How many links may follow one another at the end of a path: the kernel's own limit.
 const LINKS_MAX: u32 = 40;

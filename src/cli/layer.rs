@@ -26,10 +26,10 @@ use crate::door::{EmitOptions, Encoding, emit};
 use crate::door::{Expected, IngestOptions, Record, ingest};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
-use crate::image::{PRIVATE, Partial};
 use crate::snapshotter::Snapshotter;
 use crate::store::Store;
 use crate::tree::memory::Tree as Value;
+use crate::tree::partial::{PRIVATE, Partial};
 use crate::tree::text;
 
 /// Print a file tree as canonical text

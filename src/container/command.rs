@@ -8,8 +8,8 @@ use std::path::Path;
 
 use super::bundle::BundleMount;
 use super::{DEFAULT_PATH, Process, interpreter};
-use crate::changeset::apply::resolve::{Found, Resolver};
 use crate::error::{Error, Result};
+use crate::tree::resolve::{Found, Resolver};
 use crate::tree::{Dir, FileType, Stat};
 
 /// The bits of a mode of which one makes a file a program.

@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::bundle::BundleMount;
-use crate::changeset::apply::resolve::{Found, Parent, Resolver};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tree::resolve::{Found, Parent, Resolver};
 use crate::tree::{Dir, FileType, Meta, Stat, Timestamp, text};
 
 /// How many links may lead to a mount point: the kernel's own limit for a path.

@@ -28,7 +28,6 @@ mod layout;
 mod legacy;
 mod name;
 mod output;
-mod partial;
 mod platform;
 #[cfg(feature = "registry")]
 pub mod registry;
@@ -41,7 +40,6 @@ pub use files::SPOOL_BYTES_MAX;
 pub use import::{Imported, Losses, import};
 pub use inventory::{Made, Summary, history, remove, summaries};
 pub use name::check_name;
-pub use partial::{PRIVATE, Partial};
 pub use platform::Platform;
 
 use std::ffi::OsStr;

@@ -12,10 +12,10 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::fsync;
 
-use super::partial::{PRIVATE, Partial};
 use crate::changeset::blob::Blob;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
+use crate::tree::partial::{PRIVATE, Partial};
 
 /// The unit of archives.
 const BLOCK_BYTES: u64 = 512;

@@ -29,6 +29,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::{attach, namespace};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fs_type::FsMagic;
 use crate::sys;
 
 /// Directories that every system has by the file system hierarchy standard, and that most systems leave empty.
@@ -200,7 +201,7 @@ fn mount_point() -> Result<PathBuf> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let base = base()?;
     // Without this check the directory would be created on the machine's own file system.
-    if rustix::fs::statfs(base).at("stat", base)?.f_type != libc::TMPFS_MAGIC {
+    if FsMagic::of_path(base)? != FsMagic::TMPFS {
         return Err(Error::precondition(format!("{}: this thread's namespace has no scratch place", base.display())));
     }
     let path = base.join(NEXT.fetch_add(1, Ordering::Relaxed).to_string());

@@ -1,7 +1,7 @@
 //! Writing a stream of changes into an active snapshot, and the tar-split data of the archive beside it.
 
-use super::meta::Level;
-use super::rows::{self, Row};
+use super::db::meta::Level;
+use super::db::rows::{self, Row};
 use super::{Claim, Flush, Origin, Store, tar_split_files};
 use crate::changeset::Sink;
 use crate::changeset::apply::{Applied, Applier};

@@ -18,16 +18,17 @@ mod repair;
 
 use std::collections::BTreeSet;
 
-use rusqlite::{OptionalExtension as _, Transaction};
+use super::db::Transaction;
+use super::db::durability;
+use super::db::images;
+use super::db::labels as stored_labels;
 
-use super::meta::{Failed, Level};
+use super::db::meta::{Failed, Level};
+use super::db::rows::{self, Listed, Origin, State};
 use super::recover;
-use super::rows::{self, Listed, Origin, State};
-use super::vouch;
 use super::{Store, lock};
 use crate::error::Result;
 use crate::id::{Digest, Id};
-use crate::snapshotter::Kind;
 use crate::task::Cancel;
 
 pub use problem::{Finding, Problem, Remedy, Severity, Subject};
@@ -153,7 +154,7 @@ impl Store {
         for id in trash {
             checked.add(Problem::Waiting { id: id.0 }, Remedy::Collect);
         }
-        let unverified = self.meta.view(|tx| rows::labelled(tx, UNVERIFIED))?.into_iter().collect();
+        let unverified = self.meta.view(|tx| stored_labels::labelled(tx, UNVERIFIED))?.into_iter().collect();
         Ok(Ground { rows, present, unverified })
     }
 
@@ -166,7 +167,7 @@ impl Store {
     }
 
     fn remedy_for_missing(&self, listed: &Listed) -> Result<Remedy> {
-        let parents = self.meta.view(|tx| rows::chain(tx, listed.row.parent))?;
+        let parents = self.meta.view(|tx| durability::chain(tx, listed.row.parent))?;
         if recover::may_be_missing(self, &listed.row, &parents) {
             return Ok(Remedy::MakeAgain);
         }
@@ -189,7 +190,7 @@ impl Store {
             }
             let mut images = BTreeSet::new();
             for row in &tree {
-                images.extend(super::image::all_using(tx, row.row)?);
+                images.extend(images::all_using(tx, row.row)?);
             }
             let snapshots = tree.into_iter().map(|row| row.name).collect();
             Ok(Remedy::ImportAgain { images: images.into_iter().collect(), snapshots })
@@ -212,7 +213,8 @@ impl Store {
 
     /// Whether somebody can say of everything that it is on disk, or could bring it there.
     fn check_vouchers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
-        let (unvouched, doubtful) = self.meta.view(|tx| Ok((vouch::unvouched(tx)?, vouch::doubtful_ids(tx)?)))?;
+        let (unvouched, doubtful) =
+            self.meta.view(|tx| Ok((durability::unvouched(tx)?, durability::doubtful_ids(tx)?)))?;
         let living = lock::living(&self.run())?;
         let is_dead = |worker: &str| Ok(!living.iter().any(|name| name == worker));
         let listed = |id: i64| ground.rows.iter().find(|listed| i64::try_from(listed.row.id.0) == Ok(id));
@@ -230,7 +232,7 @@ impl Store {
 
     /// Whether every image has its documents, as they came, and its topmost layer.
     fn check_images(&self, checked: &mut Checked) -> Result<()> {
-        let images = self.meta.view(images)?;
+        let images = self.meta.view(images::listed)?;
         checked.images = images.len() as u64;
         for image in images {
             let remedy = || Remedy::ImportAgain { images: vec![image.name.clone()], snapshots: Vec::new() };
@@ -253,33 +255,9 @@ fn subject(listed: &Listed) -> Subject {
     Subject { owner: listed.owner.clone(), name: listed.row.name.clone(), id: Some(listed.row.id.0) }
 }
 
-/// An image as the database has it.
-struct ImageRow {
-    owner: String,
-    name: String,
-    config: String,
-    manifest: String,
-    top_is_lost: bool,
-}
-
-fn images(tx: &Transaction<'_>) -> Result<Vec<ImageRow>, Failed> {
-    let mut statement = tx.prepare_cached(
-        "SELECT i.owner, i.name, i.config, i.manifest,
-             i.top IS NOT NULL AND NOT EXISTS (SELECT 1 FROM snapshot s WHERE s.row = i.top AND s.kind = ?1)
-         FROM image i ORDER BY i.owner, i.name",
-    )?;
-    let image = |row: &rusqlite::Row<'_>| {
-        let (owner, name, config, manifest) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-        Ok(ImageRow { owner, name, config, manifest, top_is_lost: row.get(4)? })
-    };
-    Ok(statement.query_map([Kind::Committed as i64], image)?.collect::<rusqlite::Result<_>>()?)
-}
-
 /// The fault of the document `digest`, if there is one.
 fn document_is_damaged(tx: &Transaction<'_>, digest: &str) -> Result<Option<&'static str>, Failed> {
-    let mut statement = tx.prepare_cached("SELECT bytes FROM document WHERE digest = ?1")?;
-    let bytes: Option<Vec<u8>> = statement.query_row([digest], |row| row.get(0)).optional()?;
-    Ok(match bytes {
+    Ok(match images::document(tx, digest)? {
         None => Some("is missing"),
         Some(bytes) if Digest::of(&bytes).to_string() != digest => Some("has another content"),
         Some(_) => None,

@@ -1,7 +1,9 @@
 //! An active snapshot that is being written to: nobody commits or removes it meanwhile.
 
-use super::meta::{Failed, Level};
-use super::rows::{self, Row, State};
+use super::db::durability;
+use super::db::labels as stored_labels;
+use super::db::meta::{Failed, Level};
+use super::db::rows::{self, Row, State};
 use super::{Access, Flush, Store};
 use crate::container;
 use crate::error::{Error, ErrorKind, Result};
@@ -44,7 +46,7 @@ impl Store {
                 return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
             }
             rows::set_state(tx, row.row, State::Claimed, Some(&worker))?;
-            let stack = rows::chain(tx, Some(row.row))?;
+            let stack = durability::chain(tx, Some(row.row))?;
             Ok::<_, Failed>((row, stack))
         })?;
         let mut claim = Claim { store: self, row, stack, mounts: Vec::new() };
@@ -96,16 +98,16 @@ impl Claim<'_> {
     /// Errors of the database.
     pub fn note(&self, points: &str) -> Result<()> {
         let level = self.store.level(Flush::Now);
-        self.store.meta.transact(level, |tx| rows::set_label(tx, self.row.row, MOUNT_POINTS, points))
+        self.store.meta.transact(level, |tx| stored_labels::set_label(tx, self.row.row, MOUNT_POINTS, points))
     }
 }
 
 /// Takes away what a container left in `row` that ended with its strata, as [`Claim::note`] says. Nobody else touches
 /// the row as long as it is claimed.
 pub(super) fn take_away_mount_points(store: &Store, row: &Row) -> Result<()> {
-    let found = store.meta.view(|tx| match rows::label(tx, row.row, MOUNT_POINTS)? {
+    let found = store.meta.view(|tx| match stored_labels::label(tx, row.row, MOUNT_POINTS)? {
         None => Ok(None),
-        Some(note) => rows::chain(tx, Some(row.row)).map(|stack| Some((note, stack))),
+        Some(note) => durability::chain(tx, Some(row.row)).map(|stack| Some((note, stack))),
     })?;
     let Some((note, stack)) = found else { return Ok(()) };
     let mounts = store.backend.mounts(&stack, Access::ReadWrite)?;

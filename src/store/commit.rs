@@ -2,11 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
-use rusqlite::Transaction;
-
+use super::db::Transaction;
+use super::db::durability::{self, Ancestry, Unvouched};
+use super::db::labels as stored_labels;
+use super::db::meta::{Failed, Level};
+use super::db::rows::{self, New, Origin, Published, Row, State};
 use super::labels::check_labels;
-use super::meta::{Failed, Level};
-use super::rows::{self, Ancestry, New, Origin, Published, Row, State, Unvouched};
 use super::vouch;
 use super::{Durability, Flush, Store, UNVERIFIED, tar_split_files};
 use crate::backend::{Capabilities, Survey};
@@ -126,7 +127,7 @@ impl Store {
             false => None,
         };
         rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
-        let below = rows::ancestry(tx, active.parent)?;
+        let below = durability::ancestry(tx, active.parent)?;
         Ok(Claimed { active, below, fresh, judged })
     }
 
@@ -202,7 +203,7 @@ impl Store {
         labels: &Labels,
     ) -> Result<(), Failed> {
         // An active snapshot that is nobody's makes a layer that is nobody's.
-        let doubtful = vouch::is_doubtful(tx, claimed.active.row)?;
+        let doubtful = durability::is_doubtful(tx, claimed.active.row)?;
         if doubtful && self.durability == Durability::Commit && published.durable {
             vouch::check(tx, claimed.active.row, &claimed.active.name)?;
         }
@@ -215,7 +216,7 @@ impl Store {
         if published.durable {
             self.vouch_below(tx, row, &claimed.below.not_durable)?;
         }
-        rows::set_labels(tx, row, labels)?;
-        if claimed.judged.unverified { rows::set_label(tx, row, UNVERIFIED, "true") } else { Ok(()) }
+        stored_labels::set_labels(tx, row, labels)?;
+        if claimed.judged.unverified { stored_labels::set_label(tx, row, UNVERIFIED, "true") } else { Ok(()) }
     }
 }

@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use super::rows::{self, Row};
+use super::db::durability;
+use super::db::rows::{self, Row};
 use super::{Store, tar_split_files};
 use crate::changeset::{Candidates, tar_split};
 use crate::error::Result;
@@ -49,7 +50,7 @@ impl Store {
                 None => parent.map(|parent| rows::by_number(tx, parent)).transpose()?.flatten(),
             };
             let is_with_parent = base_row.as_ref().map(|base| base.row) == parent;
-            let read = |row: Row| rows::chain(tx, Some(row.row)).map(|stack| Read { row, stack });
+            let read = |row: Row| durability::chain(tx, Some(row.row)).map(|stack| Read { row, stack });
             let (new, base) = (read(row)?, base_row.map(read).transpose()?);
             Ok(Comparison { store: self, new, base, is_with_parent })
         })

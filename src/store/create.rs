@@ -8,12 +8,14 @@
 use std::cell::Cell;
 use std::iter;
 
-use rusqlite::Transaction;
+use super::db::Transaction;
+use super::db::durability::{self, Ancestry, Unvouched};
+use super::db::labels as stored_labels;
 use rustix::io::Errno;
 
+use super::db::meta::{Failed, Level};
+use super::db::rows::{self, New, Origin, Row, State};
 use super::labels::check_labels;
-use super::meta::{Failed, Level};
-use super::rows::{self, Ancestry, New, Origin, Row, State, Unvouched};
 use super::vouch;
 use super::{Flush, Store};
 use crate::backend::FSYNC_INODES_MAX;
@@ -133,7 +135,7 @@ impl Store {
             return Err(Error::already_exists(format!("the key {key:?} is in use")).into());
         }
         let parent = if parent.is_empty() { None } else { Some(self.parent(tx, parent)?.row) };
-        let Ancestry { ids: parents, not_durable } = rows::ancestry(tx, parent)?;
+        let Ancestry { ids: parents, not_durable } = durability::ancestry(tx, parent)?;
         self.check_height(kind, &parents)?;
         Ok(Placement { id: rows::next_id(tx)?, parent, parents, not_durable, bare: is_bare(kind, parent.is_some()) })
     }
@@ -155,7 +157,7 @@ impl Store {
         let (owner, voucher) = (self.owner.as_str(), voucher.as_deref());
         let new = New { id, owner, name, kind, state, parent, worker, durable, voucher, origin };
         let row = rows::insert(tx, &new)?;
-        rows::add_labels(tx, row, labels).map(|()| row)
+        stored_labels::add_labels(tx, row, labels).map(|()| row)
     }
 
     fn parent(&self, tx: &Transaction<'_>, name: &str) -> Result<Row, Failed> {

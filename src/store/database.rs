@@ -3,10 +3,10 @@
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use rusqlite::Transaction;
+use super::db::Transaction;
 use rustix::fs::Mode;
 
-use super::meta::{self, Failed, Meta};
+use super::db::meta::{self, Failed, Meta};
 use super::{Durability, lock, reserve, rows};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::probe;

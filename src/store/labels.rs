@@ -3,10 +3,9 @@
 //! The bound of one label is containerd's. Without the bound of all labels of a snapshot, a client could set so many,
 //! one request after the other, that no message of `List` has room for the snapshot.
 
-use rusqlite::Transaction;
-
-use super::meta::Failed;
-use super::rows;
+use super::db::Transaction;
+use super::db::labels as stored_labels;
+use super::db::meta::Failed;
 use crate::error::{Error, Result};
 use crate::snapshotter::{Info, Labels};
 
@@ -51,17 +50,17 @@ impl<'a> LabelChange<'a> {
 
     /// Sets the labels of `row` to those of `info`.
     pub(super) fn make(&self, tx: &Transaction<'_>, row: i64, info: &Info) -> Result<(), Failed> {
-        let before = rows::bytes_of_labels(tx, row)?;
+        let before = stored_labels::bytes_of_labels(tx, row)?;
         match self {
-            Self::All => rows::set_labels(tx, row, &info.labels)?,
+            Self::All => stored_labels::set_labels(tx, row, &info.labels)?,
             Self::Some(names) => {
                 for name in names {
-                    rows::set_label(tx, row, name, info.labels.get(*name).map_or("", String::as_str))?;
+                    stored_labels::set_label(tx, row, name, info.labels.get(*name).map_or("", String::as_str))?;
                 }
             }
         }
         // A store of an earlier release may hold more: labels can be removed from it one by one.
-        let after = rows::bytes_of_labels(tx, row)?;
+        let after = stored_labels::bytes_of_labels(tx, row)?;
         if after > before { Ok(check_total(after)?) } else { Ok(()) }
     }
 }

@@ -7,7 +7,9 @@ use std::path::{Component, Path};
 
 use rustix::fs::{AtFlags, CWD, StatxFlags};
 
-use super::rows::{self, State};
+use super::db::durability;
+use super::db::labels as stored_labels;
+use super::db::rows::{self, State};
 use super::{Access, Store};
 use crate::error::Result;
 use crate::id::Id;
@@ -53,7 +55,7 @@ impl Store {
             if !own || !matches!(row.state, State::Ready | State::Claimed) {
                 return Ok(None);
             }
-            let (info, stack) = (rows::info(tx, row.row)?, rows::chain(tx, Some(row.row))?);
+            let (info, stack) = (stored_labels::info(tx, row.row)?, durability::chain(tx, Some(row.row))?);
             let mounts = match row.kind {
                 Kind::Active => self.backend.mounts(&stack, Access::ReadWrite)?,
                 Kind::View | Kind::Committed => self.backend.mounts(&stack, Access::ReadOnly)?,

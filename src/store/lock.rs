@@ -16,7 +16,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use rustix::fs::{AtFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::rows;
+use super::db::rows;
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::tree::Dir;

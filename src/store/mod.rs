@@ -28,16 +28,15 @@ mod commit;
 mod comparison;
 mod create;
 mod database;
+mod db;
 mod filter;
 mod image;
 mod labels;
 mod locate;
 mod lock;
-mod meta;
 mod recover;
 mod remove;
 mod reserve;
-mod rows;
 mod step;
 mod tar_split_files;
 mod vouch;
@@ -48,16 +47,17 @@ pub use claim::Claim;
 pub use commit::{CommitOptions, Judged};
 pub use comparison::Comparison;
 pub use database::Database;
-pub use image::{Held, Image, NewImage};
+pub use db::images::{Image, NewImage};
+pub use db::meta::FORMAT;
+pub use db::rows::Origin;
+pub use db::steps::Step;
+pub use image::Held;
 pub use labels::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, check_labels};
 pub use locate::{Located, is_same};
 pub use lock::DaemonLock;
-pub use meta::FORMAT;
 pub use recover::{Freed, StoreCounts};
 pub use remove::RemoveScope;
 pub use reserve::Reserve;
-pub use rows::Origin;
-pub use step::Step;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -65,6 +65,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use self::db::durability;
+use self::db::labels as stored_labels;
 use crate::backend::{Backend, Usage};
 use crate::changeset::apply::Applied;
 use crate::changeset::{Sink, diff};
@@ -74,10 +76,10 @@ use crate::mount::{self, Access, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
 use crate::tree::Dir;
 
+use db::meta::{Level, Meta};
+use db::rows::{self, Row, State};
 use filter::Filters;
 use labels::LabelChange;
-use meta::{Level, Meta};
-use rows::{Row, State};
 
 /// The owner of what the command line makes.
 pub const LOCAL: &str = "local";
@@ -300,7 +302,7 @@ impl Store {
         check_key(key)?;
         self.meta.view(|tx| {
             let row = rows::visible(tx, &self.owner, key)?;
-            let stack = rows::chain(tx, Some(row.row))?;
+            let stack = durability::chain(tx, Some(row.row))?;
             Ok((row, stack))
         })
     }
@@ -354,8 +356,10 @@ impl Store {
     pub fn walk_all(&self, filters: &[&str], visit: &mut dyn FnMut(&str, &Info) -> Result<()>) -> Result<()> {
         let filters = Filters::parse(filters)?;
         let owned = self.meta.view(|tx| {
-            let owners = rows::owners(tx)?.into_iter();
-            owners.map(|owner| rows::infos(tx, &owner).map(|infos| (owner, infos))).collect::<Result<Vec<_>, _>>()
+            let owners = stored_labels::owners(tx)?.into_iter();
+            owners
+                .map(|owner| stored_labels::infos(tx, &owner).map(|infos| (owner, infos)))
+                .collect::<Result<Vec<_>, _>>()
         })?;
         for (owner, infos) in &owned {
             infos.iter().filter(|info| filters.matches(info)).try_for_each(|info| visit(owner, info))?;
@@ -378,7 +382,7 @@ impl Snapshotter for Store {
         check_key(key)?;
         self.meta.view(|tx| {
             let row = rows::visible(tx, &self.owner, key)?;
-            rows::info(tx, row.row)
+            stored_labels::info(tx, row.row)
         })
     }
 
@@ -390,8 +394,8 @@ impl Snapshotter for Store {
         self.meta.transact(self.level(Flush::Now), |tx| {
             let row = rows::visible(tx, &self.owner, &info.name)?.row;
             change.make(tx, row, info)?;
-            rows::touch(tx, row)?;
-            rows::info(tx, row)
+            stored_labels::touch(tx, row)?;
+            stored_labels::info(tx, row)
         })
     }
 
@@ -436,7 +440,7 @@ impl Snapshotter for Store {
 
     fn walk(&self, filters: &[&str], visit: &mut dyn FnMut(&Info) -> Result<()>) -> Result<()> {
         let filters = Filters::parse(filters)?;
-        let infos = self.meta.view(|tx| rows::infos(tx, &self.owner))?;
+        let infos = self.meta.view(|tx| stored_labels::infos(tx, &self.owner))?;
         infos.iter().filter(|info| filters.matches(info)).try_for_each(visit)
     }
 

@@ -17,12 +17,14 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rusqlite::Transaction;
-
 use super::claim::{MOUNT_POINTS, take_away_mount_points};
+use super::db::Transaction;
+use super::db::durability;
+use super::db::images;
+use super::db::labels as stored_labels;
+use super::db::meta::{Failed, Level};
+use super::db::rows::{self, Row, State};
 use super::lock::{self, Dead};
-use super::meta::{Failed, Level};
-use super::rows::{self, Row, State};
 use super::{Flush, Store, reserve, tar_split_files, vouch};
 use crate::error::{Context, ErrorKind, Result};
 use crate::id::Id;
@@ -58,7 +60,7 @@ pub(super) fn recover(store: &Store) -> Result<Id> {
     let dead = Dead::find(&store.run())?;
     let (known, in_work, mut unvouched, free) = store.meta.view(|tx| {
         let known = (rows::setting(tx, "boot_id")?, rows::in_work(tx)?);
-        Ok((known.0, known.1, vouch::unvouched(tx)?, rows::first_free_id(tx)?))
+        Ok((known.0, known.1, durability::unvouched(tx)?, rows::first_free_id(tx)?))
     })?;
     // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
     let mut gone = Vec::new();
@@ -119,7 +121,7 @@ fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
         State::Creating | State::Reserved => rows::discard(tx, row.row),
         State::Claimed | State::Ready if row.is_unfinished_layer() => rows::unclaim(tx, row.row),
         State::Claimed | State::Ready => {
-            rows::set_label(tx, row.row, MOUNT_POINTS, "")?;
+            stored_labels::set_label(tx, row.row, MOUNT_POINTS, "")?;
             rows::set_state(tx, row.row, State::Ready, None)
         }
     }
@@ -141,10 +143,10 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     // Parents may go before their children within this transaction.
     tx.pragma_update(None, "defer_foreign_keys", true)?;
     for row in rows::lost(tx)? {
-        super::image::drop_over(tx, row)?;
+        images::drop_over(tx, row)?;
         rows::discard(tx, row)?;
     }
-    vouch::forget_doubts(tx)
+    durability::forget_doubts(tx)
 }
 
 /// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put
@@ -176,7 +178,7 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     }
     let found = store.meta.view(|tx| match rows::by_id(tx, id)? {
         None => Ok(None),
-        Some(row) => rows::chain(tx, row.parent).map(|parents| Some((row, parents))),
+        Some(row) => durability::chain(tx, row.parent).map(|parents| Some((row, parents))),
     })?;
     match found {
         // Removed meanwhile.
@@ -207,7 +209,7 @@ pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
 impl Store {
     /// Drops the committed snapshot `row` and what stands on it where it is nobody's and no living process needs it.
     pub(super) fn drop_nobodys(&self, row: i64) -> Result<()> {
-        let found = self.meta.view(|tx| vouch::unvouched_row(tx, row))?;
+        let found = self.meta.view(|tx| durability::unvouched_row(tx, row))?;
         let Some(found) = found else { return Ok(()) };
         let living = lock::living(&self.run())?;
         if self.is_nobodys(&found, &|worker| Ok(!living.iter().any(|name| name == worker)))? {

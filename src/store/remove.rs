@@ -1,10 +1,10 @@
 //! Removing: one durable transaction puts what goes into the trash, all of it or nothing. The space is freed later.
 
-use rusqlite::Transaction;
-
-use super::meta::Failed;
-use super::rows::{self, Row, State};
-use super::{Flush, Store, image};
+use super::db::Transaction;
+use super::db::images;
+use super::db::meta::Failed;
+use super::db::rows::{self, Row, State};
+use super::{Flush, Store};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 
@@ -71,7 +71,7 @@ impl Store {
 /// The name of an image that needs `row` or something that stands on it.
 fn image_above(tx: &Transaction<'_>, row: &Row) -> Result<Option<String>, Failed> {
     for above in rows::with_descendants(tx, row.row)? {
-        if let Some(image) = image::using(tx, above.row)? {
+        if let Some(image) = images::using(tx, above.row)? {
             return Ok(Some(image));
         }
     }
@@ -84,7 +84,7 @@ fn check_unused(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     if row.state != State::Ready {
         return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
     }
-    match image::using(tx, row.row)? {
+    match images::using(tx, row.row)? {
         Some(image) => {
             let message = format!("{cannot}: the image {image:?} needs it: strata rmi {image} first");
             Err(Error::precondition(message).into())

@@ -22,7 +22,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, AtFlags, FallocateFlags, Mode, OFlags, StatVfs, access};
 use rustix::io::Errno;
 
-use super::{Store, meta};
+use super::Store;
+use super::db::meta;
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// The directory of the reserve in the root.

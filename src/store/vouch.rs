@@ -31,11 +31,12 @@ use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rusqlite::{OptionalExtension as _, Transaction, params};
-
-use super::meta::{self, Failed, Level};
-use super::rows::{self, Unvouched};
-use super::{Durability, Flush, Store, image, lock, tar_split_files};
+use super::db::Transaction;
+use super::db::durability::{self, Unvouched};
+use super::db::images;
+use super::db::meta::{self, Failed, Level};
+use super::db::rows;
+use super::{Durability, Flush, Store, lock, tar_split_files};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
@@ -51,49 +52,9 @@ const OTHERS_WAIT: Duration = Duration::from_secs(120);
 /// How often it is looked at.
 const OTHERS_POLL: Duration = Duration::from_millis(20);
 
-/// The finished rows that are not durable, of every owner.
-pub(super) fn unvouched(tx: &Transaction<'_>) -> Result<Vec<Unvouched>, Failed> {
-    let mut statement =
-        tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
-    Ok(statement.query_map([], |row| Unvouched::of(row, [0, 1, 2]))?.collect::<rusqlite::Result<_>>()?)
-}
-
-/// The row `row`, if it is not durable.
-pub(super) fn unvouched_row(tx: &Transaction<'_>, row: i64) -> Result<Option<Unvouched>, Failed> {
-    let mut statement = tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE row = ?1 AND durable = 0")?;
-    Ok(statement.query_row([row], |row| Unvouched::of(row, [0, 1, 2])).optional()?)
-}
-
-/// Records that the content of `known` is on disk, unless a failed sync was noted meanwhile.
-pub(super) fn vouch(tx: &Transaction<'_>, known: &[Unvouched]) -> Result<(), Failed> {
-    let mut statement = tx.prepare_cached(
-        "UPDATE snapshot SET durable = 1, voucher = NULL
-         WHERE id = ?1 AND kind = ?2 AND durable = 0 AND coalesce(voucher, '') = ?3",
-    )?;
-    known.iter().try_for_each(|row| statement.execute(params![row.id, row.kind, row.voucher]).map(drop))?;
-    Ok(())
-}
-
-/// Whether a sync failed since `row` was made, which may have been about it.
-pub(super) fn is_doubtful(tx: &Transaction<'_>, row: i64) -> Result<bool, Failed> {
-    Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE row = ?1 AND voucher = ''")?.exists([row])?)
-}
-
-/// The ids of the active snapshots of which a failed sync may have been about.
-pub(super) fn doubtful_ids(tx: &Transaction<'_>) -> Result<Vec<i64>, Failed> {
-    let mut statement = tx.prepare_cached("SELECT id FROM snapshot WHERE durable = 1 AND voucher = ''")?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
-}
-
 /// Refuses to publish `row` where a sync failed since it was made.
 pub(super) fn check(tx: &Transaction<'_>, row: i64, name: &str) -> Result<(), Failed> {
-    if is_doubtful(tx, row)? { Err(doubtful(name).into()) } else { Ok(()) }
-}
-
-/// After a boot: what an active snapshot shows is what is on disk.
-pub(super) fn forget_doubts(tx: &Transaction<'_>) -> Result<(), Failed> {
-    tx.execute("UPDATE snapshot SET voucher = NULL WHERE durable = 1 AND voucher IS NOT NULL", [])?;
-    Ok(())
+    if durability::is_doubtful(tx, row)? { Err(doubtful(name).into()) } else { Ok(()) }
 }
 
 fn doubtful(name: &str) -> Error {
@@ -129,12 +90,12 @@ pub(super) fn drop_unvouched(
         let tree = rows::with_descendants(tx, row.row)?;
         let needed = |row: &rows::Row| -> Result<bool, Failed> {
             let mounted = row.kind == Kind::Active && store.check_not_mounted(row.id, "").is_err();
-            Ok(mounted || worker_of(tx, row.row)?.is_some_and(|worker| !gone(&worker, row)))
+            Ok(mounted || durability::worker_of(tx, row.row)?.is_some_and(|worker| !gone(&worker, row)))
         };
         let needed = tree.iter().map(needed).collect::<Result<Vec<_>, _>>()?.contains(&true);
         for row in tree.iter().filter(|_| !needed) {
             tracing::warn!(name = row.name, id = %row.id, "it was not on disk when a sync failed or its writer ended");
-            image::drop_over(tx, row.row)?;
+            images::drop_over(tx, row.row)?;
             rows::discard(tx, row.row)?;
         }
     }
@@ -143,11 +104,6 @@ pub(super) fn drop_unvouched(
 
 /// Whether a worker needs a row no more.
 type Gone<'a> = dyn Fn(&str, &rows::Row) -> bool + 'a;
-
-fn worker_of(tx: &Transaction<'_>, row: i64) -> Result<Option<String>, Failed> {
-    let mut statement = tx.prepare_cached("SELECT worker FROM snapshot WHERE row = ?1")?;
-    Ok(statement.query_row([row], |row| row.get(0))?)
-}
 
 impl Store {
     /// The voucher of a row that `worker`, which is this process, writes in `id`. Only this process may call the row
@@ -193,8 +149,8 @@ impl Store {
         if not_durable.is_empty() {
             return Ok(());
         }
-        vouch(tx, not_durable)?;
-        match rows::ancestry(tx, Some(row))?.not_durable.as_slice() {
+        durability::vouch(tx, not_durable)?;
+        match durability::ancestry(tx, Some(row))?.not_durable.as_slice() {
             left if left.iter().any(|row| not_durable.iter().any(|below| below.id == row.id)) => {
                 Err(not_mine(left).into())
             }
@@ -209,7 +165,7 @@ impl Store {
     /// Errors of the file system: then none of the rows is durable, nor ever will be.
     pub fn sync(&self) -> Result<()> {
         // Only what was there before the disk was waited for is known to be on it.
-        let mut known = self.meta.view(unvouched)?;
+        let mut known = self.meta.view(durability::unvouched)?;
         known.retain(|row| self.may_vouch(row));
         // Another process may have vouched for what this one wrote: it was not told of what this one was told of.
         if !self.owes_sync.swap(false, Ordering::SeqCst) && known.is_empty() {
@@ -223,7 +179,7 @@ impl Store {
 
     /// Records that `known` will survive a boot.
     pub(super) fn vouch(&self, known: &[Unvouched]) -> Result<()> {
-        self.meta.transact(self.level(Flush::Now), |tx| vouch(tx, known))
+        self.meta.transact(self.level(Flush::Now), |tx| durability::vouch(tx, known))
     }
 
     /// As [`Store::sync`], and waits for other processes that are about to bring to disk what `top` stands on.
@@ -237,7 +193,7 @@ impl Store {
             let not_durable = match top {
                 Some(name) => self.meta.view(|tx| {
                     let row = rows::visible(tx, self.owner(), name)?;
-                    rows::ancestry(tx, Some(row.row)).map(|ancestry| ancestry.not_durable)
+                    durability::ancestry(tx, Some(row.row)).map(|ancestry| ancestry.not_durable)
                 })?,
                 None => return Ok(()),
             };
@@ -270,7 +226,7 @@ impl Store {
         self.owes_sync.store(false, Ordering::SeqCst);
         let mine = self.worker_name();
         self.meta.transact(Level::Relaxed, |tx| {
-            let mut rows = unvouched(tx)?;
+            let mut rows = durability::unvouched(tx)?;
             rows.retain(|row| row.worker().is_none());
             // A layer that is held for an image is not needed once the image gets no name. An active snapshot in which
             // a layer is put together is still needed.
@@ -331,7 +287,7 @@ impl Store {
         self.with_reserve(|| {
             self.meta.transact(Level::Relaxed, |tx| {
                 meta::doubt_log(tx)?;
-                tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", []).map(drop)
+                durability::doubt_all(tx)
             })
         })
     }
@@ -341,11 +297,7 @@ impl Store {
         if error.errno().is_none() {
             return;
         }
-        let noted = self.with_reserve(|| {
-            self.meta.transact(Level::Relaxed, |tx| {
-                tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row]).map(drop)
-            })
-        });
+        let noted = self.with_reserve(|| self.meta.transact(Level::Relaxed, |tx| durability::doubt(tx, row)));
         if let Err(error) = noted {
             tell(&error);
             *self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner) = true;

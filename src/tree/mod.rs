@@ -12,6 +12,8 @@ pub mod difference;
 mod dir;
 pub mod memory;
 mod names;
+pub mod partial;
+pub(crate) mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
 pub mod text;

@@ -39,6 +39,7 @@ use self::generation::Generation;
 use super::{Backend, Capabilities, Chain, Strategy, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fs_type::FsMagic;
 use crate::id::Id;
 use crate::mount::{Access, Mount};
 use crate::sys::btrfs as sys;
@@ -366,17 +367,11 @@ fn id_of(name: &str) -> Option<Id> {
 }
 
 fn require_btrfs(root: &Dir) -> Result<()> {
-    let magic = rustix::fs::fstatfs(root).at("stat the file system of", root.shown())?.f_type;
-    if magic == libc::BTRFS_SUPER_MAGIC {
+    let found = FsMagic::of(root, root.shown())?;
+    if found == FsMagic::BTRFS {
         return Ok(());
     }
-    let found = match magic {
-        libc::EXT4_SUPER_MAGIC => "ext4".to_owned(),
-        libc::XFS_SUPER_MAGIC => "xfs".to_owned(),
-        libc::TMPFS_MAGIC => "tmpfs".to_owned(),
-        libc::OVERLAYFS_SUPER_MAGIC => "overlay".to_owned(),
-        other => format!("a file system of type {other:#x}"),
-    };
+    let found = found.name();
     Err(Error::unsupported(format!(
         "{} is on {found}, not on btrfs: put the root on a btrfs file system, or choose the overlay or copy backend",
         root.shown().display()

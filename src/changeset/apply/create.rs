@@ -13,10 +13,10 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::resolve::Parent;
 use super::{Applier, Place};
 use crate::changeset::Segment;
 use crate::error::{Context, Error, Result};
+use crate::tree::resolve::Parent;
 use crate::tree::{Device, MODE_MASK, Meta, Node, Xattrs, xattr_is_portable};
 
 /// What one read takes of a file's data.

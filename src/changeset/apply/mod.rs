@@ -46,7 +46,6 @@ mod ledger;
 mod link;
 mod remove;
 mod rescue;
-pub(crate) mod resolve;
 
 #[cfg(test)]
 mod tests;
@@ -60,11 +59,11 @@ use std::sync::Arc;
 use self::create::Creation;
 use self::ledger::{Due, Ledger};
 use self::link::Borrowed;
-use self::resolve::{Found, Parent, Resolver};
 use super::tar::ENTRIES_MAX;
 use super::tar_split::TarSplitWriter;
 use super::{Change, Piece, Segment, Sink};
 use crate::error::{Error, ErrorKind, Result};
+use crate::tree::resolve::{Found, Parent, Resolver};
 use crate::tree::{Dir, FileType, Meta, Node, Timestamp};
 
 /// Times within this many seconds of 1970 exist on every file system: others are looked at after they were set.

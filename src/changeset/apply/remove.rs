@@ -4,9 +4,9 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::ledger::remove_below;
-use super::resolve::Parent;
 use super::{Applier, Place};
 use crate::error::Result;
+use crate::tree::resolve::Parent;
 use crate::tree::{FileType, Meta, walk};
 
 impl Applier {

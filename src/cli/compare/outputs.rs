@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::Compare;
 use crate::compare::report::{self, Report};
 use crate::error::{Context, Result};
-use crate::image::Partial;
+use crate::tree::partial::Partial;
 
 /// Free space that each output file must have; a page with every workload takes a part of it.
 const ROOM_BYTES: usize = 512 << 10;

@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::backend::{Strategy, Variant};
 use crate::backends::Strategies;
 use crate::compare::{Label, Role};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
+use crate::fs_type::FsMagic;
 use crate::mount::scratch::FsType;
 
 /// Method of making snapshots: a variant of a strategy, or a plain directory, the floor.
@@ -65,15 +66,7 @@ pub(super) fn parse_fs(name: &str) -> Result<FsType> {
 /// # Errors
 /// Errors of the system call.
 pub(super) fn fs_of(dir: &Path) -> Result<String> {
-    let magic = rustix::fs::statfs(dir).at("stat the file system of", dir)?.f_type;
-    Ok(match magic {
-        libc::EXT4_SUPER_MAGIC => "ext4".to_owned(),
-        libc::XFS_SUPER_MAGIC => "xfs".to_owned(),
-        libc::BTRFS_SUPER_MAGIC => "btrfs".to_owned(),
-        libc::TMPFS_MAGIC => "tmpfs".to_owned(),
-        libc::OVERLAYFS_SUPER_MAGIC => "overlay".to_owned(),
-        other => format!("file system {other:#x}"),
-    })
+    FsMagic::of_path(dir).map(FsMagic::name)
 }
 
 /// A method on a file system.

@@ -17,13 +17,11 @@ use rustix::io::Errno;
 
 use super::description::Overlay;
 use crate::error::{Context, Error, Result};
+use crate::fs_type::FsMagic;
 use crate::mount::Upper;
 
 /// Maximum length of one message of a file system context.
 const LOG_BYTES: usize = 1024;
-
-/// `OVERLAYFS_SUPER_MAGIC`; no crate in use defines it.
-const OVERLAYFS_MAGIC: i64 = 0x794c_7630;
 
 /// Returns the messages that the kernel logged into the context, joined; empty if there are none.
 fn log(context: &OwnedFd) -> String {
@@ -153,8 +151,7 @@ fn writable_part(Upper { dir, work }: &Upper, errno: Errno) -> Result<()> {
             "{shown} was mounted volatile before, and may have lost data: check it, then remove {work_shown}/work/incompat"
         )));
     }
-    let magic = rustix::fs::statfs(dir).at("stat", dir)?.f_type;
-    if magic == OVERLAYFS_MAGIC {
+    if FsMagic::of_path(dir)? == FsMagic::OVERLAY {
         return Err(Error::unsupported(format!(
             "the upper directory {shown} lies on an overlay, which cannot hold one: put it on another file system, in a \
              container on a volume or a tmpfs"

@@ -11,8 +11,8 @@ use std::thread;
 
 use rustix::io::Errno;
 
-use super::super::meta::Level;
-use super::super::rows::{self, Listed, New, Origin, State};
+use super::super::db::meta::Level;
+use super::super::db::rows::{self, Listed, New, Origin, State};
 use super::super::{Access, Store};
 use crate::changeset::apply::Applier;
 use crate::changeset::diff::diff;

@@ -3,8 +3,9 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use super::super::meta::Level;
-use super::super::rows::{self, Listed, Origin};
+use super::super::db::durability;
+use super::super::db::meta::Level;
+use super::super::db::rows::{self, Listed, Origin};
 use super::super::{Store, tar_split_files};
 use super::{CheckOptions, Checked, Ground, Problem, Remedy, subject};
 use crate::changeset::blob::{BlobWriter, Compression};
@@ -35,7 +36,7 @@ impl Store {
                 }
                 continue;
             }
-            let stack = self.meta.view(|tx| rows::chain(tx, Some(listed.row.row)))?;
+            let stack = self.meta.view(|tx| durability::chain(tx, Some(listed.row.row)))?;
             // The number of a row is given again.
             if stack.first() != Some(&listed.row.id) || !stack.iter().all(|id| ground.present.contains(id)) {
                 // Removed meanwhile, or its loss was told.

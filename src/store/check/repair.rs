@@ -1,10 +1,10 @@
 //! Doing what findings propose.
 
-use rusqlite::Transaction;
-
-use super::super::meta::Failed;
-use super::super::rows::{self, State};
-use super::super::{Flush, Store, image, recover};
+use super::super::db::Transaction;
+use super::super::db::images;
+use super::super::db::meta::Failed;
+use super::super::db::rows::{self, State};
+use super::super::{Flush, Store, recover};
 use super::{Finding, Problem, Remedy, Subject};
 use crate::error::Result;
 use crate::id::Id;
@@ -59,7 +59,7 @@ impl Store {
     }
 
     fn remove_damaged_image(&self, image: &Subject, repaired: &mut Repaired) -> Result<()> {
-        let forget = || self.meta.transact(self.level(Flush::Now), |tx| image::forget(tx, &image.owner, &image.name));
+        let forget = || self.meta.transact(self.level(Flush::Now), |tx| images::forget(tx, &image.owner, &image.name));
         let gone = self.with_reserve(forget)?;
         repaired.images.extend(gone.then(|| image.name.clone()));
         Ok(())
@@ -74,8 +74,8 @@ impl Store {
             let tree = rows::with_descendants(tx, row.row)?;
             if tree.iter().all(|row| row.origin == rows::Origin::Image && row.state == State::Ready) {
                 for row in tree {
-                    images.extend(image::all_using(tx, row.row)?);
-                    image::drop_over(tx, row.row)?;
+                    images.extend(images::all_using(tx, row.row)?);
+                    images::drop_over(tx, row.row)?;
                     rows::discard(tx, row.row)?;
                     snapshots.push(row.name);
                 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CheckOptions, vouch};
+use crate::store::CheckOptions;
+use crate::store::db::durability;
 use crate::task::Cancel;
 
 /// The disk may be too full to write even that a call failed.
@@ -211,7 +212,7 @@ fn sync_vouches_only_for_what_was_there_before() {
     committed(&store, "gone", "", Flush::Later);
     store.prepare_with("key", "", NONE, Flush::Later).expect("prepare");
     committed(&store, "stays", "", Flush::Later);
-    let known = store.meta.view(vouch::unvouched).expect("what is not durable");
+    let known = store.meta.view(durability::unvouched).expect("what is not durable");
     // Meanwhile:
     store.remove("stays").expect("remove");
     committed(&store, "new", "", Flush::Later);

@@ -9,11 +9,12 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use rustix::fs::{FsWord, Mode, OFlags, SeekFrom};
+use rustix::fs::{Mode, OFlags, SeekFrom};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::CloneMode;
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::fs_type::FsMagic;
 use crate::tree::{Dir, Stat};
 
 /// Read and write size: larger buffers were not faster.
@@ -187,18 +188,5 @@ pub(super) fn probe(dir: &Dir) -> Result<()> {
 
 /// Returns the usual name of the file system that holds `fd`.
 fn file_system(fd: BorrowedFd<'_>) -> String {
-    /// Magic numbers of `linux/magic.h`.
-    const NAMES: [(FsWord, &str); 6] = [
-        (0xef53, "ext4"),
-        (0x5846_5342, "xfs"),
-        (0x9123_683e, "btrfs"),
-        (0x0102_1994, "tmpfs"),
-        (0x794c_7630, "overlay"),
-        (0x6969, "nfs"),
-    ];
-    let Ok(found) = rustix::fs::fstatfs(fd) else { return "an unknown file system".to_owned() };
-    match NAMES.iter().find(|(magic, _)| *magic == found.f_type) {
-        Some((_, name)) => (*name).to_owned(),
-        None => format!("a file system of type {:#x}", found.f_type),
-    }
+    FsMagic::of(fd, "a file").map_or_else(|_| "an unknown file system".to_owned(), FsMagic::name)
 }

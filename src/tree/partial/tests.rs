@@ -34,7 +34,7 @@ fn a_file_appears_when_it_is_kept_and_is_private() {
     assert_eq!(fs::metadata(&target).expect("stat").mode() & 0o7777, 0o600);
 }
 
-/// Whatever another user plants under the target's name, the file behind a link stays as it is.
+/// Another user plants something under the target's name: the file behind a link stays as it is.
 #[test]
 fn what_others_planted_is_not_written_to() {
     let outside = TempDir::new().expect("a directory");

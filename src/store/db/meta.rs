@@ -1,7 +1,7 @@
 //! The store's database: one SQLite file in WAL mode, shared by every process that uses the store.
 //!
-//! This file alone knows SQLite. It opens, checks and migrates the file and runs transactions; what the tables mean is
-//! said at [`SCHEMA`], and the statements stand with the operations that need them.
+//! This module opens, checks and migrates the file and runs transactions. The tables are described at [`SCHEMA`], and
+//! the modules beside this one have the statements.
 //!
 //! # Invariants
 //! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work but a few system calls that wait for
@@ -28,7 +28,7 @@ use crate::error::{Context, Error, ErrorKind, Result};
 
 mod log;
 
-pub(super) use self::log::doubt_log;
+pub(in crate::store) use self::log::doubt_log;
 use self::log::{allocate_log, beside, log_is_doubtful, make_in_place, renew_log, write_log_again};
 
 /// `PRAGMA application_id`: "stra".
@@ -141,7 +141,7 @@ const LACK_OF_SPACE: [i32; 7] = [
 
 /// Whether a transaction waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Level {
+pub(in crate::store) enum Level {
     /// On disk when it returns.
     Durable,
     /// In the order of the others, but the last ones may be lost with the power.
@@ -174,7 +174,7 @@ impl Open {
 
 /// The open database.
 #[derive(Debug)]
-pub(super) struct Meta {
+pub(in crate::store) struct Meta {
     open: Mutex<Open>,
     path: PathBuf,
     /// Whether the tables are those of a store: then a failed sync of the log is noted there.
@@ -184,7 +184,7 @@ pub(super) struct Meta {
 }
 
 /// Whether the database at `path` was ever made.
-pub(super) fn exists(path: &Path) -> Result<bool> {
+pub(in crate::store) fn exists(path: &Path) -> Result<bool> {
     match path.metadata() {
         Ok(stat) => Ok(stat.len() > 0),
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(false),
@@ -223,7 +223,11 @@ impl Meta {
     /// # Errors
     /// `DataLoss` for a file that is no strata database or is damaged; `Unsupported` for a newer format;
     /// `FailedPrecondition` for an older one while `others_at_work` finds another process.
-    pub(super) fn open(path: &Path, create: bool, others_at_work: impl Fn() -> Result<Option<String>>) -> Result<Self> {
+    pub(in crate::store) fn open(
+        path: &Path,
+        create: bool,
+        others_at_work: impl Fn() -> Result<Option<String>>,
+    ) -> Result<Self> {
         let meta = Self::open_as(path, create, &MIGRATIONS, others_at_work)?;
         Ok(Self { watches_log: true, ..meta })
     }
@@ -327,7 +331,7 @@ impl Meta {
     ///
     /// # Errors
     /// `Unavailable`, `DataLoss`, `ResourceExhausted`, `Io` as SQLite reports them.
-    pub(super) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+    pub(in crate::store) fn read<T>(&self, query: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
         query(&self.lock().connection).map_err(|error| failure(error, &self.path))
     }
 
@@ -336,7 +340,7 @@ impl Meta {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub(super) fn integrity(&self) -> Result<Vec<String>> {
+    pub(in crate::store) fn integrity(&self) -> Result<Vec<String>> {
         self.read(|connection| {
             check_values(connection, true)?;
             let reports = connection
@@ -351,7 +355,7 @@ impl Meta {
     ///
     /// # Errors
     /// As [`Self::read`], and what `work` returns.
-    pub(super) fn view<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>) -> Result<T> {
+    pub(in crate::store) fn view<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T, Failed>) -> Result<T> {
         let mut open = self.lock();
         let transaction = open.connection.transaction().map_err(|error| failure(error, &self.path))?;
         work(&transaction).map_err(|failed| failed.at(&self.path))
@@ -361,7 +365,7 @@ impl Meta {
     ///
     /// # Errors
     /// As [`Self::read`], and what `work` returns.
-    pub(super) fn transact<T, E: Into<Failed>>(
+    pub(in crate::store) fn transact<T, E: Into<Failed>>(
         &self,
         level: Level,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E>,
@@ -422,7 +426,7 @@ fn write_over(open: &mut Open) {
 
 /// Why a transaction ended early: SQLite, or a rule of the store.
 #[derive(Debug)]
-pub(super) enum Failed {
+pub(in crate::store) enum Failed {
     Sqlite(rusqlite::Error),
     Rule(Error),
 }
@@ -455,7 +459,7 @@ fn version_of(connection: &Connection) -> rusqlite::Result<usize> {
 
 /// Whether `error` is one that SQLite answers for a file that could not be made, extended or written. An exhausted
 /// quota is among these (SQLite knows `ENOSPC` alone), as is a full disk where SQLite makes its index in shared memory.
-pub(super) fn may_lack_space(error: &Error) -> bool {
+pub(in crate::store) fn may_lack_space(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
     let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);
     code.is_some_and(|code| LACK_OF_SPACE.contains(&code))

@@ -9,12 +9,12 @@ use super::meta::Failed;
 use crate::backend::Usage;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id};
-use crate::snapshotter::{Info, Kind, Labels};
+use crate::snapshotter::Kind;
 use crate::tree::Timestamp;
 
 /// The state of a row, which decides what may be done with it: see the schema.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
+pub(in crate::store) enum State {
     Ready = 0,
     Creating = 1,
     Claimed = 2,
@@ -32,7 +32,7 @@ pub enum Origin {
 
 /// One snapshot.
 #[derive(Clone, Debug)]
-pub(super) struct Row {
+pub(in crate::store) struct Row {
     pub row: i64,
     pub id: Id,
     pub name: String,
@@ -46,14 +46,14 @@ pub(super) struct Row {
 
 impl Row {
     /// Whether a process puts a layer together in it: nobody else has a use for it.
-    pub(super) fn is_unfinished_layer(&self) -> bool {
+    pub(in crate::store) fn is_unfinished_layer(&self) -> bool {
         self.kind == Kind::Active && self.origin == Origin::Image
     }
 }
 
 /// A row, and what else is to be known of it when a store is looked at as a whole.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
+pub(in crate::store) struct Listed {
     pub row: Row,
     pub owner: String,
     /// The process that works on the row, or holds it.
@@ -62,19 +62,19 @@ pub(super) struct Listed {
 
 impl Listed {
     /// Whether anybody was told of it.
-    pub(super) fn is_finished(&self) -> bool {
+    pub(in crate::store) fn is_finished(&self) -> bool {
         matches!(self.row.state, State::Ready | State::Claimed)
     }
 
     /// Whether it must be on disk: all but views of something.
-    pub(super) fn has_directory(&self) -> bool {
+    pub(in crate::store) fn has_directory(&self) -> bool {
         self.row.kind != Kind::View || self.row.parent.is_none()
     }
 }
 
 /// The content of a new row.
 #[derive(Debug)]
-pub(super) struct New<'a> {
+pub(in crate::store) struct New<'a> {
     pub id: Id,
     pub owner: &'a str,
     pub name: &'a str,
@@ -90,14 +90,15 @@ pub(super) struct New<'a> {
 
 const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id, origin";
 
-type Answer<T> = Result<T, Failed>;
+/// An answer of the database, or the reason to try again.
+pub(in crate::store) type Answer<T> = Result<T, Failed>;
 
 /// A value in the database that no version of strata writes.
-fn damaged(what: &str) -> Error {
+pub(super) fn damaged(what: &str) -> Error {
     Error::data_loss(format!("the store's database holds a wrong {what}: it is damaged, or something else wrote to it"))
 }
 
-fn kind_of(number: i64) -> Answer<Kind> {
+pub(super) fn kind_of(number: i64) -> Answer<Kind> {
     match number {
         1 => Ok(Kind::View),
         2 => Ok(Kind::Active),
@@ -125,7 +126,7 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
     })())
 }
 
-fn id_of(number: i64) -> Answer<Id> {
+pub(super) fn id_of(number: i64) -> Answer<Id> {
     u64::try_from(number).map(Id).map_err(|_| damaged("id").into())
 }
 
@@ -134,25 +135,25 @@ fn sql_id(id: Id) -> Answer<i64> {
 }
 
 /// Nanoseconds since 1970, as the tables keep them.
-pub(super) fn now() -> i64 {
+pub(in crate::store) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn timestamp(nanos: i64) -> Timestamp {
+pub(in crate::store) fn timestamp(nanos: i64) -> Timestamp {
     const SECOND: i64 = 1_000_000_000;
     let rest = u32::try_from(nanos.rem_euclid(SECOND)).unwrap_or(0);
     Timestamp { seconds: nanos.div_euclid(SECOND), nanos: rest }
 }
 
 /// The row that holds `name`, whatever its state.
-pub(super) fn holder(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<Option<Row>> {
+pub(in crate::store) fn holder(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE owner = ?1 AND name = ?2"))?;
     statement.query_row(params![owner, name], row_of).optional()?.transpose()
 }
 
 /// The row that `key` names for a caller; `NotFound` if there is none, or only one in the making.
-pub(super) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Row> {
+pub(in crate::store) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Row> {
     match holder(tx, owner, key)? {
         Some(row) if matches!(row.state, State::Ready | State::Claimed) => Ok(row),
         _ => Err(Error::not_found(format!("there is no snapshot {key:?}: strata ls lists them")).into()),
@@ -160,19 +161,19 @@ pub(super) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Ro
 }
 
 /// One row by its number, which another snapshot may get when it is gone.
-pub(super) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Option<Row>> {
+pub(in crate::store) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE row = ?1"))?;
     statement.query_row([number], row_of).optional()?.transpose()
 }
 
 /// One row by its id, which no other snapshot ever has.
-pub(super) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
+pub(in crate::store) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE id = ?1"))?;
     statement.query_row([sql_id(id)?], row_of).optional()?.transpose()
 }
 
 /// How many visible snapshots `owner` has, by kind.
-pub(super) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, u64>> {
+pub(in crate::store) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, u64>> {
     let mut statement = tx.prepare_cached(
         "SELECT kind, count(*) FROM snapshot WHERE owner = ?1 AND state IN (0, 2) GROUP BY kind ORDER BY kind",
     )?;
@@ -181,83 +182,13 @@ pub(super) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, 
     rows.into_iter().map(|(kind, count)| Ok((kind_of(kind)?, count.unsigned_abs()))).collect()
 }
 
-/// A finished row that is not durable, by what no other row ever has: the id, and the kind, which changes when what was
-/// written into an active snapshot is committed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Unvouched {
-    pub id: i64,
-    pub kind: i64,
-    pub voucher: String,
-}
-
-impl Unvouched {
-    /// The one whose id, kind and voucher are in `columns`.
-    pub(super) fn of(row: &SqlRow<'_>, columns: [usize; 3]) -> rusqlite::Result<Self> {
-        let voucher: Option<String> = row.get(columns[2])?;
-        Ok(Self { id: row.get(columns[0])?, kind: row.get(columns[1])?, voucher: voucher.unwrap_or_default() })
-    }
-
-    /// The worker that wrote it, and the id in which that worker did; `None` where it is nobody's.
-    pub(super) fn writer(&self) -> Option<(&str, u64)> {
-        let (worker, id) = self.voucher.split_once(' ')?;
-        Some((worker, id.parse().ok()?))
-    }
-
-    /// The worker that wrote it.
-    pub(super) fn worker(&self) -> Option<&str> {
-        self.writer().map(|(worker, _)| worker)
-    }
-}
-
-/// The ancestors of a snapshot.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Ancestry {
-    /// Nearest first.
-    pub ids: Vec<Id>,
-    /// Those that may still be lost with the power.
-    pub not_durable: Vec<Unvouched>,
-}
-
-/// `row` and all below it, down to the base; nothing if `row` is not there any more. Row by row: a recursive query
-/// makes tables of its own, which takes longer than all that a commit does in the database otherwise.
-pub(super) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestry> {
-    let mut statement = tx.prepare_cached("SELECT id, parent, durable, kind, voucher FROM snapshot WHERE row = ?1")?;
-    let (mut found, mut next) = (Ancestry::default(), row);
-    while let Some(row) = next {
-        let below = statement
-            .query_row([row], |row| {
-                let unvouched = if row.get(2)? { None } else { Some(Unvouched::of(row, [0, 3, 4])?) };
-                Ok((row.get(0)?, row.get(1)?, unvouched))
-            })
-            .optional()?;
-        let (id, parent, unvouched): (_, Option<i64>, _) = match below {
-            Some(below) => below,
-            None if found.ids.is_empty() => break,
-            None => return Err(damaged("parent").into()),
-        };
-        found.ids.push(id_of(id)?);
-        found.not_durable.extend(unvouched);
-        // A child is younger than its parent: a chain that says otherwise might never end.
-        if parent.is_some_and(|parent| parent >= row) {
-            return Err(damaged("parent").into());
-        }
-        next = parent;
-    }
-    Ok(found)
-}
-
-/// The ids from `row` down to the base, nearest first; none if `row` is not there any more.
-pub(super) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
-    ancestry(tx, row).map(|ancestry| ancestry.ids)
-}
-
 /// Whether anything stands on `row`, snapshots in the making included.
-pub(super) fn has_children(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
+pub(in crate::store) fn has_children(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
     Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE parent = ?1 LIMIT 1")?.exists([row])?)
 }
 
 /// `row` and all that stands on it, snapshots in the making included, children first.
-pub(super) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row>> {
+pub(in crate::store) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row>> {
     let mut statement = tx.prepare_cached(&format!(
         "WITH RECURSIVE tree (number, depth) AS (
              SELECT ?1, 0
@@ -269,7 +200,7 @@ pub(super) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row
 }
 
 /// The next id; none is given twice.
-pub(super) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
+pub(in crate::store) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
     let mut statement = tx.prepare_cached("SELECT value FROM setting WHERE name = 'next_id'")?;
     let number = statement.query_row([], |row| row.get::<_, i64>(0)).optional()?;
     let id = id_of(number.ok_or_else(|| damaged("next_id"))?)?;
@@ -278,18 +209,18 @@ pub(super) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
 }
 
 /// The id that [`next_id`] would answer with.
-pub(super) fn first_free_id(tx: &Transaction<'_>) -> Answer<Id> {
+pub(in crate::store) fn first_free_id(tx: &Transaction<'_>) -> Answer<Id> {
     id_of(tx.query_row("SELECT value FROM setting WHERE name = 'next_id'", [], |row| row.get(0))?)
 }
 
 /// Makes `id`, and all below, never given again.
-pub(super) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+pub(in crate::store) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.execute("UPDATE setting SET value = max(value, ?1 + 1) WHERE name = 'next_id'", [sql_id(id)?])?;
     Ok(())
 }
 
 /// Adds a row made now and answers with its number.
-pub(super) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
+pub(in crate::store) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
     tx.prepare_cached(
         "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, voucher, origin)
          VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :voucher, :origin)",
@@ -303,13 +234,13 @@ pub(super) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
 }
 
 /// Gives a row in the making another id.
-pub(super) fn renumber(tx: &Transaction<'_>, row: i64, id: Id) -> Answer<()> {
+pub(in crate::store) fn renumber(tx: &Transaction<'_>, row: i64, id: Id) -> Answer<()> {
     tx.execute("UPDATE snapshot SET id = ?2 WHERE row = ?1", params![row, sql_id(id)?])?;
     Ok(())
 }
 
 /// Sets a row's state, and who has it in work.
-pub(super) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Option<&str>) -> Answer<()> {
+pub(in crate::store) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Option<&str>) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET state = ?2, worker = ?3 WHERE row = ?1")?.execute(params![
         row,
         state as i64,
@@ -319,21 +250,21 @@ pub(super) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Op
 }
 
 /// Sets the digest of the layer that an active snapshot was made from so far.
-pub(super) fn set_diff_id(tx: &Transaction<'_>, row: i64, diff_id: Option<DiffId>) -> Answer<()> {
+pub(in crate::store) fn set_diff_id(tx: &Transaction<'_>, row: i64, diff_id: Option<DiffId>) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE row = ?1 AND kind = 2")?
         .execute(params![row, diff_id.map(|digest| digest.to_string())])?;
     Ok(())
 }
 
 /// Makes a row ready that stays with who has it in work.
-pub(super) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+pub(in crate::store) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET state = ?2 WHERE row = ?1")?.execute(params![row, State::Ready as i64])?;
     Ok(())
 }
 
 /// The content of a row after a commit.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Published<'a> {
+pub(in crate::store) struct Published<'a> {
     pub name: &'a str,
     pub usage: Usage,
     pub durable: bool,
@@ -346,7 +277,7 @@ pub(super) struct Published<'a> {
 }
 
 /// Makes `row` a committed snapshot, with the time of now.
-pub(super) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>) -> Answer<()> {
+pub(in crate::store) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>) -> Answer<()> {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     tx.prepare_cached(
         "UPDATE snapshot SET name = :name, kind = 3, state = 0, worker = :worker, created = :now, updated = :now,
@@ -362,157 +293,44 @@ pub(super) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>)
 }
 
 /// Removes a row and leaves its space to whoever drains the trash.
-pub(super) fn discard(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+pub(in crate::store) fn discard(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("INSERT OR IGNORE INTO trash SELECT id FROM snapshot WHERE row = ?1")?.execute([row])?;
     delete(tx, row)
 }
 
 /// Removes a row of which nothing is on disk.
-pub(super) fn delete(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+pub(in crate::store) fn delete(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("DELETE FROM snapshot WHERE row = ?1")?.execute([row])?;
     Ok(())
 }
 
 /// Marks an id of which nothing but debris can be on disk.
-pub(super) fn discard_id(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+pub(in crate::store) fn discard_id(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.prepare_cached("INSERT OR IGNORE INTO trash VALUES (?1)")?.execute([sql_id(id)?])?;
     Ok(())
 }
 
 /// The ids in the trash.
-pub(super) fn trash(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
+pub(in crate::store) fn trash(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
     let mut statement = tx.prepare_cached("SELECT id FROM trash ORDER BY id")?;
     let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     ids.into_iter().map(id_of).collect()
 }
 
 /// Records that nothing of `id` is left.
-pub(super) fn forget(tx: &Transaction<'_>, id: Id) -> Answer<()> {
+pub(in crate::store) fn forget(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.prepare_cached("DELETE FROM trash WHERE id = ?1")?.execute([sql_id(id)?])?;
     Ok(())
 }
 
-/// Replaces all labels of a row.
-pub(super) fn set_labels(tx: &Transaction<'_>, row: i64, labels: &Labels) -> Answer<()> {
-    tx.prepare_cached("DELETE FROM label WHERE snapshot = ?1")?.execute([row])?;
-    add_labels(tx, row, labels)
-}
-
-/// Gives a row more labels.
-pub(super) fn add_labels(tx: &Transaction<'_>, row: i64, labels: &Labels) -> Answer<()> {
-    labels.iter().try_for_each(|(name, value)| set_label(tx, row, name, value))
-}
-
-/// Sets one label of a row, or removes it if the value is empty.
-pub(super) fn set_label(tx: &Transaction<'_>, row: i64, name: &str, value: &str) -> Answer<()> {
-    if value.is_empty() {
-        tx.prepare_cached("DELETE FROM label WHERE snapshot = ?1 AND name = ?2")?.execute(params![row, name])?;
-    } else {
-        tx.prepare_cached("INSERT OR REPLACE INTO label VALUES (?1, ?2, ?3)")?.execute(params![row, name, value])?;
-    }
-    Ok(())
-}
-
-/// The bytes of all labels of a row, names and values together.
-pub(super) fn bytes_of_labels(tx: &Transaction<'_>, row: i64) -> Answer<usize> {
-    let text = "SELECT coalesce(sum(octet_length(name) + octet_length(value)), 0) FROM label WHERE snapshot = ?1";
-    let bytes: i64 = tx.prepare_cached(text)?.query_row([row], |row| row.get(0))?;
-    Ok(usize::try_from(bytes).unwrap_or_default())
-}
-
-/// One label of a row.
-pub(super) fn label(tx: &Transaction<'_>, row: i64, name: &str) -> Answer<Option<String>> {
-    let mut statement = tx.prepare_cached("SELECT value FROM label WHERE snapshot = ?1 AND name = ?2")?;
-    Ok(statement.query_row(params![row, name], |row| row.get(0)).optional()?)
-}
-
-/// The ids of the committed snapshots, of all owners, that have the label `name`.
-pub(super) fn labelled(tx: &Transaction<'_>, name: &str) -> Answer<Vec<Id>> {
-    let mut statement = tx.prepare_cached(
-        "SELECT s.id FROM label l JOIN snapshot s ON s.row = l.snapshot WHERE l.name = ?1 AND s.kind = 3 AND s.state IN (0, 2)",
-    )?;
-    let ids = statement.query_map([name], |row| row.get::<_, i64>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
-    ids.into_iter().map(id_of).collect()
-}
-
-/// Sets the time of the last change of labels to now.
-pub(super) fn touch(tx: &Transaction<'_>, row: i64) -> Answer<()> {
-    tx.prepare_cached("UPDATE snapshot SET updated = ?2 WHERE row = ?1")?.execute(params![row, now()])?;
-    Ok(())
-}
-
-const INFO: &str = "SELECT s.row, s.kind, s.name, coalesce(p.name, ''), s.created, s.updated
-    FROM snapshot s LEFT JOIN snapshot p ON p.row = s.parent";
-
-/// The answer of `stat` for one visible snapshot.
-pub(super) fn info(tx: &Transaction<'_>, row: i64) -> Answer<Info> {
-    let mut statement = tx.prepare_cached(&format!("{INFO} WHERE s.row = ?1"))?;
-    let (_, info) = statement.query_row([row], info_of)?;
-    let mut info = info?;
-    let mut statement = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;
-    info.labels = statement.query_map([row], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-    Ok(info)
-}
-
-/// Everybody who owns a snapshot, by name.
-pub(super) fn owners(tx: &Transaction<'_>) -> Answer<Vec<String>> {
-    let mut statement = tx.prepare_cached("SELECT DISTINCT owner FROM snapshot ORDER BY owner")?;
-    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
-}
-
-/// The answers of `stat` for every visible snapshot of `owner`, by key.
-pub(super) fn infos(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<Info>> {
-    let mut labels = tx.prepare_cached("SELECT name, value FROM label WHERE snapshot = ?1")?;
-    let mut statement =
-        tx.prepare_cached(&format!("{INFO} WHERE s.owner = ?1 AND s.state IN (0, 2) ORDER BY s.name"))?;
-    let mut rows = statement.query([owner])?;
-    let mut infos = Vec::new();
-    while let Some(row) = rows.next()? {
-        let (number, info) = info_of(row)?;
-        let mut info = info?;
-        info.labels =
-            labels.query_map([number], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
-        infos.push(info);
-    }
-    Ok(infos)
-}
-
-fn info_of(row: &SqlRow<'_>) -> rusqlite::Result<(i64, Answer<Info>)> {
-    let (kind, created, updated) = (row.get(1)?, row.get(4)?, row.get(5)?);
-    let (name, parent) = (row.get(2)?, row.get(3)?);
-    let info = kind_of(kind).map(|kind| Info {
-        kind,
-        name,
-        parent,
-        labels: Labels::new(),
-        created: timestamp(created),
-        updated: timestamp(updated),
-    });
-    Ok((row.get(0)?, info))
-}
-
-/// A setting of the store.
-pub(super) fn setting(tx: &Transaction<'_>, name: &str) -> Answer<Option<String>> {
-    Ok(tx
-        .prepare_cached("SELECT value FROM setting WHERE name = ?1")?
-        .query_row([name], |row| row.get(0))
-        .optional()?)
-}
-
-/// Changes a setting of the store.
-pub(super) fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Answer<()> {
-    tx.execute("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![name, value])?;
-    Ok(())
-}
-
 /// Records that a row's content is on disk.
-pub(super) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+pub(in crate::store) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET durable = 1, voucher = NULL WHERE row = ?1")?.execute([row])?;
     Ok(())
 }
 
 /// Every row that some process has in work, or holds for an image that it is about to name; and which process.
-pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
+pub(in crate::store) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
     let rows: Vec<(Answer<Row>, String)> =
@@ -521,7 +339,7 @@ pub(super) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
 }
 
 /// Every row, by owner and name.
-pub(super) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
+pub(in crate::store) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, owner, worker FROM snapshot ORDER BY owner, name"))?;
     let rows: Vec<(Answer<Row>, String, Option<String>)> = statement
@@ -531,21 +349,21 @@ pub(super) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
 }
 
 /// Records the digest of the layer that the committed snapshot `id` adds, if none was known.
-pub(super) fn record(tx: &Transaction<'_>, id: Id, diff_id: DiffId) -> Answer<()> {
+pub(in crate::store) fn record(tx: &Transaction<'_>, id: Id, diff_id: DiffId) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE id = ?1 AND kind = 3 AND diff_id IS NULL")?
         .execute(params![sql_id(id)?, diff_id.to_string()])?;
     Ok(())
 }
 
 /// Keeps a finished row from being collected as long as `worker` lives, unless another keeps it.
-pub(super) fn hold(tx: &Transaction<'_>, row: i64, worker: &str) -> Answer<()> {
+pub(in crate::store) fn hold(tx: &Transaction<'_>, row: i64, worker: &str) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET worker = ?2 WHERE row = ?1 AND state = 0 AND worker IS NULL")?
         .execute(params![row, worker])?;
     Ok(())
 }
 
 /// Ends the hold of a worker on `row` and on all below it.
-pub(super) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
+pub(in crate::store) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached(
         "UPDATE snapshot SET worker = NULL WHERE state = 0 AND worker IS NOT NULL AND row IN (
              WITH RECURSIVE chain (row, parent) AS (
@@ -558,7 +376,7 @@ pub(super) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
 }
 
 /// The rows that are not durable, and all that stands on one, in no order.
-pub(super) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
+pub(in crate::store) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached(
         "WITH RECURSIVE lost (row) AS (
              SELECT row FROM snapshot WHERE durable = 0
@@ -569,7 +387,7 @@ pub(super) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
 }
 
 /// Which of `ids` neither a row nor the trash names.
-pub(super) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
+pub(in crate::store) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
     let mut known =
         tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 UNION SELECT 1 FROM trash WHERE id = ?1")?;
     let mut rowless = Vec::new();
@@ -582,7 +400,7 @@ pub(super) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
 }
 
 /// The finished snapshots that must have a directory: all but views of something.
-pub(super) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
+pub(in crate::store) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
     let mut statement =
         tx.prepare_cached("SELECT id FROM snapshot WHERE state IN (0, 2) AND (kind != 1 OR parent IS NULL)")?;
     let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
@@ -590,11 +408,25 @@ pub(super) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
 }
 
 /// Committed snapshots of `owner` that came with an image, and that no image, child or worker needs.
-pub(super) fn unused(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<i64>> {
+pub(in crate::store) fn unused(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached(
         "SELECT row FROM snapshot s WHERE owner = ?1 AND kind = 3 AND state = 0 AND origin = 1 AND worker IS NULL
              AND NOT EXISTS (SELECT 1 FROM snapshot c WHERE c.parent = s.row)
              AND NOT EXISTS (SELECT 1 FROM image i WHERE i.top = s.row)",
     )?;
     Ok(statement.query_map([owner], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// A setting of the store.
+pub(in crate::store) fn setting(tx: &Transaction<'_>, name: &str) -> Answer<Option<String>> {
+    Ok(tx
+        .prepare_cached("SELECT value FROM setting WHERE name = ?1")?
+        .query_row([name], |row| row.get(0))
+        .optional()?)
+}
+
+/// Changes a setting of the store.
+pub(in crate::store) fn set_setting(tx: &Transaction<'_>, name: &str, value: &str) -> Answer<()> {
+    tx.execute("INSERT OR REPLACE INTO setting VALUES (?1, ?2)", params![name, value])?;
+    Ok(())
 }

@@ -92,7 +92,7 @@ fn levels_are_what_sqlite_calls_them() {
 /// The schema and the page that explains it.
 #[test]
 fn every_column_is_explained() {
-    let page = include_str!("../../design.rs");
+    let page = include_str!("../../../design.rs");
     let place = Place::new();
     let meta = place.open(&MIGRATIONS, None).expect("open");
     let query = "SELECT t.name, c.name FROM sqlite_schema t, pragma_table_info(t.name) c WHERE t.type = 'table'";

@@ -275,7 +275,7 @@ fn open_special(parent: &Dir, name: &OsStr, shown: &Path, flags: OFlags) -> Resu
     match RawType::from_raw_mode(fstat(&found).at("stat", shown)?.st_mode) {
         RawType::RegularFile => Ok(None),
         RawType::Fifo | RawType::CharacterDevice => {
-            // What was judged is opened, and nothing that has taken its name since.
+            // Opens the file that was judged, not one that has taken its name since.
             use std::os::fd::AsRawFd as _;
             let path = format!("/proc/self/fd/{}", found.as_raw_fd());
             File::options().write(true).open(path).at("open", shown).map(Some)

@@ -43,8 +43,8 @@ pub(crate) struct Parent {
     /// Whether what is made in it belongs to its maker and has no ACL: it is not set-gid and has no default ACL.
     pub(crate) plain: bool,
     touched: AtomicBool,
-    /// Whether it was found to hold nothing of the lower tree: [`super::Ledger::is_purged`].
-    pub(super) purged: OnceLock<bool>,
+    /// Whether it was found to hold nothing of the lower tree: `changeset::apply` knows.
+    pub(crate) purged: OnceLock<bool>,
 }
 
 impl Parent {
@@ -118,7 +118,7 @@ impl Resolver {
     }
 
     /// A walk over directories of the tree that have no links in their paths.
-    pub(super) fn descent(&self) -> Descent<'_> {
+    pub(crate) fn descent(&self) -> Descent<'_> {
         Descent { root: &self.root, open: VecDeque::new() }
     }
 
@@ -311,7 +311,7 @@ fn is_gap(error: &Error) -> bool {
 
 /// Opens directories one after the other, each from the nearest one above it that is still open. For paths in the order
 /// of a tree the work grows with the tree, not with the length of the paths.
-pub(super) struct Descent<'r> {
+pub(crate) struct Descent<'r> {
     root: &'r Dir,
     /// Directories of one path, the lowest last.
     open: VecDeque<(PathBuf, Dir)>,
@@ -319,7 +319,7 @@ pub(super) struct Descent<'r> {
 
 impl Descent<'_> {
     /// Opens the directory `path`, which has no links.
-    pub(super) fn open(&mut self, path: &Path) -> Result<&Dir> {
+    pub(crate) fn open(&mut self, path: &Path) -> Result<&Dir> {
         while self.open.back().is_some_and(|(above, _)| rest_below(path, above).is_none()) {
             self.open.pop_back();
         }

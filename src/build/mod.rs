@@ -55,7 +55,7 @@ mod words;
 mod growth;
 
 pub use caches::free_caches;
-pub use input::{read_bounded, read_secret};
+pub use input::{SECRET_BYTES_MAX, read_bounded, read_secret};
 pub use limits::Limits;
 pub use run::{RunOptions, Started, commit_image, start};
 pub use volumes::{ParsedMount, parse_mount, parse_tmpfs, parse_volume};

@@ -266,7 +266,7 @@
 //!   readers, and its own opinion of what a manifest is. `ureq` blocks, is small, brings rustls and proxies, and leaves
 //!   headers to the caller, which ranges, `Retry-After` and challenges need. The requests of the distribution
 //!   specification are few.
-//! - **Four layers are downloaded at once, each into a queue of 16 MiB**, and unpacked in order: 64 MiB for any image.
+//! - **Four layers are downloaded at once, each into a queue of 8 MiB**, and unpacked in order: 32 MiB for any image.
 //!   A layer that waits holds its connection; one that breaks meanwhile is resumed by range.
 //! - **Threads of downloads are not waited for**: a silent connection would hold up a command that is to stop. They see
 //!   that nobody reads their queue any more, and end.

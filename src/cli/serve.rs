@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Deserialize;
 
 use super::Done;
+use super::limits::LayerLimits;
 use super::session::{Said, Session, check_privilege};
 use crate::backends;
 use crate::containerd::plugin_config::{self, Version};
@@ -13,6 +14,7 @@ use crate::containerd::{self, Address, Options};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::Platform;
 use crate::store::Durability;
+use crate::task::Cancel;
 
 /// Default owner of the snapshots that a daemon serves.
 const OWNER: &str = "containerd";
@@ -49,6 +51,8 @@ pub(super) struct Serve {
     /// containerd 1.6, which writes every layer itself
     #[arg(long)]
     strict: bool,
+    #[command(flatten)]
+    limits: LayerLimits,
     /// Settings, as TOML
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -148,7 +152,8 @@ impl Serve {
             (address, _) => address.clone(),
         };
         let strict = self.strict || settings.strict.unwrap_or_default();
-        let options = Options { socket: absolute(socket)?, containerd, metrics, strict };
+        let limits = self.limits.options(&Cancel::default());
+        let options = Options { socket: absolute(socket)?, containerd, metrics, strict, limits };
         let mut config = session.config_or(settings.store()?)?;
         config.owner = self.owner.clone().or(settings.owner).unwrap_or_else(|| OWNER.to_owned());
         check_privilege()?;

@@ -24,6 +24,7 @@ use super::proto::diff::diff_server::DiffServer;
 use super::proto::snapshots::snapshots_server::SnapshotsServer;
 use super::server::Service;
 use super::socket;
+use crate::door::IngestOptions;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{LOCAL, Store};
 
@@ -71,6 +72,8 @@ pub struct Options {
     pub metrics: Option<Address>,
     /// Whether a commit is refused that gives the name of a layer to what another differ wrote.
     pub strict: bool,
+    /// Limits of layers that are applied.
+    pub limits: IngestOptions,
 }
 
 /// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
@@ -121,6 +124,7 @@ async fn run(
         .max_decoding_message_size(MESSAGE_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_BYTES_MAX);
     let differ = Differ::new(Arc::clone(&store), options.containerd.as_deref(), &metrics)?;
+    let differ = differ.within(options.limits.clone());
     let differ = DiffServer::new(differ).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_serving::<SnapshotsServer<Service>>().await;

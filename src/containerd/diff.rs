@@ -47,6 +47,8 @@ pub(super) struct Differ {
     store: Arc<Store>,
     /// Where blobs are; without it, nothing can be done.
     containerd: Option<Channel>,
+    /// Limits of layers that are applied.
+    limits: IngestOptions,
     pool: Pool,
 }
 
@@ -55,7 +57,12 @@ impl Differ {
     /// Call it within a runtime.
     pub fn new(store: Arc<Store>, containerd: Option<&Path>, metrics: &Arc<Metrics>) -> Result<Self> {
         let containerd = containerd.map(content::connect).transpose()?;
-        Ok(Self { store, containerd, pool: Pool::new(LAYERS_MAX, metrics) })
+        Ok(Self { store, containerd, limits: IngestOptions::default(), pool: Pool::new(LAYERS_MAX, metrics) })
+    }
+
+    /// The same with other limits.
+    pub fn within(self, limits: IngestOptions) -> Self {
+        Self { limits, ..self }
     }
 
     /// The content store for a call with `headers`, if the daemon knows one.
@@ -72,12 +79,13 @@ impl Diff for Differ {
         let layer = diff.ok_or_else(|| Status::invalid_argument("the request does not say what to apply"))?;
         let (store, cancel) = (Arc::clone(&self.store), Cancel::default());
         let _guard = cancel.on_drop();
+        let options = IngestOptions { cancel, ..self.limits.clone() };
         let call = Call::new("Apply", &layer.digest);
         let applied = self
             .pool
             .run(call, move || {
                 let key = mounted::written(&store, &mounts)?.name;
-                apply(&store, content, &layer, &key, &cancel).map_err(for_nobody_else)
+                apply(&store, content, &layer, &key, &options).map_err(for_nobody_else)
             })
             .await?;
         Ok(Response::new(ApplyResponse { applied: Some(applied) }))
@@ -121,15 +129,14 @@ fn apply(
     content: Option<Content>,
     layer: &Descriptor,
     key: &str,
-    cancel: &Cancel,
+    options: &IngestOptions,
 ) -> Result<Descriptor> {
     Compression::of_media_type(&layer.media_type)?;
     let content = seen_by(content, key)?;
-    let options = IngestOptions { cancel: cancel.clone(), ..IngestOptions::default() };
-    let open = || options.detect(content.read(&layer.digest, cancel)?, format!("layer {}", layer.digest));
+    let open = || options.detect(content.read(&layer.digest, &options.cancel)?, format!("layer {}", layer.digest));
     // Digests of other algorithms are left to containerd, which checked the blob when it got it.
     let expected = Expected { blob: layer.digest.parse().ok(), diff_id: None };
-    let Filled { verified, applied } = ingest::fill(store, key, open, &expected, Record::TarSplit, &options)?;
+    let Filled { verified, applied } = ingest::fill(store, key, open, &expected, Record::TarSplit, options)?;
     if applied.skipped_devices + applied.clamped_times + applied.dropped_xattrs > 0 {
         tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
     }

@@ -42,6 +42,9 @@ pub(super) enum Fault {
     Forbidden,
     /// There is no image.
     Missing,
+    /// Answers are for those with a token only, which a server of tokens gives for a password. Each token is good for
+    /// four requests.
+    Token,
     /// Blobs stop in the middle, and the connection stays.
     Silent,
     /// It is no registry.
@@ -127,7 +130,7 @@ impl Shared {
         let mut line = String::new();
         reader.read_line(&mut line)?;
         let path = line.split(' ').nth(1).unwrap_or_default().to_owned();
-        let (mut host, mut has_password, mut from) = (String::new(), false, None);
+        let (mut host, mut shown, mut from) = (String::new(), String::new(), None);
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header)? == 0 || header == "\r\n" {
@@ -136,15 +139,19 @@ impl Shared {
             let (name, value) = header.split_once(':').unwrap_or((&header, ""));
             match name.to_ascii_lowercase().as_str() {
                 "host" => host = value.trim().to_owned(),
-                "authorization" => has_password = true,
+                "authorization" => value.trim().clone_into(&mut shown),
                 "range" => from = value.trim().trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().ok(),
                 _ => {}
             }
         }
-        let asked = {
+        let has_password = !shown.is_empty();
+        let (asked, tokens, uses) = {
             let mut log = self.log.lock().expect("lock");
             log.push((host.clone(), path.clone(), has_password));
-            log.iter().filter(|(_, other, _)| *other == path).count()
+            let tokens =
+                log.iter().filter(|(_, other, has_password)| other.starts_with("/token") && *has_password).count();
+            let last = log.iter().rposition(|(_, other, _)| other.starts_with("/token")).unwrap_or(0);
+            (log.iter().filter(|(_, other, _)| *other == path).count(), tokens, log.len() - last - 1)
         };
         let is_elsewhere = host.ends_with(&format!(":{}", self.elsewhere));
         let is_blob = self.files.get(&path).is_some_and(|(media_type, _)| media_type == LAYER);
@@ -159,6 +166,20 @@ impl Shared {
                     "Content-Type: text/html\r\nContent-Length: 4\r\n",
                     b"<p/>",
                 ));
+            }
+            Fault::Token if path.starts_with("/token") => {
+                let is_right =
+                    shown == "Basic bWU6c2VjcmV0" && path == "/token?service=own%20service&scope=repository:x:pull";
+                let body = format!("{{\"access_token\":\"{tokens}\"}}");
+                let headers = format!("Content-Length: {}\r\n", body.len());
+                if is_right { answer("200 OK", &headers, body.as_bytes()) } else { empty("401 Unauthorized", "") }
+            }
+            Fault::Token if shown != format!("Bearer {tokens}") || tokens == 0 || uses > 4 => {
+                let realm = format!("http://{host}/token");
+                empty(
+                    "401 Unauthorized",
+                    &format!("WWW-Authenticate: Bearer realm=\"{realm}\",service=\"own service\"\r\n"),
+                )
             }
             _ if !is_elsewhere && !has_password => empty("401 Unauthorized", "WWW-Authenticate: Basic realm=\"x\"\r\n"),
             Fault::Forbidden => empty("403 Forbidden", ""),

@@ -182,6 +182,13 @@ fn there_and_back() {
     assert_eq!((&again["uploaded"], &again["manifest"]), (&0.into(), &pushed["manifest"]));
     let by_digest = format!("{}@{}", registry.name("other/app"), pushed["manifest"].as_str().expect("digest"));
     assert_eq!(there.does(&["pull", &by_digest, "--name", "by-digest"])["id"], id);
+    // A mirror is asked first, under the name of the registry that it mirrors.
+    let conf = there.path("registries.conf");
+    let mirror = format!("[[registry.mirror]]\nlocation = \"{}\"\ninsecure = true\n", registry.host);
+    fs::write(&conf, format!("[[registry]]\nprefix = \"registry.invalid\"\n{mirror}")).expect("write");
+    let mut mirrored = there.at_home(&["pull", "-q", "registry.invalid/team/app:1"]);
+    let mirrored = mirrored.env("CONTAINERS_REGISTRIES_CONF", &conf).output().expect("pull");
+    assert!(text(&mirrored.stdout).contains(id.as_str().expect("ID")), "{}", text(&mirrored.stderr));
     // Others read what was pushed, and write what is pulled.
     let layout = here.path("by-skopeo").display().to_string();
     let by_skopeo = format!("docker://{}", registry.name("by/skopeo:1"));
@@ -288,6 +295,7 @@ fn a_faulty_registry_is_survived() {
         Fault::Busy(429),
         Fault::Busy(503),
         Fault::Elsewhere,
+        Fault::Token,
     ] {
         let registry = Registry::serve(&layout, fault);
         bench.knows(&registry.host);

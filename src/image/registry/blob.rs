@@ -1,7 +1,7 @@
 //! Blobs from a registry as streams: downloads side by side, delivered in order, resumed where a connection broke.
 //!
 //! ```text
-//! socket -> queue of a layer (at most 16 MiB) -> digest, decompress, write
+//! socket -> queue of a layer (at most 8 MiB) -> digest, decompress, write
 //! ```
 //!
 //! # Invariants
@@ -30,8 +30,8 @@ const AHEAD: usize = 4;
 /// Length of one piece of a queue.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How many pieces a queue holds: 16 MiB.
-const QUEUE: usize = 64;
+/// How many pieces a queue holds: 8 MiB.
+const QUEUE: usize = 32;
 
 /// How often a reader looks whether it should stop.
 const POLL: Duration = Duration::from_millis(100);

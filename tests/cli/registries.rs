@@ -267,6 +267,11 @@ fn builds_pull_what_the_store_lacks() {
             .clone()
     };
     assert_eq!(manifest(&there), first);
+    // What came from the registry stays there as it is, also below a child and in another repository.
+    for repository in ["child:1", "app:child"] {
+        let pushed = there.does(&["push", "child:1", &registry.name(repository)]);
+        assert_eq!((&pushed["layers"], &pushed["uploaded"]), (&4.into(), &1.into()), "{repository}");
+    }
     // Another image gets the tag.
     fs::write(here.path("context/Dockerfile"), "FROM scratch\nCOPY one /other\n").expect("write");
     here.ok(&["build", "-q", "-t", "app:1", &here.path("context").display().to_string()]);

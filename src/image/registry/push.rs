@@ -1,6 +1,6 @@
 //! From a store into a registry.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::changeset::blob::{Blob, Compression};
 use crate::door::emit::{EmitOptions, emit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
-use crate::image::document::{OCI_CONFIG, OCI_MANIFEST, layer_type, media_type_of, parse};
+use crate::image::document::{Config, OCI_CONFIG, OCI_MANIFEST, layer_type, media_type_of, parse};
 use crate::image::export::{ExportOptions, Outgoing, Watched, descriptor};
 use crate::image::{BlobDigest, Layer, Progress};
 use crate::store::Store;
@@ -45,9 +45,9 @@ pub struct Pushed {
 
 /// Pushes the image `name` of the store as `reference`.
 ///
-/// A layer that the registry has, in the form in which the image came, stays as it is; also one in another repository
-/// of the registry from which an image of the store is called. The others are compressed into the upload. An image of
-/// which every layer stays keeps its manifest, byte for byte.
+/// A layer that the registry has, in a form in which an image of the store came with it, stays as it is; also one in
+/// another repository of the registry by which an image of the store is called. The others are compressed into the
+/// upload. An image of which every layer stays keeps its manifest, byte for byte.
 ///
 /// # Errors
 /// `NotFound`; `PermissionDenied` without the right credentials; `Unavailable` if the registry cannot be reached;
@@ -71,51 +71,76 @@ pub fn push(
     connections.clients.retain(|client| client.endpoint.takes_pushes);
     let ping = |client: &Arc<Client>| client.succeed(&Call::new(Method::GET, format!("{}/", client.endpoint.base), ""));
     let (client, _) = connections.first(&options.cancel, ping).map_err(pushing)?;
-    let push = Push { client: &client, image: &image, neighbours: neighbours(store, reference)?, options, progress };
+    let push = Push { client: &client, image: &image, forms: known_forms(store, reference)?, options, progress };
     push.run(tag).map_err(pushing).map(|pushed| Pushed { name: reference.to_string(), ..pushed })
 }
 
-/// The repositories of the same registry that images of the store are called by, with the digests of their layers.
-fn neighbours(store: &Store, reference: &Reference) -> Result<HashMap<String, String>> {
-    let mut found = HashMap::new();
+/// A form of a layer that a registry may have: compressed, as an image of the store came with it.
+struct Form {
+    descriptor: Value,
+    /// The repository of the same registry that the image is called by.
+    repository: Option<String>,
+}
+
+/// The forms of the layers of all images of the store: a base image came with what a build names by its content only.
+fn known_forms(store: &Store, reference: &Reference) -> Result<HashMap<DiffId, Vec<Form>>> {
+    let mut forms: HashMap<DiffId, Vec<Form>> = HashMap::new();
     for image in store.images()? {
-        let Ok(other) = image.name.parse::<Reference>() else { continue };
-        if other.registry != reference.registry || other.repository == reference.repository {
-            continue;
-        }
+        let other = image.name.parse::<Reference>().ok();
+        let other = other.filter(|other| other.registry == reference.registry);
+        let repository = other.map(|other| other.repository).filter(|other| *other != reference.repository);
         let manifest: Value = parse(&store.document(image.manifest)?, "an image's manifest")?;
-        let layers = manifest["layers"].as_array().into_iter().flatten();
-        let digests = layers.filter_map(|layer| layer["digest"].as_str().map(str::to_owned));
-        found.extend(digests.map(|digest| (digest, other.repository.clone())));
+        let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
+        let config = Config::parse(&store.document(image.config)?, layers.len())?;
+        for (descriptor, diff_id) in layers.into_iter().zip(config.diff_ids()) {
+            // A build names its layers by their content: no registry has that.
+            if descriptor["digest"] != json!(diff_id) {
+                forms.entry(*diff_id).or_default().push(Form { descriptor, repository: repository.clone() });
+            }
+        }
     }
-    Ok(found)
+    Ok(forms)
+}
+
+/// A layer that is in the registry now.
+enum Sent {
+    /// In a form that it had, by its descriptor.
+    Kept(Value),
+    /// Compressed anew.
+    Uploaded(Blob),
 }
 
 /// A push under way.
 struct Push<'a> {
     client: &'a Client,
     image: &'a Outgoing<'a>,
-    neighbours: HashMap<String, String>,
+    forms: HashMap<DiffId, Vec<Form>>,
     options: &'a ExportOptions,
     progress: &'a dyn Progress,
 }
 
-impl Push<'_> {
+impl<'a> Push<'a> {
     fn run(&self, tag: &str) -> Result<Pushed> {
         let mut manifest: Value = parse(&self.image.manifest, "the image's manifest")?;
         let mut uploaded: HashMap<DiffId, Blob> = HashMap::new();
         let mut is_same = manifest["config"]["digest"] == json!(self.image.id);
         for (at, layer) in self.image.layers.iter().enumerate() {
             self.options.cancel.check()?;
-            let blob = match uploaded.get(&layer.diff_id) {
-                Some(blob) => Some(*blob),
-                None => self.layer(at, layer, &manifest["layers"][at]).map_err(|error| error.context(layer))?,
+            let known = &manifest["layers"][at];
+            let sent = match uploaded.get(&layer.diff_id) {
+                Some(blob) => Sent::Uploaded(*blob),
+                None => self.layer(at, layer, known).map_err(|error| error.context(layer))?,
             };
-            let Some(blob) = blob else { continue };
-            uploaded.insert(layer.diff_id, blob);
+            let now = match sent {
+                Sent::Kept(descriptor) => descriptor,
+                Sent::Uploaded(blob) => {
+                    uploaded.insert(layer.diff_id, blob);
+                    descriptor(known, &blob, self.options.compression)
+                }
+            };
             // Compressed as before, it is what the manifest names already.
-            if manifest["layers"][at]["digest"] != json!(blob.digest) {
-                manifest["layers"][at] = descriptor(&manifest["layers"][at], &blob, self.options.compression);
+            if known["digest"] != now["digest"] {
+                manifest["layers"][at] = now;
                 is_same = false;
             }
         }
@@ -130,19 +155,21 @@ impl Push<'_> {
         Ok(Pushed { name: String::new(), id, manifest: digest, layers, uploaded: uploaded.len() })
     }
 
-    /// Brings one layer there; `None` if the registry has it in the form that the manifest names.
-    fn layer(&self, at: usize, layer: &Layer, known: &Value) -> Result<Option<Blob>> {
-        let digest = known["digest"].as_str().unwrap_or_default();
-        if self.has(&digest.parse::<BlobDigest>()?)? {
-            self.progress.present(layer);
-            return Ok(None);
+    /// Brings one layer there.
+    fn layer(&self, at: usize, layer: &Layer, known: &Value) -> Result<Sent> {
+        let other = self.forms.get(&layer.diff_id).into_iter().flatten();
+        let own = Form { descriptor: known.clone(), repository: None };
+        let mut asked = HashSet::new();
+        let mut upload = None;
+        for form in std::iter::once(&own).chain(other) {
+            let digest = form.descriptor["digest"].as_str().unwrap_or_default();
+            let (is_new, from) = (asked.insert(digest.to_owned()), form.repository.as_deref());
+            if (is_new && self.has(&digest.parse::<BlobDigest>()?)?) || self.is_mounted(digest, from, &mut upload)? {
+                self.progress.present(layer);
+                return Ok(Sent::Kept(form.descriptor.clone()));
+            }
         }
-        let neighbour = self.neighbours.get(digest).map(|other| (digest, other.as_str()));
-        let mut upload = Upload::start(self.client, neighbour)?;
-        if upload.is_mounted {
-            self.progress.present(layer);
-            return Ok(None);
-        }
+        let mut upload = upload.map_or_else(|| Upload::start(self.client, None), Ok)?;
         self.progress.started(layer);
         let (compression, cancel) = (self.options.compression, self.options.cancel.clone());
         let how = EmitOptions { compression, cancel, ..EmitOptions::default() };
@@ -150,7 +177,17 @@ impl Push<'_> {
         let blob = emit(self.image.store, &self.image.snapshots[at], &how, &mut writer)?;
         upload.finish(blob.digest)?;
         self.progress.done(layer);
-        Ok(Some(blob))
+        Ok(Sent::Uploaded(blob))
+    }
+
+    /// Takes the blob of that digest from another repository. If the registry cannot do that, it begins an upload, which
+    /// `upload` then is.
+    fn is_mounted(&self, digest: &str, from: Option<&str>, upload: &mut Option<Upload<'a>>) -> Result<bool> {
+        let Some(from) = from.filter(|_| upload.is_none()) else { return Ok(false) };
+        let started = Upload::start(self.client, Some((digest, from)))?;
+        let is_mounted = started.is_mounted;
+        *upload = (!is_mounted).then_some(started);
+        Ok(is_mounted)
     }
 
     fn has(&self, digest: &BlobDigest) -> Result<bool> {

@@ -377,6 +377,13 @@
 //!   with each line, and the environment is copied for each command.
 //! - **Patterns of `.dockerignore` are compiled in sets of 1000**, the last set first: the first that matches decides.
 //!   One set of all goes beyond the limit of regular expressions; one matcher each is 10,000 searches a path.
+//! - **strata reads Dockerfiles with a parser of its own.** The crates for it shift positions by a byte order mark,
+//!   refuse `ENTRYPOINT []`, and know neither triggers with here-documents nor empty ones. BuildKit's grammar is small:
+//!   lines are joined first, and each byte of them knows its place in the source.
+//! - **A part of another stage is bound from a snapshot of it**, also for reading only: the kernel then needs no second
+//!   way to mount a chain, and with `rw` what a command writes goes away with the snapshot.
+//! - **A secret is a file in the memory of the container's workplace**, and an agent's socket is one of strata's that
+//!   passes connections on. So neither is ever below the store, and a kill leaves nothing of them.
 //! - **A step is of the time when its layer was made**, by this build or an earlier one, and one without a layer of
 //!   that of the step before it, so that a build which finds all done gives the image that is there, to its ID.
 //!   (BuildKit does the same.) The time is that of the snapshot: the cache keeps none of its own.

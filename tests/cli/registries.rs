@@ -267,7 +267,7 @@ fn builds_pull_what_the_store_lacks() {
             .clone()
     };
     assert_eq!(manifest(&there), first);
-    // What came from the registry stays there as it is, also below a child and in another repository.
+    // Layers that came from the registry stay there as they are, also below a child and in another repository.
     for repository in ["child:1", "app:child"] {
         let pushed = there.does(&["push", "child:1", &registry.name(repository)]);
         assert_eq!((&pushed["layers"], &pushed["uploaded"]), (&4.into(), &1.into()), "{repository}");

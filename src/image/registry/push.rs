@@ -180,8 +180,8 @@ impl<'a> Push<'a> {
         Ok(Sent::Uploaded(blob))
     }
 
-    /// Takes the blob of that digest from another repository. If the registry cannot do that, it begins an upload, which
-    /// `upload` then is.
+    /// Takes the blob of that digest from another repository. If the registry cannot do that, it begins an upload,
+    /// which `upload` then is.
     fn is_mounted(&self, digest: &str, from: Option<&str>, upload: &mut Option<Upload<'a>>) -> Result<bool> {
         let Some(from) = from.filter(|_| upload.is_none()) else { return Ok(false) };
         let started = Upload::start(self.client, Some((digest, from)))?;

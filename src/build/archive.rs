@@ -87,7 +87,7 @@ fn other(file: &mut File, shown: &Path) -> Result<Option<Other>> {
 /// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
 pub(super) fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
     let mut header = Vec::new();
-    // What is damaged, or no archive inside, is a file like any other.
+    // A damaged file, or one that holds no archive, is copied as any other file.
     let read = decompress(file.try_clone().at("duplicate descriptor of", shown)?, shown)
         .map(|plain| plain.take(HEADER_BYTES as u64).read_to_end(&mut header));
     file.rewind().at("read", shown)?;

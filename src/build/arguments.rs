@@ -5,7 +5,7 @@ use super::heredoc::Document;
 use super::position::Position;
 use crate::error::Result;
 
-/// What is copied.
+/// A source of a copy.
 #[derive(Clone, Debug)]
 pub(super) enum Source {
     Path(Position, String),

@@ -47,7 +47,7 @@ fn caches(store: &Store) -> PathBuf {
     store.root().join("cache")
 }
 
-/// What a cache is called that holds something at first: what that is called, and the directory.
+/// The first content of a cache: a directory, and the name of that directory, which is a part of the cache's name.
 pub(super) struct Seed<'a> {
     pub(super) name: String,
     pub(super) dir: &'a Dir,
@@ -180,7 +180,7 @@ fn make(above: &Path, path: &Path, owner: Ownership, seed: Option<&Seed<'_>>) ->
 /// Removes the caches of builds that no build uses at the moment; answers how many.
 ///
 /// # Errors
-/// What the file system reports.
+/// Errors of the file system.
 pub fn free_caches(store: &Store) -> Result<u64> {
     let path = caches(store);
     if !path.try_exists().at("look for", &path)? {

@@ -43,7 +43,7 @@ pub(super) struct Document {
     other: Map<String, Value>,
 }
 
-/// What a container of the image starts with.
+/// The settings of a container of the image.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub(super) struct Settings {
@@ -155,7 +155,7 @@ impl Document {
     }
 }
 
-/// What a manifest says of one layer, as it stands in there.
+/// The descriptor of a layer, as it stands in a manifest.
 pub(super) type Descriptor = Value;
 
 /// The layers that the manifest `bytes` of a base image names.

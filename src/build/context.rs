@@ -27,7 +27,7 @@ use crate::tree::{Dir, FileType, Stat};
 pub(super) struct Origin {
     root: Dir,
     resolver: Resolver,
-    /// What of it does not count.
+    /// Patterns of the files that are left out.
     ignored: Ignored,
     /// Whether it is a build context: then owners and extended attributes do not count either.
     pub(super) is_context: bool,
@@ -38,18 +38,18 @@ pub(super) struct Origin {
 pub(super) struct Selected {
     /// Where it is, without links.
     pub(super) path: PathBuf,
-    /// What it was named by: the last component of the source.
+    /// The last component of the source, which named it.
     pub(super) name: OsString,
     pub(super) stat: Stat,
     filter: Filter,
 }
 
-/// What of a directory counts.
+/// The part of a directory that is selected.
 #[derive(Clone, Debug, Default)]
 struct Filter {
     /// Paths below it that are left out.
     excluded: Arc<Ignored>,
-    /// What is taken of it; `None` for all.
+    /// The names that are included; `None` for all.
     included: Option<Arc<Included>>,
 }
 
@@ -103,8 +103,8 @@ impl Origin {
         Ok(Self { root, resolver, ignored: Ignored::default(), is_context: false })
     }
 
-    /// What `source` names: a path, or a pattern (`*`, `?`, `[...]`, in each component on its own), which may match
-    /// nothing.
+    /// Selects the files of `source`: a path, or a pattern (`*`, `?`, `[...]`, in each component on its own), which may
+    /// match nothing.
     ///
     /// # Errors
     /// `NotFound` for a path at which nothing is; `InvalidArgument` if it leads out of a context.
@@ -126,8 +126,8 @@ impl Origin {
         Ok(selected)
     }
 
-    /// What `source` names without what is `excluded`; with `parents`, also the directories above it: those behind
-    /// `/./` in the source, where it has that.
+    /// Selects the files of `source` without those that are `excluded`. With `parents`, the directories above them are
+    /// selected too, or only those behind `/./`, where the source has that.
     ///
     /// # Errors
     /// Those of [`Origin::select`].
@@ -172,7 +172,7 @@ impl Origin {
     /// Opens what was selected, to bind it; also returns the path for messages.
     ///
     /// # Errors
-    /// What the file system reports: `ELOOP` if a link has taken the place of a directory since.
+    /// Errors of the file system: `ELOOP` if a link has taken the place of a directory since.
     pub(super) fn open(&self, selected: &Selected) -> Result<(OwnedFd, PathBuf)> {
         let shown = self.root.shown_at(&selected.path);
         let path = if selected.path.as_os_str().is_empty() { Path::new(".") } else { &selected.path };

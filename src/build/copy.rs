@@ -34,7 +34,7 @@ use crate::tree::{Dir, FileType, Meta, Node, Timestamp, Xattrs};
 /// The mode of a file that was fetched: as with BuildKit.
 const FETCHED_MODE: u32 = 0o600;
 
-/// What a `COPY` or `ADD` copies, and what it makes of it.
+/// A `COPY` or `ADD`: its sources, and the attributes of its copies.
 #[derive(Debug)]
 pub(super) struct Copying<'a> {
     pub(super) origin: &'a Origin,
@@ -46,7 +46,7 @@ pub(super) struct Copying<'a> {
     pub(super) unpacks_fetched: bool,
     /// An absolute path; it ends with a slash if it has to be a directory.
     pub(super) target: &'a str,
-    /// Whose it becomes.
+    /// Owner and group of the copies.
     pub(super) owner: Option<(u32, u32)>,
     pub(super) chmod: Option<&'a Chmod>,
     /// Whether archives are unpacked.
@@ -248,7 +248,7 @@ impl Copying<'_> {
         sink.change(&Change::Put { path, existed: false, meta }, &mut data)
     }
 
-    /// What becomes of an entry.
+    /// Returns the attributes of the copy of an entry.
     fn meta(&self, entry: &WalkEntry<'_>) -> Result<Meta> {
         let mut meta = entry.dir.meta(entry.name, &entry.stat)?;
         if self.origin.is_context {

@@ -1,4 +1,5 @@
-//! What is known while the instructions of a stage are evaluated, and those that only say what a container starts with.
+//! The state while the instructions of a stage are evaluated, and the instructions that only set how a container
+//! starts.
 
 use serde_json::json;
 

@@ -37,7 +37,7 @@ const HOSTNAME: &str = "build";
 /// How many changed paths `--explain` shows of a step.
 const EXPLAINED: usize = 10;
 
-/// What a stage came to.
+/// The result of a stage.
 #[derive(Clone, Debug, Default)]
 pub(super) struct StageDone {
     pub(super) top: Option<String>,
@@ -288,7 +288,7 @@ impl Builder<'_> {
         below: Option<&str>,
         done: &BTreeMap<usize, StageDone>,
     ) -> Result<()> {
-        // What is there already: as the step finds it, and nobody writes to that.
+        // The tree before the step, which no step writes to.
         let tree = self.store.open_tree(below.unwrap_or(key))?;
         let owner = copy.chown.as_deref().map(|chown| owner(&tree, chown)).transpose()?;
         let top = match &copy.from {
@@ -358,7 +358,7 @@ fn name_of(variable: &str) -> &str {
     variable.split('=').next().unwrap_or_default()
 }
 
-/// Whose a file is that belongs to `user` of the tree: a number without a group is the number of the group, too.
+/// Returns the owner and group of `user` of the tree. A number without a group is the number of the group, too.
 fn owner(tree: &Dir, user: &str) -> Result<(u32, u32)> {
     match user.parse() {
         Ok(number) => Ok((number, number)),

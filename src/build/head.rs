@@ -27,7 +27,7 @@ pub(super) struct Head<'a> {
     pub(super) flags: Flags,
     /// Where the arguments begin in the line.
     pub(super) arguments_start: usize,
-    /// What follows keyword and flags.
+    /// The text after keyword and flags.
     pub(super) arguments: &'a str,
 }
 

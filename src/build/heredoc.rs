@@ -20,7 +20,7 @@ pub(super) struct Document {
 }
 
 impl Document {
-    /// What it holds, without the tabs in front of its lines if it was asked for.
+    /// Returns the content of the here-document, without the tabs in front of its lines after `<<-`.
     pub(super) fn content(&self) -> String {
         if !self.strips_tabs {
             return self.body.clone();

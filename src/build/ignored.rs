@@ -1,4 +1,4 @@
-//! What `.dockerignore` leaves out of a build context, and `--exclude` of a copy.
+//! Patterns of `.dockerignore`, which leave files out of a build context, and of `--exclude`, out of a copy.
 //!
 //! `*` matches any text of a component, `?` one character of it, `[...]` one of several; `**` any number of components,
 //! also none, and at the end of a pattern anything.

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 
-/// What arguments are.
+/// Arguments that may be written as a JSON array.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Strings {
     /// A list of strings.

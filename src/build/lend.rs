@@ -1,4 +1,4 @@
-//! What a command of a build is lent while it runs: caches, other trees, secrets, agents.
+//! Mounts that a command of a build gets only while it runs: caches, other trees, secrets, agents.
 
 use std::path::PathBuf;
 
@@ -25,7 +25,7 @@ const AGENT_MODE: u32 = 0o600;
 /// The variable that tells programs of an agent.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-/// What mounts are made from.
+/// The sources of such mounts.
 pub(super) struct Lender<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a Options<'a>,
@@ -34,7 +34,7 @@ pub(super) struct Lender<'a> {
     pub(super) top: &'a dyn Fn(usize) -> Option<String>,
 }
 
-/// What a command is lent.
+/// The mounts of one command.
 #[derive(Default)]
 pub(super) struct Lent<'a> {
     pub(super) volumes: Vec<Bind>,
@@ -90,10 +90,11 @@ fn owner(owner: &Ownership) -> (u32, u32) {
 }
 
 impl<'a> Lender<'a> {
-    /// What of a mount decides what the command comes to. What a cache holds, and what a secret is, does not.
+    /// Returns the part of a mount that decides the result of the command, for the build cache. The content of a cache
+    /// and the value of a secret are no part of it.
     ///
     /// # Errors
-    /// What reading the build context reports.
+    /// Errors of reading the build context.
     pub(super) fn key(&self, mount: &RunMount) -> Result<serde_json::Value> {
         let content = |selected: &Selected| match self.context {
             Some(origin) => {
@@ -224,7 +225,7 @@ impl<'a> Lender<'a> {
     }
 }
 
-/// What is at `source` of a tree, which has to be one thing.
+/// Selects the only file or directory at `source` of a tree.
 fn selected(tree: &Dir, source: &str) -> Result<Selected> {
     let found = Origin::image(tree.try_clone()?)?.select(source)?;
     let one = <[Selected; 1]>::try_from(found);

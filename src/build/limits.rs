@@ -1,4 +1,4 @@
-//! What a Dockerfile and its ignore file may ask for.
+//! Limits of a Dockerfile and its ignore file.
 //!
 //! Dockerfile and context may come from strangers: the cost of a build before anything runs is bounded, whatever they
 //! say.
@@ -68,7 +68,7 @@ impl Limits {
     }
 }
 
-/// What a build may still ask for. All stages share one budget: each value may be small, and the values many.
+/// The rest of a build's limits. All stages share one budget: each value may be small, and the values many.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Rc<Left>);
 

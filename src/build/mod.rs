@@ -83,7 +83,7 @@ pub const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
 /// Brings the image of that name into the store, if it has to be there.
 pub type Pull<'a> = &'a dyn Fn(&str) -> Result<()>;
 
-/// What to build, and how.
+/// Options of a build.
 pub struct Options<'a> {
     /// The image's name in the store; one that has it loses it.
     pub name: &'a str,
@@ -101,7 +101,7 @@ pub struct Options<'a> {
     pub no_cache: bool,
     /// Whether the first changed paths of each step are told.
     pub explain: bool,
-    /// What runs commands; asked when the first one has to run.
+    /// Returns the runtime for commands. It is called when the first command has to run.
     pub runtime: &'a dyn Fn() -> Result<Runtime>,
     /// The network of commands that do not say.
     pub network: Network,
@@ -109,11 +109,11 @@ pub struct Options<'a> {
     pub pids_max: Option<u32>,
     /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
     pub epoch: Option<i64>,
-    /// What `RUN --mount=type=secret` may mount, by its id.
+    /// Secrets for `RUN --mount=type=secret`, by id.
     pub secrets: &'a BTreeMap<String, Vec<u8>>,
     /// The sockets of the agents that `RUN --mount=type=ssh` may ask, by their id.
     pub agents: &'a BTreeMap<String, PathBuf>,
-    /// What the Dockerfile and the ignore file may ask for.
+    /// Limits of the Dockerfile and the ignore file.
     pub limits: Limits,
     /// Called with the name of each image that the Dockerfile names, before the store is asked for it: it may bring the
     /// image into the store.
@@ -128,7 +128,7 @@ impl std::fmt::Debug for Options<'_> {
     }
 }
 
-/// What a step came to.
+/// The result of a step.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Whether it is one that can change files.
@@ -143,7 +143,7 @@ pub struct Outcome {
     pub took: Duration,
 }
 
-/// Who wants to know how far a build is. Calls come from one thread.
+/// Receives the progress of a build. Calls come from one thread.
 pub trait Progress {
     /// Something is odd.
     fn warn(&self, warning: &str) {

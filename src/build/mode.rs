@@ -8,7 +8,7 @@ use crate::tree::MODE_MASK;
 /// The mode of a directory that nobody described.
 const NEW_DIR: u32 = 0o755;
 
-/// What becomes of modes.
+/// A change of modes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chmod {
     /// All have this one.
@@ -31,7 +31,7 @@ enum What {
     Bits(u32),
     /// Execution of directories, and of what somebody may execute.
     Executable,
-    /// What user, group or others have: how far that is shifted.
+    /// The permissions of user, group or others, by the number of bits that they are shifted.
     Of(u32),
 }
 

@@ -8,7 +8,7 @@ use super::parse::Position;
 use crate::container::Bind;
 use crate::error::{Error, Result};
 
-/// What can be said of each kind of mount, besides `type` and `target`.
+/// The options of each kind of mount, besides `type` and `target`.
 const KINDS: [(&str, &[&str]); 5] = [
     ("bind", &["from", "source", "ro", "rw"]),
     ("cache", &["from", "source", "ro", "rw", "id", "sharing", "uid", "gid", "mode"]),
@@ -34,7 +34,7 @@ pub(super) enum RunMount {
     ContextCopy { selected: Box<Selected>, target: String },
     /// Something of a stage or an image.
     Tree { from: MountFrom, source: String, target: String, read_only: bool },
-    /// What the caller of the build keeps secret.
+    /// A secret of the caller of the build.
     Secret { id: String, target: Option<String>, env: Option<String>, owner: Ownership },
     /// The agent of the caller that holds SSH keys.
     Ssh { id: String, target: String, owner: Ownership },
@@ -57,12 +57,12 @@ pub(super) struct CacheMount {
     pub(super) id: String,
     pub(super) sharing: Sharing,
     pub(super) owner: Ownership,
-    /// What it holds at first.
+    /// The source of the cache's first content.
     pub(super) from: Option<MountFrom>,
     pub(super) source: String,
 }
 
-/// What commands that use a cache at the same time do.
+/// The rule for commands that use a cache at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
     /// They see one another's files.
@@ -73,7 +73,7 @@ pub(super) enum Sharing {
     Locked,
 }
 
-/// Whose something is, where that was said.
+/// An owner; the parts that were not given are `None`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Ownership {
     pub(super) uid: Option<u32>,
@@ -81,7 +81,7 @@ pub(super) struct Ownership {
     pub(super) mode: Option<u32>,
 }
 
-/// Whose tree is mounted.
+/// The tree of a mount.
 #[derive(Clone, Debug)]
 pub(super) enum MountFrom {
     /// The stage of this number.

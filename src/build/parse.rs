@@ -27,11 +27,11 @@ pub(super) struct Dockerfile {
     pub(super) stages: Vec<Stage>,
 }
 
-/// What begins with a `FROM`.
+/// A stage, which begins with a `FROM`.
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) at: Position,
-    /// What it stands on.
+    /// The name of its base.
     pub(super) from: String,
     pub(super) platform: Option<String>,
     /// In lower case.
@@ -48,7 +48,7 @@ pub(super) struct Instruction {
     pub(super) what: What,
 }
 
-/// What an instruction says.
+/// The content of an instruction.
 #[derive(Clone, Debug)]
 pub(super) enum What {
     Add(Copy),

@@ -79,7 +79,7 @@ fn regex(pattern: &str, length: Length, is_anchored: bool) -> Result<Regex, Wron
             '*' if length == Length::Longest => text.push_str(".*"),
             '*' => text.push_str(".*?"),
             '?' => text.push('.'),
-            // What ends the pattern in the braces is escaped for that only.
+            // The backslash only keeps the character from ending the pattern in the braces.
             '\\' if chars.peek().is_some_and(|next| "}/".contains(*next)) => {}
             '\\' => match chars.next() {
                 Some(next) if "*?\\".contains(next) => text.push_str(&regex::escape(next.encode_utf8(&mut [0; 4]))),

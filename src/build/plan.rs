@@ -1,4 +1,4 @@
-//! What a build will do, known before any of it is done.
+//! The plan of a build, which is complete before any step is done.
 //!
 //! Everything in a Dockerfile but the commands of `RUN` can be evaluated up front: variables come from the arguments,
 //! the Dockerfile and the configs of base images. So every mistake but a failing command is an error before anything
@@ -43,7 +43,7 @@ pub(super) struct BaseImage {
     pub(super) layers: Vec<Descriptor>,
 }
 
-/// What a stage stands on.
+/// The base of a stage.
 #[derive(Debug)]
 pub(super) enum Base {
     Image(Rc<BaseImage>),
@@ -58,7 +58,7 @@ pub(super) struct PlannedStage {
     pub(super) name: String,
     pub(super) base: Base,
     pub(super) steps: Vec<Step>,
-    /// What a container of it starts with.
+    /// The settings of a container of the stage.
     pub(super) settings: Settings,
     /// The arguments that it declared, for stages on top of it.
     arguments: Variables,
@@ -76,7 +76,7 @@ pub(super) struct Step {
     pub(super) action: Action,
 }
 
-/// What an instruction does to the file system.
+/// The effect of an instruction on the file system.
 #[derive(Debug)]
 pub(super) enum Action {
     /// Nothing.
@@ -110,10 +110,10 @@ pub(super) struct CopyAction {
     pub(super) from: From,
     /// Paths and patterns.
     pub(super) sources: Vec<String>,
-    /// What they are, where that is known now.
+    /// The selected files, where they are known when the build is planned.
     pub(super) selected: Vec<Selected>,
     pub(super) texts: Vec<(String, String)>,
-    /// What is fetched first.
+    /// Sources that are fetched first.
     pub(super) remotes: Vec<Remote>,
     /// Absolute; a slash at the end means a directory.
     pub(super) target: String,
@@ -146,11 +146,11 @@ pub(super) struct Plan {
     pub(super) stages: Vec<PlannedStage>,
     /// The numbers of those that are needed, in order; the target is the last.
     pub(super) needed: Vec<usize>,
-    /// What is odd and no error.
+    /// Oddities that are no errors.
     pub(super) warnings: Vec<String>,
 }
 
-/// What the evaluation needs to know besides the Dockerfile.
+/// Input of the evaluation besides the Dockerfile.
 pub(super) struct Surroundings<'a> {
     pub(super) arguments: &'a BTreeMap<String, String>,
     pub(super) target: Option<&'a str>,

@@ -24,7 +24,7 @@ const COMMAND: &str = "strata/command";
 pub struct RunOptions {
     /// The image's name.
     pub image: String,
-    /// What runs instead of the image's command.
+    /// The command, instead of the image's.
     pub command: Vec<String>,
     /// The key of its snapshot; otherwise one that nobody has.
     pub name: Option<String>,
@@ -32,13 +32,13 @@ pub struct RunOptions {
     pub remove: bool,
     /// Variables besides the image's, `NAME=VALUE`.
     pub env: Vec<String>,
-    /// What it sees of the machine.
+    /// Files and directories of the machine that the container sees.
     pub volumes: Vec<Volume>,
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Whether it cannot write to its root.
     pub read_only: bool,
-    /// What runs instead of the image's entry point and command, with `command` as its arguments; empty for only that.
+    /// The entry point, instead of the image's, with `command` as its arguments. Empty: only `command` runs.
     pub entrypoint: Option<Vec<String>>,
     /// Its working directory instead of the image's.
     pub dir: Option<String>,
@@ -133,7 +133,7 @@ fn hostname(key: &str) -> String {
     name.trim_matches('-').to_owned()
 }
 
-/// What runs, by the image's config and by `options`.
+/// Returns the process of a container, by the image's config and by `options`.
 fn process(document: &Document, options: &RunOptions) -> Result<Process> {
     let settings = &document.config;
     // The command of the image is for its own entry point.

@@ -10,7 +10,7 @@ use super::config::Settings;
 use super::parse::{Command, Position};
 use crate::error::Result;
 
-/// What runs a command in shell form, unless `SHELL` said otherwise.
+/// The shell of commands in shell form, unless `SHELL` sets another.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
 /// The shell of a stage, and whether its command is its own.

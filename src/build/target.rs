@@ -10,7 +10,7 @@ use crate::tree::resolve::{Found, Resolver};
 /// How many links may follow one another at the end of a path: the kernel's own limit.
 const LINKS_MAX: u32 = 40;
 
-/// What is at a path of an image. Paths are without links.
+/// The result of looking up a path of an image. Paths are without links.
 #[derive(Debug)]
 pub(super) enum Place {
     Dir(PathBuf),

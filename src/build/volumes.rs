@@ -1,4 +1,4 @@
-//! What `run` mounts, as users say it.
+//! The mounts of `run`, as users write them.
 //!
 //! # References
 //! docker's command line, "docker run": `--volume`, `--mount`, `--tmpfs`.
@@ -10,12 +10,12 @@ use crate::container::Tmpfs;
 use crate::error::{Error, Result};
 use crate::mount::Access;
 
-/// What a `--mount` says.
+/// A parsed `--mount`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedMount {
     /// A file or directory of the machine.
     Bind {
-        /// What.
+        /// Path on this machine.
         source: PathBuf,
         /// Where, as an absolute path of the container.
         target: String,
@@ -84,7 +84,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Tmpfs> {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", bytes) => tmpfs.size_bytes = Some(size(bytes).ok_or_else(wrong)?),
             ("ro", "") => tmpfs.access = Access::ReadOnly,
-            // What it is anyhow.
+            // Every mount has these properties.
             ("rw" | "nosuid" | "nodev", "") => {}
             _ => return Err(wrong()),
         }

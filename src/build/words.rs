@@ -42,7 +42,7 @@ impl Values for Over<'_> {
 /// The deepest nesting of `${x:-${y:-...}}`. The reader recurses once a level, so the bound keeps the stack small.
 const DEPTH_MAX: usize = 64;
 
-/// What `text` means, quotes removed and variables replaced.
+/// Returns `text` with quotes removed and variables replaced.
 pub(super) fn expand(text: &str, escape: char, variables: &dyn Values) -> Result<String, Wrong> {
     Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None, false)
 }
@@ -189,7 +189,7 @@ impl Reader<'_> {
         }
     }
 
-    /// What stands behind a `$`.
+    /// Reads the variable behind a `$`, and returns its value.
     fn variable(&mut self) -> Result<String, Wrong> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();

@@ -135,8 +135,8 @@ pub(super) fn image(
     Ok(Found { name, config, manifest, layers, platform: parsed.platform() })
 }
 
-/// What a manifest says about the layer at `path`. A plain one is its own stream, and the digest of that is known; for
-/// a compressed one, which docker itself never writes, the file is read.
+/// Returns the descriptor of the layer at `path` for a manifest. The digest of an uncompressed layer is its DiffID,
+/// which is known. A compressed layer, which docker itself never writes, is read for its digest.
 fn describe(files: &Files, path: &str, diff_id: Digest, cancel: &Cancel) -> Result<Descriptor> {
     let blob = files.blob(path)?;
     let (size, compression) = (blob.size(), blob.compression()?);

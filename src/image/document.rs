@@ -70,7 +70,7 @@ pub(super) struct Index {
     layers: Option<IgnoredAny>,
 }
 
-/// What one document says about another, or about a blob.
+/// A descriptor: the reference of one document to another, or to a blob.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Descriptor {
@@ -308,7 +308,7 @@ impl Config {
         self.rootfs.diff_ids.as_deref().unwrap_or_default()
     }
 
-    /// What it was built for, if it says so.
+    /// The platform that the image was built for, if the config names one.
     pub(super) fn platform(&self) -> Option<Platform> {
         platform_of(self.os.clone(), self.architecture.clone(), self.variant.clone())
     }

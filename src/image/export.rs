@@ -30,14 +30,14 @@ pub enum Destination {
     Oci {
         /// The directory.
         path: PathBuf,
-        /// What the layout calls the image, instead of its name in the store.
+        /// Name of the image in the layout, instead of its name in the store.
         tag: Option<String>,
     },
     /// `oci-archive:FILE[:TAG]`: the same as an archive.
     OciArchive {
         /// The file.
         path: PathBuf,
-        /// What the layout calls the image, instead of its name in the store.
+        /// Name of the image in the layout, instead of its name in the store.
         tag: Option<String>,
     },
     /// `docker-archive:FILE`: what `docker load` reads.
@@ -74,7 +74,7 @@ impl Destination {
     }
 }
 
-/// What is before the first colon and behind it.
+/// Splits at the first colon.
 fn split_at_colon(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let at = bytes.iter().position(|byte| *byte == b':')?;
     Some((&bytes[..at], &bytes[at + 1..]))
@@ -135,7 +135,7 @@ pub struct Exported {
 }
 
 /// Writes the image `name` to `destination`: the bytes of its config, and layers with the DiffIDs that it names.
-/// Whatever else its manifest says is kept. The destination appears when all of it is written.
+/// Other members of the manifest are kept. The destination appears when all of it is written.
 ///
 /// # Errors
 /// `NotFound`; `DataLoss` if a layer does not come out as it went in; `AlreadyExists` for a directory that is not
@@ -293,7 +293,7 @@ fn snapshots(store: &Store, top: Option<String>) -> Result<Vec<String>> {
     Ok(snapshots)
 }
 
-/// What the manifest says of a layer: what it said before, with another blob.
+/// Returns the descriptor of a layer: the one `before`, with another blob.
 pub(super) fn descriptor(before: &Value, blob: &Blob, compression: Compression) -> Value {
     let mut descriptor = before.clone();
     if before["digest"] != json!(blob.digest)

@@ -29,7 +29,7 @@ use crate::task::Cancel;
 /// How long an archive may be that has to be spooled: more than any image, less than a disk.
 pub const SPOOL_BYTES_MAX: u64 = 64 << 30;
 
-/// What is read and written at a time.
+/// Number of bytes that are read and written at a time.
 const BUFFER_BYTES: usize = 128 << 10;
 
 /// How many links a path in an archive may lead through.

@@ -28,12 +28,12 @@ pub struct Imported {
     pub layers: usize,
     /// How many of them were unpacked now; the store had the others.
     pub unpacked: usize,
-    /// What could not be kept of those.
+    /// Parts of the layers that could not be kept.
     #[serde(flatten)]
     pub losses: Losses,
 }
 
-/// What the machine, or the caller's rights on it, could not take of an image.
+/// Parts of an image that this machine, or the caller's rights on it, could not take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Losses {
     /// Devices that the caller may not make. Snapshots that lack one have the label

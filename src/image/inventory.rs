@@ -1,4 +1,4 @@
-//! What a store knows of its images: what each stands on, what it takes, how it was made, who needs it.
+//! The images of a store: the layers of each, their size, their history, and the snapshots that need them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,24 +16,24 @@ pub struct Summary {
     pub base: Option<String>,
     /// How many layers it has.
     pub layers: usize,
-    /// What the layers take that no other image has; as after its removal and that of its other names.
+    /// Bytes of the layers that no other image has: the space that the removal of all names of the image frees.
     pub alone_bytes: u64,
-    /// What the layers take that other images have, too.
+    /// Bytes of the layers that other images have, too.
     pub shared_bytes: u64,
 }
 
 /// One step in the making of an image.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Made {
-    /// What was done, as the config says it.
+    /// The command of the step, from the config.
     pub created_by: Option<String>,
-    /// When, as the config says it.
+    /// The time of the step, from the config.
     pub created: Option<String>,
-    /// What somebody had to say about it.
+    /// The comment on the step.
     pub comment: Option<String>,
     /// The snapshot of the layer that it made; `None` if it changed no file.
     pub layer: Option<String>,
-    /// What that takes, without those below.
+    /// Bytes of that layer, without the layers below.
     pub size_bytes: u64,
 }
 
@@ -60,7 +60,7 @@ impl Snapshots {
 /// The images of `store`, by name.
 ///
 /// # Errors
-/// What the store reports.
+/// Errors of the store.
 pub fn summaries(store: &Store) -> Result<Vec<Summary>> {
     let (images, snapshots) = (store.images()?, Snapshots::read(store)?);
     // Names of one image count as one.

@@ -82,7 +82,7 @@ fn check_version(marker: &Marker) -> Result<()> {
     Err(Error::unsupported(format!("the image layout has version {version:?}, only {VERSION} is known")))
 }
 
-/// What a layout calls the image of an entry of its index.
+/// Returns the name of the image in an entry of a layout's index.
 fn name_of(entry: &Descriptor) -> Option<&str> {
     let name = |key: &str| entry.annotations.get(key).map(String::as_str).filter(|name| !name.is_empty());
     match (name(REF_NAME), name(CONTAINERD_NAME)) {

@@ -84,7 +84,7 @@ impl fmt::Display for Place {
 pub enum Form {
     /// OCI's image layout.
     Oci,
-    /// What `docker save` writes.
+    /// An archive as `docker save` writes it.
     Docker,
 }
 
@@ -135,7 +135,7 @@ pub struct Options {
     pub name: Option<String>,
     /// The form to read; otherwise the one that is there. Where both are, they must agree.
     pub form: Option<Form>,
-    /// What it must be for; otherwise, where there is a choice, for this machine.
+    /// The platform to choose; `None` for the one of this machine, where there is a choice.
     pub platform: Option<Platform>,
     /// Limits of the layers. Its `cancel` stops the import.
     pub ingest: IngestOptions,
@@ -175,8 +175,8 @@ impl fmt::Display for Layer {
     }
 }
 
-/// Who wants to know how far an import or export is. Each layer is started, or found to be there already; of one that
-/// is started, bytes are read, or written, until it is done. Calls come from one thread at a time.
+/// Receives the progress of an import or export. Each layer is started, or is there already. Of a started layer, bytes
+/// are read, or written, until the layer is done. Calls come from one thread at a time.
 pub trait Progress: Sync {
     /// The store has the layer already.
     fn present(&self, layer: &Layer) {
@@ -210,12 +210,12 @@ impl Progress for () {}
 /// One image of a layout, as it was found.
 #[derive(Debug)]
 struct Found {
-    /// What the layout calls it.
+    /// The name of the image in the layout.
     name: Option<String>,
     config: Vec<u8>,
     manifest: Vec<u8>,
     layers: Vec<Layer>,
-    /// What it is for, if its index or its config says so.
+    /// The platform of the image, if its index or its config names one.
     platform: Option<Platform>,
 }
 

@@ -1,6 +1,6 @@
 //! Names of images, as people give them: what registries, docker and podman take for one, too.
 //!
-//! What a layout calls its image is kept as it is, be it such a name or not: it came with it.
+//! The name of an image in a layout is kept as it is, also where it is no valid name by these rules.
 //!
 //! # References
 //! OCI distribution specification, "Pulling manifests": `<name>` and `<reference>` as a tag.

@@ -1,4 +1,4 @@
-//! What an image was built for: `os/architecture[/variant]`.
+//! The platform of an image: `os/architecture[/variant]`.
 //!
 //! # References
 //! OCI image specification, `image-index.md`, "platform"; the values are Go's `GOOS` and `GOARCH`.
@@ -20,7 +20,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// What this program was built for.
+    /// The platform of this program.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "powerpc64" if cfg!(target_endian = "little") => "ppc64le",

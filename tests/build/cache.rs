@@ -1,4 +1,4 @@
-//! What is done again, and what is not.
+//! The build cache: steps that are done again, and steps that are not.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -7,7 +7,7 @@ use super::{Bench, Heard, Wish, on_each};
 /// Builds, and answers which of the steps that can change files were known.
 fn cached(bench: &Bench, dockerfile: &str, wish: &Wish<'_>) -> Vec<bool> {
     let heard = Heard::default();
-    // What is known needs no runtime.
+    // A cached build needs no runtime.
     let built = bench.build_with("cached", dockerfile, wish, &heard);
     built.unwrap_or_else(|error| panic!("{dockerfile}: {}", error.chain()));
     bench.assert_clean();
@@ -51,7 +51,7 @@ fn what_decides() {
     assert_eq!(cached(&bench, DOCKERFILE, &plain), [false; 3], "another name");
 }
 
-/// Whoever builds again what is known gets the image that is there, not another one of another minute.
+/// A cached build gives the image that is there, not another one with another time.
 #[test]
 fn a_cached_build_is_the_same_image() {
     on_each(|bench| {

@@ -1,4 +1,4 @@
-//! What COPY and ADD make, the same on every strategy.
+//! The results of COPY and ADD, the same on every strategy.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ fn fill(bench: &Bench) {
     }
     bench.write(".dockerignore", "**/*.log\n");
     let context = bench.context();
-    // Whose they are, and what is attached to them, does not count.
+    // Owners and extended attributes of context files do not count.
     std::os::unix::fs::chown(context.join("plain"), Some(7), Some(8)).expect("chown");
     let attribute = (c"user.note", b"x");
     rustix::fs::setxattr(context.join("plain"), attribute.0, attribute.1, rustix::fs::XattrFlags::empty())
@@ -78,7 +78,7 @@ const CASES: &[(&str, &[&str])] = &[
         "COPY --parents d/sub/two d/./o* /z/",
         &["755 0:0 z/d", "700 0:0 z/d/sub", "644 0:0 z/d/sub/two", "644 0:0 z/one"],
     ),
-    // What is linked is made as if nothing were there: not through a link.
+    // A linked copy is made as if nothing were there, so not through a link.
     ("RUN ln -s /etc /l\nCOPY --link plain /l/x", &["755 0:0 l", "644 0:0 l/x", "644 0:0 etc/passwd"]),
     ("COPY <<E /x/\nE", &["755 0:0 x", "644 0:0 x/E"]),
     ("COPY --chown=alice:extra --chmod=4711 plain /x", &["4711 1000:200 x"]),
@@ -186,7 +186,7 @@ fn what_cannot_be_copied() {
     }
 }
 
-/// What is attached to a target directory, and when it was made, is not the source's business.
+/// A target directory keeps its own extended attributes and time.
 #[test]
 fn a_directory_gives_only_what_it_holds() {
     on_each(|bench| {

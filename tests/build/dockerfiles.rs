@@ -4,7 +4,7 @@ use std::os::unix::fs::symlink;
 
 use super::{Bench, Heard, Wish};
 
-/// What builds if it is understood as BuildKit understands it.
+/// Dockerfiles that build only if they are read as BuildKit reads them.
 const DOCKERFILES: &[&str] = &[
     "ARG a1=\"foo bar\" a2=base\nARG a3=\"$a2-foo\"\nFROM $a2\nARG a3 a4=\"123 456\" a1\n\
      RUN test \"$a1:$a3:$a4\" = 'foo bar:base-foo:123 456'\n",

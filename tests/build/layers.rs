@@ -57,7 +57,7 @@ fn a_step_that_changes_nothing_makes_no_layer() {
     });
 }
 
-/// What a container needs of a root that has nothing is no part of its layer, whatever the container does around it.
+/// Mount points that strata makes in a bare root are no part of the layer, whatever the container does around them.
 #[test]
 fn mount_points_are_no_part_of_a_layer() {
     on_each(|bench| {
@@ -149,7 +149,7 @@ fn a_command_that_fails() {
         assert_eq!(bench.store.image("failed").expect_err("no image").kind(), ErrorKind::NotFound);
         assert_eq!(heard.layers(), [("RUN echo kept > /kept".to_owned(), true, round > 0)], "round {round}");
     }
-    // What cannot even be started says so.
+    // The error of a command that cannot be started names the reason.
     let error = bench.build_with("x", "FROM base\nRUN [\"/nope\"]\n", &Wish::default(), &Heard::default());
     let message = error.expect_err("there is no such program").chain();
     assert!(message.contains("the image has no program \"/nope\""), "{message}");
@@ -168,7 +168,7 @@ fn explained() {
     on_each(|bench| {
         let wish = Wish { explain: true, ..Wish::default() };
         let dockerfile = "FROM base\nRUN rm /etc/group; for i in $(seq 20); do echo > /f$i; done\nRUN true\n";
-        // What is known is explained as well.
+        // A cached step is explained as well.
         for _ in 0..2 {
             let heard = Heard::default();
             bench.build_with("x", dockerfile, &wish, &heard).expect("build");

@@ -45,7 +45,7 @@ pub(crate) struct Bench {
     pub(crate) store: Store,
 }
 
-/// What was heard of a build.
+/// The progress of a build, recorded.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) steps: RefCell<Vec<(String, Option<Outcome>)>>,
@@ -93,7 +93,7 @@ pub(crate) struct Wish<'a> {
     pub(crate) secrets: &'a [(&'a str, &'a str)],
     /// The socket of the default agent.
     pub(crate) agent: Option<&'a Path>,
-    /// What stops it when it becomes true.
+    /// Stops the build.
     pub(crate) cancel: Option<&'a Cancel>,
 }
 
@@ -227,7 +227,7 @@ impl Bench {
         (built, heard)
     }
 
-    /// What the image `name` shows.
+    /// The tree of the image `name`.
     pub(crate) fn tree(&self, name: &str) -> Tree {
         let top = self.store.image(name).expect("the image").top.expect("a layer");
         Tree::read(&self.store.open_tree(&top).expect("open the tree")).expect("read the tree")

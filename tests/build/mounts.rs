@@ -1,4 +1,4 @@
-//! What `RUN --mount` shows a command.
+//! The mounts of `RUN --mount`, as a command sees them.
 
 use std::fs;
 use std::os::unix::net::UnixListener;

@@ -144,7 +144,7 @@ fn what_a_container_is_given() {
         ..plain
     };
     assert_eq!(status(&bench, &options), 0);
-    // Whose mount points are not left.
+    // The mount points of this container are not left.
     let options = RunOptions { name: Some("kept".to_owned()), remove: false, dir: None, ..options };
     let command = vec!["true".to_owned()];
     assert_eq!(status(&bench, &RunOptions { command, ..options }), 0);

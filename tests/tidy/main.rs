@@ -60,11 +60,6 @@ const SEES_SYS: [&str; 6] = ["mount", "backend", "changeset", "tree", "container
 /// Modules that may name a backend; all others use the trait.
 const SEES_BACKENDS: [&str; 1] = ["backends"];
 
-/// Files and directories whose comments still begin with What or Who. An entry goes when its comments are rewritten; no
-/// entry is added.
-const TO_BE_REWORDED: [&str; 5] =
-    ["src/build", "src/changeset/apply", "src/changeset/diff", "src/image", "tests/build"];
-
 /// Generated code, made by `make proto`.
 const GENERATED: &str = "src/containerd/proto/generated/";
 
@@ -334,9 +329,6 @@ fn leftover(source: &Source, line: usize) -> Option<String> {
 
 /// Refuses a comment line that begins with What, Who or a form of them: its subject is not a thing with a name.
 fn nameless_subject(source: &Source, line: usize) -> Option<String> {
-    if TO_BE_REWORDED.iter().any(|path| source.path.starts_with(path)) {
-        return None;
-    }
     let text = source.comments[line].trim_start().trim_start_matches(['/', '!']);
     let first = text.split_whitespace().next()?;
     let word = ["What", "Whatever", "Who", "Whoever", "Whom", "Whose"].into_iter().find(|word| *word == first)?;

@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::build::growth::cpu_time;
 
-/// What each pattern on its own says, tried from the last one on.
+/// The answer of a simple implementation, which tries each pattern from the last one on.
 fn one_by_one(text: &str, path: &Path) -> bool {
     let matches = |pattern: &str| {
         let regex = regex::bytes::Regex::new(&expression(pattern).expect("a pattern")).expect("an expression");

@@ -73,7 +73,7 @@ impl Planner<'_, '_> {
         })
     }
 
-    /// What the sources are in the build context.
+    /// Selects the sources in the build context.
     fn select(
         &mut self,
         sources: &[(Position, String)],
@@ -91,7 +91,7 @@ impl Planner<'_, '_> {
         Ok(selected)
     }
 
-    /// What `COPY --from` names.
+    /// Returns the stage or image that `COPY --from` names.
     fn from(&mut self, at: &Position, name: &str) -> Result<From> {
         if let Some(number) = self.stage_of(name).or_else(|| name.parse().ok()) {
             if number < self.stages.len() {

@@ -144,7 +144,7 @@ fn only_what_is_needed_is_built() {
     assert!(needed(None).expect_err("a number is no base").to_string().starts_with("D:7:1: "));
 }
 
-/// What a mount says, as it is planned.
+/// Mounts, as they are planned.
 #[test]
 fn mounts() {
     for (mount, shown) in [
@@ -163,7 +163,7 @@ fn mounts() {
         let planned = format!("{:?}", run_of(&stage).mounts);
         assert!(planned.contains(shown), "{mount}: {planned}");
     }
-    // What is not given, and not required, is left out.
+    // A secret that is neither given nor required is left out.
     let stage = last("FROM base\nRUN --mount=type=secret,id=z --mount=type=ssh x", &[]);
     assert!(run_of(&stage).mounts.is_empty());
     let text = "FROM base AS a\nFROM base AS b\nFROM base\nRUN --mount=from=b,target=/y x";

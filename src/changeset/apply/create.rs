@@ -1,7 +1,7 @@
 //! Making inodes: few system calls for an ordinary file, and nothing inherited from the directory or the process.
 //!
-//! What is made in a set-gid directory, or below a default ACL, is given other attributes by the kernel than it would
-//! have elsewhere. Such a parent is not *plain*, and everything made in it gets all its attributes set.
+//! The kernel gives a new inode other attributes in a set-gid directory, or below a default ACL, than elsewhere. Such a
+//! parent is not *plain*, and every inode that is made in it gets all its attributes set.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use crate::error::{Context, Error, Result};
 use crate::tree::resolve::Parent;
 use crate::tree::{Device, MODE_MASK, Meta, Node, Xattrs, xattr_is_portable};
 
-/// What one read takes of a file's data.
+/// Number of bytes that one read takes of a file's data.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// An aligned block of this many zero bytes becomes a hole: the largest block size of the file systems in use, so that
@@ -33,7 +33,7 @@ const OPEN_MODE_MASK: u32 = 0o777;
 const MAJOR_MAX: u32 = (1 << 12) - 1;
 const MINOR_MAX: u32 = (1 << 20) - 1;
 
-/// What files are like when they have just been made in a plain directory.
+/// The attributes of files that have just been made in a plain directory.
 #[derive(Debug, Default)]
 pub(super) struct Creation {
     /// Their owner, once one was looked at.

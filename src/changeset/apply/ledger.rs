@@ -1,11 +1,10 @@
-//! What an applier remembers of the layer that it writes: which paths are the layer's, and what directories get at the
-//! end.
+//! The memory of an applier: the paths that belong to the layer, and the attributes that directories get at the end.
 //!
 //! Paths are without links here, so that one place has one path. The sets hold 128 bits of keyed hash for each: a layer
 //! cannot aim at a collision, and none happens by chance.
 //!
-//! What is in a directory that holds nothing of the lower tree is the layer's, without being remembered: so a layer
-//! without a parent, or of new directories, takes no memory however many entries it has.
+//! Everything in a directory that holds nothing of the lower tree belongs to the layer, and is not remembered. So a
+//! layer without a parent, or one of new directories, takes no memory, however many entries it has.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::OsStr;
@@ -22,7 +21,7 @@ const DUE_BYTES: usize = 200;
 /// How much may be due, in bytes: some 30,000 directories.
 const DUE_BYTES_MAX: usize = 8 << 20;
 
-/// What a directory gets when everything below it is done.
+/// The attributes that a directory gets when everything below it is done.
 #[derive(Debug)]
 pub(super) enum Due {
     /// The mtime that it had before.
@@ -137,7 +136,7 @@ impl Ledger {
         remove_below(&mut self.due, path);
     }
 
-    /// What is due, in the order of the paths.
+    /// Takes the attributes that are due, in the order of the paths.
     pub(super) fn take_due(&mut self) -> BTreeMap<PathBuf, Due> {
         self.due_bytes = 0;
         std::mem::take(&mut self.due)

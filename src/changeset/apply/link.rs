@@ -16,12 +16,12 @@ pub(super) struct Borrowed {
     links: BTreeMap<PathBuf, BTreeSet<PathBuf>>,
 }
 
-/// What a link led to when it was made.
+/// The target of a hard link when the link was made.
 #[derive(Debug)]
 struct Loan {
     /// The path of the lower tree that the inode has.
     lower: PathBuf,
-    /// What the layer said: that path, or a link to it, which may become something else.
+    /// The path in the layer's entry: the same path, or a link to it, which may become something else.
     said: PathBuf,
 }
 
@@ -49,7 +49,7 @@ impl Borrowed {
     }
 }
 
-/// What came of an attempt to link.
+/// The result of an attempt to link.
 enum Tried {
     Made,
     IsMissing,

@@ -77,7 +77,7 @@ const WAITING_BYTES_MAX: usize = 8 << 20;
 /// can name 2,000.
 const IMPLIED_MAX: u64 = ENTRIES_MAX;
 
-/// What an applied stream came to.
+/// The result of applying a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
     /// Changes that were taken.
@@ -178,7 +178,7 @@ impl Applier {
                 }
             }
         }
-        // What is known of them is what they were like before.
+        // The resolver remembers the directories as they were before.
         self.resolver.forget();
         Ok(())
     }

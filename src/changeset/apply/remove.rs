@@ -54,7 +54,7 @@ impl Applier {
             }
         }
         if self.ledger.purge(&path) {
-            // Who has it open knows another thing of it.
+            // The resolver may hold the removed directory open.
             self.resolver.forget();
         }
         Ok(())

@@ -10,7 +10,7 @@ use crate::tree::{Dir, FileType, Stat};
 impl Applier {
     /// Saves what the layer brought to `path` and is about to be removed from there.
     pub(super) fn rescue(&mut self, dir: &Dir, name: &OsStr, path: &Path, stat: &Stat) -> Result<()> {
-        // What only the lower tree had is in no archive of ours.
+        // A file of the lower tree is not in the layer's archive, so its content need not be kept.
         if self.tar_split.is_none() || !self.ledger.may_hold(path) {
             return Ok(());
         }

@@ -69,7 +69,7 @@ struct Pair {
     name: OsString,
     in_old: bool,
     in_new: bool,
-    /// What is looked at below, where both have a directory.
+    /// The scope of the comparison below, where both trees have a directory.
     below: Scope,
 }
 

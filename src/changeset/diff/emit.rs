@@ -31,7 +31,7 @@ struct Emitter<'a> {
     old: Option<DirStack<'a>>,
     new: DirStack<'a>,
     sink: &'a mut dyn Sink,
-    /// What is being emitted.
+    /// The path that is being emitted.
     path: PathBuf,
     /// The path at which a hard-linked inode was emitted first.
     first: HashMap<Inode, PathBuf>,

@@ -51,8 +51,8 @@ pub fn diff(old: Option<&Dir>, new: &Dir, candidates: Candidates, sink: &mut dyn
     emit::emit(old, new, &steps, sink)
 }
 
-/// What a reader that does not look below a layer has to know: directories that are not in the stream, and the inodes
-/// that hard links lead to.
+/// Answers for a writer whose readers do not look below the layer: directories that are not in the stream, and the
+/// inodes that hard links lead to.
 ///
 /// Cheapest if asked in stream order: it stays in the directory that it was asked for last.
 #[derive(Debug)]
@@ -67,8 +67,8 @@ impl<'a> Ancestors<'a> {
         Self { old: old.map(DirStack::new), new: DirStack::new(new) }
     }
 
-    /// What is at `path` when the stream was applied: the new tree's inode, but a directory has the old tree's mtime if
-    /// that tree has a directory there.
+    /// The attributes at `path` after the stream was applied: those of the new tree's inode, but a directory has the
+    /// old tree's mtime if that tree has a directory there.
     ///
     /// # Errors
     /// `NotFound` or `Io` with `ENOTDIR` if the new tree has nothing there; what reading it reports.

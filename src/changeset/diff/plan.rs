@@ -1,4 +1,4 @@
-//! What the comparison found, and the order in which it is emitted.
+//! The differences that the comparison found, and the order in which they are emitted.
 
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::dir_stack::Inode;
 use crate::changeset::past_common;
 
-/// What is emitted at a path.
+/// The change at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mark {
     /// Nothing is there any more.
@@ -137,10 +137,10 @@ impl Group {
     }
 }
 
-/// What the comparison notes.
+/// The differences of two trees.
 #[derive(Debug)]
 pub(super) struct Findings {
-    /// What differs by itself, in the order of the walk.
+    /// Paths that differ by themselves, in the order of the walk.
     pub(super) steps: Steps,
     /// Directories that differ in nothing but their mtime, in the order of the walk: parents before children.
     pub(super) retimed: Vec<PathBuf>,

@@ -1,6 +1,6 @@
-//! What counts as a change: the one comparison of two inodes that stand at the same path.
+//! Decides whether two inodes at the same path differ: the only comparison that decides what is a change.
 //!
-//! Whatever chooses the paths to compare only narrows them; the answer is always given here.
+//! A hint of a strategy only narrows the paths to compare; the answer is always given here.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -25,7 +25,7 @@ pub(super) struct Entry<'a> {
 /// Whether the new inode is no change against the old one. A directory's mtime and content are not looked at.
 ///
 /// # Errors
-/// What reading either of them reports; an error that names a file which shrank meanwhile.
+/// Errors of reading either file; an error that names a file which shrank meanwhile.
 pub(super) fn same(old: &Entry<'_>, new: &Entry<'_>) -> Result<bool> {
     let (before, now) = (&old.stat, &new.stat);
     if before.dev == now.dev && before.ino == now.ino {

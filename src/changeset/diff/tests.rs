@@ -1,4 +1,4 @@
-//! What is a change and in which order it comes, as lines of text.
+//! Changes and their order, as lines of text.
 
 use std::fs;
 use std::io::Read;
@@ -282,7 +282,7 @@ fn a_vanished_name_that_no_whiteout_can_spell_makes_its_directory_opaque() {
         &["d d", "f a \"x\"", "h d/b -> a"],
         &["~ f a \"x\"", "~ d d", "! d", "~ h d/b -> a"],
     );
-    // What the exception emits gives the new tree.
+    // Applying the emitted changes gives the new tree.
     let Some(pair) = Pair::new(&old(&gone), &new) else { return };
     let copy = fresh(pair.path("copy"));
     copy.set_meta("", &Meta::implied_dir()).expect("root");

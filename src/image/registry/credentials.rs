@@ -26,7 +26,7 @@ const DOCKER_KEY: &str = "https://index.docker.io/v1/";
 /// The user whose password is a token that renews itself.
 const TOKEN_USER: &str = "<token>";
 
-/// What a user proves to be somebody with.
+/// The credentials of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) enum Credentials {
     /// A name and a password.

@@ -59,11 +59,11 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
-/// What is asked.
+/// A request.
 pub(super) struct Call<'a> {
     pub(super) method: Method,
     pub(super) url: String,
-    /// What has to be allowed, as `pull` or `pull,push`.
+    /// The actions that a token must allow, as `pull` or `pull,push`.
     pub(super) actions: &'a str,
     /// Another repository that has to be readable.
     pub(super) also: Option<&'a str>,
@@ -325,7 +325,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     Some(Duration::from_secs(seconds))
 }
 
-/// What a registry says about an error, in parentheses' stead.
+/// Returns the registry's own message about an error, to be appended to ours.
 fn said(answer: Response<Body>) -> String {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -339,7 +339,7 @@ fn said(answer: Response<Body>) -> String {
         message: String,
     }
     let mut bytes = Vec::new();
-    // What cannot be read is not said.
+    // The error stands without the registry's message if the body cannot be read.
     let _ = answer.into_body().into_reader().take(COMPLAINT_BYTES_MAX).read_to_end(&mut bytes);
     let all: Complaints = serde_json::from_slice(&bytes).unwrap_or_default();
     all.errors.first().map_or_else(String::new, |one| format!(": {} {}", one.code, one.message))
@@ -371,7 +371,7 @@ pub(super) fn escaped(text: &str) -> String {
     text.bytes().map(one).collect()
 }
 
-/// What a registry wants to see: `Bearer realm="...",service="..."`.
+/// The authentication that a registry asks for: `Bearer realm="...",service="..."`.
 #[derive(Debug)]
 struct Challenge {
     scheme: String,

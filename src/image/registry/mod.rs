@@ -74,7 +74,7 @@ impl Connections {
     fn with(reference: &Reference, access: &Access, cancel: &Cancel, credentials: Option<Credentials>) -> Result<Self> {
         let abandoned = Cancel::default();
         let client = |endpoint: hosts::Endpoint| {
-            // What is for a registry is not shown to its mirrors.
+            // A mirror does not get the credentials of the registry.
             let is_own = endpoint.takes_pushes;
             let credentials = credentials.clone().filter(|_| is_own);
             Client::new(endpoint, access, credentials, [cancel.clone(), abandoned.clone()]).map(Arc::new)

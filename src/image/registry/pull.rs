@@ -52,7 +52,7 @@ pub fn pull(
     import_found(store, &found, &layers, options, progress)
 }
 
-/// What the name stands for: a manifest or an index, by its bytes.
+/// Returns the document that a name stands for: a manifest or an index, with its bytes.
 fn top(client: &Arc<Client>, wanted: &str, digest: Option<BlobDigest>) -> Result<(Descriptor, Vec<u8>)> {
     let answer = client.succeed(&manifest_call(client, wanted))?;
     let said = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -25,13 +25,13 @@ const PIECE_BYTES: usize = 8 << 20;
 /// How often an upload may be resumed at one place.
 const RESUMES_MAX: u32 = 5;
 
-/// What has to be allowed.
+/// The actions that a token for a push must allow.
 const ACTIONS: &str = "pull,push";
 
 /// An image that is in a registry now.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Pushed {
-    /// What the registry calls it.
+    /// The name of the image in the registry.
     pub name: String,
     /// The digest of its config: the image ID.
     pub id: Digest,

@@ -140,7 +140,7 @@ pub(super) fn oci(name: &str) -> Content {
     oci.finish()
 }
 
-/// What `docker save` made of the same image before it knew OCI.
+/// The same image as `docker save` wrote it before Docker knew OCI layouts.
 pub(super) fn docker(tags: &[&str]) -> Content {
     let layers = layers();
     let config = config_of(&layers).to_string().into_bytes();

@@ -1,4 +1,4 @@
-//! What a store knows of its images.
+//! The list of images, their sizes and histories.
 
 use super::*;
 use crate::image;

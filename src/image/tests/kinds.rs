@@ -200,7 +200,7 @@ fn two_forms_that_disagree() {
     );
 }
 
-/// What docker wrote before version 1.10: `names` beside the layers, if there are any.
+/// An archive as docker wrote it before version 1.10: `names` beside the layers, if there are any.
 fn legacy(names: Option<Value>) -> Content {
     let mut content = Content::new();
     for (at, layer) in layers().into_iter().enumerate() {

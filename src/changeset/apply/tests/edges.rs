@@ -1,4 +1,4 @@
-//! What a layer must not reach, what a file system cannot do, and what is counted.
+//! Places that a layer must not reach, missing abilities of file systems, and counters.
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,4 +1,4 @@
-//! What holds for every layer: removals apply first, wherever they stand, and nothing leads outside.
+//! Properties of every layer: removals apply first, wherever they stand, and nothing leads outside.
 
 use std::cell::Cell;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::tree::Dir;
 const BUDGET_S: u64 = 8;
 const BUDGET_SHARE: u32 = 4;
 
-/// What may be below: each path of any type, its parents as needed.
+/// Entries of the lower tree: each path of any type, its parents as needed.
 const LOWER: [&str; 16] = [
     "f a \"0\" 600",
     "d a 711",
@@ -40,7 +40,7 @@ const LOWER: [&str; 16] = [
     "f g/a \"6\"",
 ];
 
-/// What a layer may have: one type for a path, so that entries do not undo each other.
+/// Entries of a layer: one type for a path, so that entries do not undo each other.
 const ENTRIES: [&str; 14] = [
     "f a \"x\"",
     "h a -> d/a",
@@ -113,7 +113,7 @@ fn for_each<S: Strategy>(what: &str, strategy: &S, case: impl Fn(&Path, S::Value
     testing::say(&format!("{what}: {rounds} layers"));
 }
 
-/// What a layer makes of a lower tree; nothing if there is no such lower tree.
+/// Returns the tree that a layer makes of a lower tree, or nothing if there is no such lower tree.
 fn outcome(path: &Path, lower: &[&str], layer: &[&str]) -> Option<Result<Vec<String>, String>> {
     let root = tree(path, &[]);
     apply(&root, lower).ok()?;

@@ -85,7 +85,7 @@ impl Download {
             && length != self.size - begins
         {
             let (host, digest, size) = (self.client.host(), self.digest, self.size);
-            let found = begins + length;
+            let found = begins.saturating_add(length);
             return Err(Error::data_loss(format!("{host} has {found} bytes of {digest}, the manifest says {size}")));
         }
         if !is_part {

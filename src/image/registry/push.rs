@@ -285,7 +285,7 @@ impl<'a> Upload<'a> {
         let answer = self.client.succeed(&Call::new(Method::GET, self.location.clone(), ACTIONS))?;
         let range = answer.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
         let last = range.and_then(|range| range.trim_start_matches("bytes=").split_once('-')?.1.parse::<u64>().ok());
-        let there = last.map(|last| if last == 0 { 0 } else { last + 1 });
+        let there = last.map(|last| if last == 0 { 0 } else { last.saturating_add(1) });
         let Some(there) = there.filter(|there| (self.at..=end).contains(there)) else {
             let message = format!("{} lost a part of the upload: it has {range:?}", self.client.host());
             return Err(Error::new(ErrorKind::Unavailable, message));

@@ -10,8 +10,14 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::{Bench, Heard, Wish};
 
-/// How often a build races with the exchange. A build that hands the runtime a path loses about a fifth of the races.
+/// How often a build races with the exchange, at least. A build that hands the runtime a path loses about a fifth of
+/// the races.
 const TRIES: usize = 60;
+
+/// How many of the builds have to succeed, and how often is tried for that. A build looks at the directory several
+/// times, and fails if the link is there at one of them.
+const BUILT: usize = 3;
+const TRIES_MAX: usize = 5_000;
 
 /// The content of the file outside the context.
 const SECRET: &str = "of the machine";
@@ -42,11 +48,12 @@ fn an_exchange_in_the_context_shows_nothing_outside_it() {
     let (dir, link) = (bench.context().join("d"), bench.context().join("l"));
     symlink(&outside, &link).expect("symlink");
     let stop = AtomicBool::new(false);
-    let (mut seen, mut built) = (0, 0);
+    let (mut seen, mut built, mut tries) = (0, 0, 0);
     thread::scope(|scope| {
         let _stop = Stop(&stop);
         scope.spawn(|| exchange(&dir, &link, &stop));
-        for _ in 0..TRIES {
+        while tries < TRIES || (built < BUILT && tries < TRIES_MAX) {
+            tries += 1;
             let heard = Heard::default();
             let wish = Wish { no_cache: true, ..Wish::default() };
             let text = "FROM base\nRUN --mount=type=bind,source=d,target=/in cat /in/f\n";
@@ -54,7 +61,7 @@ fn an_exchange_in_the_context_shows_nothing_outside_it() {
             seen += usize::from(String::from_utf8_lossy(&heard.output.borrow()).contains(SECRET));
         }
     });
-    assert_eq!(seen, 0, "of {TRIES} builds ({built} succeeded)");
-    assert_ne!(built, 0, "no build met the directory");
+    assert_eq!(seen, 0, "of {tries} builds ({built} succeeded)");
+    assert!(built >= BUILT, "{built} of {tries} builds met the directory");
     bench.assert_clean();
 }

@@ -82,7 +82,7 @@ fn damaged_archives() {
     let layer = bench.path("layer");
     let name = layer.to_str().expect("UTF-8").to_owned();
     let gzip_magic_only = [&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3][..], &[0xff; 20]].concat();
-    for bytes in [&b""[..], b"no archive, but long enough", &[b'x'; 2048], &gzip_magic_only] {
+    for bytes in [&b"no archive, but long enough"[..], &[b'x'; 2048], &gzip_magic_only] {
         fs::write(&layer, bytes).expect("write");
         let said = bench.fails(&["apply", "k", &name], "data_loss");
         assert!(said.contains(&name) && said.contains("\"k\""), "{said}");
@@ -91,6 +91,9 @@ fn damaged_archives() {
     let said = bench.fails(&["apply", "k", &name], "unsupported");
     assert!(said.contains(&name) && said.contains("xz"), "{said}");
     bench.fails(&["apply", "k", bench.path("none").to_str().expect("UTF-8")], "not_found");
+    // Tools write a layer without changes as an empty file.
+    fs::write(&layer, b"").expect("write");
+    bench.ok(&["apply", "k", &name]);
     bench.ok(&["rm", "k"]);
 }
 

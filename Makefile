@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 # Where rustup puts cargo, and where Debian keeps mkfs for those who are not root.
 export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
-SCRIPTS := .ci/run $(wildcard findings/*.sh vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
+SCRIPTS := .ci/run $(wildcard findings/*.sh findings/*.bash vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
 .PHONY: help test test-long vm compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision

@@ -6,8 +6,8 @@
 # `baseimage` is the name in that line and `is_multistage` is true. There is no error. docker-file-parser 1.0.7 (npm)
 # does the same; dockerfile-ast 0.7.1 (npm) keeps the body with its instruction.
 # Needs: python3, node.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 python_packages dockerfile-parse==2.0.1
 npm_packages docker-file-parser@1.0.7 dockerfile-ast@0.7.1
 

@@ -6,8 +6,8 @@
 # rules of Python's fnmatch, where only `!` negates a class. A secret that the line should keep out is sent to the
 # builder. @balena/dockerignore 1.0.2 (npm) keeps `a` and leaves `b` out.
 # Needs: python3, node.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 python_packages docker==7.2.0
 npm_packages @balena/dockerignore@1.0.2
 

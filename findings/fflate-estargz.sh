@@ -7,8 +7,8 @@
 # are those of the empty member: the result is empty. With two members of equal size the second one is missing. The
 # class Gunzip of the same package reads both files right.
 # Needs: node, python3.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 npm_packages fflate@0.8.3 pako@3.0.3
 
 python3 - "$T" <<'PY'

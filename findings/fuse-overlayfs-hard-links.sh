@@ -8,8 +8,8 @@
 # names show the old content of the lower directory, although the upper directory still holds the new one: a container
 # that is stopped and started again has lost the write. The image layers of a distribution have such files: perl, git.
 # Needs: root, /dev/fuse, mmdebstrap.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 debian_package trixie fuse-overlayfs 1.14-1 fuse3
 
 mount_again() {

@@ -8,8 +8,8 @@
 # A configuration with "diff_ids": null, as a Go program writes for an image without layers, is refused, although
 # "history": null is read.
 # Needs: cargo, a C linker.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 rust_program oci-spec@0.10.0/image serde_json@1 <<'RUST'
 use oci_spec::image::ImageConfiguration;
 fn main() {

@@ -6,8 +6,8 @@
 # Seen (umoci 0.4.7 of Debian 13; 0.6.0 does the same): `umoci repack` ends with "sockets not supported" and writes nothing, so one socket that a
 # service has left below /run or /tmp keeps every other change from being saved. The same holds for `umoci insert`.
 # Needs: root, mmdebstrap, python3.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 debian_package trixie umoci 0.4.7+ds-4
 umoci=("${LOADER[@]}" "$T/debian/usr/bin/umoci")
 

@@ -6,8 +6,8 @@
 # Seen: python-zstandard 0.25.0, read_to_iter(): the result is empty, no error; decompress(): an error about "4 bytes".
 # Its stream_reader() and copy_stream() read the same stream right, and so does pyzstd 0.20.0.
 # Needs: pzstd (Debian's package zstd), python3.
-# shellcheck source=findings/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# shellcheck source=findings/common.bash
+source "$(dirname "${BASH_SOURCE[0]}")/common.bash"
 command -v pzstd > /dev/null || unavailable "pzstd"
 python_packages zstandard==0.25.0 pyzstd==0.20.0
 

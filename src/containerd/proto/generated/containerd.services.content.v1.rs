@@ -126,7 +126,7 @@ pub mod content_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What is used of the content store.
+    /// The part of the content store that strata uses.
     #[derive(Debug, Clone)]
     pub struct ContentClient<T> {
         inner: tonic::client::Grpc<T>,

@@ -49,7 +49,7 @@ pub mod leases_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// What is used of leases.
+    /// The part of leases that strata uses.
     #[derive(Debug, Clone)]
     pub struct LeasesClient<T> {
         inner: tonic::client::Grpc<T>,

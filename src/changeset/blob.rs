@@ -38,8 +38,12 @@ pub const RATIO_MAX: u64 = 250;
 /// Default of [`Expansion::ratio_free_bytes`]: a file of one repeated line is legitimate, and shrinks a thousandfold.
 pub const RATIO_FREE_BYTES: u64 = 1 << 30;
 
-/// Length of a run of zeros that does not count for the ratio: the smallest block size of a file system.
-const ZERO_RUN_BYTES: usize = 512;
+/// Length of a run of zeros beyond which further zeros do not count for the ratio. Applying a layer makes holes of
+/// aligned blocks of 64 KiB; a run of this length has such a block wherever it begins. Shorter runs take space on disk.
+const ZERO_RUN_BYTES: u64 = 128 << 10;
+
+/// Number of bytes that are compared with zero at a time.
+const CHUNK_BYTES: usize = 512;
 
 /// Number of bytes that identify the compression of a blob.
 pub const MAGIC_BYTES: usize = 10;
@@ -109,8 +113,8 @@ impl Compression {
 pub struct Expansion {
     /// Maximum number of decompressed bytes.
     pub bytes: u64,
-    /// Maximum number of decompressed bytes for each compressed byte. Runs of zeros do not count: they become holes of
-    /// sparse files, which take no space.
+    /// Maximum number of decompressed bytes for each compressed byte. Long runs of zeros do not count: they become
+    /// holes of sparse files, which take no space.
     pub ratio: u64,
     /// Number of such decompressed bytes before the ratio is checked.
     pub ratio_free_bytes: u64,
@@ -130,8 +134,7 @@ impl Default for Expansion {
 pub struct Decompress<R: Read> {
     decoder: Decoder<R>,
     plain: u64,
-    /// The bytes of [`Self::plain`] that are not in runs of zeros.
-    substance: u64,
+    substance: Substance,
     limits: Expansion,
     blob: String,
     failed: bool,
@@ -163,7 +166,7 @@ impl<R: Read> Decompress<R> {
                 Decoder::Zstd(decoder)
             }
         };
-        Ok(Self { decoder, plain: 0, substance: 0, limits, blob, failed: false })
+        Ok(Self { decoder, plain: 0, substance: Substance::default(), limits, blob, failed: false })
     }
 
     /// Returns the number of decompressed bytes so far.
@@ -204,7 +207,7 @@ impl<R: Read> Decompress<R> {
             ));
         }
         let compressed = self.compressed_bytes().max(1);
-        if self.substance > ratio_free_bytes && self.substance / compressed > ratio {
+        if self.substance.bytes > ratio_free_bytes && self.substance.bytes / compressed > ratio {
             return exhausted(format!(
                 "more than {ratio} times its size when decompressed (--limit ratio=NUMBER allows more)"
             ));
@@ -232,7 +235,7 @@ impl<R: Read> Read for Decompress<R> {
             Ok(count) => count,
         };
         self.plain += count as u64;
-        self.substance += substance(&buffer[..count]);
+        self.substance.add(&buffer[..count]);
         if let Err(error) = self.check_growth() {
             self.failed = true;
             return Err(error.into());
@@ -247,11 +250,24 @@ impl<R: Read> fmt::Debug for Decompress<R> {
     }
 }
 
-/// Returns the number of bytes that are not in runs of zeros.
-fn substance(bytes: &[u8]) -> u64 {
-    let is_run = |chunk: &&[u8]| **chunk == [0; ZERO_RUN_BYTES];
-    let runs = bytes.chunks_exact(ZERO_RUN_BYTES).filter(is_run).count();
-    (bytes.len() - runs * ZERO_RUN_BYTES) as u64
+/// Counts the bytes of a stream without those in long runs of zeros.
+#[derive(Default)]
+struct Substance {
+    bytes: u64,
+    /// Length of the run of zeros at the end of the stream so far.
+    zeros: u64,
+}
+
+impl Substance {
+    fn add(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(CHUNK_BYTES) {
+            let is_zero = *chunk == [0; CHUNK_BYTES][..chunk.len()];
+            self.zeros = if is_zero { self.zeros + chunk.len() as u64 } else { 0 };
+            if self.zeros <= ZERO_RUN_BYTES {
+                self.bytes += chunk.len() as u64;
+            }
+        }
+    }
 }
 
 /// Bytes that were only read ahead do not count.

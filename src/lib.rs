@@ -25,6 +25,7 @@ pub mod fs_type;
 pub mod id;
 pub mod image;
 pub mod mount;
+pub mod oci;
 pub mod snapshotter;
 pub mod store;
 mod sys;

@@ -1,186 +1,74 @@
-//! Documents of the images that strata makes: a config made from that of a base image, and its manifest.
-//!
-//! Fields that are not known here stay as they are.
+//! Documents of the images that builds make: a config made from that of a base image, and its manifest.
 //!
 //! # References
-//! OCI image specification: `config.md`, `manifest.md`; docker's image specification v1.2, for `Shell`, `Healthcheck`
-//! and `OnBuild`.
+//! OCI image specification: `config.md`, `manifest.md`.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::{Map, Value, json};
+use serde::Deserialize;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Digest};
+use crate::oci::config::{Config, HistoryEntry};
+use crate::oci::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
+use crate::oci::{SCHEMA_VERSION, null_is_absent};
 
 /// Fields of a base image's config that are about how that image was made.
 const OF_THE_BASE: [&str; 6] = ["container", "container_config", "docker_version", "id", "parent", "parent_id"];
 
-const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
-const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// The config of an image.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(super) struct Document {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) created: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) author: Option<String>,
-    #[serde(default, deserialize_with = "null_is_absent")]
-    pub(super) architecture: String,
-    #[serde(default, deserialize_with = "null_is_absent")]
-    pub(super) os: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) variant: Option<String>,
-    #[serde(default, deserialize_with = "null_is_absent")]
-    pub(super) config: Settings,
-    pub(super) rootfs: RootFs,
-    #[serde(default, deserialize_with = "null_is_absent")]
-    pub(super) history: Vec<Entry>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-/// The settings of a container of the image.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(rename_all = "PascalCase", default)]
-pub(super) struct Settings {
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "String::is_empty")]
-    pub(super) user: String,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) exposed_ports: BTreeMap<String, Value>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "Vec::is_empty")]
-    pub(super) env: Vec<String>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "Vec::is_empty")]
-    pub(super) entrypoint: Vec<String>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "Vec::is_empty")]
-    pub(super) cmd: Vec<String>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) volumes: BTreeMap<String, Value>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "String::is_empty")]
-    pub(super) working_dir: String,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) labels: BTreeMap<String, String>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "String::is_empty")]
-    pub(super) stop_signal: String,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "Vec::is_empty")]
-    pub(super) shell: Vec<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) healthcheck: Option<Value>,
-    #[serde(deserialize_with = "null_is_absent", skip_serializing_if = "Vec::is_empty")]
-    pub(super) on_build: Vec<String>,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-impl Settings {
-    /// Returns how long they are as JSON.
-    pub(super) fn size_bytes(&self) -> usize {
-        serde_json::to_vec(self).map(|text| text.len()).unwrap_or_default()
+/// Reads the config `bytes` of a base image.
+///
+/// # Errors
+/// `DataLoss` if it is none.
+pub(super) fn of_base(bytes: &[u8]) -> Result<Config> {
+    let mut config: Config = serde_json::from_slice(bytes)
+        .map_err(|error| Error::data_loss("the base image's config is not what it should be").with_source(error))?;
+    config.other.retain(|name, _| !OF_THE_BASE.contains(&name.as_str()));
+    // Some builders write no history; one that does not fit the layers would make an image that others refuse.
+    let layers = config.history.iter().filter(|entry| !entry.empty_layer).count();
+    if layers != config.rootfs.diff_ids().len() {
+        config.history = config.rootfs.diff_ids().iter().map(|_| HistoryEntry::default()).collect();
     }
+    Ok(config)
 }
 
-/// `rootfs` of a config.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub(super) struct RootFs {
-    #[serde(rename = "type")]
-    kind: String,
-    #[serde(default, deserialize_with = "null_is_absent")]
-    pub(super) diff_ids: Vec<DiffId>,
+/// Gives the history's entries from `first` on that have no time the next one's that has, or the base image's. The
+/// image is as old as the last of them.
+pub(super) fn date(config: &mut Config, first: usize) {
+    let steps = config.history.get_mut(first..).unwrap_or_default();
+    let next = steps.iter().find_map(|step| step.created.clone()).or_else(|| config.created.clone());
+    steps.iter_mut().filter(|step| step.created.is_none()).for_each(|step| step.created.clone_from(&next));
+    config.created = steps.last().map_or(next, |step| step.created.clone());
 }
 
-impl Default for RootFs {
-    fn default() -> Self {
-        Self { kind: "layers".to_owned(), diff_ids: Vec::new() }
-    }
-}
+/// The descriptor of a layer as it stands in a manifest, with all its fields.
+pub(super) type LayerDescriptor = Value;
 
-/// One entry of `history`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub(super) struct Entry {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) created: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) created_by: Option<String>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(super) empty_layer: bool,
-    #[serde(flatten)]
-    other: Map<String, Value>,
-}
-
-impl Entry {
-    pub(super) fn new(created: Option<String>, created_by: String, empty_layer: bool) -> Self {
-        Self { created, created_by: Some(created_by), empty_layer, other: Map::new() }
-    }
-}
-
-fn null_is_absent<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
-}
-
-impl Document {
-    /// The config of an image that stands on nothing.
-    pub(super) fn empty(os: &str, architecture: &str) -> Self {
-        Self { os: os.to_owned(), architecture: architecture.to_owned(), ..Self::default() }
-    }
-
-    /// Reads the config `bytes` of a base image.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self> {
-        let mut document: Self = serde_json::from_slice(bytes)
-            .map_err(|error| Error::data_loss("the base image's config is not what it should be").with_source(error))?;
-        document.other.retain(|name, _| !OF_THE_BASE.contains(&name.as_str()));
-        // Some builders write no history; one that does not fit the layers would make an image that others refuse.
-        let layers = document.history.iter().filter(|entry| !entry.empty_layer).count();
-        if layers != document.rootfs.diff_ids.len() {
-            document.history = document.rootfs.diff_ids.iter().map(|_| Entry::default()).collect();
-        }
-        Ok(document)
-    }
-
-    /// Gives the entries from `first` on that have no time the next one's that has, or the base image's; the image is
-    /// as old as the last of them.
-    pub(super) fn date(&mut self, first: usize) {
-        let steps = self.history.get_mut(first..).unwrap_or_default();
-        let next = steps.iter().find_map(|step| step.created.clone()).or_else(|| self.created.clone());
-        steps.iter_mut().filter(|step| step.created.is_none()).for_each(|step| step.created.clone_from(&next));
-        self.created = steps.last().map_or(next, |step| step.created.clone());
-    }
-
-    /// Its bytes.
-    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
-        serde_json::to_vec(self)
-            .map_err(|error| Error::invalid("the image's config cannot be written").with_source(error))
-    }
-}
-
-/// The descriptor of a layer, as it stands in a manifest.
-pub(super) type Descriptor = Value;
-
-/// The layers that the manifest `bytes` of a base image names.
-pub(super) fn layers_of(bytes: &[u8]) -> Result<Vec<Descriptor>> {
+/// Returns the layers that the manifest `bytes` of a base image names.
+///
+/// # Errors
+/// `DataLoss` if it is none.
+pub(super) fn layers_of(bytes: &[u8]) -> Result<Vec<LayerDescriptor>> {
     #[derive(Deserialize)]
     struct Manifest {
         #[serde(default, deserialize_with = "null_is_absent")]
-        layers: Vec<Descriptor>,
+        layers: Vec<LayerDescriptor>,
     }
     serde_json::from_slice(bytes)
         .map(|manifest: Manifest| manifest.layers)
         .map_err(|error| Error::data_loss("the base image's manifest is not what it should be").with_source(error))
 }
 
-/// The descriptor of a layer that strata made: its blob is the stream itself.
-pub(super) fn layer(diff_id: DiffId, bytes: u64) -> Descriptor {
-    json!({"mediaType": LAYER, "digest": diff_id, "size": bytes})
+/// Returns the descriptor of a layer that strata made: its blob is the uncompressed tar itself.
+pub(super) fn layer(diff_id: DiffId, bytes: u64) -> LayerDescriptor {
+    json!({"mediaType": OCI_LAYER, "digest": diff_id, "size": bytes})
 }
 
-/// A manifest.
-pub(super) fn manifest(config: &[u8], layers: &[Descriptor]) -> Vec<u8> {
+/// Returns the manifest of an image with these layers.
+pub(super) fn manifest(config: &[u8], layers: &[LayerDescriptor]) -> Vec<u8> {
     let manifest = json!({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": CONFIG, "digest": Digest::of(config), "size": config.len()},
+        "schemaVersion": SCHEMA_VERSION,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": OCI_CONFIG, "digest": Digest::of(config), "size": config.len()},
         "layers": layers,
     });
     manifest.to_string().into_bytes()
@@ -199,23 +87,23 @@ mod tests {
             "rootfs": {"type": "layers", "diff_ids": [id]},
             "history": [{"created_by": "x", "comment": "y"}],
         });
-        let document = Document::parse(base.to_string().as_bytes()).expect("a config");
+        let config = of_base(base.to_string().as_bytes()).expect("a config");
         let mut expected = base;
         expected.as_object_mut().expect("an object").remove("container");
         expected["config"].as_object_mut().expect("an object").remove("Env");
-        assert_eq!(serde_json::from_slice::<Value>(&document.bytes().expect("bytes")).expect("JSON"), expected);
+        assert_eq!(serde_json::from_slice::<Value>(&config.bytes().expect("bytes")).expect("JSON"), expected);
     }
 
     #[test]
     fn steps_without_a_time() {
         let dated = |times: &[Option<&str>], base: Option<&str>| {
-            let step = |time: &Option<&str>| Entry::new(time.map(str::to_owned), "step".to_owned(), true);
-            let history = [Entry::default()].into_iter().chain(times.iter().map(step)).collect();
-            let mut document = Document { created: base.map(str::to_owned), history, ..Document::default() };
-            document.date(1);
-            let times = document.history.iter().map(|step| step.created.clone()).collect::<Vec<_>>();
+            let step = |time: &Option<&str>| HistoryEntry::new(time.map(str::to_owned), "step".to_owned(), true);
+            let history = [HistoryEntry::default()].into_iter().chain(times.iter().map(step)).collect();
+            let mut config = Config { created: base.map(str::to_owned), history, ..Config::default() };
+            date(&mut config, 1);
+            let times = config.history.iter().map(|step| step.created.clone()).collect::<Vec<_>>();
             assert_eq!(times[0], None, "what the base has is the base's");
-            (times[1..].iter().map(|time| time.clone().unwrap_or_default()).collect::<Vec<_>>(), document.created)
+            (times[1..].iter().map(|time| time.clone().unwrap_or_default()).collect::<Vec<_>>(), config.created)
         };
         assert_eq!(
             dated(&[None, Some("b"), Some("c")], Some("a")),
@@ -229,6 +117,6 @@ mod tests {
     #[test]
     fn a_history_fits_the_layers() {
         let base = json!({"rootfs": {"type": "layers", "diff_ids": [Digest::of(b"a"), Digest::of(b"b")]}});
-        assert_eq!(Document::parse(base.to_string().as_bytes()).expect("a config").history.len(), 2);
+        assert_eq!(of_base(base.to_string().as_bytes()).expect("a config").history.len(), 2);
     }
 }

@@ -3,13 +3,13 @@
 
 use serde_json::json;
 
-use super::config::Settings;
 use super::environment::Environment;
 use super::limits::{Budget, check_entries};
 use super::parse::{Position, What};
 use super::settings::{self, Shells};
 use super::words::{self, Values, Variables};
 use crate::error::Result;
+use crate::oci::config::Settings;
 
 /// A stage that is being evaluated.
 pub(super) struct Evaluation {

@@ -6,7 +6,7 @@ use std::time::Instant;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use super::config::{self, Descriptor, Document, Entry};
+use super::config::{self, LayerDescriptor};
 use super::context::Origin;
 use super::copy::Copying;
 use super::layer;
@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::Digest;
 use crate::id::unique_key;
 use crate::mount::Access;
+use crate::oci::config::{Config, HistoryEntry};
 use crate::snapshotter::Snapshotter as _;
 use crate::store::{self, Store};
 use crate::task::Cancel;
@@ -41,8 +42,8 @@ const EXPLAINED: usize = 10;
 #[derive(Clone, Debug, Default)]
 pub(super) struct StageDone {
     pub(super) top: Option<String>,
-    pub(super) document: Document,
-    pub(super) layers: Vec<Descriptor>,
+    pub(super) config: Config,
+    pub(super) layers: Vec<LayerDescriptor>,
     /// How much of the history is that of the image below.
     pub(super) inherited: usize,
     /// When the last layer since then was made.
@@ -83,9 +84,9 @@ impl Builder<'_> {
     ) -> Result<StageDone> {
         let mut state = match &stage.base {
             Base::Image(image) => {
-                let BaseImage { top, document, layers, .. } = image.as_ref().clone();
-                let inherited = document.history.len();
-                StageDone { top, document, layers, inherited, made: None }
+                let BaseImage { top, config, layers, .. } = image.as_ref().clone();
+                let inherited = config.history.len();
+                StageDone { top, config, layers, inherited, made: None }
             }
             Base::Stage(base) => done.get(base).cloned().unwrap_or_default(),
         };
@@ -97,8 +98,8 @@ impl Builder<'_> {
             let outcome = self.step(step, &mut state, done, started)?;
             self.progress.done(*number, &outcome);
         }
-        state.document.config = stage.settings.clone();
-        state.document.author = stage.author.clone().or(state.document.author);
+        state.config.config = stage.settings.clone();
+        state.config.author = stage.author.clone().or(state.config.author);
         Ok(state)
     }
 
@@ -118,9 +119,9 @@ impl Builder<'_> {
             state.made = Some(moment(self.store.stat(top)?.created)?);
         }
         let created = self.created.clone().or_else(|| state.made.clone());
-        state.document.history.push(Entry::new(created, step.text.clone(), result.layer.is_none()));
+        state.config.history.push(HistoryEntry::new(created, step.text.clone(), result.layer.is_none()));
         if let Some((diff_id, bytes)) = result.layer {
-            state.document.rootfs.diff_ids.push(diff_id);
+            state.config.rootfs.push(diff_id);
             state.layers.push(config::layer(diff_id, bytes));
         }
         state.top.clone_from(&result.top);

@@ -3,21 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::config::Document;
 use super::limits::{ENTRIES_MAX, Limits};
 use super::parse;
 use super::plan::{BaseImage, Plan, Surroundings, plan};
 use crate::container::Network;
 use crate::error::{Error, Result};
+use crate::oci::config::Config;
 
 /// Evaluates `text`, with the limits and an image `deep` of many variables.
 fn evaluate(text: &str, limits: Limits) -> Result<Plan> {
     let file = parse::parse("D", text)?;
     let image = &mut |name: &str| match name {
         "deep" => {
-            let mut document = Document::empty("linux", "amd64");
-            document.config.env = (0..1000).map(|n| format!("base{n}=1")).collect();
-            Ok(BaseImage { bytes: 10_000, top: None, document, layers: Vec::new() })
+            let mut config = Config::empty("linux", "amd64");
+            config.config.env = (0..1000).map(|n| format!("base{n}=1")).collect();
+            Ok(BaseImage { bytes: 10_000, top: None, config, layers: Vec::new() })
         }
         _ => Err(Error::not_found("no such image")),
     };

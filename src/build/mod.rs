@@ -64,7 +64,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::config::Document;
 use self::context::Origin;
 use self::exec::Builder;
 use self::ignored::Ignored;
@@ -74,6 +73,7 @@ use crate::door::IngestOptions;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Digest};
 use crate::image::{Platform, check_name};
+use crate::oci::config::Config;
 use crate::store::{NewImage, Store};
 use crate::tree::Dir;
 
@@ -222,8 +222,8 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     let builder = Builder { store, options, context: context.as_ref(), progress, epoch, created };
     let built = builder.build(&plan).and_then(|mut done| {
         options.ingest.cancel.check()?;
-        done.document.date(done.inherited);
-        name_image(store, options.name, done.top, &done.document, &done.layers)
+        config::date(&mut done.config, done.inherited);
+        name_image(store, options.name, done.top, &done.config, &done.layers)
     });
     built.inspect_err(|_| store.settle())
 }
@@ -251,21 +251,21 @@ fn base_image(store: &Store, name: &str) -> Result<BaseImage> {
     let image = store.image(name)?;
     let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
     let bytes = config.len() + manifest.len();
-    Ok(BaseImage { bytes, top: image.top, document: Document::parse(&config)?, layers: config::layers_of(&manifest)? })
+    Ok(BaseImage { bytes, top: image.top, config: config::of_base(&config)?, layers: config::layers_of(&manifest)? })
 }
 
 fn name_image(
     store: &Store,
     name: &str,
     top: Option<String>,
-    document: &Document,
-    layers: &[config::Descriptor],
+    config: &Config,
+    layers: &[config::LayerDescriptor],
 ) -> Result<Built> {
-    let config = document.bytes()?;
-    let manifest = config::manifest(&config, layers);
-    store.set_image(&NewImage { name, config: &config, manifest: &manifest, top: top.as_deref() })?;
-    let (id, manifest) = (Digest::of(&config), Digest::of(&manifest));
-    Ok(Built { name: name.to_owned(), id, manifest, top, layers: document.rootfs.diff_ids.clone() })
+    let bytes = config.bytes()?;
+    let manifest = config::manifest(&bytes, layers);
+    store.set_image(&NewImage { name, config: &bytes, manifest: &manifest, top: top.as_deref() })?;
+    let (id, manifest) = (Digest::of(&bytes), Digest::of(&manifest));
+    Ok(Built { name: name.to_owned(), id, manifest, top, layers: config.rootfs.diff_ids().to_vec() })
 }
 
 /// Where this process's containers have their workplace.

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::config::{Descriptor, Document, Settings};
+use super::config::LayerDescriptor;
 use super::context::{Origin, Selected};
 use super::environment::Environment;
 use super::evaluate::Evaluation;
@@ -29,6 +29,7 @@ use super::settings::Shells;
 use super::words::{self, Over, Values, Variables};
 use crate::container::{DEFAULT_PATH, Network};
 use crate::error::{Error, ErrorKind, Result};
+use crate::oci::config::{Config, Settings};
 
 /// The name of the base that is nothing.
 const SCRATCH: &str = "scratch";
@@ -39,8 +40,8 @@ pub(super) struct BaseImage {
     /// How long its documents are.
     pub(super) bytes: usize,
     pub(super) top: Option<String>,
-    pub(super) document: Document,
-    pub(super) layers: Vec<Descriptor>,
+    pub(super) config: Config,
+    pub(super) layers: Vec<LayerDescriptor>,
 }
 
 /// The base of a stage.
@@ -331,7 +332,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
         let base = self.base(&stage.at, &name)?;
         let mut settings = match &base {
-            Base::Image(image) => image.document.config.clone(),
+            Base::Image(image) => image.config.config.clone(),
             Base::Stage(number) => self.stages[*number].settings.clone(),
         };
         if let Base::Image(image) = &base {
@@ -387,8 +388,8 @@ impl<'a, 'b> Planner<'a, 'b> {
     fn find_image(&mut self, at: &Position, name: &str) -> Result<BaseImage> {
         if name == SCRATCH {
             let (os, architecture) = self.around.platform;
-            let document = Document::empty(os, architecture);
-            return Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() });
+            let config = Config::empty(os, architecture);
+            return Ok(BaseImage { bytes: 0, top: None, config, layers: Vec::new() });
         }
         (self.around.image)(name).map_err(|error| match error.kind() {
             ErrorKind::NotFound => at.error(
@@ -401,7 +402,7 @@ impl<'a, 'b> Planner<'a, 'b> {
     }
 
     fn check_platform(&mut self, at: &Position, name: &str, image: &BaseImage, wanted: Option<&str>) {
-        let Document { os, architecture, .. } = &image.document;
+        let Config { os, architecture, .. } = &image.config;
         let have = format!("{os}/{architecture}");
         let host = format!("{}/{}", self.around.platform.0, self.around.platform.1);
         let wanted = wanted.unwrap_or(&host);

@@ -1,6 +1,5 @@
 //! Containers of images, and images of containers.
 
-use super::config::{Document, Entry};
 use super::environment::Environment;
 use super::settings::join;
 use super::{BaseImage, Built, base_image, config, exec, layer, name_image, place};
@@ -9,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::id::unique_key;
 use crate::image::check_name;
 use crate::mount::Access;
+use crate::oci::config::{Config, HistoryEntry};
 use crate::snapshotter::{Labels, Snapshotter as _};
 use crate::store::Store;
 use crate::task::Cancel;
@@ -77,7 +77,7 @@ pub struct Started {
 pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &mut dyn Control) -> Result<Started> {
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
-    let process = process(&base.document, options)?;
+    let process = process(&base.config, options)?;
     let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
     let key = options.name.clone().unwrap_or_else(|| unique_key("run"));
     let parent = image.top.as_deref().unwrap_or("");
@@ -134,8 +134,8 @@ fn hostname(key: &str) -> String {
 }
 
 /// Returns the process of a container, by the image's config and by `options`.
-fn process(document: &Document, options: &RunOptions) -> Result<Process> {
-    let settings = &document.config;
+fn process(config: &Config, options: &RunOptions) -> Result<Process> {
+    let settings = &config.config;
     // The command of the image is for its own entry point.
     let own = if options.entrypoint.is_some() { &[][..] } else { &settings.cmd };
     let command = if options.command.is_empty() { own } else { &options.command };
@@ -174,20 +174,20 @@ pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, ca
     let info = store.stat(key)?;
     // Says why, before anything is written.
     drop(store.claim(key, &format!("cannot commit {key:?}"))?);
-    let BaseImage { top, mut document, mut layers, .. } = base_of(store, key, &info.parent, &info.labels)?;
+    let BaseImage { top, config: mut image_config, mut layers, .. } = base_of(store, key, &info.parent, &info.labels)?;
     if let Some(epoch) = epoch {
         layer::clamp(store, key, epoch)?;
     }
     let made = layer::commit(store, key, top.as_deref(), cancel)?;
     let created = exec::moment_of(epoch)?.unwrap_or_else(|| jiff::Timestamp::now().to_string());
     let command = info.labels.get(COMMAND).cloned().unwrap_or_else(|| "strata commit-image".to_owned());
-    document.history.push(Entry::new(Some(created.clone()), command, made.layer.is_none()));
-    document.created = Some(created);
+    image_config.history.push(HistoryEntry::new(Some(created.clone()), command, made.layer.is_none()));
+    image_config.created = Some(created);
     if let Some((diff_id, bytes)) = made.layer {
-        document.rootfs.diff_ids.push(diff_id);
+        image_config.rootfs.push(diff_id);
         layers.push(config::layer(diff_id, bytes));
     }
-    name_image(store, name, made.top, &document, &layers)
+    name_image(store, name, made.top, &image_config, &layers)
 }
 
 /// The image that the snapshot was made from: the one that its label names, else one with that topmost layer.
@@ -203,8 +203,8 @@ fn base_of(store: &Store, key: &str, parent: &str, labels: &Labels) -> Result<Ba
         (Some(image), _) => base_image(store, &image.name),
         (None, None) => {
             let host = crate::image::Platform::host();
-            let document = Document::empty(&host.os, &host.architecture);
-            Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() })
+            let config = Config::empty(&host.os, &host.architecture);
+            Ok(BaseImage { bytes: 0, top: None, config, layers: Vec::new() })
         }
         (None, Some(_)) => Err(Error::precondition(format!(
             "no image of the store has the parent of {key:?} as its topmost layer: import or build that image first"

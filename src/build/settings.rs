@@ -6,9 +6,9 @@
 use jiff::SignedDuration;
 use serde_json::{Value, json};
 
-use super::config::Settings;
 use super::parse::{Command, Position};
 use crate::error::Result;
+use crate::oci::config::Settings;
 
 /// The shell of commands in shell form, unless `SHELL` sets another.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];

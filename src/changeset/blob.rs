@@ -88,24 +88,6 @@ impl Compression {
             _ => Self::None,
         })
     }
-
-    /// Returns the compression for a layer's media type: OCI's (`...tar+gzip`) or Docker's (`...tar.gzip`).
-    ///
-    /// # Errors
-    /// `Unsupported` if the type is not a layer's, or has another compression.
-    pub fn of_media_type(media_type: &str) -> Result<Self> {
-        let unsupported = || Error::unsupported(format!("the media type {media_type:?} is no layer that can be read"));
-        let is_layer = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."]
-            .iter()
-            .any(|prefix| media_type.starts_with(prefix));
-        let (_, compression) = media_type.rsplit_once("tar").filter(|_| is_layer).ok_or_else(unsupported)?;
-        match compression {
-            "" => Ok(Self::None),
-            "+gzip" | ".gzip" => Ok(Self::Gzip),
-            "+zstd" | ".zstd" => Ok(Self::Zstd),
-            _ => Err(unsupported()),
-        }
-    }
 }
 
 /// Limits of the decompressed size. A blob that exceeds one is refused with `ResourceExhausted`.

@@ -29,17 +29,15 @@ use crate::door::{EmitOptions, emit};
 use crate::door::{Expected, Filled, IngestOptions, Record, ingest};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::unique_key;
+use crate::oci::media_type::{self, OCI_LAYER};
 use crate::store::Store;
 use crate::task::Cancel;
 
 /// How many layers are read or written at once: each keeps a processor busy, and memory for its buffers.
 const LAYERS_MAX: usize = 4;
 
-/// Media type of an uncompressed layer.
-const PLAIN: &str = "application/vnd.oci.image.layer.v1.tar";
-
-/// Default media type of a new layer, the same as containerd's.
-const DEFAULT: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+/// Default compression of a new layer, the same as containerd's.
+const DEFAULT: Compression = Compression::Gzip;
 
 /// A store's layers, served.
 #[derive(Clone, Debug)]
@@ -131,7 +129,7 @@ fn apply(
     key: &str,
     options: &IngestOptions,
 ) -> Result<Descriptor> {
-    Compression::of_media_type(&layer.media_type)?;
+    media_type::compression_of(&layer.media_type)?;
     let content = seen_by(content, key)?;
     let open = || options.detect(content.read(&layer.digest, &options.cancel)?, format!("layer {}", layer.digest));
     // Digests of other algorithms are left to containerd, which checked the blob when it got it.
@@ -141,7 +139,7 @@ fn apply(
         tracing::warn!(key, ?applied, "a layer has what cannot be kept here");
     }
     Ok(Descriptor {
-        media_type: PLAIN.to_owned(),
+        media_type: OCI_LAYER.to_owned(),
         digest: verified.diff_id.to_string(),
         size: i64::try_from(verified.plain_bytes).unwrap_or(i64::MAX),
         annotations: layer.annotations.clone(),
@@ -171,8 +169,8 @@ fn diff(
     cancel: &Cancel,
 ) -> Result<Descriptor> {
     let DiffRequest { media_type, r#ref: mut reference, labels, source_date_epoch, .. } = request;
-    let media_type = if media_type.is_empty() { DEFAULT } else { &media_type };
-    let compression = Compression::of_media_type(media_type)?;
+    let media_type = if media_type.is_empty() { media_type::of_layer(DEFAULT) } else { media_type };
+    let compression = media_type::compression_of(&media_type)?;
     let content = seen_by(content, key)?;
     if reference.is_empty() {
         reference = unique_key(content::PURPOSE);
@@ -186,7 +184,7 @@ fn diff(
     };
     let mut writer = content.write(&reference)?;
     let Blob { digest, diff_id, .. } = emit(store, key, &options, &mut writer)?;
-    content.commit(writer, media_type, digest, diff_id, labels)
+    content.commit(writer, &media_type, digest, diff_id, labels)
 }
 
 #[cfg(test)]

@@ -9,15 +9,17 @@
 use std::collections::BTreeMap;
 use std::io::{self, Read};
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
-use super::document::{Config, Descriptor, Manifest, OCI_CONFIG, OCI_MANIFEST, SCHEMA_VERSION, layer_type, parse};
 use super::files::Files;
 use super::name::{has_tag, same_image};
 use super::{Found, Layer, ask, nth, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{ChainId, Digest};
+use crate::oci::config::ConfigSummary;
+use crate::oci::media_type::{self, OCI_CONFIG, OCI_MANIFEST};
+use crate::oci::{Descriptor, Manifest, SCHEMA_VERSION, null_is_absent, parse};
 use crate::task::{Cancel, Cancellable};
 
 /// The file that names the images.
@@ -37,14 +39,10 @@ pub(super) fn tag(name: &str) -> Result<Option<String>> {
 #[serde(rename_all = "PascalCase")]
 struct Saved {
     config: String,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_absent")]
     repo_tags: Vec<String>,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_absent")]
     layers: Vec<String>,
-}
-
-fn null_is_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 impl Saved {
@@ -104,7 +102,7 @@ pub(super) fn image(
     config: Vec<u8>,
     cancel: &Cancel,
 ) -> Result<Found> {
-    let parsed = Config::parse(&config, paths.len())?;
+    let parsed = ConfigSummary::parse(&config, paths.len())?;
     let chain = ChainId::all(parsed.diff_ids());
     let mut layers = Vec::with_capacity(paths.len());
     let mut descriptors = Vec::with_capacity(paths.len());
@@ -142,7 +140,7 @@ fn describe(files: &Files, path: &str, diff_id: Digest, cancel: &Cancel) -> Resu
     let (size, compression) = (blob.size(), blob.compression()?);
     let digest =
         if compression == Compression::None { diff_id } else { digest_of(Cancellable::new(blob, cancel), path)? };
-    Ok(descriptor(layer_type(compression), digest, size))
+    Ok(descriptor(media_type::of_layer(compression), digest, size))
 }
 
 fn digest_of(blob: impl Read, path: &str) -> Result<Digest> {

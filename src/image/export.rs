@@ -9,13 +9,15 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
-use super::document::{Config, Manifest, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, layer_type, parse};
 use super::output::Output;
 use super::{Layer, Progress, docker, layout};
 use crate::changeset::blob::{Blob, Compression};
 use crate::door::{EmitOptions, emit};
 use crate::error::{Error, Result};
 use crate::id::{ChainId, DiffId, Digest};
+use crate::oci::config::ConfigSummary;
+use crate::oci::media_type::{self, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST};
+use crate::oci::{Manifest, parse};
 use crate::snapshotter::Snapshotter as _;
 use crate::store::Store;
 use crate::task::Cancel;
@@ -181,7 +183,7 @@ impl<'a> Outgoing<'a> {
         let image = store.image(name)?;
         let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
         let read: Manifest = parse(&manifest, "the image's manifest")?;
-        let parsed = Config::parse(&config, read.layers.len())?;
+        let parsed = ConfigSummary::parse(&config, read.layers.len())?;
         let diff_ids = parsed.diff_ids();
         let snapshots = snapshots(store, image.top)?;
         let recorded: Vec<_> = snapshots.iter().map(|name| store.diff_id(name)).collect::<Result<_>>()?;
@@ -304,7 +306,7 @@ pub(super) fn descriptor(before: &Value, blob: &Blob, compression: Compression) 
             annotations.retain(|name, _| !OF_THE_BLOB.iter().any(|prefix| name.starts_with(prefix)));
         }
     }
-    descriptor["mediaType"] = layer_type(compression).into();
+    descriptor["mediaType"] = media_type::of_layer(compression).into();
     descriptor["digest"] = json!(blob.digest);
     descriptor["size"] = blob.size_bytes.into();
     descriptor

@@ -20,10 +20,10 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use super::Place;
-use super::document::DOCUMENT_BYTES_MAX;
 use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
 use crate::changeset::tar::{MemberContent, Stretch, members};
 use crate::error::{Context, Error, Result};
+use crate::oci::DOCUMENT_BYTES_MAX;
 use crate::task::Cancel;
 
 /// How long an archive may be that has to be spooled: more than any image, less than a disk.

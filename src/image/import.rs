@@ -1,13 +1,10 @@
 //! From a layout into the store: find the image, unpack the layers that are missing, name the image.
 
-use std::io::Read;
-
-use super::digest::Sha512Reader;
 use super::files::{Files, Spool};
 use super::find::find;
-use super::{BlobDigest, Found, Layer, Options, Progress, Source, check_name};
+use super::source::ImageSource;
+use super::{Found, Layer, Options, Progress, Source, check_name};
 use crate::changeset::apply::Applied;
-use crate::changeset::pipeline::Blob;
 use crate::door::{Intake, LayerName, ingest, is_present};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Digest, check_key};
@@ -73,21 +70,11 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
     import_found(store, &found, &files, options, progress)
 }
 
-/// The place that the blobs of layers are read from.
-pub(super) trait Blobs: Sync {
-    /// Gets ready to deliver the blobs of these layers, in their order. Fails with what can be said before anything is
-    /// unpacked.
-    fn begin(&self, missing: &[&Layer]) -> Result<()>;
-
-    /// Opens the blob of a layer.
-    fn open<'a>(&self, layer: &Layer, options: &Options) -> Result<Blob<'a>>;
-}
-
 /// Imports the image that was found.
 pub(super) fn import_found(
     store: &Store,
     found: &Found,
-    blobs: &dyn Blobs,
+    source: &dyn ImageSource,
     options: &Options,
     progress: &dyn Progress,
 ) -> Result<Imported> {
@@ -95,7 +82,7 @@ pub(super) fn import_found(
     // A name that no key can be is no reason to refuse an image either.
     let own = || found.name.clone().filter(|name| check_key(name).is_ok());
     let name = options.name.clone().or_else(own).unwrap_or_else(|| id.to_string());
-    let importer = Importer { store, blobs, options, progress };
+    let importer = Importer { store, source, options, progress };
     let top = found.layers.last().map(|layer| layer.chain_id.to_string());
     let image = NewImage { name: &name, config: &found.config, manifest: &found.manifest, top: top.as_deref() };
     let layers = importer.layers(&found.layers).map_err(|error| error.context(format!("importing {name:?}")));
@@ -107,7 +94,7 @@ pub(super) fn import_found(
 /// An import under way.
 struct Importer<'a> {
     store: &'a Store,
-    blobs: &'a dyn Blobs,
+    source: &'a dyn ImageSource,
     options: &'a Options,
     progress: &'a dyn Progress,
 }
@@ -137,8 +124,8 @@ impl Importer<'_> {
         if missing.is_empty() {
             return Ok((0, losses));
         }
-        self.blobs.begin(&missing)?;
-        let (source, options) = (self.blobs, &self.options.ingest);
+        self.source.prepare(&missing)?;
+        let (source, options) = (self.source, &self.options.ingest);
         let blobs = missing.iter().map(|layer| source.open(layer, self.options).map_err(|error| error.context(layer)));
         ingest::layers(self.store, blobs, options, |intake| {
             for (layer, name) in missing.iter().zip(&names) {
@@ -157,32 +144,5 @@ impl Importer<'_> {
         let applied = intake.commit(name, layer.digest.sha256(), &|bytes| self.progress.read(layer, bytes))?;
         self.progress.done(layer);
         Ok(applied)
-    }
-}
-
-impl Blobs for Files {
-    fn begin(&self, missing: &[&Layer]) -> Result<()> {
-        for layer in missing {
-            let (size, said) = (self.blob(&layer.path).map_err(|error| error.context(layer))?.size(), layer.size_bytes);
-            if size != said {
-                let message = format!("{layer} is damaged: its blob has {size} bytes, the manifest says {said}");
-                return Err(Error::data_loss(message));
-            }
-        }
-        Ok(())
-    }
-
-    fn open<'a>(&self, layer: &Layer, options: &Options) -> Result<Blob<'a>> {
-        let blob = self.blob(&layer.path)?;
-        let compression = blob.compression()?;
-        Ok(options.ingest.blob(reader_of(layer, blob), compression, format!("layer {}", layer.digest)))
-    }
-}
-
-/// The reader of a layer's blob, which compares a digest that the pipeline does not compute.
-pub(super) fn reader_of<'a>(layer: &Layer, blob: impl Read + Send + 'a) -> Box<dyn Read + Send + 'a> {
-    match layer.digest {
-        BlobDigest::Sha256(_) => Box::new(blob),
-        BlobDigest::Sha512(expected) => Box::new(Sha512Reader::new(blob, expected)),
     }
 }

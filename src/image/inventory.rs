@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::document::{Config, Step};
 use crate::error::{Error, Result};
+use crate::oci::config::{ConfigSummary, HistoryEntry};
 use crate::snapshotter::{Info, Kind, Snapshotter as _};
 use crate::store::{Image, Store};
 
@@ -99,14 +99,14 @@ pub fn history(store: &Store, name: &str) -> Result<Vec<Made>> {
     let image = store.image(name)?;
     let snapshots = Snapshots::read(store)?;
     let mut layers: Vec<&str> = snapshots.chain(image.top.as_deref()).collect();
-    let config = Config::parse(&store.document(image.config)?, layers.len())?;
+    let config = ConfigSummary::parse(&store.document(image.config)?, layers.len())?;
     let mut steps = config.history;
     let told = steps.iter().filter(|step| !step.empty_layer).count();
-    steps.extend(vec![Step::default(); layers.len().saturating_sub(told)]);
-    let made = |step: Step| {
+    steps.extend(vec![HistoryEntry::default(); layers.len().saturating_sub(told)]);
+    let made = |step: HistoryEntry| {
         let layer = if step.empty_layer { None } else { layers.pop() };
         let size_bytes = layer.map_or(Ok(0), |layer| store.usage(layer).map(|usage| usage.size_bytes))?;
-        let Step { created, created_by, comment, .. } = step;
+        let HistoryEntry { created, created_by, comment, .. } = step;
         Ok(Made { created_by, created, comment, layer: layer.map(str::to_owned), size_bytes })
     };
     steps.into_iter().map(made).collect()

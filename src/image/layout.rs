@@ -6,13 +6,13 @@
 
 use std::collections::HashSet;
 
-use super::document::{Descriptor, Index, Marker, parse};
 use super::files::Files;
 use super::name::same_image;
-use super::resolve::{self, Documents};
+use super::resolve;
 use super::{Found, Platform, ask, nth, unknown};
 use crate::error::{Error, Result};
 use crate::id::Digest;
+use crate::oci::{Descriptor, Index, LayoutMarker, parse};
 
 /// The file that makes a directory a layout.
 pub(super) const MARKER: &str = "oci-layout";
@@ -29,26 +29,6 @@ pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 /// Where the blob of `digest` is.
 pub(super) fn blob_path(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
-}
-
-/// Documents of a layout.
-struct Blobs<'f>(&'f Files);
-
-impl Documents for Blobs<'_> {
-    fn document(&self, entry: &Descriptor) -> Result<Vec<u8>> {
-        resolve::check_length(entry)?;
-        let path = entry.digest()?.path();
-        let missing = || Error::data_loss(format!("the document {} is missing ({path})", entry.digest));
-        resolve::verify(entry, self.0.document(&path)?.ok_or_else(missing)?)
-    }
-
-    fn check_layer(&self, entry: &Descriptor) -> Result<()> {
-        if entry.is_foreign() && self.0.find(&entry.digest()?.path())?.is_none() {
-            let message = "it is a foreign layer: the image names an address for it and does not hold it";
-            return Err(Error::unsupported(message));
-        }
-        Ok(())
-    }
 }
 
 /// Whether `files` are a layout.
@@ -68,13 +48,12 @@ pub(super) fn find(files: &Files, reference: Option<&str>, platform: Option<&Pla
     }
     let missing = || Error::data_loss(format!("the image layout has no {INDEX}"));
     let index = Index::parse(&files.document(INDEX)?.ok_or_else(missing)?, INDEX)?;
-    let blobs = Blobs(files);
-    let top = choose(&blobs, &index, reference, platform)?;
-    let found = resolve::image(&blobs, top, platform)?;
+    let top = choose(files, &index, reference, platform)?;
+    let found = resolve::image(files, top, platform)?;
     Ok(Found { name: name_of(top).map(str::to_owned), ..found })
 }
 
-fn check_version(marker: &Marker) -> Result<()> {
+fn check_version(marker: &LayoutMarker) -> Result<()> {
     let version = &marker.image_layout_version;
     if version == VERSION {
         return Ok(());
@@ -98,7 +77,7 @@ fn is_named(entry: &Descriptor, reference: &str) -> bool {
 }
 
 fn choose<'i>(
-    blobs: &Blobs<'_>,
+    files: &Files,
     index: &'i Index,
     reference: Option<&str>,
     platform: Option<&Platform>,
@@ -110,7 +89,7 @@ fn choose<'i>(
             [] => Err(none_in(index)),
             // Names of one image, or one name for an image of each platform.
             [first, ..] if all.iter().all(|entry| entry.digest == first.digest) => Ok(first),
-            _ if are_one_image(blobs, &all) => resolve::for_platform(blobs, &all, platform),
+            _ if are_one_image(files, &all) => resolve::for_platform(files, &all, platform),
             _ => Err(ask(&shown)),
         };
     };
@@ -121,18 +100,18 @@ fn choose<'i>(
     match named[..] {
         [] => Err(unknown(reference, &shown)),
         [only] => Ok(only),
-        _ => resolve::for_platform(blobs, &named, platform),
+        _ => resolve::for_platform(files, &named, platform),
     }
 }
 
 /// Whether all have one name and each is for another platform. Where entries do not say what they are for, their
 /// configs do.
-fn are_one_image(blobs: &Blobs<'_>, all: &[&Descriptor]) -> bool {
+fn are_one_image(files: &Files, all: &[&Descriptor]) -> bool {
     let has_one_name = all.iter().all(|entry| name_of(entry) == name_of(all[0]));
     if has_one_name && all.iter().all(|entry| entry.platform.is_some()) {
         return true;
     }
-    let platforms: HashSet<_> = all.iter().map(|entry| resolve::platform_of(blobs, entry)).collect();
+    let platforms: HashSet<_> = all.iter().map(|entry| resolve::platform_of(files, entry)).collect();
     has_one_name && platforms.len() == all.len() && !platforms.contains(&None)
 }
 

@@ -19,13 +19,13 @@ use std::io;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::document::parse;
 use super::files::Files;
 use super::name::same_image;
 use super::{Found, Platform, ask, docker, unknown};
 use crate::changeset::blob::{Decompress, DigestReader, Expansion};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
+use crate::oci::parse;
 use crate::task::{Cancel, Cancellable};
 
 /// The file with the names.

@@ -16,9 +16,7 @@
 //! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
 //! specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
 
-mod digest;
 mod docker;
-mod document;
 mod export;
 mod files;
 mod find;
@@ -28,19 +26,18 @@ mod layout;
 mod legacy;
 mod name;
 mod output;
-mod platform;
 #[cfg(feature = "registry")]
 pub mod registry;
 mod resolve;
+mod source;
 
 pub use crate::door::ingest::INCOMPLETE;
-pub use digest::BlobDigest;
+pub use crate::oci::{BlobDigest, Platform};
 pub use export::{Destination, ExportOptions, Exported, export};
 pub use files::SPOOL_BYTES_MAX;
 pub use import::{Imported, Losses, import};
 pub use inventory::{Made, Summary, history, remove, summaries};
 pub use name::check_name;
-pub use platform::Platform;
 
 use std::ffi::OsStr;
 use std::fmt;

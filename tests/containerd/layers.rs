@@ -9,11 +9,12 @@ use std::process::Command;
 use serde_json::{Value, json};
 use strata::Snapshotter;
 use strata::backends::BTRFS;
-use strata::changeset::blob::{Compression, Decompress, Expansion};
+use strata::changeset::blob::{Decompress, Expansion};
 use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::id::Digest;
 use strata::mount::{self, Mount};
+use strata::oci::media_type;
 use strata::snapshotter::Kind;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, Timestamp, text};
@@ -265,7 +266,7 @@ fn diffed(containerd: &Containerd, key: &str, media_type: &str) -> (Digest, Vec<
     let mut ctr = containerd.ctr(&["snapshots", "diff", "--keep", "--media-type", media_type, key]);
     let output = ctr.output().expect("run ctr");
     crate::text(&output).unwrap_or_else(|failed| panic!("{media_type}: {failed}"));
-    let compression = Compression::of_media_type(media_type).expect("a layer");
+    let compression = media_type::compression_of(media_type).expect("a layer");
     let mut plain = Vec::new();
     Decompress::new(&*output.stdout, compression, Expansion::default(), media_type)
         .and_then(|mut reader| reader.read_to_end(&mut plain).map_err(|error| panic!("{media_type}: {error}")))

@@ -35,7 +35,7 @@ const LEVELS: [&[&str]; 8] = [
     &["error", "fs_type", "id", "task", "sys"],
     &["tree", "mount"],
     &["changeset"],
-    &["snapshotter", "backend", "container"],
+    &["snapshotter", "backend", "container", "oci"],
     &["store", "backend::copy", "backend::overlay", "backend::btrfs", "backend::faulty"],
     &["backends", "door"],
     &["image", "build", "compare", "conformance"],

@@ -1,11 +1,11 @@
 //! `RUN`, evaluated.
 
 use super::{PREDEFINED, Planner, RunAction};
-use crate::build::config::Settings;
 use crate::build::evaluate::Evaluation;
 use crate::build::parse::{self, Position};
 use crate::container::Network;
 use crate::error::{ErrorKind, Result};
+use crate::oci::config::Settings;
 
 impl Planner<'_, '_> {
     pub(super) fn run(&mut self, at: &Position, run: &parse::Run, evaluation: &Evaluation) -> Result<RunAction> {

@@ -3,6 +3,7 @@ use std::fs;
 use serde_json::json;
 
 use super::*;
+use crate::build::config;
 use crate::build::ignored::Ignored;
 use crate::tree::Dir;
 
@@ -33,17 +34,17 @@ fn planned(text: &str, arguments: &[(&str, &str)], target: Option<&str>) -> Resu
 }
 
 fn image(name: &str) -> Result<BaseImage> {
-    let config = match name {
+    let settings = match name {
         "base" => json!({"Env": ["PATH=/bin", "B=base"], "Cmd": ["old"], "WorkingDir": "/base", "User": "u"}),
         "trigger" => json!({"OnBuild": ["RUN one", "COPY a /"]}),
         _ => return Err(Error::not_found("no such image")),
     };
     let architecture = if name == "base" { "amd64" } else { "arm64" };
     let document = json!({
-        "os": "linux", "architecture": architecture, "config": config, "rootfs": {"type": "layers", "diff_ids": []},
+        "os": "linux", "architecture": architecture, "config": settings, "rootfs": {"type": "layers", "diff_ids": []},
     });
-    let document = Document::parse(document.to_string().as_bytes())?;
-    Ok(BaseImage { bytes: 0, top: None, document, layers: Vec::new() })
+    let config = config::of_base(document.to_string().as_bytes())?;
+    Ok(BaseImage { bytes: 0, top: None, config, layers: Vec::new() })
 }
 
 fn last(text: &str, arguments: &[(&str, &str)]) -> PlannedStage {

@@ -19,7 +19,7 @@ use super::credentials::Credentials;
 use super::hosts::Endpoint;
 use super::{Access, agent};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::document::DOCUMENT_BYTES_MAX;
+use crate::oci::DOCUMENT_BYTES_MAX;
 use crate::task::Cancel;
 
 /// How often a request is repeated that failed for a reason which may pass.

@@ -12,10 +12,12 @@ use crate::changeset::pipeline::Blob;
 use crate::error::{Error, Result};
 use crate::id::Digest;
 use crate::image::BlobDigest;
-use crate::image::document::{Descriptor, INDEXES, MANIFESTS, media_type_of};
-use crate::image::import::{Blobs, import_found, reader_of};
-use crate::image::resolve::{self, Documents};
+use crate::image::import::import_found;
+use crate::image::resolve;
+use crate::image::source::{ImageSource, reader_of};
 use crate::image::{Found, Imported, Layer, Options, Progress};
+use crate::oci::media_type::{INDEXES, MANIFESTS};
+use crate::oci::{Descriptor, media_type_of};
 use crate::task::Cancel;
 
 /// Pulls `reference`: its image for this machine, or for the platform in `options`. The store calls it by the name in
@@ -40,16 +42,16 @@ pub fn pull(
     let connections = Connections::new(reference, access, cancel).map_err(pulling)?;
     let (wanted, digest) = (reference.wanted(), reference.digest);
     let (client, top) = connections.first(cancel, move |client| top(client, &wanted, digest)).map_err(pulling)?;
-    let (asked, platform) = (Arc::clone(&client), options.platform.clone());
+    let (source, platform) =
+        (Remote { client, top, cancel: cancel.clone(), downloads: OnceLock::new() }, options.platform.clone());
     let find = move || {
-        let found = resolve::image(&Remote { client: asked, top: Some(&top) }, &top.0, platform.as_ref())?;
+        let found = resolve::image(&source, &source.top.0, platform.as_ref())?;
         found.check_platform(platform.as_ref())?;
-        Ok(found)
+        Ok((source, found))
     };
-    let found = patiently(cancel, find).map_err(pulling)?;
+    let (source, found) = patiently(cancel, find).map_err(pulling)?;
     let found = Found { name: Some(reference.to_string()), ..found };
-    let layers = RemoteLayers { client, cancel: cancel.clone(), downloads: OnceLock::new() };
-    import_found(store, &found, &layers, options, progress)
+    import_found(store, &found, &source, options, progress)
 }
 
 /// Returns the document that a name stands for: a manifest or an index, with its bytes.
@@ -72,20 +74,22 @@ fn manifest_call<'a>(client: &Client, wanted: &str) -> Call<'a> {
     Call::new(Method::GET, client.url(&format!("manifests/{wanted}")), "pull").with(header::ACCEPT, accept)
 }
 
-/// The documents of an image.
-struct Remote<'a> {
+/// An image of a registry.
+struct Remote {
     client: Arc<Client>,
-    top: Option<&'a (Descriptor, Vec<u8>)>,
+    /// The document that the image's name stands for, which has been read already.
+    top: (Descriptor, Vec<u8>),
+    cancel: Cancel,
+    downloads: OnceLock<(Vec<usize>, Downloads)>,
 }
 
-impl Documents for Remote<'_> {
-    fn document(&self, entry: &Descriptor) -> Result<Vec<u8>> {
-        if let Some((top, bytes)) = self.top
-            && top.digest == entry.digest
-        {
+impl ImageSource for Remote {
+    fn document_of(&self, entry: &Descriptor) -> Result<Vec<u8>> {
+        let (top, bytes) = &self.top;
+        if top.digest == entry.digest {
             return Ok(bytes.clone());
         }
-        resolve::check_length(entry)?;
+        entry.check_length()?;
         let digest = entry.digest()?;
         let is_manifest = !entry.media_type.is_empty() && (entry.is_manifest() || entry.is_index());
         let call = if is_manifest {
@@ -94,19 +98,10 @@ impl Documents for Remote<'_> {
             Call::new(Method::GET, self.client.url(&format!("blobs/{digest}")), "pull")
         };
         let bytes = self.client.succeed(&call).and_then(http::document);
-        resolve::verify(entry, bytes.map_err(|error| error.context(format!("the document {digest}")))?)
+        entry.verify(bytes.map_err(|error| error.context(format!("the document {digest}")))?)
     }
-}
 
-/// The layers of an image.
-struct RemoteLayers {
-    client: Arc<Client>,
-    cancel: Cancel,
-    downloads: OnceLock<(Vec<usize>, Downloads)>,
-}
-
-impl Blobs for RemoteLayers {
-    fn begin(&self, missing: &[&Layer]) -> Result<()> {
+    fn prepare(&self, missing: &[&Layer]) -> Result<()> {
         let numbers = missing.iter().map(|layer| layer.number).collect();
         let downloads = Downloads::start(&self.client, missing, &self.cancel)?;
         let _ = self.downloads.set((numbers, downloads));

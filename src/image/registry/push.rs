@@ -10,13 +10,15 @@ use ureq::http::{Method, Response, StatusCode, header};
 
 use super::http::{Call, Client, escaped};
 use super::{Access, Connections, Reference};
-use crate::changeset::blob::{Blob, Compression};
+use crate::changeset::blob::Blob;
 use crate::door::emit::{EmitOptions, emit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Digest};
-use crate::image::document::{Config, OCI_CONFIG, OCI_MANIFEST, layer_type, media_type_of, parse};
 use crate::image::export::{ExportOptions, Outgoing, Watched, descriptor};
 use crate::image::{BlobDigest, Layer, Progress};
+use crate::oci::config::ConfigSummary;
+use crate::oci::media_type::{self, OCI_CONFIG, OCI_MANIFEST};
+use crate::oci::{media_type_of, parse};
 use crate::store::Store;
 
 /// Length of one piece of an upload: lost at most when a connection breaks.
@@ -91,7 +93,7 @@ fn known_forms(store: &Store, reference: &Reference) -> Result<HashMap<DiffId, V
         let repository = other.map(|other| other.repository).filter(|other| *other != reference.repository);
         let manifest: Value = parse(&store.document(image.manifest)?, "an image's manifest")?;
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
-        let config = Config::parse(&store.document(image.config)?, layers.len())?;
+        let config = ConfigSummary::parse(&store.document(image.config)?, layers.len())?;
         for (descriptor, diff_id) in layers.into_iter().zip(config.diff_ids()) {
             // A build names its layers by their content: no registry has that.
             if descriptor["digest"] != json!(diff_id) {
@@ -207,9 +209,9 @@ impl<'a> Push<'a> {
         manifest["config"]["mediaType"] = OCI_CONFIG.into();
         manifest["config"]["digest"] = json!(self.image.id);
         for layer in manifest["layers"].as_array_mut().into_iter().flatten() {
-            let known = layer["mediaType"].as_str().and_then(|text| Compression::of_media_type(text).ok());
+            let known = layer["mediaType"].as_str().and_then(|text| media_type::compression_of(text).ok());
             if let Some(compression) = known {
-                layer["mediaType"] = layer_type(compression).into();
+                layer["mediaType"] = media_type::of_layer(compression).into();
             }
         }
         manifest.to_string().into_bytes()

@@ -26,12 +26,12 @@ pub enum BlobDigest {
 
 impl BlobDigest {
     /// Returns the path of the blob in an OCI layout.
-    pub(super) fn path(self) -> String {
+    pub fn path(self) -> String {
         format!("blobs/{}", self.to_string().replace(':', "/"))
     }
 
     /// Returns the digest, if it is by the algorithm of the store's own digests.
-    pub(super) fn sha256(self) -> Option<Digest> {
+    pub fn sha256(self) -> Option<Digest> {
         match self {
             Self::Sha256(digest) => Some(digest),
             Self::Sha512(_) => None,
@@ -39,7 +39,7 @@ impl BlobDigest {
     }
 
     /// Returns the digest of `bytes` by the same algorithm.
-    pub(super) fn like(self, bytes: &[u8]) -> Self {
+    pub fn like(self, bytes: &[u8]) -> Self {
         match self {
             Self::Sha256(_) => Self::Sha256(Digest::of(bytes)),
             Self::Sha512(_) => Self::Sha512(Sha512::digest(bytes).into()),
@@ -91,14 +91,16 @@ impl FromStr for BlobDigest {
 
 /// A reader that fails at the end of its data unless the data has the expected sha512 digest. The pipeline of an import
 /// computes sha256 only.
-pub(super) struct Sha512Reader<R> {
+#[derive(Debug)]
+pub struct Sha512Reader<R> {
     reader: R,
     hasher: Sha512,
     expected: [u8; SHA512_BYTES],
 }
 
 impl<R> Sha512Reader<R> {
-    pub(super) fn new(reader: R, expected: [u8; SHA512_BYTES]) -> Self {
+    /// Wraps `reader`, whose data should have the digest `expected`.
+    pub fn new(reader: R, expected: [u8; SHA512_BYTES]) -> Self {
         Self { reader, hasher: Sha512::new(), expected }
     }
 }

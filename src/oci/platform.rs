@@ -20,7 +20,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// The platform of this program.
+    /// Returns the platform of this program.
     pub fn host() -> Self {
         let architecture = match std::env::consts::ARCH {
             "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
@@ -29,15 +29,15 @@ impl Platform {
         Self { os: std::env::consts::OS.to_owned(), architecture: architecture.to_owned(), variant: None }
     }
 
-    /// Whether something for `self` is something for `wanted`. A wish without a variant takes any.
-    pub(super) fn suits(&self, wanted: &Self) -> bool {
+    /// Returns true if something for `self` is something for `wanted`. A wish without a variant takes any.
+    pub fn suits(&self, wanted: &Self) -> bool {
         self.os == wanted.os
             && go_name(&self.architecture) == go_name(&wanted.architecture)
             && (wanted.variant.is_none() || self.variant() == wanted.variant())
     }
 
     /// Its variant, or what is meant where none is given.
-    pub(super) fn variant(&self) -> &str {
+    fn variant(&self) -> &str {
         match (&self.variant, go_name(&self.architecture)) {
             (Some(variant), _) if !variant.is_empty() => variant,
             (_, "arm64") => "v8",
@@ -47,8 +47,8 @@ impl Platform {
         }
     }
 
-    /// Whether its variant is the usual one.
-    pub(super) fn is_usual(&self) -> bool {
+    /// Returns true if its variant is the usual one.
+    pub fn is_usual(&self) -> bool {
         self.variant() == Self { variant: None, ..self.clone() }.variant()
     }
 }
@@ -64,6 +64,16 @@ fn go_name(architecture: &str) -> &str {
         "loongarch64" => "loong64",
         other => other,
     }
+}
+
+/// Returns the platform of these parts, unless the operating system or the architecture is absent or empty.
+pub(super) fn platform_of(
+    os: Option<String>,
+    architecture: Option<String>,
+    variant: Option<String>,
+) -> Option<Platform> {
+    let given = |part: Option<String>| part.filter(|part| !part.is_empty());
+    Some(Platform { os: given(os)?, architecture: given(architecture)?, variant: given(variant) })
 }
 
 impl fmt::Display for Platform {

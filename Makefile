@@ -7,12 +7,14 @@ export PATH := $(or $(CARGO_HOME),$(HOME)/.cargo)/bin:$(PATH):/usr/sbin:/sbin
 SCRIPTS := .ci/run $(wildcard findings/*.sh findings/*.bash vagrant/*.sh vagrant/*/*.sh tests/support/*.sh benches/*.sh benches/*/*.sh)
 
 .DEFAULT_GOAL := help
-.PHONY: help test test-long vm compare bench bench-import bench-containerd bench-build fuzz proto lint ci provision
+.PHONY: help test test-long vm compare bench bench-import bench-containerd bench-build fuzz proto lint deny man ci provision
 
 # Seconds for each fuzz target.
 FUZZ_S ?= 1800
 # Each is checked without the others.
 FEATURES := build lab registry cli containerd
+# Crates of the features, which the core does without.
+NOT_IN_CORE := clap|indicatif|comfy-table|quick-xml|tokio|tonic|ureq
 FUZZERS := decode round_trip differential apply
 
 help: ## list these targets
@@ -74,7 +76,20 @@ lint: ## check formatting, clippy with each feature, the documentation and the s
 	for features in '' $(FEATURES); do \
 	  cargo clippy --locked --lib --no-default-features --features "$$features" -- -D warnings || exit 1; done
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --quiet
+	@# A program that uses the core compiles none of these.
+	tree=$$(cargo tree --locked --no-default-features --edges normal --prefix none) && \
+	  ! grep -E '^($(NOT_IN_CORE)) ' <<< "$$tree"
+	@# The inputs of the fuzz targets are no part of the package.
+	files=$$(cargo package --locked --list --allow-dirty) && ! grep -E '^tests/fuzz/' <<< "$$files"
 	shellcheck --external-sources $(SCRIPTS)
+
+deny: ## check licenses, sources and versions of the dependencies by deny.toml
+	@cargo deny --version > /dev/null 2>&1 || { echo 'make deny: cargo-deny is missing: cargo install cargo-deny' >&2; exit 1; }
+	cargo deny --locked check bans licenses sources
+
+man: ## write the manual pages to target/man
+	@mkdir -p target/man
+	cargo run --quiet --locked --release -- man target/man
 
 ci: ## what CI runs
 	.ci/run

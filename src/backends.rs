@@ -3,10 +3,12 @@
 //! This is the only file that names all strategies. The choice is made once, when the store is made, and the store's
 //! database keeps it. A later wish for another strategy is an error that names both.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::backend::{Backend, Strategy, StrategyOption, StrategyOptions, Variant};
 use crate::error::{Context, Error, ErrorKind, Result};
+use crate::mount::scratch::FsType;
 use crate::store::{Database, Durability, LOCAL, Store};
 
 pub use crate::backend::btrfs::STRATEGY as BTRFS;
@@ -71,10 +73,63 @@ impl Strategies {
         options
     }
 
+    /// Returns the settings on `fs` that people use: each variant whose usual file systems include it.
+    pub fn settings_on(&self, fs: FsType) -> Vec<Setting> {
+        let all = self.variants().into_iter().map(|(strategy, variant)| Setting { strategy, variant, fs });
+        all.filter(Setting::is_usual).collect()
+    }
+
     /// Returns the variants of all strategies.
     pub fn variants(&self) -> Vec<(Strategy, Variant)> {
         let of_each = |strategy: Strategy| strategy.variants.iter().map(move |variant| (strategy, *variant));
         self.iter().flat_map(of_each).collect()
+    }
+}
+
+/// A way of making snapshots on a type of file system: what is compared, judged, tested and measured by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The strategy.
+    pub strategy: Strategy,
+    /// The values of its options.
+    pub variant: Variant,
+    /// The file system that holds the store.
+    pub fs: FsType,
+}
+
+impl Setting {
+    /// Returns true if people use the variant on the file system.
+    pub fn is_usual(&self) -> bool {
+        self.variant.usual_file_systems.contains(&self.fs.as_str())
+    }
+
+    /// Returns why the variant cannot live on the file system; `None` if it can.
+    pub fn impossible(&self) -> Option<&'static str> {
+        self.variant.impossible_on(self.fs.as_str())
+    }
+
+    /// Returns its name in tables: `copy+reflink on xfs`.
+    pub fn name(&self) -> String {
+        self.to_string()
+    }
+
+    /// Opens the backend for the snapshots below `root`.
+    ///
+    /// # Errors
+    /// Errors of [`Strategy::open`].
+    pub fn backend(&self, root: &Path) -> Result<Box<dyn Backend>> {
+        (self.strategy.open)(root, &self.variant.options())
+    }
+
+    /// Returns the configuration of a store of this setting at `root`.
+    pub fn config(&self, root: impl Into<PathBuf>) -> Config {
+        Config::of_variant(root, self.strategy, self.variant)
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} on {}", self.variant.name, self.fs)
     }
 }
 
@@ -109,6 +164,17 @@ impl Config {
             durability: Durability::Commit,
             owner: LOCAL.to_owned(),
             strategies: Strategies::default(),
+        }
+    }
+
+    /// Returns the configuration of a store at `root` that is made with this variant of `strategy`. The strategy may be
+    /// another crate's.
+    pub fn of_variant(root: impl Into<PathBuf>, strategy: Strategy, variant: Variant) -> Self {
+        Self {
+            backend: Some(strategy),
+            options: variant.options(),
+            strategies: Strategies::default().with(strategy),
+            ..Self::new(root)
         }
     }
 }

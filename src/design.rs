@@ -255,6 +255,11 @@
 //! - **An image leaves with the manifest that it came with** if its blobs come out as they were; compressed anew they
 //!   have other digests, and so has the manifest then. Config, DiffIDs and image ID are the same in any case. What
 //!   strata does not know in a manifest is kept, but for annotations that are about the bytes of one blob.
+//! - **A config is read in two ways** ([`crate::oci::config`]): an import needs the layers and the history and refuses
+//!   no image for another field, and a build needs every field and keeps the unknown ones. Layers, history, media types
+//!   and `null` are the same type in both.
+//! - **A source of images is one trait** for the files of a layout and for a registry: which documents and layers make
+//!   an image, and how they come into the store, does not depend on it.
 //! - **The whole name of an image is its `ref.name`**, and containerd's name as well: that is what its client takes. In
 //!   a docker archive it is a tag if docker could have it, with `:latest` where there is none; else the archive has no
 //!   tag.
@@ -280,6 +285,9 @@
 //!   to know besides the [`crate::backend::Backend`]: name, options, the variants that are compared one by one and
 //!   the file systems that they live on. Command line, `compare` and `conformance` read the table; a program of
 //!   another crate adds an entry and has all of them.
+//! - **A setting is one type**, [`crate::backends::Setting`]: a strategy, values of its options, and a file system.
+//!   `compare`, `conformance`, suites and benchmarks take settings from the table; what people use where is said there
+//!   once.
 //! - **A hint is a trait, not a list of kinds**: a comparison asks it for names and knows no strategy.
 //! - **btrfs counts usage by generation.** A simple quota charges an extent to the subvolume that wrote it: the active
 //!   one, which is gone after the commit. Exact quota groups cost every writer on the file system.

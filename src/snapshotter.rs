@@ -97,6 +97,27 @@ pub struct Info {
 /// A snapshot driver.
 ///
 /// The module documentation has the rules for every method.
+///
+/// ```
+/// use strata::backends::{self, COPY, Config};
+/// use strata::snapshotter::{Kind, Labels, Snapshotter};
+///
+/// fn layers(snapshotter: &dyn Snapshotter) -> strata::Result<()> {
+///     // The container's writes go through the mounts that `prepare` returns.
+///     snapshotter.prepare("work", "", &Labels::new())?;
+///     snapshotter.commit("base", "work", &Labels::new())?;
+///     assert_eq!(snapshotter.stat("base")?.kind, Kind::Committed);
+///     snapshotter.prepare("next", "base", &Labels::new())?;
+///     assert_eq!(snapshotter.stat("next")?.parent, "base");
+///     assert!(snapshotter.remove("base").is_err(), "next stands on it");
+///     snapshotter.remove("next")
+/// }
+///
+/// let dir = tempfile::tempdir()?;
+/// let config = Config { backend: Some(COPY), ..Config::new(dir.path().join("store")) };
+/// layers(&backends::open(&config)?)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Snapshotter: Send + Sync {
     /// Returns the information about the snapshot `key`.
     ///

@@ -4,22 +4,22 @@
 //! its layers; umoci, the reference of the image specification's authors, unpacks each of its four states as a judge.
 //! Its trees and ours are equal, without an exception.
 
+#[path = "support/settings.rs"]
+mod settings;
 mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use strata::backend::{Strategy, StrategyOptions};
-use strata::backends::{self, BTRFS, COPY, Config, OVERLAY};
+use strata::backends::{self, Config, OVERLAY, Setting};
 use strata::changeset::blob::Compression;
 use strata::door::{EmitOptions, emit};
 use strata::id::Digest;
 use strata::image::{Imported, Losses, Options, Place, Source, import};
-use strata::mount::scratch::{FsType, Scratch};
+use strata::mount::scratch::Scratch;
 use strata::snapshotter::{Kind, Labels, Snapshotter};
 use strata::store::{Durability, Store};
-use strata::tree::copy::CloneMode;
 use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
 
@@ -28,15 +28,6 @@ const TAGS: [&str; 4] = ["layer1", "layer2", "layer3", "layer4"];
 
 /// Room for four copies of the image and what else is made of them; only what is written takes memory.
 const COPIES_BYTES: u64 = 3 << 30;
-
-/// Every strategy on the file systems that it is used on.
-const MATRIX: [(Strategy, FsType, CloneMode); 5] = [
-    (OVERLAY, FsType::Ext4, CloneMode::Auto),
-    (COPY, FsType::Ext4, CloneMode::Bytes),
-    (OVERLAY, FsType::Xfs, CloneMode::Auto),
-    (COPY, FsType::Xfs, CloneMode::Reflink),
-    (BTRFS, FsType::Btrfs, CloneMode::Auto),
-];
 
 /// The directory with the image, or `None` where it cannot be made.
 fn real_image() -> Option<PathBuf> {
@@ -53,11 +44,9 @@ fn real_image() -> Option<PathBuf> {
     Some(PathBuf::from(path.trim_end()))
 }
 
-fn store(scratch: &Scratch, backend: Strategy, clone: CloneMode) -> Option<Store> {
-    let root = scratch.path().join("store");
-    let options = StrategyOptions::from(clone);
-    let config = Config { backend: Some(backend), options, durability: Durability::None, ..Config::new(root) };
-    support::gate(backend.name, backends::open(&config))
+fn store(scratch: &Scratch, setting: Setting) -> Option<Store> {
+    let config = Config { durability: Durability::None, ..setting.config(scratch.path().join("store")) };
+    support::gate(setting.strategy.name, backends::open(&config))
 }
 
 fn import_from(store: &Store, layout: PathBuf, tag: Option<&str>, name: &str) -> Imported {
@@ -119,10 +108,12 @@ fn every_strategy_agrees_with_umoci_and_the_others() {
     let Some(image) = real_image() else { return };
     let umocis = judged(&image);
     let mut agreed: BTreeMap<&str, (String, Digest)> = BTreeMap::new();
-    for (backend, fs, clone) in MATRIX {
-        let Some(scratch) = support::gate(fs.as_str(), Scratch::new(fs, COPIES_BYTES)) else { continue };
-        let Some(store) = store(&scratch, backend, clone) else { continue };
-        let what = format!("{backend} on {fs}");
+    for setting in settings::settings() {
+        let Some(scratch) = support::gate(setting.fs.as_str(), Scratch::new(setting.fs, COPIES_BYTES)) else {
+            continue;
+        };
+        let Some(store) = store(&scratch, setting) else { continue };
+        let what = setting.name();
         let mut layers = Vec::new();
         for (at, (tag, umoci)) in TAGS.iter().zip(&umocis).enumerate() {
             let imported = import_from(&store, image.join("oci"), Some(tag), tag);
@@ -146,8 +137,9 @@ fn every_form_of_it_is_the_same_image() {
     let mut first: Option<(Imported, Digest)> = None;
     let forms = [("oci", Some("layer4")), ("oci-zstd", None), ("oci-archive.tar", None), ("docker-archive.tar", None)];
     for (form, tag) in forms {
-        let Some(scratch) = support::scratch(FsType::Ext4) else { return };
-        let Some(store) = store(&scratch, OVERLAY, CloneMode::Auto) else { return };
+        let setting = settings::settings().into_iter().find(|setting| setting.strategy == OVERLAY).expect("overlay");
+        let Some(scratch) = support::scratch(setting.fs) else { return };
+        let Some(store) = store(&scratch, setting) else { return };
         let imported = import_from(&store, image.join(form), tag, "app:1");
         assert_eq!((imported.layers, imported.unpacked), (4, 4), "{form}");
         let tree = text::digest(&read(&store, imported.top.as_deref().expect("it has layers")));

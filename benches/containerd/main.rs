@@ -44,6 +44,7 @@ use strata::conformance::GC_ROOT;
 use strata::containerd::{Client, Plugin};
 use strata::mount;
 use strata::mount::scratch::{FsType, Scratch};
+use strata::size::size;
 use strata::snapshotter::Labels;
 use strata::tree::{Dir, Meta};
 
@@ -409,7 +410,7 @@ fn memory(daemon: &Process, what: &str) -> String {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.child.id())).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap_or_default();
     let kib: u64 = line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or_default();
-    format!("{:.1} MiB", kib as f64 / 1024.0)
+    size(kib << 10)
 }
 
 /// Adds a row: containerd's own, strata, and the other columns.

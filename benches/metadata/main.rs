@@ -7,7 +7,6 @@
 //! These are the kernel's costs more than strata's: they follow from the mounts of a strategy. File systems are created
 //! in memory and mounted privately. `STRATA_BENCH_DIR` names a directory of a real one instead: then only the rows of
 //! its type are measured.
-//! then only the rows of its type are measured.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark reports to whoever started it")]
 

@@ -3,6 +3,9 @@
 pub mod bench_dir;
 #[allow(dead_code, reason = "a benchmark may have criteria of its own")]
 pub mod criteria;
+#[allow(dead_code, reason = "a benchmark may have criteria of its own")]
+#[path = "../../tests/support/settings.rs"]
+pub mod settings;
 #[allow(dead_code, reason = "a benchmark need not have every kind of row")]
 pub mod table;
 
@@ -10,6 +13,7 @@ use std::time::Instant;
 
 use strata::compare::machine::Machine;
 use strata::compare::measure::Timer;
+use strata::size::size;
 
 use bench_dir::{BenchDir, FsType};
 use table::Table;
@@ -54,15 +58,15 @@ fn is_wanted(part: &Part) -> bool {
 
 fn describe() {
     let machine = Machine::here();
-    let gib = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), |bytes| format!("{} GiB", bytes >> 30));
+    let shown = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), size);
     println!(
         "\nstrata {}, Linux {}, {} cores of {}, {} of memory ({} available)",
         machine.strata,
         machine.kernel,
         machine.cores,
         machine.cpu.as_deref().unwrap_or("unknown make"),
-        gib(machine.memory_bytes),
-        gib(machine.available_bytes),
+        shown(machine.memory_bytes),
+        shown(machine.available_bytes),
     );
     println!("{}", bench_dir::description());
     println!("caches warm; durability commit: every operation is on disk when it returns; seed {SEED}");

@@ -92,6 +92,25 @@ pub struct Capabilities {
 }
 
 /// A strategy. The module documentation has the rules for every method.
+///
+/// ```
+/// use strata::backend::StrategyOptions;
+/// use strata::backends::COPY;
+/// use strata::id::Id;
+/// use strata::mount::{Access, Mount};
+///
+/// let root = tempfile::tempdir()?;
+/// let backend = (COPY.open)(root.path(), &StrategyOptions::default())?;
+/// let (base, work) = (Id(1), Id(2));
+/// backend.create(base, &[])?;
+/// backend.seal(base, base)?;
+/// backend.create(work, &[base])?;
+/// let mounts = backend.mounts(&[work, base], Access::ReadWrite)?;
+/// assert!(matches!(mounts[..], [Mount::Bind { access: Access::ReadWrite, .. }]));
+/// backend.remove(work)?;
+/// assert_eq!(backend.inventory()?, [base]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Backend: Send + Sync + Debug {
     /// Returns the properties of the strategy.
     fn capabilities(&self) -> Capabilities;

@@ -11,10 +11,8 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Error, Result};
 use crate::id::Id;
+use crate::store_files::{self, SNAPSHOTS};
 use crate::tree::{Dir, walk};
-
-/// Name of the directory in the root that holds the snapshots.
-pub(super) const SNAPSHOTS: &str = "s";
 
 /// Suffix of an unfinished snapshot.
 const UNFINISHED: &str = ".new";
@@ -34,7 +32,7 @@ impl SnapshotsDir {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
         }
-        Ok(Self { path: root.join(SNAPSHOTS), dir: dir.open_dir(SNAPSHOTS)? })
+        Ok(Self { path: store_files::snapshots(root), dir: dir.open_dir(SNAPSHOTS)? })
     }
 
     /// Returns the open directory.

@@ -20,6 +20,7 @@ use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::id::{Digest, unique_key};
 use crate::mount::Access;
 use crate::store::Store;
+use crate::store_files;
 use crate::tree::copy::{self, CloneMode};
 use crate::tree::{Dir, walk};
 
@@ -44,7 +45,7 @@ pub(super) struct Cache {
 }
 
 fn caches(store: &Store) -> PathBuf {
-    store.root().join("cache")
+    store_files::build_caches(store.root())
 }
 
 /// The first content of a cache: a directory, and the name of that directory, which is a part of the cache's name.

@@ -22,7 +22,7 @@ use super::archive::{self, Below};
 use super::context::{Origin, Selected};
 use super::mode::Chmod;
 use super::remote::Fetched;
-use super::target::{Place, Target};
+use super::target::{ImagePath, Target};
 use crate::changeset::{Change, Sink};
 use crate::door::IngestOptions;
 use crate::error::{Context as _, Error, Result};
@@ -123,7 +123,7 @@ impl Copying<'_> {
             self.selected.iter().zip(&archives).any(|(selected, is_archive)| selected.is_dir() || *is_archive);
         let unpacked = self.fetched.iter().map(|file| self.is_unpacked(file)).collect::<Result<Vec<_>>>()?;
         let has_dirs = has_dirs || unpacked.contains(&true);
-        let place = Place::find(self.target, resolver.as_mut())?;
+        let place = ImagePath::find(self.target, resolver.as_mut())?;
         let target = place.target(self.target, count, has_dirs)?;
         self.make_dirs(
             &target,

@@ -13,7 +13,7 @@ use super::layer;
 use super::lend::Lender;
 use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage, RunAction, Step};
 use super::remote::{Fetched, Remote};
-use super::target::Place;
+use super::target::ImagePath;
 use super::{Options, Outcome, Progress, place};
 use crate::changeset::{Change, Sink};
 use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
@@ -112,7 +112,7 @@ impl Builder<'_> {
         started: Instant,
     ) -> Result<Outcome> {
         let (result, cached) = match &step.action {
-            Action::Settings => (store::Step { top: state.top.clone(), layer: None }, false),
+            Action::Settings => (store::CachedStep { top: state.top.clone(), layer: None }, false),
             action => self.cached(step, action, state, done)?,
         };
         if let (Some(_), Some(top)) = (result.layer, &result.top) {
@@ -140,7 +140,7 @@ impl Builder<'_> {
         action: &Action,
         state: &StageDone,
         done: &BTreeMap<usize, StageDone>,
-    ) -> Result<(store::Step, bool)> {
+    ) -> Result<(store::CachedStep, bool)> {
         let below = state.top.as_deref();
         let remotes = if let Action::Copy(copy) = action { &copy.remotes[..] } else { &[] };
         let is_needed = |remote: &&Remote| remote.checksum.is_none();
@@ -264,7 +264,7 @@ impl Builder<'_> {
     fn make_dir(&self, key: &str, path: &str, user: &str) -> Result<()> {
         let tree = self.store.open_tree(key)?;
         let mut resolver = Resolver::new(tree.try_clone()?);
-        let place = Place::find(path, Some(&mut resolver))?;
+        let place = ImagePath::find(path, Some(&mut resolver))?;
         let missing = place.target(path, 1, true)?.missing;
         if missing.is_empty() {
             return Ok(());

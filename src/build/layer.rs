@@ -13,7 +13,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{ChainId, DiffId};
 use crate::mount;
 use crate::snapshotter::{Labels, Snapshotter as _};
-use crate::store::{Step, Store};
+use crate::store::{CachedStep, Store};
 use crate::task::Cancel;
 use crate::tree::{Dir, Timestamp};
 
@@ -51,16 +51,16 @@ pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
 
 /// Commits the active snapshot `key` as what it is: a layer on top of `below`, or nothing where it changed nothing. The
 /// key is gone afterwards; a failure leaves it as it was.
-pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Cancel) -> Result<Step> {
+pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Cancel) -> Result<CachedStep> {
     let layer = write_layer(store, key, cancel)?;
     let Some((diff_id, _)) = layer else {
         store.take_back(key)?;
-        return Ok(Step { top: below.map(str::to_owned), layer: None });
+        return Ok(CachedStep { top: below.map(str::to_owned), layer: None });
     };
     let parent = below.map(str::parse).transpose()?.map(ChainId);
     let name = LayerName { parent, diff_id };
     commit_layer(store, key, &name, &Labels::new(), cancel)?;
-    Ok(Step { top: Some(name.chain_id().to_string()), layer })
+    Ok(CachedStep { top: Some(name.chain_id().to_string()), layer })
 }
 
 /// The first `most` paths that the committed snapshot `key` changed, each with its letter.

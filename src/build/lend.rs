@@ -10,7 +10,7 @@ use super::context::{Origin, Selected};
 use super::copy::Copying;
 use super::mounts::{CacheMount, MountFrom, Ownership, RunMount};
 use crate::changeset::Sink;
-use crate::container::{Agent, Bind, Secret, Tmpfs, Tree};
+use crate::container::{Agent, Bind, Secret, Tmpfs, TreeMount};
 use crate::error::{Error, Result};
 use crate::id::unique_key;
 use crate::mount::Access;
@@ -68,16 +68,16 @@ impl Drop for LentTree<'_> {
 
 impl Lent<'_> {
     /// The trees as a container takes them.
-    pub(super) fn trees(&self) -> Vec<Tree<'_>> {
+    pub(super) fn trees(&self) -> Vec<TreeMount<'_>> {
         self.trees.iter().filter_map(|lent| Some(lent.tree(lent.claim.as_ref()?))).collect()
     }
 }
 
 impl LentTree<'_> {
-    fn tree<'b>(&'b self, claim: &'b Claim<'_>) -> Tree<'b> {
+    fn tree<'b>(&'b self, claim: &'b Claim<'_>) -> TreeMount<'b> {
         let Self { source, is_file, target, access, .. } = self;
         let (source, target) = (source.clone(), target.clone());
-        Tree { mounts: claim.mounts(), source, is_file: *is_file, target, access: *access }
+        TreeMount { mounts: claim.mounts(), source, is_file: *is_file, target, access: *access }
     }
 }
 

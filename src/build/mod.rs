@@ -2,18 +2,20 @@
 //!
 //! # How a build goes
 //! The Dockerfile is read (`parse.rs`) and evaluated (`plan.rs`) before anything runs. Then each step that can change
-//! files gets an active snapshot on top of the last layer: `RUN` a container in it, `COPY` a stream of changes. What it
-//! changed against its parent becomes a layer, a committed snapshot named by its ChainID; what changed nothing makes
-//! none, and the image's history says so. The image is named last, in one durable transaction.
+//! files gets an active snapshot on top of the last layer. `RUN` runs a container in the snapshot, `COPY` applies a
+//! stream of changes to it. The changes against the parent become a layer: a committed snapshot named by its ChainID. A
+//! step without changes makes no layer, and the image's history says so. The image is named last, in one durable
+//! transaction.
 //!
 //! # Invariants
-//! - A step that failed, or was stopped, leaves nothing; the ones before it stay in the cache, and no image is named.
-//! - The cache is keyed by what decides the result: the parent's ChainID, the evaluated instruction, the content of
-//!   what is copied without its times. It also remembers that a step changes nothing. A hit mounts nothing.
-//! - A build of which every step is known gives the same image, to its ID: a step is of the time when its layer was
-//!   made.
-//! - What strata itself makes (directories for `WORKDIR` and `COPY`) has the mode, owner and time of what nobody
-//!   described, so the same instructions on the same files make the same layer on every strategy.
+//! - A step that failed, or was stopped, leaves nothing. The steps before it stay in the cache, and no image is named.
+//! - The key of the cache is made of everything that the result depends on: the parent's ChainID, the evaluated
+//!   instruction, and the copied files without their times. The cache also keeps that a step changes nothing. A hit
+//!   mounts nothing.
+//! - A build whose steps are all in the cache gives an image of the same ID: the history gives each step the time when
+//!   its layer was made.
+//! - Directories that strata makes for `WORKDIR` and `COPY` have the mode, owner and time of a directory without an
+//!   entry in a layer. So the same instructions on the same files make the same layer on every strategy.
 //!
 //! # References
 //! Dockerfile reference; OCI image specification, `config.md` ("history", "empty_layer"); `SOURCE_DATE_EPOCH` (the
@@ -75,39 +77,41 @@ use crate::id::{DiffId, Digest};
 use crate::image::{Platform, check_name};
 use crate::oci::config::Config;
 use crate::store::{NewImage, Store};
+use crate::store_files;
 use crate::tree::Dir;
 
-/// The longest Dockerfile, and the longest ignore file, in bytes.
+/// Maximum length of a Dockerfile and of an ignore file, in bytes.
 pub const DOCKERFILE_BYTES_MAX: usize = 1 << 20;
 
-/// Brings the image of that name into the store, if it has to be there.
+/// Brings the image of a name into the store, if the store lacks it.
 pub type Pull<'a> = &'a dyn Fn(&str) -> Result<()>;
 
 /// Options of a build.
 pub struct Options<'a> {
-    /// The image's name in the store; one that has it loses it.
+    /// The image's name in the store. Another image of that name loses the name.
     pub name: &'a str,
     /// The text of the Dockerfile.
     pub dockerfile: &'a str,
-    /// Where that comes from: what errors call it.
+    /// The Dockerfile's path, for errors.
     pub file: &'a Path,
-    /// The directory that `COPY` and `ADD` take from; absolute, for the runtime has another working directory.
+    /// The directory that `COPY` and `ADD` take from. The path is absolute, because the runtime has another working
+    /// directory.
     pub context: Option<PathBuf>,
     /// Values for `ARG`s.
     pub arguments: BTreeMap<String, String>,
     /// The stage to build, instead of the last.
     pub target: Option<String>,
-    /// Whether every step is done anew.
+    /// If true, no step is taken from the cache.
     pub no_cache: bool,
-    /// Whether the first changed paths of each step are told.
+    /// If true, [`Outcome::explained`] lists the first changed paths of each step.
     pub explain: bool,
     /// Returns the runtime for commands. It is called when the first command has to run.
     pub runtime: &'a dyn Fn() -> Result<Runtime>,
-    /// The network of commands that do not say.
+    /// The network of commands without `--network`.
     pub network: Network,
-    /// How many processes a command may have; `None` for as many as the machine can have.
+    /// Maximum number of processes of a command; `None` for no limit.
     pub pids_max: Option<u32>,
-    /// No file of a layer is newer than this, in seconds since 1970, and the image is of that time.
+    /// Latest time of a file in a layer, and the time of the image, in seconds since 1970.
     pub epoch: Option<i64>,
     /// Secrets for `RUN --mount=type=secret`, by id.
     pub secrets: &'a BTreeMap<String, Vec<u8>>,
@@ -115,8 +119,8 @@ pub struct Options<'a> {
     pub agents: &'a BTreeMap<String, PathBuf>,
     /// Limits of the Dockerfile and the ignore file.
     pub limits: Limits,
-    /// Called with the name of each image that the Dockerfile names, before the store is asked for it: it may bring the
-    /// image into the store.
+    /// Called with the name of each image that the Dockerfile names, before the image is looked up in the store. The
+    /// function may bring the image into the store.
     pub pull: Option<Pull<'a>>,
     /// Limits of archives that `ADD` unpacks. Its `cancel` stops the build.
     pub ingest: IngestOptions,
@@ -131,42 +135,42 @@ impl std::fmt::Debug for Options<'_> {
 /// The result of a step.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Whether it is one that can change files.
+    /// True if the step can change files.
     pub writes: bool,
-    /// Whether it was known from before.
+    /// True if the result was in the cache.
     pub cached: bool,
-    /// The committed snapshot of the layer that it made.
+    /// The committed snapshot of the step's layer; `None` if the step changed nothing.
     pub layer: Option<String>,
-    /// The first paths that it changed, with `A`, `M` or `D`; only if it was asked for.
+    /// The first paths that the step changed, with `A`, `M` or `D`; empty unless [`Options::explain`] is set.
     pub explained: Vec<(char, PathBuf)>,
-    /// How long it took.
+    /// The duration of the step.
     pub took: Duration,
 }
 
 /// Receives the progress of a build. Calls come from one thread.
 pub trait Progress {
-    /// Something is odd.
+    /// Called for something in the Dockerfile or the build that is probably a mistake.
     fn warn(&self, warning: &str) {
         let _ = warning;
     }
 
-    /// Step `number` of `total`, of the stage `stage`, begins.
+    /// Called when step `number` of `total` begins, in the stage `stage`.
     fn started(&self, number: usize, total: usize, stage: &str, text: &str) {
         let _ = (number, total, stage, text);
     }
 
-    /// The command of the step wrote this.
+    /// Called with output of the step's command.
     fn output(&self, bytes: &[u8]) {
         let _ = bytes;
     }
 
-    /// Step `number` is done.
+    /// Called when step `number` is done.
     fn done(&self, number: usize, outcome: &Outcome) {
         let _ = (number, outcome);
     }
 }
 
-/// Nobody wants to know.
+/// Ignores the progress.
 impl Progress for () {}
 
 /// An image that was built.
@@ -184,12 +188,12 @@ pub struct Built {
     pub layers: Vec<DiffId>,
 }
 
-/// Builds the image that `options` describe, and names it. It is durable when the call returns.
+/// Builds the image that `options` describe, and names it. The image is durable when the function returns.
 ///
 /// # Errors
 /// `InvalidArgument`, `NotFound` or `Unsupported`, with file, line and column, for a Dockerfile that cannot be built:
 /// before anything runs. `FailedPrecondition` if a command fails, with the step, the status and the end of its output.
-/// `Cancelled`; what the store and the runtime report.
+/// `Cancelled`; errors of the store and of the runtime.
 pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> Result<Built> {
     check_name(options.name)?;
     if options.dockerfile.len() > DOCKERFILE_BYTES_MAX {
@@ -228,7 +232,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     built.inspect_err(|_| store.settle())
 }
 
-/// The time of the image: that of the caller, or that of the build argument.
+/// Returns the time of the image: the caller's, else that of the build argument.
 fn epoch(options: &Options<'_>) -> Result<Option<i64>> {
     match (options.epoch, options.arguments.get(plan::EPOCH).filter(|text| !text.is_empty())) {
         (Some(epoch), _) => Ok(Some(epoch)),
@@ -246,7 +250,7 @@ fn open_context(path: &Path, options: &Options<'_>) -> Result<Origin> {
     Origin::context(Dir::open(path).map_err(|error| error.context("opening the build context"))?, ignored)
 }
 
-/// The image `name` of the store, as a base.
+/// Returns the image `name` of the store as a base.
 fn base_image(store: &Store, name: &str) -> Result<BaseImage> {
     let image = store.image(name)?;
     let (config, manifest) = (store.document(image.config)?, store.document(image.manifest)?);
@@ -268,9 +272,9 @@ fn name_image(
     Ok(Built { name: name.to_owned(), id, manifest, top, layers: config.rootfs.diff_ids().to_vec() })
 }
 
-/// Where this process's containers have their workplace.
+/// Returns the directory for the workplaces of this process's containers.
 fn place(store: &Store) -> PathBuf {
-    store.root().join("run").join("container")
+    store_files::containers(store.root())
 }
 
 /// Returns the text of the Dockerfile at `path`.

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
-/// Where something stands.
+/// A position: file, line and column.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Position {
-    /// Shared: every instruction has a position.
+    /// Name of the file. Shared, because every instruction has a position.
     file: Arc<str>,
     line: usize,
     column: usize,
@@ -19,12 +19,12 @@ impl Position {
         Self { file, line, column }
     }
 
-    /// An error about what stands here.
+    /// Returns an `InvalidArgument` error about the text at the position.
     pub(super) fn wrong(&self, what: impl std::fmt::Display) -> Error {
         self.error(ErrorKind::InvalidArgument, what)
     }
 
-    /// An error of `kind` about what stands here.
+    /// Returns an error of `kind` about the text at the position.
     pub(super) fn error(&self, kind: ErrorKind, what: impl std::fmt::Display) -> Error {
         Error::new(kind, format!("{self}: {what}"))
     }

@@ -12,7 +12,7 @@ const LINKS_MAX: u32 = 40;
 
 /// The result of looking up a path of an image. Paths are without links.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum ImagePath {
     Dir(PathBuf),
     /// Something else than a directory.
     Other(PathBuf),
@@ -31,7 +31,7 @@ pub(super) struct Target {
     pub(super) missing: Vec<PathBuf>,
 }
 
-impl Place {
+impl ImagePath {
     /// Finds what is at the absolute `path`; where there is no tree to look at, nothing is.
     ///
     /// # Errors

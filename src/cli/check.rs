@@ -1,4 +1,4 @@
-//! Checking a store, and repairing what can be repaired.
+//! The command `check`: finds damage in a store, and repairs it.
 
 use serde_json::{Value, json};
 
@@ -11,22 +11,22 @@ use crate::store::{CheckOptions, Checked, Finding, Remedy, Repaired, Severity};
 
 /// Check the store: its database, what is on disk, its images
 ///
-/// Prints a line for each thing that is not as it should be, and what --repair does about it. Exits with 1 if anything
-/// is damaged; debris and layers that cannot be verified are told and no failure. Others may use the store meanwhile.
+/// Prints a line for each problem, with what --repair does about it. The exit status is 1 if anything is damaged.
+/// Debris and layers that cannot be verified are printed and are no failure. Other processes may use the store
+/// meanwhile.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata check --deep && echo sound")]
 pub(super) struct Check {
-    /// Read every layer, and compare it with its digest; an imported one is applied once more meanwhile, and its tree
-    /// compared
+    /// Read every layer and compare it with its digest; apply imported layers once more and compare the trees
     #[arg(long)]
     deep: bool,
     /// Compute the digests of layers that have none, and keep them for later checks
     #[arg(long)]
     record: bool,
-    /// Clear up, and remove what is damaged where an image can be imported again
+    /// Remove debris, and damaged layers of images that can be imported again
     #[arg(long)]
     repair: bool,
-    /// Only tell what --repair would do, with --repair or without
+    /// Only print what --repair would do
     #[arg(long)]
     dry_run: bool,
 }
@@ -39,7 +39,7 @@ impl Check {
         let options = CheckOptions { deep: self.deep, record: self.record, cancel: interrupt.cancel().clone() };
         let checked = store.check(&options)?;
         let repaired = if self.repairs() { Some(store.repair(&checked.findings)?) } else { None };
-        // A repair is believed when a second look finds nothing.
+        // The repair has succeeded if a second check finds nothing.
         let left = match &repaired {
             Some(_) => store.check(&CheckOptions { record: false, ..options })?,
             None => checked.clone(),
@@ -80,7 +80,7 @@ impl Check {
         let mut text = table(headings, checked.findings.iter().map(row).collect());
         text.push_str(&summary(checked));
         let is_debris = |finding: &Finding| finding.problem.severity() == Severity::Debris;
-        // Of damage the error says what to do.
+        // The error at the end says what to do about damage.
         if !with_remedy && checked.damaged() == 0 && checked.findings.iter().any(is_debris) {
             text.push_str("strata check --repair clears up what is left over\n");
         }
@@ -96,7 +96,7 @@ impl Check {
     }
 }
 
-/// One line: how much was looked at, how much of it is how.
+/// Returns one line with the number of checked snapshots and images, and the number of problems of each kind.
 fn summary(checked: &Checked) -> String {
     let Checked { snapshots, images, verified, recorded, findings } = checked;
     let count = |severity| findings.iter().filter(|finding| finding.problem.severity() == severity).count();

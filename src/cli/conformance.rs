@@ -17,7 +17,7 @@ use super::Done;
 use super::interrupt::Interrupt;
 use super::output::{Output, table};
 use super::session::Session;
-use crate::backends::Strategies;
+use crate::backends::{Setting, Strategies};
 use crate::conformance::random;
 use crate::conformance::suite::{self, Case, Subject};
 use crate::error::{Context as _, Error, Result};
@@ -171,7 +171,8 @@ impl Conformance {
             return strategies.map(in_dir).collect();
         }
         let systems = if self.fs.is_empty() { FsType::ALL.to_vec() } else { self.fs.clone() };
-        let on_each = |(strategy, variant)| systems.iter().map(move |fs| Target::Fresh { strategy, variant, fs: *fs });
+        let on_each =
+            |(strategy, variant)| systems.iter().map(move |fs| Target::Fresh(Setting { strategy, variant, fs: *fs }));
         strategies.flat_map(on_each).collect()
     }
 

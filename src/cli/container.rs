@@ -1,4 +1,4 @@
-//! Running containers, and making images of them.
+//! The commands `run` and `commit-image`: containers over snapshots, and images of them.
 
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, BorrowedFd};
@@ -24,18 +24,18 @@ use crate::task::Cancel;
 const FORWARDED: [Signal; 6] =
     [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM, Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// How many processes a container may have without `--pids-limit`: as with podman.
+/// Maximum number of processes of a container without `--pids-limit`: podman's.
 pub(super) const PIDS_MAX: u32 = 2048;
 
-/// How often a container may be asked to end before it is made to.
+/// Number of SIGINT and SIGTERM that are passed on to a container; the next one kills it.
 const ASKED_MAX: u32 = 2;
 
 /// Run a command in a container
 ///
-/// Over a writable snapshot of the image, by an OCI runtime. Its exit status is that of the command, 127 if that is
-/// not there, 126 if it may not be executed, and 125 if strata cannot run a container for another reason; nothing is
-/// printed besides what that prints. Without --rm the snapshot stays: diff tells what the container changed,
-/// commit-image makes it an image. The third SIGINT or SIGTERM kills.
+/// An OCI runtime runs the command over a writable snapshot of the image. The exit status is the command's, 127 if
+/// there is no such command, 126 if it may not be executed, and 125 if strata cannot run a container for another
+/// reason. Only the command's output is printed. Without --rm the snapshot stays: diff lists what the container
+/// changed, and commit-image makes an image of it. The third SIGINT or SIGTERM kills.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  strata run --rm -it debian:12 bash\n  \
     strata run --rm --read-only --tmpfs /tmp:size=64m --mount type=bind,src=.,dst=/src,ro debian:12 ls /src")]
@@ -46,7 +46,7 @@ pub(super) struct Run {
     /// The snapshot's key; not with --rm
     #[arg(long, value_name = "KEY", conflicts_with = "rm")]
     name: Option<String>,
-    /// A variable; without =V that of this command
+    /// An environment variable; without =V with the value that it has here
     #[arg(short, long = "env", value_name = "K[=V]")]
     env: Vec<String>,
     /// A file or directory of the machine, and where the container sees it
@@ -58,14 +58,14 @@ pub(super) struct Run {
     /// A directory in memory; size=N limits it
     #[arg(long, value_name = "DST[:size=N,ro]", value_parser = tmpfs)]
     tmpfs: Vec<Tmpfs>,
-    /// Let it not write to its root
+    /// Mount the root directory read-only
     #[arg(long)]
     read_only: bool,
     /// The program to run instead of the image's entry point, with CMD as its arguments; empty for CMD alone
     #[arg(long, value_name = "PROGRAM")]
     entrypoint: Option<String>,
     /// Log what is done; twice for more
-    // The global option, without the letter: that means a volume here, as it does everywhere.
+    // The global option without its letter, because -v means a volume here, as with docker and podman.
     #[arg(long, action = ArgAction::Count, help_heading = "Global options")]
     verbose: u8,
     /// The working directory, instead of the image's
@@ -74,19 +74,19 @@ pub(super) struct Run {
     /// The user, instead of the image's: a name or number, with a group or without
     #[arg(short, long, value_name = "USER[:GROUP]")]
     user: Option<String>,
-    /// Give it standard input
+    /// Connect standard input
     #[arg(short, long)]
     interactive: bool,
-    /// Give it a terminal
+    /// Connect a terminal
     #[arg(short, long)]
     tty: bool,
-    /// Its network: private has outgoing connections by pasta, where that is installed; host is the machine's
+    /// The network: private has outgoing connections by pasta, where that is installed; host is the machine's
     #[arg(long, value_enum, default_value_t)]
     network: NetworkChoice,
-    /// How many processes it may have, where the machine has control groups; 0 is no limit
+    /// Maximum number of processes, where the machine has control groups; 0 is no limit
     #[arg(long, value_name = "N", default_value_t = PIDS_MAX)]
     pids_limit: u32,
-    /// Let no program in it gain privileges: set-user-ID bits have no effect
+    /// Let no program gain privileges: set-user-ID bits have no effect
     #[arg(long)]
     no_new_privs: bool,
     /// The OCI runtime, instead of the first of crun, runc and youki in PATH
@@ -101,7 +101,7 @@ pub(super) struct Run {
 
 /// Make an image of a container
 ///
-/// The changes in the writable snapshot KEY become a layer on top of the image that it was made from. KEY is free
+/// The changes in the writable snapshot KEY become a layer on top of the image that KEY was made from. KEY is free
 /// afterwards. Prints the image's name and ID.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example:\n  strata commit-image edited:1 work   # then: strata run edited:1")]
@@ -112,7 +112,7 @@ pub(super) struct CommitImage {
     key: String,
 }
 
-/// Which network a container has.
+/// Network of a container.
 #[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
 pub(super) enum NetworkChoice {
     #[default]
@@ -174,13 +174,13 @@ pub(super) fn pids_max(limit: u32) -> Option<u32> {
     (limit > 0).then_some(limit)
 }
 
-/// The runtime that the user named, or the first that is installed.
+/// Returns the runtime that the user named, or the first that is installed.
 pub(super) fn find_runtime(wanted: Option<&str>) -> Result<Runtime> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     Runtime::find(wanted, &path)
 }
 
-/// The time that `SOURCE_DATE_EPOCH` gives to what is made.
+/// Returns the time in `SOURCE_DATE_EPOCH`.
 pub(super) fn epoch() -> Result<Option<i64>> {
     const VARIABLE: &str = "SOURCE_DATE_EPOCH";
     match std::env::var(VARIABLE) {
@@ -192,15 +192,15 @@ pub(super) fn epoch() -> Result<Option<i64>> {
     }
 }
 
-/// Frees space in passing, until `cancel` becomes true.
+/// Frees the space of removed snapshots, until `cancel` becomes true.
 pub(super) fn free(store: &Store, cancel: Option<&Cancel>) {
     if let Err(error) = store.drain(Some(FREE_LIMIT), cancel) {
-        // The command has done its work, and the next process that frees space tries again.
+        // An error does not matter: the command has done its work, and the next process that frees space tries again.
         tracing::warn!(why = error.chain(), "space was not freed");
     }
 }
 
-/// The exit status of a `run` that fails by itself.
+/// Exit status of a `run` that cannot run its container.
 const RUN_FAILED: u8 = 125;
 
 impl Run {
@@ -261,13 +261,13 @@ impl CommitImage {
     }
 }
 
-/// The signals that are for the container.
+/// Signals on their way to the container.
 struct Signals {
     fd: SignalFd,
-    /// How often it was asked to end.
+    /// Number of SIGINT and SIGTERM so far.
     asked: u32,
     is_quiet: bool,
-    /// The status of a command that could not be started.
+    /// Exit status if the command could not be started.
     cannot_start: Option<u8>,
 }
 
@@ -291,7 +291,7 @@ impl Control for Signals {
         if self.asked > ASKED_MAX {
             return Some(Signal::SIGKILL);
         }
-        // A signal from the terminal reaches the runtime too, which passes it on.
+        // A signal from the terminal reaches the runtime too, and the runtime passes it on.
         (info.ssi_code != nix::libc::SI_KERNEL).then_some(signal)
     }
 
@@ -309,7 +309,7 @@ impl Control for Signals {
 
     fn warn(&mut self, warning: &str) {
         if !self.is_quiet {
-            // A warning that cannot be told is no reason to stop.
+            // A warning that cannot be printed is no reason to stop.
             drop(writeln!(io::stderr(), "strata: warning: {warning}"));
         }
     }

@@ -1,9 +1,9 @@
-//! Stopping in good order: the first SIGINT or SIGTERM asks, the second one kills.
+//! Stopping a command: the first SIGINT or SIGTERM asks it to stop, the second one kills it.
 //!
 //! The signals are blocked in every thread and waited for in one, so that no code runs inside a signal handler. Work
-//! that does not look up (a copy of a large tree, a read from a pipe that stays silent) is ended when [`GRACE`] is
-//! over: as by a crash, after which the next change of the store clears up. A command that does not watch keeps the
-//! default action.
+//! that does not check for the request (a copy of a large tree, a read from a silent pipe) is ended when [`GRACE`] is
+//! over, as by a crash; the next change of the store recovers. A command without an [`Interrupt`] keeps the default
+//! action.
 //!
 //! # References
 //! `sigwait(3)`, `signal(7)`.
@@ -18,15 +18,15 @@ use super::{FAILED, output, stderr_is_terminal};
 use crate::error::{Error, ErrorKind, Result};
 use crate::task::Cancel;
 
-/// How long the command may take to stop: less than what supervisors wait before they kill.
+/// Time that the command gets to stop: less than supervisors wait before they kill.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// Whether somebody asked the command to stop.
+/// The request to stop the command, made by a signal.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt(Cancel);
 
 impl Interrupt {
-    /// Takes over both signals. Call it before any other thread is started: threads inherit what is blocked.
+    /// Takes over both signals. Call it before any other thread is started, because threads inherit blocked signals.
     pub fn watch(session: &Session) -> Result<Self> {
         let signals: SigSet = [Signal::SIGINT, Signal::SIGTERM].into_iter().collect();
         let failed = |error: io::Error| Error::new(ErrorKind::Io, "watching for signals").with_source(error);
@@ -38,11 +38,11 @@ impl Interrupt {
             if signals.wait().is_ok() {
                 asked.request();
                 tell();
-                // Without this thread a second signal is still there to end the process.
+                // If the thread cannot be started, a second signal still ends the process.
                 let _ = thread("grace", move || end_after_grace(json));
             }
             if let Ok(signal) = signals.wait() {
-                // Its action is the default one: unblocked here, it ends the process.
+                // The signal's action is the default one: once it is unblocked here, it ends the process.
                 let _ = signals.thread_unblock();
                 let _ = raise(signal);
             }
@@ -51,17 +51,17 @@ impl Interrupt {
         Ok(seen)
     }
 
-    /// The request to stop, for work that checks it.
+    /// Returns the request to stop, for work that checks it.
     pub fn cancel(&self) -> &Cancel {
         &self.0
     }
 
-    /// Whether the command should stop.
+    /// Returns true if the command should stop.
     pub fn asked(&self) -> bool {
         self.0.is_requested()
     }
 
-    /// `Cancelled` once the command should stop.
+    /// Fails with `Cancelled` once the command should stop.
     pub fn check(&self) -> Result<()> {
         self.0.check()
     }

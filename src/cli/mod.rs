@@ -25,6 +25,7 @@ mod interrupt;
 mod layer;
 mod limits;
 mod listing;
+mod manual;
 mod mounting;
 mod names;
 mod output;
@@ -204,7 +205,8 @@ enum Command {
     Conformance(conformance::Conformance),
     #[cfg(feature = "containerd")]
     Serve(serve::Serve),
-    Completions(Completions),
+    Man(manual::Man),
+    Completions(manual::Completions),
 }
 
 impl Command {
@@ -252,24 +254,9 @@ impl Command {
             Self::Conformance(command) => command.run(session),
             #[cfg(feature = "containerd")]
             Self::Serve(command) => command.run(session),
+            Self::Man(command) => command.run(session),
             Self::Completions(command) => command.run(session),
         }
-    }
-}
-
-/// Print what a shell needs to complete strata's commands
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  strata completions bash > /usr/share/bash-completion/completions/strata")]
-struct Completions {
-    /// For which shell
-    shell: clap_complete::Shell,
-}
-
-impl Completions {
-    fn run(&self, session: &Session) -> Done {
-        let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut command(session.strategies()), "strata", &mut script);
-        Ok(session.output.bytes(&script)?)
     }
 }
 

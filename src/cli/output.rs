@@ -13,8 +13,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::FAILED;
-pub(super) use crate::compare::report::size;
 use crate::error::{Context, Error, ErrorKind, Result};
+pub(super) use crate::size::size;
 use crate::store::MountedOn;
 use crate::tree::Timestamp;
 
@@ -242,22 +242,6 @@ mod tests {
         let text = shown_json(&serde_json::to_string_pretty(&value).expect("JSON"));
         assert!(text.replace('é', "").chars().all(|c| c == '\n' || (' '..='~').contains(&c)), "{text}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).expect("JSON"), value);
-    }
-
-    #[test]
-    fn sizes() {
-        for (bytes, text) in [
-            (0, "0 B"),
-            (1023, "1023 B"),
-            (1024, "1.00 KiB"),
-            (10 * 1024, "10.0 KiB"),
-            (100 * 1024 + 512, "100 KiB"),
-            (1024 * 1024 - 1, "1.00 MiB"),
-            (5 << 30, "5.00 GiB"),
-            (u64::MAX, "16.0 EiB"),
-        ] {
-            assert_eq!(size(bytes), text, "{bytes}");
-        }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The global options: which store is used, what is printed, what is logged.
+//! The global options as commands use them: the store, the output and the log.
 
 use std::cell::Cell;
 use std::io;
@@ -17,7 +17,7 @@ use crate::store::{Durability, Store};
 /// The variable with a filter for the log, in the syntax of the `tracing-subscriber` crate.
 const LOG_VARIABLE: &str = "STRATA_LOG";
 
-/// Settings of how a store is opened, from the command line or from a file.
+/// Settings for opening a store, from the command line or from a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Said {
     pub root: Option<PathBuf>,
@@ -37,7 +37,7 @@ pub(super) struct Session {
     pub output: Output,
     /// The exit status of a command that succeeds: 0, or that of a container.
     pub status: Cell<u8>,
-    /// The exit status of a command that fails, if it is not that of most.
+    /// The exit status of a command that fails, if it is not the usual one.
     pub failure: Cell<Option<u8>>,
 }
 
@@ -56,7 +56,7 @@ impl Session {
         })
     }
 
-    /// How the store is opened where `otherwise` says what the command line does not.
+    /// Returns the configuration of the store: settings of the command line, and those in `otherwise` for the rest.
     #[cfg(feature = "containerd")]
     pub fn config_or(&self, otherwise: Said) -> Result<Config> {
         let Said { root, backend, durability } = self.said.clone();
@@ -68,49 +68,49 @@ impl Session {
         config(&said, self.config.options.clone(), self.config.strategies.clone())
     }
 
-    /// How the store is opened.
+    /// Returns the configuration of the store.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The strategies that the program knows.
+    /// Returns the strategies that the program knows.
     pub fn strategies(&self) -> &Strategies {
         &self.config.strategies
     }
 
-    /// The store, made if there is none: for commands that put something into it.
+    /// Opens the store, or makes it: for commands that put something into it.
     pub fn make_store(&self) -> Result<Store> {
         check_privilege()?;
         backends::open(&self.config)
     }
 
-    /// The store, for commands that change what is in it.
+    /// Opens the store, for commands that change it.
     pub fn store_to_change(&self) -> Result<Store> {
         let store = self.store()?;
         check_privilege().map(|()| store)
     }
 
-    /// The store, if there is one: for commands that answer emptily without.
+    /// Opens the store if there is one, for commands that print nothing without a store.
     pub fn find_store(&self) -> Result<Option<Store>> {
         backends::find(&self.config)
     }
 
-    /// The store, for commands that look at something in it.
+    /// Opens the store, for commands that read it.
     pub fn store(&self) -> Result<Store> {
         self.find_store()?.ok_or_else(|| no_store(&self.config.root))
     }
 
-    /// Whether progress may be drawn: on a terminal, unless it was asked to be quiet.
+    /// Returns true if progress is drawn: on a terminal, without `--quiet`.
     pub fn draws(&self) -> bool {
         !self.quiet && stderr_is_terminal()
     }
 
-    /// Whether a command is to be silent about what it does.
+    /// Returns true with `--quiet`.
     pub fn is_quiet(&self) -> bool {
         self.quiet || self.output.is_json()
     }
 
-    /// Whether progress is told in lines where it cannot be drawn.
+    /// Returns true if progress is printed as lines where it cannot be drawn.
     pub fn tells(&self) -> bool {
         self.verbose
     }
@@ -124,7 +124,7 @@ fn config(said: &Said, options: StrategyOptions, strategies: Strategies) -> Resu
     Ok(Config { backend, options, durability, strategies, ..Config::new(root) })
 }
 
-/// Snapshots hold files of any owner: that takes root, be it of a user namespace only.
+/// Fails unless the caller is root, at least in a user namespace: snapshots hold files of any owner.
 pub(super) fn check_privilege() -> Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
@@ -141,30 +141,31 @@ fn no_store(root: &Path) -> Error {
     ))
 }
 
-/// How much is logged where nobody says, and in which form.
+/// Level and form of the log without options.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Log {
     level: LevelFilter,
     json: bool,
-    /// Whether lines have a time: a service manager adds its own, a file does not.
+    /// True if lines have a time. A service manager adds its own, a file does not.
     timed: bool,
 }
 
 impl Log {
-    /// A command warns a person, and nobody else.
+    /// Returns the log of a command: warnings, if a person sees them.
     pub fn of_command() -> Self {
         let level = if stderr_is_terminal() { LevelFilter::WARN } else { LevelFilter::OFF };
         Self { level, json: false, timed: false }
     }
 
-    /// A daemon says what it does.
+    /// Returns the log of a daemon: everything that it does.
     #[cfg(feature = "containerd")]
     pub fn of_daemon(json: bool) -> Self {
         Self { level: LevelFilter::INFO, json, timed: json || std::env::var_os("JOURNAL_STREAM").is_none() }
     }
 }
 
-/// Sends the log to standard error: what `STRATA_LOG` says, else by the number of `-v`, else what `usual` says.
+/// Sends the log to standard error. The level is that in `STRATA_LOG`, else it follows from the number of `-v`, else
+/// `usual` has it.
 pub(super) fn start_logging(global: &Global, usual: Log) -> Result<()> {
     let level = match global.verbose {
         0 if global.quiet => LevelFilter::OFF,
@@ -181,10 +182,10 @@ pub(super) fn start_logging(global: &Global, usual: Log) -> Result<()> {
         _ => None,
     };
     let named = filter.is_some();
-    // The libraries below a daemon have much to say at each level.
+    // The libraries below a daemon log much at each level.
     let filter = filter.unwrap_or_else(|| EnvFilter::new(format!("warn,strata={level}")));
     let log = tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(stderr_is_terminal()).with_env_filter(filter);
-    // Somebody who runs this as a library may have a log already: theirs stays.
+    // A program that uses this as a library may have a log already, which stays.
     let _ = match (usual.json, usual.timed) {
         (true, _) => log.json().flatten_event(true).with_target(false).try_init(),
         (false, true) => log.with_target(named).try_init(),

@@ -16,7 +16,7 @@ use crate::id::check_key;
 use crate::snapshotter::{Kind, Labels, Snapshotter};
 use crate::store::{Freed, RemoveScope, Store};
 
-/// How often it is asked whether somebody else has freed all space.
+/// Pause between two looks at whether another process has freed all space.
 const FREE_POLL: Duration = Duration::from_millis(200);
 
 /// Make a writable snapshot
@@ -120,11 +120,12 @@ impl View {
     }
 }
 
-/// Makes a snapshot. A copy may take long and cannot be stopped half-way: a signal takes it back once it is complete.
+/// Makes a snapshot. A copy may take long and cannot be stopped half-way: after a signal the complete snapshot is
+/// removed.
 fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels) -> Done {
     let interrupt = Interrupt::watch(session)?;
     check_key(key)?;
-    // With a parent there is a store already.
+    // A parent can only be in an existing store.
     let store = if parent.is_empty() { session.make_store()? } else { session.store_to_change()? };
     let parent = parent_of(&store, parent)?;
     match kind {
@@ -142,7 +143,8 @@ fn make(session: &Session, kind: Kind, key: &str, parent: &str, labels: &Labels)
     Ok(())
 }
 
-/// The snapshot that `word` names as a parent; of none the store has an error of its own.
+/// Returns the snapshot that `word` names as a parent. An empty word stays as it is, and the store reports an unknown
+/// parent.
 fn parent_of(store: &Store, word: &str) -> Result<String> {
     if word.is_empty() {
         return Ok(String::new());
@@ -155,7 +157,7 @@ fn parent_of(store: &Store, word: &str) -> Result<String> {
 
 impl Commit {
     pub fn run(&self, session: &Session) -> Done {
-        // The first signal does not stop it: a commit is done or not done, and this one is nearly.
+        // The first signal does not stop the commit, which is nearly done.
         let _interrupt = Interrupt::watch(session)?;
         let store = session.store_to_change()?;
         store.commit(&self.name, &names::key(&store, &self.key)?, &labels(&self.labels))?;
@@ -192,32 +194,32 @@ impl Rm {
         if failures.is_empty() { Ok(()) } else { Err(Failures(failures)) }
     }
 
-    /// Removes what one argument names; answers with what is gone by it.
+    /// Removes the snapshot that one argument names. Returns the names of the snapshots that were removed.
     fn remove(&self, store: &Store, key: &str, gone: &[String], interrupt: &Interrupt) -> Result<Vec<String>> {
         interrupt.check().map_err(|stopped| stopped.context(format!("{key:?} was not removed")))?;
         let took_along = || self.recursive && gone.iter().any(|name| names::can_name(key, name));
         let name = match names::key(store, key) {
-            // An earlier argument.
+            // An earlier argument removed the snapshot.
             Err(error) if error.kind() == ErrorKind::NotFound && took_along() => return Ok(Vec::new()),
             named => named?,
         };
         store.remove_with(&name, if self.recursive { RemoveScope::WithDescendants } else { RemoveScope::Alone })
     }
 
-    /// Frees space; answers with nothing where that failed, which is no failure of the removal.
+    /// Frees space. Returns `None` if that failed, which is no failure of the removal.
     fn free(&self, store: &Store, interrupt: &Interrupt) -> Result<Option<Freed>> {
         if self.wait {
             return drain(store, interrupt).map(Some);
         }
         store.drain(Some(FREE_LIMIT), Some(interrupt.cancel())).map(Some).or_else(|error| {
-            // The snapshots are gone as asked, and whoever drains next tries again.
+            // The snapshots are removed, and the next process that drains the trash tries again.
             tracing::warn!(why = error.chain(), "space was not freed");
             Ok(None)
         })
     }
 }
 
-/// Frees all space that waits for it, and waits for whoever is at that already.
+/// Frees all space of removed snapshots. Waits for another process that does so.
 fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
     let mut freed = Freed::default();
     loop {
@@ -231,7 +233,7 @@ fn drain(store: &Store, interrupt: &Interrupt) -> Result<Freed> {
             let take = if freed.waiting == 1 { "takes" } else { "take" };
             stopped.context(format!("{waiting} still {take} space: strata gc goes on"))
         })?;
-        // Somebody else is at it.
+        // Another process frees space.
         std::thread::sleep(FREE_POLL);
     }
 }

@@ -118,7 +118,7 @@ impl Plan {
 
 /// The turn that a run is about to start.
 #[derive(Clone, Copy, Debug)]
-pub struct Progress<'a> {
+pub struct Turn<'a> {
     /// Name of the workload.
     pub workload: &'a str,
     /// Name of the subject.
@@ -132,7 +132,7 @@ pub struct Progress<'a> {
 /// Observer of a run.
 pub trait Watch {
     /// Called before each turn; `ControlFlow::Break` ends the run.
-    fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()>;
+    fn turn(&mut self, turn: Turn<'_>) -> ControlFlow<()>;
 
     /// Called after each workload, with the results of all workloads so far.
     fn measured(&mut self, all: &[Measured]) {
@@ -140,9 +140,9 @@ pub trait Watch {
     }
 }
 
-impl<F: FnMut(Progress<'_>) -> ControlFlow<()>> Watch for F {
-    fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()> {
-        self(progress)
+impl<F: FnMut(Turn<'_>) -> ControlFlow<()>> Watch for F {
+    fn turn(&mut self, turn: Turn<'_>) -> ControlFlow<()> {
+        self(turn)
     }
 }
 
@@ -229,7 +229,7 @@ pub fn run(subjects: &[&dyn Subject], workloads: &[Workload], plan: Plan, watch:
         let left = (workloads.len() - number) as u32;
         let share = plan.end.map(|end| end.saturating_duration_since(Instant::now()) / left);
         let mut tell = |subject: &Label, turn| {
-            watch.turn(Progress { workload: workload.name, subject: &subject.subject, done: done + turn, total })
+            watch.turn(Turn { workload: workload.name, subject: &subject.subject, done: done + turn, total })
         };
         let began = Instant::now();
         let (records, flow) = Measurement { subjects: &subjects, workload, rounds, share, plan }.measure(&mut tell);

@@ -37,7 +37,7 @@ fn plan(samples: u64) -> Plan {
     Plan { samples, end: None }
 }
 
-fn go_on(_: Progress<'_>) -> ControlFlow<()> {
+fn go_on(_: Turn<'_>) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
@@ -169,7 +169,7 @@ fn an_early_end_keeps_what_was_measured() {
     let Some(stage) = stage(OVERLAY, FsType::Ext4) else { return };
     let image = Image::new(60, 4096, 1);
     let subject = SnapshotterSubject::new("overlay", &stage.store, &image, &stage.target).expect("unpack");
-    let mut watch = |progress: Progress<'_>| {
+    let mut watch = |progress: Turn<'_>| {
         assert_eq!(progress.total, 18);
         if progress.done == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };

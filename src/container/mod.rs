@@ -13,7 +13,7 @@
 //! is one. The number of its processes is limited where there are control groups (`cgroup.rs`).
 //!
 //! Mount points that the snapshot lacks are made first and removed afterwards, so they are never part of a layer
-//! (`mountpoints.rs`). The caller is told of the mount points before they are made, for the case of a crash.
+//! (`tree::mount_points`). The caller is told of the mount points before they are made, for the case of a crash.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
@@ -25,7 +25,6 @@ mod cgroup;
 mod command;
 mod hooks;
 mod interpreter;
-mod mountpoints;
 mod network;
 mod runtime;
 mod seccomp;
@@ -33,7 +32,6 @@ mod user;
 
 pub use agent::Agent;
 pub use bind::Bind;
-pub use mountpoints::take_away;
 pub use network::Network;
 pub use runtime::{Control, NOT_EXECUTABLE, NOT_FOUND, Runtime};
 pub use user::{User, find_user};
@@ -45,7 +43,7 @@ use std::path::{Path, PathBuf};
 use self::network::{Connection, NetworkNamespace};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Mounted, Workplace};
-use crate::tree::Dir;
+use crate::tree::{Dir, mount_points};
 
 /// The search path of an image that has none.
 pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -97,7 +95,7 @@ pub struct Tmpfs {
 
 /// Something of another snapshot that a container sees.
 #[derive(Clone, Debug)]
-pub struct Tree<'a> {
+pub struct TreeMount<'a> {
     /// The mounts of that snapshot.
     pub mounts: &'a [Mount],
     /// The part of it to show, as a relative path without links.
@@ -144,7 +142,7 @@ pub struct Spec<'a> {
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
     /// Other snapshots that it sees.
-    pub trees: Vec<Tree<'a>>,
+    pub trees: Vec<TreeMount<'a>>,
     /// Files that only it sees.
     pub secrets: Vec<Secret>,
     /// Agents that it can ask for signatures.
@@ -180,7 +178,7 @@ pub enum Streams {
 pub struct Exit(pub u8);
 
 /// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told
-/// what mount points will be made: after a crash [`take_away`] needs that.
+/// what mount points will be made: recovery needs that after a crash.
 ///
 /// When the function returns, the files that the container wrote are in the snapshot, and nothing is mounted any more.
 ///
@@ -215,8 +213,8 @@ pub fn run(
 }
 
 /// Mounts the other snapshots that a container sees; each comes with its place.
-fn mount_trees(place: &Path, trees: &[Tree<'_>]) -> Result<Vec<(Mounted, PathBuf)>> {
-    let mount = |(number, tree): (usize, &Tree<'_>)| {
+fn mount_trees(place: &Path, trees: &[TreeMount<'_>]) -> Result<Vec<(Mounted, PathBuf)>> {
+    let mount = |(number, tree): (usize, &TreeMount<'_>)| {
         let root = make_dir(place.join(format!("tree-{number}")))?;
         let mounted = Mounted::new_volatile(tree.mounts, &root)?;
         mounted.refuse_devices()?;
@@ -249,15 +247,15 @@ fn run_mounted(
     let user = find_user(&tree, &spec.process.user)?;
     let hooks = hooks::Hooks::new(root, runtime.mount()?, spec.access)?;
     let mounts = bundle::mounts(spec, files)?;
-    mountpoints::make_working_dir(&tree, &spec.process.dir)?;
+    mount_points::make_working_dir(&tree, &spec.process.dir)?;
     command::check(&tree, &spec.process, &mounts).inspect_err(|error| match error.kind() {
         ErrorKind::NotFound => control.cannot_start(NOT_FOUND),
         ErrorKind::FailedPrecondition => control.cannot_start(NOT_EXECUTABLE),
         _ => {}
     })?;
-    let missing = mountpoints::find(&tree, &mounts)?;
-    note(&mountpoints::note(&missing))?;
-    let points = mountpoints::make(&tree, missing)?;
+    let missing = mount_points::find(&tree, mounts.iter().map(|mount| (mount.destination.as_str(), mount.is_file)))?;
+    note(&mount_points::note(&missing))?;
+    let points = mount_points::make(&tree, missing)?;
     drop(tree);
     let network = match (spec.network, connection) {
         (Network::Host, _) => NetworkNamespace::Host,
@@ -267,7 +265,7 @@ fn run_mounted(
     let config = bundle::Config::new(root, spec, &user, mounts, &network, hooks);
     let written = bundle::write_config(place, &config);
     let done = written.and_then(|()| runtime.run(place, &spec.streams, spec.pids_max, control));
-    let restored = Dir::open(root).and_then(|tree| mountpoints::remove(&tree, points));
+    let restored = Dir::open(root).and_then(|tree| mount_points::remove(&tree, points));
     done.and_then(|exit| restored.map(|()| exit))
 }
 

@@ -107,13 +107,13 @@ fn mount_points_are_taken_away_by_their_note() {
     let root = Dir::open(dir.path()).expect("open");
     let note =
         "d dev\nd data\nd data/in\nd full\nd changed\nf a\\x20b\nf written\nf link\nd gone\nf gone/file\nf link/x\n";
-    take_away(&root, note).expect("take away");
+    mount_points::take_away(&root, note).expect("take away");
     let mut left: Vec<_> = root.names().expect("names").into_iter().map(|entry| entry.name).collect();
     left.sort();
     assert_eq!(left, ["changed", "full", "link", "link-target", "written"]);
     assert_eq!(fs::metadata(dir.path()).expect("stat").modified().expect("a time"), time);
     for wrong in ["d", "d ", "x a", "d ../a", "d /a", "d a\\", "a\nd b"] {
-        assert_eq!(take_away(&root, wrong).expect_err(wrong).kind(), ErrorKind::DataLoss, "{wrong:?}");
+        assert_eq!(mount_points::take_away(&root, wrong).expect_err(wrong).kind(), ErrorKind::DataLoss, "{wrong:?}");
     }
 }
 

@@ -59,14 +59,14 @@ pub(super) enum Patience {
 /// The connections of one socket.
 #[derive(Debug)]
 pub(super) struct Connections {
-    places: Mutex<Vec<Arc<Place>>>,
+    places: Mutex<Vec<Arc<ConnectionState>>>,
     max: usize,
     patience: Patience,
 }
 
 /// The state of one connection.
 #[derive(Debug)]
-struct Place {
+struct ConnectionState {
     /// When bytes came or went last.
     active: Mutex<Instant>,
     /// Calls under way.
@@ -77,7 +77,7 @@ struct Place {
     leave: Notify,
 }
 
-impl Place {
+impl ConnectionState {
     fn active(&self) -> MutexGuard<'_, Instant> {
         self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -89,7 +89,7 @@ impl Connections {
         Arc::new(Self { places: Mutex::default(), max, patience })
     }
 
-    fn places(&self) -> MutexGuard<'_, Vec<Arc<Place>>> {
+    fn places(&self) -> MutexGuard<'_, Vec<Arc<ConnectionState>>> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -98,14 +98,14 @@ impl Connections {
     pub(super) fn admit<S>(self: &Arc<Self>, stream: S) -> Option<Connection<S>> {
         let mut places = self.places();
         if places.len() >= self.max {
-            let idle = |place: &Arc<Place>| place.calls.load(Ordering::Relaxed) == 0;
-            let longest = |place: &Arc<Place>| (place.called.load(Ordering::Relaxed), *place.active());
+            let idle = |place: &Arc<ConnectionState>| place.calls.load(Ordering::Relaxed) == 0;
+            let longest = |place: &Arc<ConnectionState>| (place.called.load(Ordering::Relaxed), *place.active());
             let silent =
                 places.iter().enumerate().filter(|(_, place)| idle(place)).min_by_key(|(_, place)| longest(place));
             let silent = silent.map(|(at, _)| at)?;
             places.swap_remove(silent).leave.notify_one();
         }
-        let place = Arc::new(Place {
+        let place = Arc::new(ConnectionState {
             active: Mutex::new(Instant::now()),
             calls: AtomicUsize::new(0),
             called: AtomicBool::new(false),
@@ -118,7 +118,7 @@ impl Connections {
 }
 
 /// Ready when the connection has to end.
-async fn end(place: Arc<Place>, patience: Patience) {
+async fn end(place: Arc<ConnectionState>, patience: Patience) {
     let out_of_patience = async {
         match patience {
             Patience::InAll(limit) => tokio::time::sleep(limit).await,
@@ -139,7 +139,7 @@ async fn end(place: Arc<Place>, patience: Patience) {
 /// A connection that has a place. Every read and write fails once it has to end.
 pub(super) struct Connection<S> {
     stream: S,
-    place: Arc<Place>,
+    place: Arc<ConnectionState>,
     connections: Arc<Connections>,
     end: Pin<Box<dyn Future<Output = ()> + Send>>,
     has_ended: bool,
@@ -196,7 +196,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 
 /// The connection that a request came by.
 #[derive(Clone, Debug)]
-pub(super) struct Caller(Arc<Place>);
+pub(super) struct Caller(Arc<ConnectionState>);
 
 impl Caller {
     /// A call has begun, and ends when the value is dropped.
@@ -209,7 +209,7 @@ impl Caller {
 
 /// A call that keeps its connection.
 #[derive(Debug)]
-pub(super) struct UnderWay(Arc<Place>);
+pub(super) struct UnderWay(Arc<ConnectionState>);
 
 impl Drop for UnderWay {
     fn drop(&mut self) {

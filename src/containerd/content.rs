@@ -1,9 +1,9 @@
 //! Blobs in containerd's content store, read and written by the synchronous core.
 //!
-//! A call that comes with a namespace and a lease is answered in them, so that what is read is the caller's, and what
-//! is written is not collected before the caller has a use for it. Debian's containerd 1.7.24 passes neither on to a
-//! differ. Then the namespace is the one that containerd's metadata put in front of the snapshot's key, and what is
-//! written is held by a lease of strata's own, which expires.
+//! A call that comes with a namespace and a lease is answered in them: the caller's blobs are read, and containerd does
+//! not collect a written blob before the caller uses it. Debian's containerd 1.7.24 passes neither on to a differ. Then
+//! the namespace is that in the snapshot's key, where containerd's metadata puts it, and a lease of strata's own holds
+//! the written blobs until it expires.
 //!
 //! # References
 //! containerd, `docs/garbage-collection.md`; containerd issue 12328.
@@ -35,10 +35,10 @@ use crate::error::{Error, Result};
 use crate::id::{Digest, unique_key};
 use crate::task::Cancel;
 
-/// The header that says in whose name a call is made.
+/// The header with the namespace of a call.
 const NAMESPACE: &str = "containerd-namespace";
 
-/// The header that says what keeps the results from being collected.
+/// The header with the lease that keeps the results from being collected.
 const LEASE: &str = "containerd-lease";
 
 /// How long a lease of strata's own holds a blob. The lease begins when every byte is written, and a client names the
@@ -48,7 +48,7 @@ const HELD: Duration = Duration::from_secs(600);
 /// The purpose in the names of uploads and leases that strata gives.
 pub(super) const PURPOSE: &str = "strata-diff";
 
-/// How much is sent at a time: far below what a message may hold, far above what one costs.
+/// Number of bytes sent in one message: far below the limit of a message, and large beside its overhead.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Messages that wait to be sent.
@@ -57,18 +57,18 @@ const AHEAD: usize = 2;
 /// The longest message that is read.
 const MESSAGE_BYTES_MAX: usize = 16 << 20;
 
-/// The label that says what a compressed layer is when decompressed: containerd looks it up instead of reading.
+/// The label with the DiffID of a compressed layer. containerd reads the label instead of the blob.
 const UNCOMPRESSED: &str = "containerd.io/uncompressed";
 
-/// The label that says when a lease ends.
+/// The label with the end of a lease.
 const EXPIRES: &str = "containerd.io/gc.expire";
 
-/// The label of a lease that holds what it names, and nothing else.
+/// The label of a lease that holds only the blobs it names, and none that these refer to.
 const FLAT: &str = "containerd.io/gc.flat";
 
-/// containerd's content store, as one call may use it. Its methods wait: they run on threads that may block.
+/// containerd's content store, as one call may use it. The methods block, so they run on threads that may block.
 #[derive(Clone, Debug)]
-pub(super) struct Content {
+pub(super) struct ContentStore {
     channel: Channel,
     stub: ContentClient<Channel>,
     headers: MetadataMap,
@@ -83,8 +83,8 @@ pub(super) fn connect(containerd: &Path) -> Result<Channel> {
     Ok(endpoint.map_err(wrong)?.connect_lazy())
 }
 
-impl Content {
-    /// For a call that came with `headers`. Call it within a runtime.
+impl ContentStore {
+    /// Returns the content store for a call that came with `headers`. Call it within a runtime.
     pub fn new(channel: &Channel, headers: &MetadataMap) -> Self {
         let mut own = MetadataMap::new();
         for name in [NAMESPACE, LEASE] {
@@ -96,10 +96,11 @@ impl Content {
         Self { channel: channel.clone(), stub, headers: own, handle: Handle::current() }
     }
 
-    /// As the owner of the snapshot `key` sees it, where the call did not say: keys are `namespace/number/name`.
+    /// Returns the content store in the namespace of the snapshot `key`, if the call named none. Keys are
+    /// `namespace/number/name`.
     ///
     /// # Errors
-    /// `InvalidArgument` if the key does not say either.
+    /// `InvalidArgument` if the key names none either.
     pub fn seen_by(mut self, key: &str) -> Result<Self> {
         if self.headers.get(NAMESPACE).is_none() {
             let namespace = names::namespace(key).and_then(|namespace| namespace.parse().ok());
@@ -115,7 +116,7 @@ impl Content {
         request
     }
 
-    /// Reads the blob `digest` from its beginning, until `cancel` says that nobody waits any more.
+    /// Reads the blob `digest` from its beginning, until `cancel` is requested.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` if containerd does not answer.
@@ -134,10 +135,10 @@ impl Content {
         })
     }
 
-    /// Begins to write a blob under the name `reference`; what an earlier attempt wrote goes.
+    /// Begins to write a blob under the name `reference`. Data of an earlier attempt is discarded.
     ///
     /// # Errors
-    /// `Unavailable` if containerd does not answer, or if somebody writes under that name.
+    /// `Unavailable` if containerd does not answer, or if another client writes under that name.
     pub fn write(&self, reference: &str) -> Result<Writer> {
         let mut stub = self.stub.clone();
         let abort = self.request(AbortRequest { r#ref: reference.to_owned() });
@@ -152,11 +153,11 @@ impl Content {
         Ok(Writer { sender, answers, handle, reference, chunk: Vec::with_capacity(CHUNK_BYTES), offset: 0 })
     }
 
-    /// Ends a write: the blob is in the store, now or since before, and has `labels` and one that says what it is
-    /// uncompressed.
+    /// Ends a write. Afterwards the blob is in the content store, even if it was there before, and has `labels` and a
+    /// label with its DiffID.
     ///
     /// # Errors
-    /// `DataLoss` if what arrived is not what was sent; what containerd reports.
+    /// `DataLoss` if other bytes arrived than were sent; errors of containerd.
     pub fn commit(
         &self,
         writer: Writer,
@@ -167,7 +168,8 @@ impl Content {
     ) -> Result<Descriptor> {
         labels.insert(UNCOMPRESSED.to_owned(), uncompressed.to_string());
         let (digest, size) = (digest.to_string(), writer.bytes());
-        // Before it is there: nothing collects it in between. One that was there gets no lease by being written again.
+        // The lease comes before the blob, so that the blob is not collected in between. A blob that was there before
+        // gets no lease by being written again.
         self.hold(&digest)?;
         match writer.commit(&digest, labels.clone()) {
             Err(status) if status.code() == Code::AlreadyExists => self.label(&digest, size, labels)?,
@@ -177,8 +179,8 @@ impl Content {
         Ok(Descriptor { media_type: media_type.to_owned(), digest, size, annotations: HashMap::new() })
     }
 
-    /// Keeps the blob `digest`, which need not be there yet, from being collected: by the lease of the call, or by one
-    /// of strata's own. containerd removes that when it has expired.
+    /// Keeps the blob `digest`, which need not be there yet, from being collected: by the lease of the call, or by a
+    /// lease of strata's own, which containerd removes when it has expired.
     fn hold(&self, digest: &str) -> Result<()> {
         let mut leases = LeasesClient::new(self.channel.clone());
         let failed = |status| failure(&status, "hold", digest);
@@ -198,7 +200,7 @@ impl Content {
         self.handle.block_on(leases.add_resource(request)).map(drop).map_err(failed)
     }
 
-    /// Gives a blob that was there already the labels that it would have got.
+    /// Gives the labels to a blob that was there already.
     fn label(&self, digest: &str, size: i64, labels: HashMap<String, String>) -> Result<()> {
         let paths = labels.keys().map(|name| format!("labels.{name}")).collect();
         let request = self.request(UpdateRequest {
@@ -242,18 +244,18 @@ impl Read for Reader {
     }
 }
 
-/// A blob under construction. Dropped without [`Content::commit`], containerd collects what was written.
+/// A blob under construction. Dropped without [`ContentStore::commit`], containerd collects what was written.
 pub(super) struct Writer {
     sender: mpsc::Sender<WriteContentRequest>,
     answers: JoinHandle<Result<WriteContentResponse, Status>>,
     handle: Handle,
     reference: String,
     chunk: Vec<u8>,
-    /// How much was sent.
+    /// Number of bytes that were sent.
     offset: i64,
 }
 
-/// Every message is answered: the answers must be read, or nothing more is taken.
+/// containerd answers every message. The answers must be read, or containerd takes no more messages.
 async fn last_answer(mut answers: Streaming<WriteContentResponse>) -> Result<WriteContentResponse, Status> {
     let mut last = WriteContentResponse::default();
     while let Some(answer) = answers.message().await? {
@@ -267,12 +269,12 @@ fn stopped(_: JoinError) -> Status {
 }
 
 impl Writer {
-    /// How many bytes were written.
+    /// Returns the number of bytes that were written.
     fn bytes(&self) -> i64 {
         self.offset + i64::try_from(self.chunk.len()).unwrap_or(i64::MAX)
     }
 
-    /// Sends what was gathered. After an error nothing may be called.
+    /// Sends the bytes that were gathered. After an error no method may be called.
     fn send(&mut self, action: WriteAction, more: WriteContentRequest) -> Result<(), Status> {
         let data = std::mem::take(&mut self.chunk);
         let length = data.len();
@@ -284,7 +286,7 @@ impl Writer {
             ..more
         };
         if self.sender.blocking_send(message).is_err() {
-            // Why nobody takes it is known to who reads the answers.
+            // The reader of the answers gets the reason why the message was not taken.
             let answer = self.handle.block_on(&mut self.answers).map_err(stopped)?;
             return Err(answer.err().unwrap_or_else(|| Status::internal("containerd ended the write")));
         }

@@ -1,4 +1,4 @@
-//! A store, served on a socket until somebody asks to stop.
+//! The daemon: serves a store on a socket until a signal asks it to stop.
 
 use std::io;
 use std::os::unix::net::UnixListener;
@@ -28,62 +28,63 @@ use crate::door::IngestOptions;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store::{LOCAL, Store};
 
-/// How long calls may take to end once the daemon is asked to stop: less than what supervisors wait before they kill.
+/// Time that calls get to end once the daemon is asked to stop: less than supervisors wait before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How many calls of snapshots run at once. They wait for the disk more than they compute, and one that copies a large
-/// tree must not keep the others waiting.
+/// Maximum number of calls of snapshots that run at once. They wait for the disk more than they compute, and a call
+/// that copies a large tree must not make the others wait.
 const CALLS_MAX: usize = 32;
 
 /// Threads beside those of calls: for layers ([`super::diff`]), one for figures, and a few spare ones.
 const OTHER_THREADS: usize = 8;
 
-/// How many calls of one connection may be under way.
+/// Maximum number of calls of one connection that are under way.
 const CALLS_A_CONNECTION_MAX: u32 = 128;
 
-/// How often a silent client is asked whether it is still there, and how long it may take to answer.
+/// Pause between two pings of a silent client, and the time that the client has to answer.
 const ASK_SILENT: Duration = Duration::from_secs(60);
 const ANSWER: Duration = Duration::from_secs(20);
 
-/// How long space that could not be freed waits for the next attempt.
+/// Pause before the next attempt to free space that could not be freed.
 const FREE_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long more removals are waited for before space is freed.
+/// Pause after a removal before space is freed, because more removals often follow.
 const GATHER: Duration = Duration::from_millis(50);
 
-/// How long the thread that frees space may take to end.
+/// Time that the thread that frees space gets to end.
 const LEAVE: Duration = Duration::from_millis(200);
 
-/// How much the nice value of the thread that frees space is above the daemon's.
+/// Difference of the nice value of the thread that frees space to the daemon's.
 const NICENESS: i32 = 10;
 
-/// How long the daemon waits when it cannot take a connection: descriptors may be used up.
+/// Pause if a connection cannot be accepted: descriptors may be used up.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Options of a daemon besides its store.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where it listens: an absolute path.
+    /// Absolute path of the socket.
     pub socket: PathBuf,
     /// The socket of the containerd whose content store layers are read from and written to. Without it only snapshots
     /// are served.
     pub containerd: Option<PathBuf>,
-    /// Where figures for Prometheus are served.
+    /// Address for Prometheus' figures.
     pub metrics: Option<Address>,
-    /// Whether a commit is refused that gives the name of a layer to what another differ wrote.
+    /// If true, a commit under the name of a layer is refused unless strata's differ wrote the layer.
     pub strict: bool,
     /// Limits of layers that are applied.
     pub limits: IngestOptions,
 }
 
-/// Serves `store` until SIGTERM or SIGINT, which it takes over for the whole process, and calls `ready` when it can be
-/// called. Then it takes no new calls, and those under way have `GRACE` to end, or until the second signal; what is
-/// still at work then ends with the process, as by a crash, and the next start clears up behind it.
+/// Serves `store` until SIGTERM or SIGINT, and calls `ready` when clients can connect. The function takes over both
+/// signals for the whole process. After the first signal the daemon takes no new calls. Calls under way have `GRACE` to
+/// end, or until the second signal. Calls that have not ended by then end with the process, as by a crash, and the next
+/// start recovers.
 ///
 /// # Errors
 /// `InvalidArgument` if the owner of the store is `local`, whose snapshots containerd would collect as garbage;
-/// `FailedPrecondition` if another daemon serves this owner or this socket (the message says which process); what
-/// opening the socket reports.
+/// `FailedPrecondition` if another daemon serves this owner or this socket (the message names the process); errors of
+/// opening the socket.
 pub fn serve(store: Store, options: &Options, ready: impl FnOnce() -> Result<()>) -> Result<()> {
     if store.owner() == LOCAL {
         return Err(Error::invalid(format!(
@@ -220,12 +221,12 @@ async fn accept(
     }
 }
 
-/// Frees the space of removed snapshots, at the start and whenever `removals` says that there may be some, on a thread
-/// that stands back. It ends when nobody can say so any more, and what it answers hangs up then.
+/// Frees the space of removed snapshots, at the start and after each message of `removals`, on a thread of low
+/// priority. The thread ends when all senders of `removals` are dropped; then the returned receiver is disconnected.
 fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
     let (running, ended) = channel();
     let work = move || {
-        // Without it others wait longer, and that is all.
+        // If the priority cannot be lowered, other threads wait longer.
         let _ = rustix::process::nice(NICENESS);
         loop {
             match store.drain(None, None) {
@@ -233,7 +234,8 @@ fn free(store: Arc<Store>, removals: Receiver<()>) -> Result<Receiver<()>> {
                 Ok(_) => {}
                 Err(error) => tracing::error!(why = error.chain(), "space could not be freed"),
             }
-            // Also without being told: what failed is tried again, and the command line removes snapshots too.
+            // A pass begins without a message too: failed removals are tried again, and the command line removes
+            // snapshots as well.
             if removals.recv_timeout(FREE_AGAIN) == Err(RecvTimeoutError::Disconnected) {
                 break;
             }

@@ -17,7 +17,7 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
-use super::content::{self, Content};
+use super::content::{self, ContentStore};
 use super::metrics::Metrics;
 use super::pool::{Call, Pool};
 use super::proto::diff::diff_server::Diff;
@@ -64,8 +64,8 @@ impl Differ {
     }
 
     /// The content store for a call with `headers`, if the daemon knows one.
-    fn content(&self, headers: &MetadataMap) -> Option<Content> {
-        self.containerd.as_ref().map(|channel| Content::new(channel, headers))
+    fn content(&self, headers: &MetadataMap) -> Option<ContentStore> {
+        self.containerd.as_ref().map(|channel| ContentStore::new(channel, headers))
     }
 }
 
@@ -117,14 +117,14 @@ fn for_nobody_else(error: Error) -> Error {
 }
 
 /// The content store as the owner of the snapshot `key` sees it.
-fn seen_by(content: Option<Content>, key: &str) -> Result<Content> {
+fn seen_by(content: Option<ContentStore>, key: &str) -> Result<ContentStore> {
     let missing = || Error::precondition("strata serve was not told where containerd is: add --containerd ADDRESS");
     content.ok_or_else(missing)?.seen_by(key)
 }
 
 fn apply(
     store: &Store,
-    content: Option<Content>,
+    content: Option<ContentStore>,
     layer: &Descriptor,
     key: &str,
     options: &IngestOptions,
@@ -162,7 +162,7 @@ fn sides(store: &Store, left: &[Mount], right: &[Mount]) -> Result<(String, Stri
 
 fn diff(
     store: &Store,
-    content: Option<Content>,
+    content: Option<ContentStore>,
     request: DiffRequest,
     base: &str,
     key: &str,

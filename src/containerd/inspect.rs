@@ -34,7 +34,7 @@ pub struct Finding {
     pub what: &'static str,
     /// Whether it is as it should be.
     pub good: bool,
-    /// The state that was found, and the mend if it is wrong.
+    /// The state that was found, and the cure if it is wrong.
     pub found: String,
 }
 

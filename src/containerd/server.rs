@@ -35,12 +35,12 @@ const INFOS_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct Service {
     store: Arc<Store>,
-    /// Whether a commit is refused that gives the name of a layer to what another differ wrote.
+    /// If true, a commit under the name of a layer is refused unless strata's differ wrote the layer.
     strict: bool,
     pool: Pool,
-    /// Where frees of space run: a long one keeps no thread from the calls that somebody waits for.
+    /// Threads that free space, apart from those of calls, because freeing can take long.
     cleanups: Pool,
-    /// Told when there may be something to free.
+    /// Gets a message when there may be space to free.
     freeable: SyncSender<()>,
 }
 
@@ -51,13 +51,13 @@ impl Service {
         Self { store, strict: false, pool, cleanups, freeable }
     }
 
-    /// Refuses, if `strict` says so, to commit under the name of a layer what another differ wrote.
+    /// If `strict` is true, refuses commits under the name of a layer that strata's differ did not write.
     #[must_use]
     pub fn strict(self, strict: bool) -> Self {
         Self { strict, ..self }
     }
 
-    /// There may be something to free; if that was said before and not yet heard, it need not be said again.
+    /// Sends the message that there may be space to free, unless an earlier message has not been received yet.
     fn tell_freer(&self) {
         let _ = self.freeable.try_send(());
     }
@@ -162,7 +162,8 @@ impl Snapshots for Service {
     }
 }
 
-/// Commits, and says of a snapshot with the name of a layer whether strata's differ wrote that layer into it.
+/// Commits. A snapshot with the name of a layer is marked as unverified unless strata's differ wrote that layer into
+/// it.
 fn commit(store: &Store, name: &str, key: &str, labels: &Labels, strict: bool) -> Result<()> {
     let judge = |applied: Option<DiffId>, parent: Option<&str>| {
         let layer = applied.filter(|layer| names::says(*layer, name, parent));
@@ -180,8 +181,8 @@ fn commit(store: &Store, name: &str, key: &str, labels: &Labels, strict: bool) -
     Ok(())
 }
 
-/// Refuses a commit onto another parent than the one that `key` stands on, after what comes first in the order of
-/// checks: it is `key` that changed something, and what it changed was relative to its parent.
+/// Refuses a commit onto another parent than that of `key`, after the checks that come first in containerd's order: the
+/// changes in `key` are relative to its own parent.
 fn check_parent(on: &dyn Snapshotter, name: &str, key: &str, parent: &str) -> Result<()> {
     if parent.is_empty() {
         return Ok(());
@@ -208,7 +209,7 @@ fn check_parent(on: &dyn Snapshotter, name: &str, key: &str, parent: &str) -> Re
 #[derive(Default)]
 struct Messages {
     messages: Vec<ListSnapshotsResponse>,
-    /// The length of the last one.
+    /// The length of the last message.
     bytes: usize,
 }
 

@@ -90,7 +90,7 @@ fn setting<'a>(tables: &'a [Table], plugin: &str, name: &str) -> Option<&'a Valu
     tables.iter().rev().find_map(|table| table.get("plugins")?.get(plugin)?.get(name))
 }
 
-/// The mistakes in the settings of a containerd that can have a differ in another process, each with the mend.
+/// The mistakes in the settings of a containerd that can have a differ in another process, each with its cure.
 pub(super) fn mistakes(tables: &[Table]) -> Vec<String> {
     let mut mistakes = unpacking(setting(tables, "io.containerd.transfer.v1.local", "unpack_config"));
     mistakes.extend(order(setting(tables, "io.containerd.service.v1.diff-service", "default")));
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_with_its_mend() {
+    fn each_mistake_is_told_with_its_cure() {
         let (own, overlay, both) =
             (("strata", "strata-diff"), ("overlayfs", "walking"), r#"["strata-diff", "walking"]"#);
         assert_eq!(of(&[overlay, own], both), Vec::<String>::new());

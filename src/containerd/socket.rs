@@ -1,12 +1,12 @@
-//! The unix socket that a daemon listens on: one daemon a path, and nobody else's users.
+//! The unix socket that a daemon listens on: one daemon for each path, and no connections of other users.
 //!
 //! # What is made
 //! The directory with mode 0700 if it is missing; the socket with mode 0600 from its first moment. A directory that is
 //! there is left as it is, unless others may write to it: they could put a socket of their own in the place.
 //!
 //! # What is in the way
-//! A socket that nobody listens on was left by a daemon that died, and goes. Anything else stays, and is named. Two
-//! that start at the same time take turns by a lock on the directory.
+//! A socket without a listener was left by a daemon that died, and is removed. Anything else stays, and the error names
+//! it. Daemons that start at the same time take turns by a lock on the directory.
 //!
 //! # References
 //! `unix(7)` (the mode of a socket is that of its descriptor at `bind`; a path has at most 107 bytes), `flock(2)`.
@@ -41,8 +41,8 @@ pub(super) struct Socket {
 /// Listens at `path`, which is absolute, without blocking.
 ///
 /// # Errors
-/// `InvalidArgument` for a path that is too long; `FailedPrecondition` if somebody listens there (the message says
-/// which process), if something else is there, or if others may write to the directory.
+/// `InvalidArgument` for a path that is too long; `FailedPrecondition` if a process listens there (the message names
+/// it), if something else is there, or if others may write to the directory.
 pub(super) fn listen(path: &Path) -> Result<(UnixListener, Socket)> {
     let bytes = path.as_os_str().len();
     if bytes > PATH_BYTES_MAX {
@@ -75,7 +75,7 @@ fn open_dir(dir: &Path) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-/// Makes way, if what is there may go.
+/// Removes a stale socket at the path.
 fn clear(path: &Path) -> Result<()> {
     let stat = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
@@ -112,7 +112,7 @@ fn bind(path: &Path) -> Result<UnixListener> {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Not if somebody removed it and put another in its place. What stays is stale, and goes at the next start.
+        // Another socket at the path is not removed. A socket that stays is stale, and the next start removes it.
         let own = |stat: std::fs::Metadata| (stat.dev(), stat.ino()) == self.identity;
         if std::fs::symlink_metadata(&self.path).is_ok_and(own) {
             let _ = std::fs::remove_file(&self.path);

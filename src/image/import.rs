@@ -9,6 +9,7 @@ use crate::door::{Intake, LayerName, ingest, is_present};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Digest, check_key};
 use crate::store::{NewImage, Store};
+use crate::store_files;
 
 /// An image that is in the store now.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -62,7 +63,7 @@ impl Losses {
 /// what the store reports.
 pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn Progress) -> Result<Imported> {
     options.name.as_deref().map_or(Ok(()), check_name)?;
-    let dir = store.root().join("run");
+    let dir = store_files::run(store.root());
     let spool = Spool { dir: &dir, bytes_max: options.spool_bytes_max, cancel: &options.ingest.cancel };
     let files = Files::open(&source.place, spool)?;
     let found = find(&files, source.reference.as_deref(), options)

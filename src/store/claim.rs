@@ -1,16 +1,15 @@
-//! An active snapshot that is being written to: nobody commits or removes it meanwhile.
+//! Claims: the right to write to an active snapshot, which no other call can commit or remove meanwhile.
 
 use super::db::durability;
 use super::db::labels as stored_labels;
 use super::db::meta::{Failed, Level};
 use super::db::rows::{self, Row, State};
 use super::{Access, Flush, Store};
-use crate::container;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
 use crate::mount::{self, Mount};
 use crate::snapshotter::{Kind, Snapshotter};
-use crate::tree::Dir;
+use crate::tree::{Dir, mount_points};
 
 /// The label of a snapshot in which a container runs, with the mount points that were made for it and are no part of
 /// the snapshot.
@@ -22,14 +21,14 @@ pub(super) const MOUNT_POINTS: &str = "strata/mount-points";
 pub struct Claim<'a> {
     store: &'a Store,
     pub(super) row: Row,
-    /// The snapshot, and what it stands on.
+    /// Ids of the snapshot and its ancestors.
     pub(super) stack: Vec<Id>,
     mounts: Vec<Mount>,
 }
 
 impl Store {
-    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. A writer whose mounts no table
-    /// shows, or one that lives in another mount namespace, is safe with this alone.
+    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. The claim alone protects a writer
+    /// with detached mounts, or in another mount namespace.
     ///
     /// # Errors
     /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, or another call works on it.
@@ -57,8 +56,8 @@ impl Store {
 }
 
 impl Store {
-    /// Removes the active snapshot `key`, which nobody needs any more. One of [`Store::prepare_layer`] goes without a
-    /// wait for the disk: a power cut takes it anyhow.
+    /// Removes the active snapshot `key` of a caller that has failed. A snapshot of [`Store::prepare_layer`] is removed
+    /// without a wait for the disk, because a power cut takes it in any case.
     ///
     /// # Errors
     /// As [`Snapshotter::remove`].
@@ -75,7 +74,7 @@ impl Store {
             _ => Err(Error::precondition(format!("cannot remove {key:?}: another call works on it")).into()),
         });
         match taken {
-            // The database may have need of the space; nobody else touches what is in the making.
+            // The database may need the space. No other process touches the directory of an unfinished row.
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
                 self.backend.remove(row.id)?;
                 self.meta.transact(Level::Relaxed, |tx| rows::delete(tx, row.row))
@@ -86,13 +85,13 @@ impl Store {
 }
 
 impl Claim<'_> {
-    /// The mounts by which the snapshot is written.
+    /// Returns the mounts through which the snapshot is written.
     pub fn mounts(&self) -> &[Mount] {
         &self.mounts
     }
 
-    /// Notes mount points that will be made in it ([`container::run`]), until this is dropped. Durable when it returns:
-    /// if this process ends before, recovery takes them away.
+    /// Notes mount points that will be made in the snapshot (`tree::mount_points`), until the claim is dropped. The
+    /// note is durable when the function returns: if this process dies, recovery removes the mount points.
     ///
     /// # Errors
     /// Errors of the database.
@@ -102,8 +101,8 @@ impl Claim<'_> {
     }
 }
 
-/// Takes away what a container left in `row` that ended with its strata, as [`Claim::note`] says. Nobody else touches
-/// the row as long as it is claimed.
+/// Removes the mount points that [`Claim::note`] noted for `row`, whose process has died. No other process touches the
+/// row as long as it is claimed.
 pub(super) fn take_away_mount_points(store: &Store, row: &Row) -> Result<()> {
     let found = store.meta.view(|tx| match stored_labels::label(tx, row.row, MOUNT_POINTS)? {
         None => Ok(None),
@@ -111,7 +110,7 @@ pub(super) fn take_away_mount_points(store: &Store, row: &Row) -> Result<()> {
     })?;
     let Some((note, stack)) = found else { return Ok(()) };
     let mounts = store.backend.mounts(&stack, Access::ReadWrite)?;
-    container::take_away(&Dir::from_fd(mount::detached(&mounts)?, &row.name), &note)
+    mount_points::take_away(&Dir::from_fd(mount::detached(&mounts)?, &row.name), &note)
 }
 
 impl Drop for Claim<'_> {

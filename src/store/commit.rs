@@ -1,4 +1,4 @@
-//! Committing: claim the snapshot (and reserve the name for one to a fresh id), seal, bring to disk, publish.
+//! Committing: claim the snapshot (for a commit to a fresh id, reserve the name too), seal, bring to disk, publish.
 
 use std::sync::atomic::Ordering;
 
@@ -19,52 +19,52 @@ use crate::tree::walk::Inodes;
 /// Properties of a commit besides the name and the labels.
 #[derive(Clone, Copy, Debug)]
 pub struct CommitOptions {
-    /// Whether it waits for the disk.
+    /// Whether the commit waits for the disk.
     pub flush: Flush,
     /// The origin of the snapshot.
     pub origin: Origin,
-    /// The digest of the layer that it was made from.
+    /// The digest of the layer that the snapshot was made from.
     pub diff_id: Option<DiffId>,
 }
 
 impl CommitOptions {
-    /// Durable, named by a user, of unknown digest: what [`crate::Snapshotter::commit`] does.
+    /// Options of [`crate::Snapshotter::commit`]: durable, named by a user, of unknown digest.
     pub const PLAIN: Self = Self { flush: Flush::Now, origin: Origin::Named, diff_id: None };
 }
 
-/// An active snapshot that is being sealed: nobody else may work on it.
+/// An active snapshot that is being sealed. No other call may work on it.
 #[derive(Debug)]
 struct Claimed {
     active: Row,
     below: Ancestry,
-    /// The row that holds the name, and the id of what will be there; `None` where the snapshot is sealed in place.
-    /// Then nothing is to be cleared up after a crash, and of two commits to one name the first to publish has it.
+    /// The row that reserves the name, and the id of the sealed snapshot; `None` if the snapshot is sealed in place.
+    /// Then a crash leaves nothing to clear up, and of two commits to one name the first to publish gets the name.
     fresh: Option<(i64, Id)>,
     judged: Judged,
 }
 
 impl Claimed {
-    /// The rows that a failed commit gives back.
+    /// Returns the rows that a failed commit gives back.
     fn rows(&self) -> Vec<i64> {
         self.fresh.iter().map(|(row, _)| *row).chain([self.active.row]).collect()
     }
 }
 
-/// Judges what an active snapshot holds: from the DiffID of the layer that was applied last, if one was applied by
-/// [`Store::apply_named_layer`], and from the name of the parent.
+/// Returns what an active snapshot holds. The arguments are the DiffID of the layer that [`Store::apply_named_layer`]
+/// applied last, if there is one, and the name of the parent.
 type Judge<'a> = dyn Fn(Option<DiffId>, Option<&str>) -> Result<Judged> + 'a;
 
 /// Statements of a committer about the content of a snapshot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Judged {
-    /// The layer that it is, and nothing else was written into it.
+    /// The snapshot is exactly this layer.
     pub layer: Option<DiffId>,
-    /// Whether it pretends to be a layer and nothing says that it is: it gets the label [`UNVERIFIED`].
+    /// True if the name says that the snapshot is a layer and nothing proves it. Then it gets the label [`UNVERIFIED`].
     pub unverified: bool,
 }
 
 impl Store {
-    /// Commits as [`crate::Snapshotter::commit`] does, with what an importer or builder knows besides.
+    /// Commits as [`crate::Snapshotter::commit`] does, with `options` of an import or a build.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`].
@@ -75,7 +75,7 @@ impl Store {
     /// Commits as [`crate::Snapshotter::commit`] does, with what `judge` says of the content.
     ///
     /// # Errors
-    /// As [`crate::Snapshotter::commit`]; what `judge` returns: then `key` stays active.
+    /// As [`crate::Snapshotter::commit`]; errors of `judge`: then `key` stays active.
     pub fn commit_judged(&self, name: &str, key: &str, labels: &Labels, judge: &Judge<'_>) -> Result<Judged> {
         self.commit_by(name, key, labels, CommitOptions::PLAIN, judge)
     }
@@ -138,7 +138,7 @@ impl Store {
         }
     }
 
-    /// Adds a row that holds `name` for what will be made at its id.
+    /// Adds a row that reserves `name` for the snapshot that will be made at its id.
     fn reserve_name(
         &self,
         tx: &Transaction<'_>,
@@ -168,7 +168,7 @@ impl Store {
         match diff_id {
             Some(_) if sealed != active.id => tar_split_files::share(&self.root, active.id, sealed)?,
             Some(_) => {}
-            // Something else was written into it than a layer.
+            // Changes besides the layer were written into the snapshot.
             None => self.forget_layer(active)?,
         }
         if self.waits(options.flush) {
@@ -183,8 +183,8 @@ impl Store {
         self.meta.transact(self.level(options.flush), |tx| self.publish(tx, claimed, &published, labels))
     }
 
-    /// Brings to disk what was sealed at `id`. Where a parent is to be brought to disk, too, all of the file system is;
-    /// and where the sealing did it without a word of what got lost, the file system is asked.
+    /// Brings the sealed snapshot `id` to disk. The whole file system is synced if a parent has to be brought to disk
+    /// too, or if the sealing hides lost writes.
     fn wait_for(&self, id: Id, not_durable: &[Unvouched], inodes: Option<Inodes>) -> Result<()> {
         let Capabilities { seal_is_durable, seal_hides_errors, .. } = self.backend.capabilities();
         match (seal_is_durable, not_durable) {
@@ -202,7 +202,7 @@ impl Store {
         published: &Published<'_>,
         labels: &Labels,
     ) -> Result<(), Failed> {
-        // An active snapshot that is nobody's makes a layer that is nobody's.
+        // An active snapshot without a voucher becomes a layer without a voucher.
         let doubtful = durability::is_doubtful(tx, claimed.active.row)?;
         if doubtful && self.durability == Durability::Commit && published.durable {
             vouch::check(tx, claimed.active.row, &claimed.active.name)?;

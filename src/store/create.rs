@@ -1,9 +1,10 @@
 //! Making active snapshots and views, in one of three ways:
 //!
-//! - *Bare*: a view of something has nothing of its own on disk. It is a row, made in one transaction.
-//! - *In the transaction*: where the backend makes it by a few system calls, and no parent has to be brought to disk
-//!   first, row and directory are made in one transaction, and what fails is undone.
-//! - *Reserved*: a row holds the key, the directory is made outside any transaction, and a second one publishes it.
+//! - *Bare*: a view of a committed snapshot has no directory. Its row is made in one transaction.
+//! - *In the transaction*: if the backend needs only a few system calls, and no parent has to be brought to disk first,
+//!   row and directory are made in one transaction. A failure undoes both.
+//! - *Reserved*: a row holds the key, the directory is made outside of transactions, and a second transaction publishes
+//!   the snapshot.
 
 use std::cell::Cell;
 use std::iter;
@@ -26,7 +27,8 @@ use crate::snapshotter::{Kind, Labels};
 use crate::tree::Dir;
 use crate::tree::walk::Inodes;
 
-/// How often a number is tried that turns out to be on disk already; recovery skips those, so one is a coincidence.
+/// Maximum number of ids that are tried because a directory is in the way. Recovery skips such ids, so even one is
+/// rare.
 const ID_TRIES_MAX: usize = 1000;
 
 /// The snapshot to make.
@@ -40,31 +42,31 @@ struct CreateRequest<'a> {
     origin: Origin,
 }
 
-/// Where it is to be made.
+/// The place of the new snapshot.
 #[derive(Debug)]
 struct Placement {
     id: Id,
     parent: Option<i64>,
-    /// Nearest first.
+    /// Ids of the ancestors, nearest first.
     parents: Vec<Id>,
-    /// Those that may still be lost with the power.
+    /// Ancestors that a power cut may take.
     not_durable: Vec<Unvouched>,
-    /// Whether nothing of its own is on disk.
+    /// True for a view that has no directory.
     bare: bool,
 }
 
 impl Placement {
-    /// The ids to mount, nearest first, where the snapshot's own part is at `id`.
+    /// Returns the ids to mount, nearest first, if the snapshot's own directory is at `id`.
     fn stack(&self, id: Id) -> Vec<Id> {
         iter::once(id).chain(self.parents.iter().copied()).collect()
     }
 }
 
-/// How far the first transaction came.
+/// Result of the first transaction.
 enum FirstTransaction {
     /// A row holds the key while its directory is made.
     Reserved(i64, Placement),
-    /// All is done.
+    /// The snapshot is made.
     Made(Vec<Mount>),
 }
 
@@ -79,9 +81,9 @@ impl Store {
         self.make(Kind::Active, key, parent, labels, flush, Origin::Named)
     }
 
-    /// Makes the active snapshot `key` for this process to put a layer of an image together in. Unlike one of
-    /// [`Snapshotter::prepare`] it does not wait for the disk, and goes away if the process ends before it is
-    /// committed.
+    /// Makes the active snapshot `key`, in which this process puts a layer of an image together. Unlike
+    /// [`Snapshotter::prepare`], the function does not wait for the disk, and the snapshot goes away if the process
+    /// ends before the commit.
     ///
     /// # Errors
     /// As [`Snapshotter::prepare`].
@@ -128,7 +130,7 @@ impl Store {
         }
     }
 
-    /// Finds out where it is to be, and that it may be.
+    /// Chooses the place of the snapshot, and checks that the snapshot may be made.
     fn placement(&self, tx: &Transaction<'_>, request: &CreateRequest<'_>) -> Result<Placement, Failed> {
         let CreateRequest { kind, key, parent, .. } = *request;
         if rows::holder(tx, &self.owner, key)?.is_some() {
@@ -140,7 +142,7 @@ impl Store {
         Ok(Placement { id: rows::next_id(tx)?, parent, parents, not_durable, bare: is_bare(kind, parent.is_some()) })
     }
 
-    /// Adds its row, with its labels.
+    /// Adds the row and its labels.
     fn insert(
         &self,
         tx: &Transaction<'_>,
@@ -172,7 +174,7 @@ impl Store {
         Ok(row)
     }
 
-    /// Refuses what could be written to and committed, but not read as a whole.
+    /// Refuses a chain that is too long to be read as one tree after the commit.
     fn check_height(&self, kind: Kind, parents: &[Id]) -> Result<()> {
         let layers = parents.len() + usize::from(!is_bare(kind, !parents.is_empty()));
         match self.backend.capabilities().layers_max {
@@ -184,7 +186,8 @@ impl Store {
         }
     }
 
-    /// Makes row and directory in one transaction, and notes in `made` what goes if that fails.
+    /// Makes row and directory in one transaction. `made` gets the id whose directory is removed if the transaction
+    /// fails.
     fn make_in_transaction(
         &self,
         tx: &Transaction<'_>,
@@ -211,8 +214,9 @@ impl Store {
         Ok(self.mounts_of(request.kind, &placement.stack(id))?)
     }
 
-    /// Takes away the directory of a transaction that was not committed. Within another one, which writes nothing and
-    /// needs no space: the number was free again meanwhile, and whoever made something at it has a row by then.
+    /// Removes the directory of a transaction that was not committed. The id was free again meanwhile, so this is done
+    /// in a transaction of its own, which writes nothing and needs no space: if another process has made a directory at
+    /// the id, that process has written its row by then.
     fn undo(&self, made: Option<Id>) {
         let Some(id) = made else { return };
         let undone = self.meta.transact(Level::Relaxed, |tx| {
@@ -223,7 +227,7 @@ impl Store {
         }
     }
 
-    /// The work behind a reserved row, and its publication.
+    /// Makes the directory of a reserved row, and publishes the snapshot.
     fn make_reserved(
         &self,
         request: &CreateRequest<'_>,
@@ -259,8 +263,8 @@ impl Store {
         })
     }
 
-    /// Has the backend make `id`. Where that lacks space, and removed snapshots still have some, it is tried once more
-    /// when they are gone, however long that takes: without it the call would fail.
+    /// Lets the backend make `id`. If the disk is full and removed snapshots still take space, their space is freed and
+    /// the backend tries once more. That may take long, but the call would fail otherwise.
     fn create_with_room(&self, id: Id, parents: &[Id]) -> Result<()> {
         let full = match self.backend.create(id, parents) {
             Err(error) if matches!(error.errno(), Some(Errno::NOSPC | Errno::DQUOT)) => error,
@@ -269,7 +273,8 @@ impl Store {
         if self.meta.view(rows::trash)?.is_empty() {
             return Err(full);
         }
-        // The space that the failed snapshot took may be the space that the database needs to note what is freed.
+        // The half-made snapshot is removed first: on a full disk the database may need its space to record the
+        // removals.
         if let Err(error) = self.erase(id).and_then(|()| self.drain_in_turn()) {
             tracing::warn!(%id, error = error.chain(), "the space of removed snapshots cannot be freed");
             return Err(full);
@@ -277,20 +282,20 @@ impl Store {
         self.backend.create(id, parents)
     }
 
-    /// Lets `make` make something at `id`, which the reserved `row` has; where something is in the way, at the next id,
-    /// which is the row's then. Answers with the one that it was.
+    /// Calls `make` with `id`, the id of the reserved `row`. If a directory is in the way, the row gets the next id,
+    /// and `make` is called with that. Returns the id that was used.
     pub(super) fn make_at_free_id(&self, row: i64, id: Id, make: impl Fn(Id) -> Result<()>) -> Result<Id> {
         at_free_id(id, make, |taken| self.meta.transact(Level::Relaxed, |tx| another_id(tx, row, taken)))
     }
 }
 
-/// Whether a snapshot has nothing of its own on disk: a view of something.
+/// Returns true for a snapshot without a directory: a view of a committed snapshot.
 fn is_bare(kind: Kind, has_parent: bool) -> bool {
     kind == Kind::View && has_parent
 }
 
-/// Lets `make` make something at `id`, or where something is in the way at the one that `next` answers. Answers with
-/// the one that it was.
+/// Calls `make` with `id`, or if a directory is in the way with the id that `next` returns. Returns the id that was
+/// used.
 fn at_free_id<E: From<Error>>(
     mut id: Id,
     make: impl Fn(Id) -> Result<()>,
@@ -305,7 +310,7 @@ fn at_free_id<E: From<Error>>(
     Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")).into())
 }
 
-/// Gives `row` another id than `taken`, whose directory is somebody's debris.
+/// Gives `row` another id than `taken`, whose place is taken by debris.
 fn another_id(tx: &Transaction<'_>, row: i64, taken: Id) -> Result<Id, Failed> {
     let next = rows::next_id(tx)?;
     rows::renumber(tx, row, next)?;

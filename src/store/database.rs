@@ -1,23 +1,20 @@
-//! The database of a store before it is known which backend it needs: how a store is found, made and recognised.
+//! Finding, making and recognising a store: its database, before it is known which backend the store needs.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use super::db::Transaction;
 use rustix::fs::Mode;
 
+use super::db::Transaction;
 use super::db::meta::{self, Failed, Meta};
 use super::{Durability, lock, reserve, rows};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::probe;
+use crate::store_files::{self, FRESH, SNAPSHOTS, TAR_SPLIT};
 use crate::tree::Dir;
 
-/// The bits of a mode that let others than the owner write.
+/// Mode bits that let the group or others write.
 const OTHERS_WRITE: u32 = 0o022;
-
-/// Names that the directory of a new store may hold already.
-const FRESH: [&str; 8] =
-    ["lost+found", "s", "run", "reserve", "strata.db", "strata.db-journal", "strata.db-wal", "strata.db-shm"];
 
 /// The database of a store, open, before it is known which backend it needs.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl Database {
     /// `DataLoss` for a damaged database or one that is gone, `Unsupported` for a newer format, `PermissionDenied`;
     /// `FailedPrecondition` if the directory holds something else, belongs to another user or lets others write.
     pub fn open(root: &Path) -> Result<Option<Self>> {
-        if !meta::exists(&root.join("strata.db"))? {
+        if !meta::exists(&store_files::database(root))? {
             return match Self::check_root(root) {
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
                 checked => checked.map(|()| None),
@@ -46,8 +43,8 @@ impl Database {
         Self::load(root, false).map(Some)
     }
 
-    /// Makes the store at `root`, or opens it if somebody was faster. The directory is made if it is missing; one that
-    /// exists must be empty, and becomes private (mode 0700).
+    /// Makes the store at `root`, or opens it if another process was faster. A missing directory is made. An existing
+    /// one must be empty, and becomes private (mode 0700).
     ///
     /// # Errors
     /// As [`Database::check_root`]; `FailedPrecondition` if the directory belongs to another user; `PermissionDenied`;
@@ -58,13 +55,14 @@ impl Database {
         check_owner(&root, false)?;
         Self::check_root(&root)?;
         rustix::fs::chmod(&root, Mode::RWXU).at("make private", &root)?;
-        for name in ["s", "run"] {
-            match rustix::fs::mkdir(root.join(name), Mode::RWXU) {
+        let run = store_files::run(&root);
+        for dir in [&store_files::snapshots(&root), &run] {
+            match rustix::fs::mkdir(dir, Mode::RWXU) {
                 Err(rustix::io::Errno::EXIST) => {}
-                made => made.at("make directory", root.join(name))?,
+                made => made.at("make directory", dir)?,
             }
         }
-        lock::make_standing(&root.join("run"))?;
+        lock::make_standing(&run)?;
         let mut database = Self::load(root, true)?;
         if database.backend.is_none() {
             database.durability = durability;
@@ -75,10 +73,10 @@ impl Database {
     /// Checks that `root` holds a store, or nothing but what a fresh file system or an interrupted first start leaves.
     ///
     /// # Errors
-    /// `FailedPrecondition` that names what else it holds; `DataLoss` if that is snapshots without their database; what
-    /// the file system reports.
+    /// `FailedPrecondition` that names another entry of the directory; `DataLoss` if there are snapshots without a
+    /// database; errors of the file system.
     pub fn check_root(root: &Path) -> Result<()> {
-        let database = root.join("strata.db");
+        let database = store_files::database(root);
         if meta::exists(&database)? {
             return Ok(());
         }
@@ -90,10 +88,10 @@ impl Database {
     }
 
     fn load(root: PathBuf, create: bool) -> Result<Self> {
-        let run = root.join("run");
+        let run = store_files::run(&root);
         let others = || Ok(lock::living(&run)?.into_iter().next().map(|name| format!("the process of run/{name}")));
-        let path = root.join("strata.db");
-        // To look into the database takes space for its index in shared memory, whatever the command is.
+        let path = store_files::database(&root);
+        // Even reading the database takes space, for its index in shared memory.
         let open = || {
             let meta = Meta::open(&path, create, others)?;
             meta.view(marker).map(|marker| (meta, marker))
@@ -102,19 +100,19 @@ impl Database {
         Ok(Self { root, meta, backend, durability })
     }
 
-    /// The name of the backend that the store was made with; `None` if it was never used.
+    /// Returns the name of the backend that the store was made with; `None` if the store was never used.
     pub fn backend(&self) -> Option<&str> {
         self.backend.as_deref()
     }
 
-    /// The store's directory, absolute and without links.
+    /// Returns the store's directory, absolute and without links.
     pub fn root(&self) -> &Path {
         &self.root
     }
 }
 
-/// Refuses a root where another user can exchange files: one of another owner, or, if `private` is asked for, one that
-/// others may write to.
+/// Refuses a root in which another user can exchange files: a directory of another owner, or, if `private` is true, one
+/// that others may write to.
 fn check_owner(root: &Path, private: bool) -> Result<()> {
     let stat = rustix::fs::stat(root).at("stat", root)?;
     let (owner, caller) = (stat.st_uid, rustix::process::geteuid().as_raw());
@@ -133,7 +131,7 @@ fn check_owner(root: &Path, private: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether `dir` at `root`, which has no database, is one that a store can be made in.
+/// Checks that a store can be made in `dir` at `root`, which has no database.
 fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
     let names: Vec<OsString> = dir.names()?.into_iter().map(|entry| entry.name).collect();
     if has_snapshots(dir, &names)? {
@@ -155,33 +153,33 @@ fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
     }
 }
 
-/// Whether there is anything that only a store with a database makes: a snapshot's directory, which a number begins, or
-/// the directory for the layers of images. A backend's marks in `s` may be there before.
+/// Returns true if there is an entry that only a store with a database makes: a snapshot's directory, whose name begins
+/// with a digit, or the directory of tar-split data. A backend may have left files in `s` before.
 fn has_snapshots(dir: &Dir, names: &[OsString]) -> Result<bool> {
     let has = |name: &str| names.iter().any(|known| known == name);
-    if !has("s") {
+    if !has(SNAPSHOTS) {
         return Ok(false);
     }
     let is_numbered = |name: &OsStr| name.as_encoded_bytes().first().is_some_and(u8::is_ascii_digit);
-    Ok(has("streams") || dir.open_dir("s")?.names()?.iter().any(is_numbered))
+    Ok(has(TAR_SPLIT) || dir.open_dir(SNAPSHOTS)?.names()?.iter().any(is_numbered))
 }
 
-/// The backend and the durability that were noted when the store was made.
+/// Returns the backend and the durability that were noted when the store was made.
 fn marker(tx: &Transaction<'_>) -> Result<(Option<String>, Durability), Failed> {
     let durability = rows::setting(tx, "durability")?;
     let durability = if durability.as_deref() == Some("none") { Durability::None } else { Durability::Commit };
     Ok((rows::setting(tx, "backend")?, durability))
 }
 
-/// Brings the names of what a new store is made of to disk. SQLite does so as well when it makes its files, and takes a
-/// failure for a success (`unixSync` in its `os_unix.c`). The store is noted as made afterwards: whoever comes after a
-/// failure does it again.
+/// Brings the directory entries of a new store to disk. SQLite does so too when it makes its files, but ignores a
+/// failure (`unixSync` in its `os_unix.c`). The store is noted as made only after this, so the next process repeats it
+/// after a failure.
 pub(super) fn sync_directories(root: &Path) -> Result<()> {
-    let dirs = [root.join("s"), root.join("run"), root.to_owned()];
+    let dirs = [store_files::snapshots(root), store_files::run(root), root.to_owned()];
     dirs.iter().try_for_each(|dir| rustix::fs::fsync(&Dir::open(dir)?).at("fsync", dir))
 }
 
-/// Notes what a new store is, and answers with that; if somebody was faster, with what they noted.
+/// Notes the backend and the durability of a new store. Returns them, or those that another process noted before.
 pub(super) fn note(tx: &Transaction<'_>, backend: &str, wish: Durability) -> Result<(String, Durability), Failed> {
     if let (Some(made), durability) = marker(tx)? {
         return Ok((made, durability));

@@ -15,6 +15,7 @@ use crate::error::Result;
 use crate::id::Id;
 use crate::mount::Mount;
 use crate::snapshotter::{Info, Kind};
+use crate::store_files;
 
 /// How many of the last components of a path may be the id of a snapshot: strategies keep the files in `s/<id>` or in a
 /// directory in it.
@@ -67,7 +68,7 @@ impl Store {
     /// Whether `path` lies in the directory of this store, or leads there through links or a bind of that directory. A
     /// path that leads nowhere is judged by how it is spelled.
     pub fn contains(&self, path: &Path) -> bool {
-        let places = [self.root.clone(), self.root.join("s")];
+        let places = [self.root.clone(), store_files::snapshots(&self.root)];
         let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_below = |place: &Path| resolved.ancestors().any(|part| is_same(part, place));
         path.starts_with(&self.root) || places.iter().any(|place| is_below(place))

@@ -1,9 +1,10 @@
-//! Which processes are at work on a store: a locked file for each in `run/`.
+//! The processes that are at work on a store: each has a locked file in `run/`.
 //!
-//! A process that changes the store makes an unnamed file, locks it, and only then gives it a name: whoever sees the
-//! name can tell by the lock alone whether its process lives. A pid would be used again; a lock ends with its process,
-//! however that dies. The name is the file's inode number, which nothing else in the directory can have meanwhile, and
-//! the time: rows may outlive the file that they name, and inode numbers are given again.
+//! A process that changes the store makes an unnamed file, locks it, and only then gives it a name. So a named file
+//! without a lock belongs to a process that has died. A pid could be used again, while a lock ends with its process,
+//! however the process dies. The name is the file's inode number and the time. No other file in the directory has the
+//! inode number at the same time; the time tells files apart whose inode number was used again, because rows may
+//! outlive the file that they name.
 //!
 //! # References
 //! `fcntl_locking(2)`, open file description locks; `open(2)`, `O_TMPFILE`.
@@ -24,14 +25,14 @@ use crate::tree::Dir;
 /// The lock that one drainer of the trash holds.
 const DRAIN: &str = "drain";
 
-/// The lock that the daemon of an owner holds, before a digest of the owner: any string may be one, and a file name
-/// not.
+/// Beginning of the name of the lock that the daemon of an owner holds. A digest of the owner follows, because an owner
+/// can be any string and a file name cannot.
 const DAEMON: &str = "daemon-";
 
 /// The lock that one recovery holds.
 const RECOVER: &str = "recover";
 
-/// This process at work: its file goes with it.
+/// The announcement of this process. Drop removes its file.
 #[derive(Debug)]
 pub(super) struct Worker {
     file: PathBuf,
@@ -54,7 +55,7 @@ impl Worker {
         Ok(Self { file, name, _lock: lock })
     }
 
-    /// The name by which rows in work refer to this process.
+    /// Returns the name by which rows in work refer to this process.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
@@ -62,12 +63,12 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        // If this fails the file stays, and the next recovery takes it for that of a dead process: which is right.
+        // If the removal fails, the next recovery finds the file of a process that has ended, and removes it.
         let _ = std::fs::remove_file(&self.file);
     }
 }
 
-/// The write lock on a whole file, whatever its length.
+/// Returns the write lock on a whole file, whatever its length.
 const WHOLE: libc::flock = libc::flock {
     l_type: libc::F_WRLCK as libc::c_short,
     l_whence: libc::SEEK_SET as libc::c_short,
@@ -76,7 +77,7 @@ const WHOLE: libc::flock = libc::flock {
     l_pid: 0,
 };
 
-/// Takes the lock; `EAGAIN` if somebody has it.
+/// Takes the lock; `EAGAIN` if another process has it.
 fn try_lock(file: impl AsFd) -> Result<(), Errno> {
     lock_by(file, FcntlArg::F_OFD_SETLK(&WHOLE))
 }
@@ -85,7 +86,7 @@ fn lock_by(file: impl AsFd, how: FcntlArg<'_>) -> Result<(), Errno> {
     fcntl(file, how).map(drop).map_err(|errno| Errno::from_raw_os_error(errno as i32))
 }
 
-/// Opens an existing lock file and takes its lock, if nobody has it. `None`: held, or gone meanwhile.
+/// Opens an existing lock file and takes its lock. `None` if another process holds it, or the file is gone.
 fn seize(file: &Path) -> Result<Option<OwnedFd>> {
     let opened = match rustix::fs::open(file, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOFOLLOW, Mode::empty()) {
         Err(Errno::NOENT) => return Ok(None),
@@ -98,14 +99,14 @@ fn seize(file: &Path) -> Result<Option<OwnedFd>> {
     }
 }
 
-/// The workers whose process has died, with their locks held, so that nobody else takes them for dead at the same time.
+/// Workers whose process has died. Their locks are held, so that no other recovery handles them at the same time.
 #[derive(Debug, Default)]
 pub(super) struct Dead {
     workers: Vec<(PathBuf, OwnedFd)>,
 }
 
 impl Dead {
-    /// Looks for them in `run`.
+    /// Finds them in `run`.
     pub(super) fn find(run: &Path) -> Result<Self> {
         let mut workers = Vec::new();
         for file in worker_files(run)? {
@@ -116,18 +117,18 @@ impl Dead {
         Ok(Self { workers })
     }
 
-    /// Whether there are none.
+    /// Returns true if there are none.
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
 
-    /// Whether the worker `name` is one of them, or left in good order.
+    /// Returns true if the worker `name` is one of them, or ended without a crash.
     pub(super) fn includes(&self, run: &Path, name: &str) -> Result<bool> {
         let file = run.join(name);
         Ok(self.workers.iter().any(|(dead, _)| *dead == file) || !file.try_exists().at("look for", &file)?)
     }
 
-    /// Removes their files: nothing refers to them any more.
+    /// Removes their files, once no row refers to them.
     pub(super) fn bury(self) -> Result<()> {
         for (file, _lock) in &self.workers {
             match std::fs::remove_file(file) {
@@ -139,7 +140,7 @@ impl Dead {
     }
 }
 
-/// The names of the workers that are alive.
+/// Returns the names of the workers that are alive.
 pub(super) fn living(run: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for file in worker_files(run)? {
@@ -160,12 +161,12 @@ fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Makes the files that stand, before a full disk has no room for them when space is to be freed.
+/// Makes the lock files that stay, so that freeing space on a full disk does not need room for them.
 pub(super) fn make_standing(run: &Path) -> Result<()> {
     [DRAIN, RECOVER].iter().try_for_each(|name| standing(&run.join(name)).map(drop))
 }
 
-/// Takes the right to drain the trash; `None` if somebody is at it.
+/// Takes the right to drain the trash; `None` if another process has it.
 pub(super) fn drainer(run: &Path) -> Result<Option<OwnedFd>> {
     let file = run.join(DRAIN);
     let opened = standing(&file)?;
@@ -192,16 +193,16 @@ fn in_turn(file: PathBuf) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-/// A daemon's right to be the only one of its owner; it ends with the value, or with the process.
+/// A daemon's right to be the only one of its owner, until the value is dropped or the process ends.
 #[derive(Debug)]
 pub struct DaemonLock {
     _lock: OwnedFd,
 }
 
-/// Takes the right to be the daemon of `owner`; `holder` tells a later one who has it.
+/// Takes the right to be the daemon of `owner`. A later daemon that is refused gets the text `holder` in its error.
 ///
 /// # Errors
-/// `FailedPrecondition` with what the holder said of itself.
+/// `FailedPrecondition` with the text of the daemon that has the right.
 pub(super) fn daemon(run: &Path, owner: &str, holder: &str) -> Result<DaemonLock> {
     let file = run.join(format!("{DAEMON}{}", Digest::of(owner.as_bytes()).hex()));
     let lock = standing(&file)?;
@@ -220,7 +221,7 @@ pub(super) fn daemon(run: &Path, owner: &str, holder: &str) -> Result<DaemonLock
     Ok(DaemonLock { _lock: lock })
 }
 
-/// A lock file that stays when nobody holds it.
+/// Opens a lock file that stays when no process holds its lock.
 fn standing(file: &Path) -> Result<OwnedFd> {
     let opened = File::options().create(true).truncate(false).write(true).open(file);
     opened.at("open the lock file", file).map(OwnedFd::from)

@@ -11,15 +11,17 @@
 //! ```
 //!
 //! # How a change is made
-//! Reserve (a relaxed transaction: a row *creating*, or one that is *claimed*), work on the file system outside any
-//! transaction, bring the data to disk, publish (a durable transaction). So a long copy keeps nobody from the database,
-//! and what the database calls durable is complete on disk. Where the work is a few system calls, all is one
-//! transaction. A failure takes the reservation back; a crash leaves that to recovery (`recover.rs`). Ids only grow,
-//! and what no row names may be removed.
+//! 1. Reserve, in a relaxed transaction: a row becomes *creating* or *claimed*.
+//! 2. Work on the file system, outside of transactions, so that a long copy does not block the database.
+//! 3. Bring the data to disk.
+//! 4. Publish, in a durable transaction, so that everything which the database calls durable is complete on disk.
+//!
+//! Work of a few system calls is done in one transaction. A failure takes the reservation back; after a crash recovery
+//! does so (`recover.rs`). Ids only grow, and directories without a row may be removed.
 //!
 //! # Owners
-//! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` sees, lists and changes its owner's only:
-//! the garbage collector of a containerd removes every snapshot that it does not know.
+//! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` shows and changes only the snapshots of
+//! its owner, because the garbage collector of a containerd removes every snapshot that it does not know.
 
 mod apply;
 mod check;
@@ -50,7 +52,7 @@ pub use database::Database;
 pub use db::images::{Image, NewImage};
 pub use db::meta::FORMAT;
 pub use db::rows::Origin;
-pub use db::steps::Step;
+pub use db::steps::CachedStep;
 pub use image::Held;
 pub use labels::{LABEL_BYTES_MAX, LABELS_BYTES_MAX, check_labels};
 pub use locate::{Located, is_same};
@@ -74,6 +76,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::id::{DiffId, Id, check_key};
 use crate::mount::{self, Access, Mount};
 use crate::snapshotter::{Info, Kind, Labels, Snapshotter};
+use crate::store_files;
 use crate::tree::Dir;
 
 use db::meta::{Level, Meta};
@@ -81,21 +84,21 @@ use db::rows::{self, Row, State};
 use filter::Filters;
 use labels::LabelChange;
 
-/// The owner of what the command line makes.
+/// The owner of snapshots that the command line makes.
 pub const LOCAL: &str = "local";
 
-/// When the store answers that something is done.
+/// The moment at which a call reports success.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// When it would survive a power cut.
+    /// Once the change survives a power cut.
     #[default]
     Commit,
-    /// When the kernel has it. A power cut may leave committed snapshots with empty files.
+    /// Once the kernel has the change. A power cut may leave committed snapshots with empty files.
     None,
 }
 
 impl Durability {
-    /// Its name in settings and tables.
+    /// Returns its name in settings and tables.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Commit => "commit",
@@ -104,13 +107,13 @@ impl Durability {
     }
 }
 
-/// Whether a call waits for the disk, or leaves that to one later [`Store::sync`].
+/// Whether a call waits for the disk, or leaves that to a later [`Store::sync`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
-    /// Durable when the call returns.
+    /// The change is durable when the call returns.
     Now,
-    /// Usable at once, as a parent too, but gone after a power cut, and when this handle is gone, unless
-    /// [`Store::sync`] came first.
+    /// The snapshot can be used at once, as a parent too. It is lost by a power cut, and when this handle is dropped,
+    /// unless [`Store::sync`] was called before.
     Later,
 }
 
@@ -131,30 +134,48 @@ impl fmt::Display for MountedOn {
 impl std::error::Error for MountedOn {}
 
 /// A store of snapshots, as one owner sees it.
+///
+/// ```
+/// use strata::backends::{self, COPY, Config};
+/// use strata::snapshotter::{Labels, Snapshotter};
+///
+/// let dir = tempfile::tempdir()?;
+/// let root = dir.path().join("store");
+/// let store = backends::open(&Config { backend: Some(COPY), ..Config::new(&root) })?;
+/// store.prepare("work", "", &Labels::new())?;
+///
+/// // Any number of handles and processes may have the store open. Its database knows the strategy.
+/// let other = backends::open(&Config::new(&root))?;
+/// other.commit("base", "work", &Labels::new())?;
+/// assert_eq!(store.stat("base")?.name, "base");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Store {
     root: PathBuf,
     /// Open from the start, so that `syncfs` also reports write errors that happened in between.
     root_fd: OwnedFd,
-    /// Whether it reported one that could not be noted in the database (`vouch.rs`). One call asks at a time.
+    /// True if `syncfs` has reported a lost write that could not be noted in the database (`vouch.rs`). The lock makes
+    /// concurrent syncs see the report in turn, because the kernel reports each lost write to only one of them.
     lost_writes: Mutex<bool>,
-    /// The first id that was not given yet at some moment after [`Store::root_fd`] was opened; `u64::MAX` until this
-    /// handle cleared up behind processes that died.
+    /// An id that was not given yet when [`Store::root_fd`] was opened; `u64::MAX` until this handle has recovered the
+    /// store.
     since: AtomicU64,
-    /// Whether this handle committed with [`Flush::Later`] since the last [`Store::sync`].
+    /// True if this handle has committed with [`Flush::Later`] since the last [`Store::sync`].
     owes_sync: AtomicBool,
     meta: Meta,
     backend: Box<dyn Backend>,
     owner: String,
     durability: Durability,
-    /// This process at work, from its first change on.
+    /// The announcement of this process, from its first change on.
     worker: Mutex<Option<lock::Worker>>,
-    /// The rows of calls that ended, while the database could not be told: see [`Store::let_go`].
+    /// Rows whose reservation could not be taken back yet, because the database could not be written: see
+    /// [`Store::let_go`].
     ended: Mutex<Vec<i64>>,
 }
 
 impl Store {
-    /// The store of `database`, run by `backend`, as `owner` sees it.
+    /// Returns the store of `database` and `backend`, as `owner` sees it.
     ///
     /// # Errors
     /// `FailedPrecondition` if the store was made with another backend; `InvalidArgument` for an owner that is no key.
@@ -179,47 +200,47 @@ impl Store {
         Ok(Self { root, root_fd, lost_writes, since, owes_sync, meta, backend, owner, durability, worker, ended })
     }
 
-    /// The store's directory.
+    /// Returns the store's directory.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The strategy.
+    /// Returns the strategy.
     pub fn backend(&self) -> &dyn Backend {
         self.backend.as_ref()
     }
 
-    /// The owner whose snapshots this handle sees.
+    /// Returns the owner whose snapshots this handle sees.
     pub fn owner(&self) -> &str {
         &self.owner
     }
 
-    /// When this store answers.
+    /// Returns the moment at which calls report success.
     pub fn durability(&self) -> Durability {
         self.durability
     }
 
     fn run(&self) -> PathBuf {
-        self.root.join("run")
+        store_files::run(&self.root)
     }
 
     fn dir_of(&self, id: Id) -> PathBuf {
-        self.root.join("s").join(id.to_string())
+        store_files::snapshot(&self.root, id)
     }
 
-    /// Removes whatever is on disk of `id`.
+    /// Removes everything on disk that belongs to `id`.
     fn erase(&self, id: Id) -> Result<()> {
         self.erase_until(id, &|| false).map(drop)
     }
 
-    /// Removes what is on disk of `id` until `stop` answers true; answers whether nothing is left.
+    /// Removes everything on disk that belongs to `id`, until `stop` returns true. Returns true if nothing is left.
     fn erase_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
         tar_split_files::remove(&self.root, id)?;
         self.backend.remove_until(id, stop)
     }
 
-    /// Announces this process as one that changes the store, after clearing up behind those that died; answers with the
-    /// name that rows in work carry.
+    /// Recovers the store if needed, then announces this process as one that changes the store. Returns the name that
+    /// its rows in work carry.
     fn begin(&self) -> Result<String> {
         let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(worker) = &*worker {
@@ -234,11 +255,11 @@ impl Store {
         Ok(name)
     }
 
-    /// Makes this process the daemon of its owner while the answer lives, and clears up behind those that died.
-    /// `holder` is what a second one is told of this one.
+    /// Makes this process the daemon of its owner while the returned value lives, and recovers the store. A second
+    /// daemon gets the text `holder` in its error.
     ///
     /// # Errors
-    /// `FailedPrecondition` if there is one already: the message says what it told of itself.
+    /// `FailedPrecondition` with the text of the daemon that is there already.
     pub fn become_daemon(&self, holder: &str) -> Result<DaemonLock> {
         self.with_reserve(|| {
             let daemon_lock = lock::daemon(&self.run(), &self.owner, holder)?;
@@ -246,23 +267,23 @@ impl Store {
         })
     }
 
-    /// The name of this process's lock file, if it changed anything yet.
+    /// Returns the name of this process's lock file, if the process has changed the store.
     fn worker_name(&self) -> Option<String> {
         let worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
         worker.as_ref().map(|worker| worker.name().to_owned())
     }
 
-    /// Whether to wait for the disk: the store may not, and the caller may not.
+    /// Returns true if the call waits for the disk: both the store and the caller have to ask for that.
     fn waits(&self, flush: Flush) -> bool {
         (self.durability, flush) == (Durability::Commit, Flush::Now)
     }
 
-    /// The kind of transaction that publishes.
+    /// Returns the kind of transaction that publishes.
     fn level(&self, flush: Flush) -> Level {
         if self.waits(flush) { Level::Durable } else { Level::Relaxed }
     }
 
-    /// Refuses while `id` is mounted: `doing` names the call.
+    /// Fails if `id` is mounted; `doing` names the call.
     fn check_not_mounted(&self, id: Id, doing: &str) -> Result<()> {
         match mount::table::users_of(&self.dir_of(id))?.first() {
             None => Ok(()),
@@ -297,7 +318,7 @@ impl Store {
         }
     }
 
-    /// The ids that make up the snapshot `key`, itself first, and its row.
+    /// Returns the row of the snapshot `key`, and the ids of the snapshot and its ancestors.
     fn stack(&self, key: &str) -> Result<(Row, Vec<Id>)> {
         check_key(key)?;
         self.meta.view(|tx| {
@@ -307,11 +328,11 @@ impl Store {
         })
     }
 
-    /// The tree that `key`, of any kind, shows: a directory that nobody can write to through this descriptor. It is
-    /// mounted nowhere and goes away with the value.
+    /// Opens the tree of `key`, a snapshot of any kind, read-only. The mount is attached nowhere and goes away with the
+    /// value.
     ///
     /// # Errors
-    /// `NotFound`; what the mount reports.
+    /// `NotFound`; errors of the mount.
     pub fn open_tree(&self, key: &str) -> Result<Dir> {
         let (row, stack) = self.stack(key)?;
         self.open_read(&comparison::Read { row, stack })
@@ -320,7 +341,7 @@ impl Store {
     fn open_read(&self, read: &comparison::Read) -> Result<Dir> {
         let comparison::Read { row, stack } = read;
         if row.state == State::Claimed {
-            // The process that works on the snapshot may have died, and recovery clears up behind it.
+            // The process that works on the snapshot may have died. Then recovery ends its work.
             self.begin()?;
         }
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
@@ -329,9 +350,9 @@ impl Store {
         Ok(Dir::from_fd(mount, &row.name))
     }
 
-    /// Does what needs the directories of `row` and its parents. A power cut may have taken an empty one, which the
-    /// first change of a process makes again; what is missing still is lost, and no caller is to think that there is no
-    /// such snapshot.
+    /// Calls work that needs the directories of `row` and its ancestors. A power cut may have taken an empty directory,
+    /// which recovery makes again. A directory that is still missing is lost: the error says so, and not that there is
+    /// no such snapshot.
     fn on_disk<T>(&self, row: &Row, work: impl Fn() -> Result<T>) -> Result<T> {
         match work() {
             Err(error) if error.kind() == ErrorKind::NotFound => self.begin().map(drop)?,
@@ -348,11 +369,11 @@ impl Store {
         })
     }
 
-    /// Calls `visit` with every snapshot that matches any of `filters`, whoever owns it, and its owner: to look at,
-    /// since everything else is done by an owner to its own.
+    /// Calls `visit` with every snapshot of any owner that matches one of `filters`, and its owner. Other calls see the
+    /// snapshots of one owner only.
     ///
     /// # Errors
-    /// `InvalidArgument` for a bad filter; what `visit` returns.
+    /// `InvalidArgument` for a bad filter; errors of `visit`.
     pub fn walk_all(&self, filters: &[&str], visit: &mut dyn FnMut(&str, &Info) -> Result<()>) -> Result<()> {
         let filters = Filters::parse(filters)?;
         let owned = self.meta.view(|tx| {
@@ -367,7 +388,7 @@ impl Store {
         Ok(())
     }
 
-    /// The DiffID that was recorded for `key`, if it is committed: an active snapshot goes on changing.
+    /// Returns the DiffID of the committed snapshot `key`; `None` for other kinds, whose content can change.
     ///
     /// # Errors
     /// `NotFound`.
@@ -408,7 +429,7 @@ impl Snapshotter for Store {
     }
 
     fn mounts(&self, key: &str) -> Result<Vec<Mount>> {
-        // The mounts need their directories, which a power cut may have taken.
+        // The mounts need the directories, which a power cut may have taken.
         self.begin()?;
         let (row, stack) = self.stack(key)?;
         if row.kind == Kind::Committed {

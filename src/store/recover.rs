@@ -1,15 +1,18 @@
-//! Clearing up: behind processes that died, behind a power cut, behind removals.
+//! Recovery after crashes and power cuts, and freeing the space of removed snapshots.
 //!
 //! # Recovery
-//! It runs before a process changes the store for the first time, one at a time, and does nothing unless a lock in
-//! `run/` or a row in work belongs to no living process, or the machine was booted since. The disk is listed *before*
-//! the database is read: a directory that was there and has no row afterwards is debris, however many others make and
-//! remove snapshots meanwhile, because a row comes before its directory or in the write transaction in which it is
-//! made, after which recovery's own begins, and ids are never used twice. Nothing is deleted by recovery itself, but
-//! the mount points of containers that died with their strata; a transaction puts all else into the trash first.
+//! Recovery runs before a process changes the store for the first time. Only one recovery runs at a time. It has
+//! nothing to do unless a lock in `run/` or a row in work belongs to a process that has died, or the machine was booted
+//! since.
+//!
+//! The disk is listed *before* the database is read. A directory that was listed and has no row is debris, even if
+//! other processes create and remove snapshots meanwhile. For a row is written before its directory is made, or in the
+//! same write transaction, and recovery's own transaction begins after that one; and ids are never used twice. Recovery
+//! itself deletes only mount points of containers whose strata died. Everything else is put into the trash by a
+//! transaction.
 //!
 //! # Trash
-//! `remove` ends with a row in `trash`. The space is freed in place by whoever drains it, one at a time.
+//! `remove` ends with a row in `trash`. Later one process at a time drains the trash: it frees the space in place.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -32,19 +35,19 @@ use crate::snapshotter::Kind;
 use crate::task::Cancel;
 use crate::tree::{Dir, walk};
 
-/// Changes with every boot of the kernel.
+/// File with an id that changes with every boot of the kernel.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 
-/// The work that draining the trash did.
+/// Result of draining the trash.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Freed {
     /// Snapshots whose space is free now.
     pub snapshots: u64,
-    /// Snapshots that still wait.
+    /// Snapshots whose space is still to be freed.
     pub waiting: u64,
 }
 
-/// How much a store holds.
+/// Numbers of snapshots in a store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoreCounts {
     /// Snapshots, by kind.
@@ -53,7 +56,7 @@ pub struct StoreCounts {
     pub trash: Vec<Id>,
 }
 
-/// Clears up behind processes that died and behind a power cut. Answers with an id that was not given before the call.
+/// Recovers the store after crashes and a power cut. Returns an id that was not given before the call.
 pub(super) fn recover(store: &Store) -> Result<Id> {
     let _alone = lock::recovery(&store.run())?;
     let boot = std::fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?.trim().to_owned();
@@ -100,14 +103,14 @@ pub(super) fn recover(store: &Store) -> Result<Id> {
         rows::with_own_directory(tx)
     })?;
     expected.into_iter().for_each(|id| try_to_make_again(store, id, booted));
-    // Last, so that whoever comes after a crash does all of it again. Nobody begins before.
+    // The boot id is written last, so that a recovery after a crash of this one does all of it again.
     if booted {
         store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
     }
     dead.bury().map(|()| free)
 }
 
-/// Leaves to the drainer what is on disk and no row names. The disk is listed first.
+/// Puts directories without a row into the trash. The disk was listed before the database is read.
 pub(super) fn discard_rowless(store: &Store) -> Result<()> {
     let on_disk = store.backend.inventory()?;
     store.meta.transact(Level::Durable, |tx| {
@@ -127,8 +130,8 @@ fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     }
 }
 
-/// Takes out of `row` what a container that died left of strata's. Where that cannot be done, what is left is nothing
-/// but empty directories and files, and keeps nobody from the snapshot.
+/// Removes the mount points that a dead container left in `row`. A failure is only logged: the mount points are empty
+/// directories and files, and the snapshot can be used.
 fn try_to_take_away(store: &Store, row: &Row) {
     if row.is_unfinished_layer() || row.kind != Kind::Active {
         return;
@@ -138,7 +141,7 @@ fn try_to_take_away(store: &Store, row: &Row) {
     }
 }
 
-/// After a boot: what nobody waited for may be incomplete, and so is all that stands on it.
+/// Drops the rows that are not durable after a boot, with their descendants: their data may be incomplete.
 fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     // Parents may go before their children within this transaction.
     tx.pragma_update(None, "defer_foreign_keys", true)?;
@@ -149,16 +152,16 @@ fn drop_lost(tx: &Transaction<'_>) -> Result<(), Failed> {
     durability::forget_doubts(tx)
 }
 
-/// Does for `id` what can be done. A snapshot that is beyond it (its parent is lost, the disk is full, somebody put
-/// something else there) keeps nobody from the others, nor from removing it.
+/// Makes the directory of `id` again. A failure is only logged (the parent is lost, the disk is full, something else is
+/// at that place): other snapshots can be used, and this one can be removed.
 fn try_to_make_again(store: &Store, id: Id, booted: bool) {
     if let Err(error) = make_again_alone(store, id, booted) {
         tracing::error!(%id, why = error.chain(), "a snapshot is not whole on disk");
     }
 }
 
-/// Makes the directory of `id` again where a recovery could not: the disk was full. One at a time, as recovery is: two
-/// would each take what the other made for what is in the way.
+/// Makes the directory of `id` again if recovery could not, because the disk was full. Takes the lock of recovery: of
+/// two processes without it, each would remove what the other made.
 pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
     let dir = store.dir_of(id);
     if dir.try_exists().at("look for", &dir)? {
@@ -168,8 +171,8 @@ pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
     make_again_alone(store, id, false)
 }
 
-/// Makes the directory of `id` again if a power cut took it, or what the cut took of it: strategies that publish an
-/// active snapshot without a sync rely on it, for there was nothing acknowledged in it but the directory itself.
+/// Makes the directory of `id` again if a power cut took it or a part of it. Strategies that publish an active snapshot
+/// without a sync rely on this: only the directory itself was acknowledged, not the data in it.
 fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
     let is_there = dir.try_exists().at("look for", &dir)?;
@@ -181,7 +184,7 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
         Some(row) => durability::chain(tx, row.parent).map(|parents| Some((row, parents))),
     })?;
     match found {
-        // Removed meanwhile.
+        // The snapshot was removed meanwhile.
         None => Ok(()),
         Some((row, parents)) if is_there => match row.kind {
             Kind::Active => store.backend.complete_create(id, &parents),
@@ -200,14 +203,14 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     }
 }
 
-/// Whether a power cut can have taken the directory though the row was durable.
+/// Returns true if a power cut can have taken the directory of a durable row.
 pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
     let synced = store.backend.capabilities().create_needs_sync && !parents.is_empty();
     row.kind != Kind::Committed && !synced
 }
 
 impl Store {
-    /// Drops the committed snapshot `row` and what stands on it where it is nobody's and no living process needs it.
+    /// Drops the committed snapshot `row` and its descendants, if it has no voucher and no living process needs it.
     pub(super) fn drop_nobodys(&self, row: i64) -> Result<()> {
         let found = self.meta.view(|tx| durability::unvouched_row(tx, row))?;
         let Some(found) = found else { return Ok(()) };
@@ -218,9 +221,9 @@ impl Store {
         Ok(())
     }
 
-    /// Ends this process's work on `rows`, which it did not publish: what was made for them goes, and a snapshot that
-    /// was claimed is as before. What the database cannot be told now (the disk may be full) it is told before the next
-    /// change, or after this process by a recovery.
+    /// Ends this process's work on `rows`, which it did not publish: their directories are removed, and a claimed
+    /// snapshot becomes as before. If the database cannot be written now (the disk may be full), that is done before
+    /// the next change of this process, or by a recovery after its end.
     pub(super) fn let_go(&self, rows: &[i64]) {
         let mut all = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         all.extend(rows);
@@ -238,7 +241,8 @@ impl Store {
             let found = rows.iter().filter_map(|row| rows::by_number(tx, *row).transpose());
             found.collect::<Result<_, _>>()
         })?;
-        // The space first, of which the database may have need. No other process touches what is in the making.
+        // The space is freed first, because the database may need it. No other process touches the directory of an
+        // unfinished row.
         let cleared = |row: &Row| matches!(row.state, State::Creating | State::Reserved) && self.erase(row.id).is_ok();
         let rows: Vec<_> = rows.into_iter().map(|row| (cleared(&row), row)).collect();
         self.meta.transact(Level::Relaxed, |tx| {
@@ -257,11 +261,12 @@ impl Store {
         Ok(())
     }
 
-    /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true, unless somebody is at it.
-    /// It stops between two entries of a snapshot, of which the rest is freed by the next call; every call gets on.
+    /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true. Does nothing while another
+    /// process does so. The function can stop within a snapshot; the next call frees the rest. Each call makes
+    /// progress.
     ///
     /// # Errors
-    /// The first failure; the others were tried all the same.
+    /// The first failure; the other snapshots were tried all the same.
     pub fn drain(&self, limit: Option<Duration>, cancel: Option<&Cancel>) -> Result<Freed> {
         if self.meta.view(rows::trash)?.is_empty() {
             return Ok(Freed::default());
@@ -271,12 +276,12 @@ impl Store {
         self.drain_as(lock::drainer(&self.run())?.as_ref(), &stop)
     }
 
-    /// Frees the space of all snapshots that were removed before the call: where somebody is at it, after them.
+    /// Frees the space of all snapshots that were removed before the call. Waits for another process that does so.
     pub(super) fn drain_in_turn(&self) -> Result<Freed> {
         self.drain_as(Some(&lock::drainer_in_turn(&self.run())?), &|| false)
     }
 
-    /// [`Store::drain`] by the one who has the lock.
+    /// Does the work of [`Store::drain`] if `lock` is held.
     fn drain_as(&self, drainer: Option<&OwnedFd>, stop: &dyn Fn() -> bool) -> Result<Freed> {
         let (mut freed, mut first, mut empty) = (Freed::default(), Ok(()), Vec::new());
         let mut got_on = false;
@@ -298,7 +303,7 @@ impl Store {
                 }
             }
         }
-        // Until then a crash only has nothing freed once more.
+        // A crash before this point only means that the freed directories are looked for once more.
         self.with_reserve(|| {
             self.meta.transact(Level::Relaxed, |tx| empty.iter().try_for_each(|id| rows::forget(tx, *id)))
         })?;
@@ -308,7 +313,7 @@ impl Store {
         first.map(|()| freed)
     }
 
-    /// How many snapshots this owner has, and how many removed ones of any owner still take space.
+    /// Returns how many snapshots this owner has, and how many removed snapshots of any owner still take space.
     ///
     /// # Errors
     /// Errors of the database.
@@ -316,31 +321,31 @@ impl Store {
         self.meta.view(|tx| Ok(StoreCounts { snapshots: rows::count(tx, &self.owner)?, trash: rows::trash(tx)? }))
     }
 
-    /// The allocated bytes of `id`, a removed snapshot; nothing once it is free. It takes a walk. Where snapshots share
-    /// what is in them (btrfs), what others have too is counted.
+    /// Returns the allocated bytes of `id`, a removed snapshot; 0 once its space is free. The function walks the tree.
+    /// On btrfs, bytes that are shared with other snapshots are counted too.
     ///
     /// # Errors
     /// Errors of the file system.
     pub fn bytes_of_removed(&self, id: Id) -> Result<u64> {
         let Some(layer) = self.backend.layer(id) else { return Ok(0) };
         match Dir::open(&layer.dir).and_then(|dir| walk::usage(&dir)) {
-            // Somebody frees it at the moment.
+            // Another process frees it at the moment.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
             space => space.map(|space| space.size_bytes),
         }
     }
 
-    /// Removes the snapshots that images needed and nothing uses any more, and frees all space that can be freed. What
-    /// a user or a client named stays.
+    /// Removes the layers of images that nothing uses any more, and frees all space that can be freed. Snapshots that a
+    /// user or a client named stay.
     ///
     /// # Errors
-    /// The first failure; the rest was tried all the same.
+    /// The first failure; the other snapshots were tried all the same.
     pub fn gc(&self) -> Result<Freed> {
         self.collect()?;
         self.drain(None, None)
     }
 
-    /// The first part of [`Store::gc`]: afterwards the space waits for [`Store::drain`].
+    /// Does the first part of [`Store::gc`]. [`Store::drain`] frees the space.
     ///
     /// # Errors
     /// Errors of the database.

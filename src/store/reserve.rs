@@ -25,9 +25,7 @@ use rustix::io::Errno;
 use super::Store;
 use super::db::meta;
 use crate::error::{Context, Error, ErrorKind, Result};
-
-/// The directory of the reserve in the root.
-const DIR: &str = "reserve";
+use crate::store_files;
 
 /// The number of files. A removal may need several, and another process may take what one gave back.
 const PIECES: u64 = 8;
@@ -96,7 +94,7 @@ impl Store {
 }
 
 fn pieces(root: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
-    let dir = root.join(DIR);
+    let dir = store_files::reserve(root);
     (0..PIECES).map(move |number| dir.join(number.to_string()))
 }
 
@@ -127,7 +125,7 @@ fn fill_up(root: &Path) -> Result<()> {
     let Some(bytes) = piece_bytes(&rustix::fs::statvfs(root).at("stat the file system of", root)?) else {
         return Ok(());
     };
-    let dir = root.join(DIR);
+    let dir = store_files::reserve(root);
     match rustix::fs::mkdir(&dir, Mode::RWXU) {
         Err(Errno::EXIST) => {}
         made => made.at("make directory", &dir)?,

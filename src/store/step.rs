@@ -5,7 +5,7 @@
 
 use super::db::meta::Level;
 use super::db::rows;
-use super::db::steps::{self, Step};
+use super::db::steps::{self, CachedStep};
 use super::{Kind, Store};
 use crate::error::{Error, Result};
 use crate::id::Digest;
@@ -15,7 +15,7 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the database.
-    pub fn step(&self, digest: Digest) -> Result<Option<Step>> {
+    pub fn step(&self, digest: Digest) -> Result<Option<CachedStep>> {
         // A recovery takes away what was not on disk when its writer ended.
         self.begin()?;
         self.meta.view(|tx| steps::find(tx, self.owner(), digest))
@@ -25,7 +25,7 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound` if its snapshot is gone; `InvalidArgument` if that is not committed.
-    pub fn note_step(&self, digest: Digest, step: &Step) -> Result<()> {
+    pub fn note_step(&self, digest: Digest, step: &CachedStep) -> Result<()> {
         self.begin()?;
         self.meta.transact(Level::Relaxed, |tx| {
             let top = match &step.top {

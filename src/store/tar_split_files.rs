@@ -8,28 +8,19 @@ use std::fs::File;
 use std::io::ErrorKind as IoKind;
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
 use crate::changeset::tar_split::TarSplitWriter;
 use crate::error::{Context, Result};
 use crate::id::Id;
+use crate::store_files::{TAR_SPLIT_ENDING, tar_split, tar_split_dir};
 use crate::tree::Dir;
-
-/// Their directory in the store's.
-const STREAMS: &str = "streams";
-
-/// The ending of a file name, after the id.
-const ENDING: &str = ".zst";
-
-fn path(root: &Path, id: Id) -> PathBuf {
-    root.join(STREAMS).join(format!("{id}{ENDING}"))
-}
 
 /// Begins the stream of `id`.
 pub(super) fn record(root: &Path, id: Id) -> Result<TarSplitWriter> {
-    let (dir, path) = (root.join(STREAMS), path(root, id));
+    let (dir, path) = (tar_split_dir(root), tar_split(root, id));
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Err(error) if error.kind() == IoKind::AlreadyExists => {}
         made => made.at("make directory", &dir)?,
@@ -40,7 +31,7 @@ pub(super) fn record(root: &Path, id: Id) -> Result<TarSplitWriter> {
 
 /// The stream of `id`, if there is one.
 pub(super) fn open(root: &Path, id: Id) -> Result<Option<File>> {
-    let path = path(root, id);
+    let path = tar_split(root, id);
     match File::open(&path) {
         Err(error) if error.kind() == IoKind::NotFound => Ok(None),
         opened => opened.at("open", &path).map(Some),
@@ -49,9 +40,9 @@ pub(super) fn open(root: &Path, id: Id) -> Result<Option<File>> {
 
 /// Gives `to` the stream of `from`, if there is one; `from` keeps it.
 pub(super) fn share(root: &Path, from: Id, to: Id) -> Result<()> {
-    match std::fs::hard_link(path(root, from), path(root, to)) {
+    match std::fs::hard_link(tar_split(root, from), tar_split(root, to)) {
         Err(error) if error.kind() == IoKind::NotFound => Ok(()),
-        linked => linked.at("create", path(root, to)),
+        linked => linked.at("create", tar_split(root, to)),
     }
 }
 
@@ -66,15 +57,16 @@ pub(super) fn sync(root: &Path, id: Id) -> Result<bool> {
         Ok(None) => return Ok(true),
         Err(_) => return Ok(false),
     };
-    let (Ok(streams), Ok(above)) = (Dir::open(root.join(STREAMS)), Dir::open(root)) else { return Ok(false) };
-    let synced = |fd: BorrowedFd<'_>| rustix::io::retry_on_intr(|| rustix::fs::fsync(fd)).at("fsync", path(root, id));
+    let (Ok(streams), Ok(above)) = (Dir::open(tar_split_dir(root)), Dir::open(root)) else { return Ok(false) };
+    let synced =
+        |fd: BorrowedFd<'_>| rustix::io::retry_on_intr(|| rustix::fs::fsync(fd)).at("fsync", tar_split(root, id));
     [stream.as_fd(), streams.as_fd(), above.as_fd()].into_iter().try_for_each(synced)?;
     Ok(true)
 }
 
 /// Removes the stream of `id`, if there is one.
 pub(super) fn remove(root: &Path, id: Id) -> Result<()> {
-    let path = path(root, id);
+    let path = tar_split(root, id);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() == IoKind::NotFound => Ok(()),
         removed => removed.at("remove", &path),
@@ -83,11 +75,11 @@ pub(super) fn remove(root: &Path, id: Id) -> Result<()> {
 
 /// The ids of which there is a stream.
 pub(super) fn inventory(root: &Path) -> Result<Vec<Id>> {
-    let names = match Dir::open(root.join(STREAMS)) {
+    let names = match Dir::open(tar_split_dir(root)) {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
         dir => dir?.names()?,
     };
-    let id = |name: &str| name.strip_suffix(ENDING)?.parse().ok();
+    let id = |name: &str| name.strip_suffix(TAR_SPLIT_ENDING)?.parse().ok();
     Ok(names.iter().filter_map(|name| name.to_str()).filter_map(id).collect())
 }
 

@@ -2,25 +2,27 @@
 //!
 //! # What the kernel tells
 //! A write that fails after `write(2)` returned is noted in the file (`mapping->wb_err`) and in the file system
-//! (`sb->s_wb_err`); `fsync` and `syncfs` (since Linux 5.8) report it. Each open descriptor remembers the state that
-//! it saw when it was opened and reports what came later, once. A descriptor that is opened later is told of an error
-//! that nobody was told of yet, and of no other. The page stays in memory and counts as clean, so a second sync
-//! succeeds while the disk has something else. What ext4, xfs and btrfs cannot write of their own structures ends all
-//! writing until the next mount (the journal is aborted, the file system shut down, the transaction aborted); what
-//! they cannot write of a file's content is told as above and in no other way.
+//! (`sb->s_wb_err`); `fsync` and `syncfs` (since Linux 5.8) report it. Each open descriptor remembers the state that it
+//! saw when it was opened and reports each later error once. A descriptor that is opened after an error reports the
+//! error only if no descriptor has reported it yet. The page stays in memory and counts as clean, so a second sync
+//! succeeds while the disk has other data. If ext4, xfs or btrfs cannot write its own structures, it stops all writing
+//! until the next mount (the journal is aborted, the file system shut down, the transaction aborted). A failure to
+//! write a file's content is reported in the way described here only.
 //!
 //! # The rule
-//! A success of `syncfs` speaks for what was written after the descriptor was opened, and for nothing else that some
-//! other descriptor may have been told of. So a row that is not durable carries a *voucher*: the worker that wrote it,
-//! and the id in which that worker did. This worker may vouch for the row; and so may a handle that was opened before
-//! that id was given. Before a failed sync is answered, [`NOBODY`] takes the place of the voucher of every row that the
-//! failure may be about: all that are not durable, and all active snapshots, whose content never is. Rows of which the
-//! writer is gone are nobody's, too. What is nobody's is never called durable: layers are dropped by the next recovery
-//! and written again by the next import; an active snapshot is refused by a commit until the next boot, after which
-//! what it shows is what is on disk.
+//! A successful `syncfs` shows that the data is on disk which was written after its descriptor was opened. It shows
+//! nothing about older data, because another descriptor may have reported that error. So a row that is not durable
+//! carries a *voucher*: the worker that wrote the row, and the id at which the worker wrote. This worker may mark the
+//! row durable, and so may a handle that was opened before the id was given.
 //!
-//! The note needs no sync: it is for processes of this boot, which read it from memory as they would read the lost
-//! pages. After a boot every row that is not durable goes in any case.
+//! If a sync fails, [`NOBODY`] replaces the voucher of every row that the failure can concern, before the call returns:
+//! all rows that are not durable, and all active snapshots, whose content is never durable. A row whose writer has died
+//! has no voucher either. A row without a voucher is never marked durable. The next recovery drops such layers, and the
+//! next import writes them again. A commit refuses such an active snapshot until the next boot; after the boot, the
+//! snapshot shows what is on disk.
+//!
+//! This change needs no sync: only processes of this boot need it, and they read it from memory, as they read the lost
+//! pages. A boot removes every row that is not durable in any case.
 //!
 //! # References
 //! The Linux kernel, `Documentation/core-api/errseq.rst`, `fs/sync.c`, `mm/filemap.c`; `syncfs(2)`, `fsync(2)`.
@@ -40,19 +42,20 @@ use super::{Durability, Flush, Store, lock, tar_split_files};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::snapshotter::Kind;
+use crate::store_files;
 use crate::tree::Dir;
 use crate::tree::walk::Inodes;
 
-/// The voucher of what no process can say anything of.
+/// The voucher of a row that no process may mark durable.
 pub(super) const NOBODY: &str = "";
 
-/// How long another process may take to bring to disk what this one builds on. It has an image to finish first.
+/// Maximum time to wait until another process has brought a parent to disk: the other process finishes its image first.
 const OTHERS_WAIT: Duration = Duration::from_secs(120);
 
-/// How often it is looked at.
+/// Pause between two looks at the parent.
 const OTHERS_POLL: Duration = Duration::from_millis(20);
 
-/// Refuses to publish `row` where a sync failed since it was made.
+/// Fails if a sync has failed since `row` was made: then the row must not be published.
 pub(super) fn check(tx: &Transaction<'_>, row: i64, name: &str) -> Result<(), Failed> {
     if durability::is_doubtful(tx, row)? { Err(doubtful(name).into()) } else { Ok(()) }
 }
@@ -64,7 +67,7 @@ fn doubtful(name: &str) -> Error {
     ))
 }
 
-/// `not_durable` cannot be called durable by the caller.
+/// Returns the error for rows that the caller may not mark durable.
 fn not_mine(not_durable: &[Unvouched]) -> Error {
     let ids: Vec<String> = not_durable.iter().map(|row| format!("s/{}", row.id)).collect();
     let ids = ids.join(", ");
@@ -76,7 +79,8 @@ fn not_mine(not_durable: &[Unvouched]) -> Error {
     Error::new(ErrorKind::Unavailable, format!("{ids}: {why}"))
 }
 
-/// Drops `rows`, which are nobody's, with all that stands on them, but for what a living process or a mount needs.
+/// Drops `rows`, which have no voucher, with their descendants. A row stays if a living process needs it or one of its
+/// descendants, or if a descendant is mounted.
 pub(super) fn drop_unvouched(
     store: &Store,
     tx: &Transaction<'_>,
@@ -102,24 +106,24 @@ pub(super) fn drop_unvouched(
     Ok(())
 }
 
-/// Whether a worker needs a row no more.
+/// Returns true if a worker no longer needs a row.
 type Gone<'a> = dyn Fn(&str, &rows::Row) -> bool + 'a;
 
 impl Store {
-    /// The voucher of a row that `worker`, which is this process, writes in `id`. Only this process may call the row
+    /// Returns the voucher of a row that `worker`, this process, writes at `id`. Only this process may mark the row
     /// durable, after it has brought the row's data to disk.
     pub(super) fn voucher(worker: &str, id: Id) -> String {
         format!("{worker} {id}")
     }
 
-    /// Whether a successful sync of this handle speaks for `row`.
+    /// Returns true if this handle may mark `row` durable after a successful sync.
     fn may_vouch(&self, row: &Unvouched) -> bool {
         let own = |worker: &str| self.worker_name().as_deref() == Some(worker);
         let seen_whole = |id: u64| id >= self.since.load(Ordering::Relaxed);
         self.durability == Durability::None || row.writer().is_some_and(|(worker, id)| seen_whole(id) || own(worker))
     }
 
-    /// Whether nobody can ever vouch for `row`: `dead` tells which workers are gone.
+    /// Returns true if no process may ever mark `row` durable; `dead` returns true for workers that have died.
     pub(super) fn is_nobodys(&self, row: &Unvouched, dead: &dyn Fn(&str) -> Result<bool>) -> Result<bool> {
         match row.worker() {
             _ if self.durability == Durability::None => Ok(false),
@@ -128,7 +132,8 @@ impl Store {
         }
     }
 
-    /// Refuses where `not_durable`, on which something is to stand that is durable, is another process's.
+    /// Fails if another process has yet to mark one of `not_durable` durable. The rows are the ancestors of a snapshot
+    /// that shall be durable.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -136,7 +141,7 @@ impl Store {
         if not_durable.iter().all(|row| self.may_vouch(row)) { Ok(()) } else { Err(not_mine(not_durable)) }
     }
 
-    /// Refuses where `not_durable` is not empty.
+    /// Fails if `not_durable` is not empty and the store waits for the disk.
     ///
     /// # Errors
     /// `Unavailable`, or `Io` where a sync failed.
@@ -144,7 +149,7 @@ impl Store {
         if not_durable.is_empty() || !self.waits(Flush::Now) { Ok(()) } else { Err(not_mine(not_durable)) }
     }
 
-    /// Records that `not_durable`, what `row` stands on, is on disk.
+    /// Records that `not_durable`, ancestors of `row`, are on disk.
     pub(super) fn vouch_below(&self, tx: &Transaction<'_>, row: i64, not_durable: &[Unvouched]) -> Result<(), Failed> {
         if not_durable.is_empty() {
             return Ok(());
@@ -159,15 +164,16 @@ impl Store {
     }
 
     /// Brings every snapshot that this process made with [`Flush::Later`] to disk: one `syncfs`, one durable
-    /// transaction. What others made, they bring to disk.
+    /// transaction. Other processes bring their own snapshots to disk.
     ///
     /// # Errors
-    /// Errors of the file system: then none of the rows is durable, nor ever will be.
+    /// Errors of the file system: then none of the rows is ever marked durable.
     pub fn sync(&self) -> Result<()> {
-        // Only what was there before the disk was waited for is known to be on it.
+        // The sync covers only rows that were there before it began.
         let mut known = self.meta.view(durability::unvouched)?;
         known.retain(|row| self.may_vouch(row));
-        // Another process may have vouched for what this one wrote: it was not told of what this one was told of.
+        // `owes_sync` is looked at even if the table lists no row of ours: another process may have marked our rows
+        // durable without having seen our write error.
         if !self.owes_sync.swap(false, Ordering::SeqCst) && known.is_empty() {
             return Ok(());
         }
@@ -177,15 +183,15 @@ impl Store {
         self.vouch(&known)
     }
 
-    /// Records that `known` will survive a boot.
+    /// Records that `known` are on disk.
     pub(super) fn vouch(&self, known: &[Unvouched]) -> Result<()> {
         self.meta.transact(self.level(Flush::Now), |tx| durability::vouch(tx, known))
     }
 
-    /// As [`Store::sync`], and waits for other processes that are about to bring to disk what `top` stands on.
+    /// As [`Store::sync`], and waits for other processes that are about to bring `top` or ancestors of it to disk.
     ///
     /// # Errors
-    /// As [`Store::sync`]; `Unavailable` where nobody can say that it is on disk.
+    /// As [`Store::sync`]; `Unavailable` if no process has marked `top` and its ancestors durable.
     pub(super) fn sync_below(&self, top: Option<&str>) -> Result<()> {
         let started = Instant::now();
         loop {
@@ -208,8 +214,8 @@ impl Store {
         }
     }
 
-    /// Ends an import or a build that failed: the layers that it finished are brought to disk, so that another one
-    /// finds them, or are dropped where they cannot be. The error of the caller is the one to report.
+    /// Ends an import or a build that failed. The finished layers are brought to disk, so that the next import finds
+    /// them; if that fails, they are dropped. The caller reports its own error, not one of this function.
     pub fn settle(&self) {
         if !self.owes_sync.load(Ordering::SeqCst) {
             return;
@@ -221,7 +227,7 @@ impl Store {
         }
     }
 
-    /// Drops the layers that are nobody's since a sync failed.
+    /// Drops the layers that have lost their voucher because a sync failed.
     fn drop_own(&self) -> Result<()> {
         self.owes_sync.store(false, Ordering::SeqCst);
         let mine = self.worker_name();
@@ -235,7 +241,7 @@ impl Store {
         })
     }
 
-    /// Brings to disk what was written to `id`: its `inodes`, or all of the store's file system.
+    /// Brings the data of `id` to disk: its `inodes`, or else the whole file system of the store.
     ///
     /// # Errors
     /// Errors of a sync alone. Where a directory cannot be opened for `fsync`, the file system is synced.
@@ -249,7 +255,7 @@ impl Store {
     /// Syncs the `inodes` of `id`, and the directories above them. Returns false if a `syncfs` is needed instead.
     fn sync_inodes(&self, id: Id, inodes: &Inodes) -> Result<bool> {
         let Some(layer) = self.backend.layer(id) else { return Ok(false) };
-        let dirs = [&layer.dir, &self.dir_of(id), &self.root.join("s")].map(Dir::open);
+        let dirs = [&layer.dir, &self.dir_of(id), &store_files::snapshots(&self.root)].map(Dir::open);
         let [Ok(dir), Ok(snapshot), Ok(snapshots)] = dirs else { return Ok(false) };
         if !inodes.sync(&dir)? {
             return Ok(false);
@@ -259,13 +265,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Brings the recorded stream of `id` to disk.
+    /// Brings the tar-split data of `id` to disk.
     pub(super) fn sync_stream(&self, id: Id) -> Result<()> {
         if tar_split_files::sync(&self.root, id)? { Ok(()) } else { self.sync_file_system() }
     }
 
-    /// Brings all that was written to the store's file system to disk. Before a failure is answered it is noted in the
-    /// database; where that cannot be done, this handle vouches for nothing more until it can.
+    /// Syncs the store's file system. A failure is noted in the database before the function returns. If the note
+    /// fails, this handle marks no row durable until the note has succeeded.
     pub(super) fn sync_file_system(&self) -> Result<()> {
         let mut unnoted = self.lost_writes.lock().unwrap_or_else(PoisonError::into_inner);
         if *unnoted {
@@ -281,9 +287,9 @@ impl Store {
         synced
     }
 
-    /// Notes that whatever was not on disk before this call may be lost.
+    /// Notes that all data which was not on disk before this call may be lost.
     pub(super) fn note_lost_writes(&self) -> Result<()> {
-        // btrfs answers a sync with `ENOSPC`, too: the log may have no room for the note.
+        // On btrfs a sync can fail with `ENOSPC`. Then the database's log may have no room for the note.
         self.with_reserve(|| {
             self.meta.transact(Level::Relaxed, |tx| {
                 meta::doubt_log(tx)?;
@@ -292,7 +298,7 @@ impl Store {
         })
     }
 
-    /// Notes, after a sync failed with `error`, that no process can say how much of `row` is on disk.
+    /// Removes the voucher of `row` after a sync of its data failed with `error`.
     pub(super) fn doubt(&self, row: i64, error: &Error) {
         if error.errno().is_none() {
             return;

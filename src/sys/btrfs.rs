@@ -5,7 +5,6 @@
 //!
 //! Invariant: no path of more than one component is ever resolved. A directory inside a subvolume is opened by its
 //! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
-//! inode number ([`open_dir`]), so neither its depth nor a link on the way matters.
 //!
 //! # References
 //! `linux/btrfs.h`, `linux/btrfs_tree.h`; `ioctl-btrfs(2)`. `GET_SUBVOL_INFO` needs Linux 4.18, `SNAP_DESTROY_V2` 5.7.

@@ -11,6 +11,7 @@ pub mod copy;
 pub mod difference;
 mod dir;
 pub mod memory;
+pub(crate) mod mount_points;
 mod names;
 pub mod partial;
 pub(crate) mod resolve;

@@ -18,12 +18,12 @@ pub struct Name {
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     bytes: Vec<u8>,
-    entries: Vec<Entry>,
+    entries: Vec<PackedName>,
 }
 
 /// Where a name is in the bytes. No file system has names of more than 255 bytes.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct PackedName {
     start: usize,
     length: u16,
     file_type: Option<FileType>,
@@ -34,7 +34,7 @@ impl Names {
     pub(super) fn push(&mut self, name: &[u8], file_type: Option<FileType>) {
         // The kernel gives no longer names.
         let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
-        self.entries.push(Entry { start: self.bytes.len(), length, file_type });
+        self.entries.push(PackedName { start: self.bytes.len(), length, file_type });
         self.bytes.extend_from_slice(&name[..usize::from(length)]);
     }
 
@@ -59,7 +59,7 @@ impl Names {
     }
 }
 
-fn name_of<'n>(bytes: &'n [u8], entry: &Entry) -> &'n OsStr {
+fn name_of<'n>(bytes: &'n [u8], entry: &PackedName) -> &'n OsStr {
     OsStr::from_bytes(&bytes[entry.start..entry.start + usize::from(entry.length)])
 }
 
@@ -76,7 +76,7 @@ impl IntoIterator for Names {
 #[derive(Debug)]
 pub struct IntoNames {
     bytes: Vec<u8>,
-    entries: std::vec::IntoIter<Entry>,
+    entries: std::vec::IntoIter<PackedName>,
 }
 
 impl Iterator for IntoNames {

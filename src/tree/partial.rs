@@ -46,23 +46,23 @@ pub const PRIVATE: u32 = 0o600;
 pub struct Partial {
     target: PathBuf,
     /// `None` once the target has its name, and where something is written to that is no regular file.
-    made: Option<Made>,
+    made: Option<Unfinished>,
 }
 
 /// A file or directory that is not complete yet, in the directory of its target.
 #[derive(Debug)]
-struct Made {
+struct Unfinished {
     parent: Dir,
     /// Name until [`Partial::keep`].
     name: OsString,
     /// Name after [`Partial::keep`].
     target: OsString,
     /// Descriptor that holds the lock, and is synced.
-    content: Content,
+    content: Opened,
 }
 
 #[derive(Debug)]
-enum Content {
+enum Opened {
     File(File),
     Dir(Dir),
 }
@@ -85,7 +85,7 @@ impl Partial {
             return Ok((Self { target: target.to_owned(), made: None }, file));
         }
         remove_leftovers(&parent);
-        let (made, file) = Made::file(parent, name)?;
+        let (made, file) = Unfinished::file(parent, name)?;
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode)).at("set the mode of", target)?;
         Ok((Self { target: target.to_owned(), made: Some(made) }, file))
     }
@@ -101,7 +101,7 @@ impl Partial {
             return Err(Error::already_exists(format!("{shown} is not empty: choose a new or an empty directory")));
         }
         remove_leftovers(&parent);
-        let (made, dir) = Made::dir(parent, name)?;
+        let (made, dir) = Unfinished::dir(parent, name)?;
         Ok((Self { target: target.to_owned(), made: Some(made) }, dir))
     }
 
@@ -120,7 +120,7 @@ impl Partial {
     /// to the directory can exchange the partial at the moment of the rename: then the target is that user's file.
     pub fn keep(mut self) -> Result<()> {
         let Some(made) = &self.made else { return Ok(()) };
-        let Made { parent, name, target, .. } = made;
+        let Unfinished { parent, name, target, .. } = made;
         made.sync().at("sync", &self.target)?;
         made.check(name, &self.target)?;
         rustix::fs::renameat(parent, name, parent, target).at("create", &self.target)?;
@@ -139,7 +139,7 @@ impl Drop for Partial {
     }
 }
 
-impl Content {
+impl Opened {
     /// Removes the partial, called `name` in `parent`. A directory is emptied by its descriptor, because another user
     /// may have given the name to another directory. Only an empty directory is removed by name.
     fn remove(&self, parent: &Dir, name: &OsStr) -> Result<()> {
@@ -151,13 +151,13 @@ impl Content {
     }
 }
 
-impl Made {
+impl Unfinished {
     fn file(parent: Dir, target: OsString) -> Result<(Self, File)> {
         for _ in 0..MAKE_TRIES_MAX {
             let name = random_name();
             let file = parent.create_file(&name)?;
             let copy = file.try_clone().at("duplicate the descriptor of", parent.shown_at(&name))?;
-            let made = Self { parent: parent.try_clone()?, name, target: target.clone(), content: Content::File(file) };
+            let made = Self { parent: parent.try_clone()?, name, target: target.clone(), content: Opened::File(file) };
             if made.lock()? {
                 return Ok((made, copy));
             }
@@ -174,7 +174,7 @@ impl Made {
                 return Err(exchanged(&parent.shown_at(&target)));
             }
             let copy = dir.try_clone()?;
-            let made = Self { parent: parent.try_clone()?, name, target: target.clone(), content: Content::Dir(dir) };
+            let made = Self { parent: parent.try_clone()?, name, target: target.clone(), content: Opened::Dir(dir) };
             if made.lock()? {
                 return Ok((made, copy));
             }
@@ -186,16 +186,16 @@ impl Made {
     fn lock(&self) -> Result<bool> {
         let shown = self.parent.shown_at(&self.name);
         match &self.content {
-            Content::File(file) => flock(file, FlockOperation::LockExclusive).at("lock", &shown)?,
-            Content::Dir(dir) => flock(dir, FlockOperation::LockExclusive).at("lock", &shown)?,
+            Opened::File(file) => flock(file, FlockOperation::LockExclusive).at("lock", &shown)?,
+            Opened::Dir(dir) => flock(dir, FlockOperation::LockExclusive).at("lock", &shown)?,
         }
         self.is_at(&self.name)
     }
 
     fn sync(&self) -> Result<(), Errno> {
         match &self.content {
-            Content::File(file) => fsync(file),
-            Content::Dir(dir) => fsync(dir),
+            Opened::File(file) => fsync(file),
+            Opened::Dir(dir) => fsync(dir),
         }
     }
 
@@ -203,8 +203,8 @@ impl Made {
     fn is_at(&self, name: &OsStr) -> Result<bool> {
         let shown = self.parent.shown_at(name);
         let own = match &self.content {
-            Content::File(file) => fstat(file),
-            Content::Dir(dir) => fstat(dir),
+            Opened::File(file) => fstat(file),
+            Opened::Dir(dir) => fstat(dir),
         };
         let own = own.at("stat", &shown)?;
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
@@ -317,13 +317,13 @@ fn remove_leftovers(parent: &Dir) {
 fn remove_leftover(parent: &Dir, name: &OsStr) -> Result<()> {
     let Some(there) = parent.stat_if_any(name)? else { return Ok(()) };
     let content = match there.file_type {
-        FileType::File => open_leftover(parent, name).map(Content::File)?,
-        FileType::Dir if keeps_names(&parent.stat("")?) => Content::Dir(parent.open_dir_unmounted(name)?),
+        FileType::File => open_leftover(parent, name).map(Opened::File)?,
+        FileType::Dir if keeps_names(&parent.stat("")?) => Opened::Dir(parent.open_dir_unmounted(name)?),
         _ => return Ok(()),
     };
     let is_leftover = match &content {
-        Content::File(file) => is_callers(file, name)? && try_lock(file, name)?,
-        Content::Dir(dir) => is_unshared(&dir.stat("")?) && try_lock(dir, name)?,
+        Opened::File(file) => is_callers(file, name)? && try_lock(file, name)?,
+        Opened::Dir(dir) => is_unshared(&dir.stat("")?) && try_lock(dir, name)?,
     };
     if is_leftover { content.remove(parent, name) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
-//! From a path of a layer to the directory that it means, through the links of the tree and never out of it.
+//! Resolves a path of a layer to a directory of a tree. Links of the tree are followed, and never lead out of it.
 //!
-//! Invariant: what is handed out was opened from the root by a path without links, and that path comes with it. Links
-//! are only read to find it.
+//! Invariant: a returned directory was opened from the root by a path without links, and has this path. Links are only
+//! read, to find the path.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use crate::error::{Error, Result};
 use crate::tree::{Dir, FileType, Timestamp};
 
-/// How many links one path may lead through: the kernel's own limit.
+/// Maximum number of links in the resolution of one path: the kernel's own limit.
 const LINKS_MAX: u32 = 40;
 
 /// How many components the links of one path may have in all: forty of ordinary length, and no work worth attacking.
@@ -25,25 +25,26 @@ const STEPS_MAX: u32 = 512;
 /// the length that a system call takes.
 const REOPENED_BYTES_MAX: usize = 256 << 10;
 
-/// How many directories a [`Descent`] keeps open.
+/// Maximum number of directories that a [`Descent`] keeps open.
 const DESCENT_MAX: usize = 32;
 
 /// How many directories are kept open: those of a stream in order, with the targets of its links. Full, the cache
 /// starts again; opening one costs about a microsecond.
 const CACHE_MAX: usize = 64;
 
-/// An open directory that entries of the layer go to.
+/// An open directory that gets entries of the layer.
 #[derive(Debug)]
 pub(crate) struct Parent {
     pub(crate) dir: Dir,
-    /// Where it is, without links.
+    /// Its path without links.
     pub(crate) path: PathBuf,
     /// Its mtime when it was opened.
     pub(crate) mtime: Timestamp,
-    /// Whether what is made in it belongs to its maker and has no ACL: it is not set-gid and has no default ACL.
+    /// True if the directory is not set-gid and has no default ACL, so that new entries belong to their maker and have
+    /// no ACL.
     pub(crate) plain: bool,
     touched: AtomicBool,
-    /// Whether it was found to hold nothing of the lower tree: `changeset::apply` knows.
+    /// True if the directory holds nothing of the lower tree; set by `changeset::apply`.
     pub(crate) purged: OnceLock<bool>,
 }
 
@@ -55,14 +56,14 @@ impl Parent {
         Ok(Self { dir, path, mtime: stat.mtime, plain, touched, purged })
     }
 
-    /// Where the link `name` in it leads, as a path of the tree, whatever is there.
+    /// Returns the target of the link `name` as a path of the tree. The target may be missing.
     pub(crate) fn link_target(&self, name: &OsStr) -> Result<PathBuf> {
         let target = PathBuf::from(OsString::from_vec(self.dir.read_link(name)?));
         let mut path = if target.is_absolute() { PathBuf::new() } else { self.path.clone() };
         for component in target.components() {
             match component {
                 Component::Normal(name) => path.push(name),
-                // Of the root it is the root.
+                // The parent of the root is the root.
                 Component::ParentDir => drop(path.pop()),
                 _ => {}
             }
@@ -70,24 +71,24 @@ impl Parent {
         Ok(path)
     }
 
-    /// Says that its content changes; true the first time.
+    /// Notes that the directory's content changes. Returns true the first time.
     pub(crate) fn touched(&self) -> bool {
         !self.touched.swap(true, Ordering::Relaxed)
     }
 }
 
-/// Where a path of the layer leads.
+/// The result of resolving a path of the layer.
 pub(crate) enum Found {
-    /// To this directory.
+    /// The directory.
     Dir(Arc<Parent>),
-    /// Not to a directory: the first of `missing` is none in `above`, nor a link to one.
+    /// There is no such directory: in `above`, the first of `missing` is neither a directory nor a link to one.
     Gap { above: Arc<Parent>, missing: Vec<OsString> },
 }
 
 #[derive(Debug)]
 pub(crate) struct Resolver {
     root: Dir,
-    /// By the path that was asked for. Valid as long as no directory and no link was removed.
+    /// Directories by the path that was resolved. Valid as long as no directory and no link is removed.
     cache: HashMap<PathBuf, Arc<Parent>>,
 }
 
@@ -96,12 +97,12 @@ impl Resolver {
         Self { root, cache: HashMap::new() }
     }
 
-    /// A directory or a link was removed: every path may lead elsewhere now.
+    /// Forgets all resolved paths, because a directory or a link was removed.
     pub(crate) fn forget(&mut self) {
         self.cache.clear();
     }
 
-    /// From now on `path` leads to `parent`.
+    /// Notes that `path` resolves to `parent`.
     pub(crate) fn remember(&mut self, path: &Path, parent: &Arc<Parent>) {
         if self.cache.len() >= CACHE_MAX {
             self.cache.clear();
@@ -117,7 +118,7 @@ impl Resolver {
         }
     }
 
-    /// A walk over directories of the tree that have no links in their paths.
+    /// Returns a walk over directories of the tree whose paths have no links.
     pub(crate) fn descent(&self) -> Descent<'_> {
         Descent { root: &self.root, open: VecDeque::new() }
     }
@@ -137,7 +138,7 @@ impl Resolver {
     /// Finds the directory that `path` of the layer means.
     ///
     /// # Errors
-    /// `InvalidArgument` for too many links; what the system calls report.
+    /// `InvalidArgument` for too many links; errors of the system calls.
     pub(crate) fn find(&mut self, path: &Path) -> Result<Found> {
         if let Some(parent) = self.cache.get(path) {
             return Ok(Found::Dir(Arc::clone(parent)));
@@ -149,7 +150,8 @@ impl Resolver {
         Ok(found)
     }
 
-    /// Finds what `path` means, the last component followed too; `None` if it means nothing. The root is an empty name.
+    /// Resolves `path`, following a link in the last component too. Returns `None` if there is no such entry. The root
+    /// has an empty name.
     ///
     /// # Errors
     /// As [`Self::find`].
@@ -277,14 +279,14 @@ impl Resolver {
     }
 }
 
-/// The part of `path` below the directory `above`, by the bytes of both: the paths of a layer are clean.
+/// Returns the part of `path` below the directory `above`. The paths of a layer are clean, so bytes are compared.
 fn rest_below<'p>(path: &'p Path, above: &Path) -> Option<&'p Path> {
     let rest = path.as_os_str().as_bytes().strip_prefix(above.as_os_str().as_bytes())?;
     let is_below = above.as_os_str().is_empty() || rest.first().is_none_or(|byte| *byte == b'/');
     is_below.then(|| without_slashes(rest))
 }
 
-/// The part of `path` before `rest`, which is its end.
+/// Returns the part of `path` before `rest`, the end of `path`.
 fn above<'p>(path: &'p Path, rest: &Path) -> &'p Path {
     let bytes = path.as_os_str().as_bytes();
     let start = &bytes[..bytes.len() - rest.as_os_str().len()];
@@ -292,19 +294,19 @@ fn above<'p>(path: &'p Path, rest: &Path) -> &'p Path {
     Path::new(OsStr::from_bytes(&start[..end]))
 }
 
-/// A relative path of these bytes.
+/// Returns the relative path of these bytes.
 fn without_slashes(bytes: &[u8]) -> &Path {
     let start = bytes.iter().position(|byte| *byte != b'/').unwrap_or(bytes.len());
     Path::new(OsStr::from_bytes(&bytes[start..]))
 }
 
-/// The first component of a relative path, and what follows it.
+/// Returns the first component of a relative path, and the rest.
 fn split_first(path: &Path) -> Option<(&OsStr, &Path)> {
     let mut components = path.components();
     Some((components.next()?.as_os_str(), components.as_path()))
 }
 
-/// Whether a path could not be opened because a component of it is missing, a link, or no directory.
+/// Returns true if a path could not be opened because a component is missing, a link, or no directory.
 fn is_gap(error: &Error) -> bool {
     matches!(error.errno(), Some(Errno::NOENT | Errno::NOTDIR | Errno::LOOP))
 }
@@ -334,7 +336,7 @@ impl Descent<'_> {
     }
 }
 
-/// How far one path may lead.
+/// Limits for the resolution of one path.
 struct Budget<'a> {
     path: &'a Path,
     links: u32,

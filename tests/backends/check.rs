@@ -57,7 +57,7 @@ fn check(store: &Store, options: CheckOptions) -> Checked {
 fn bit_rot_is_found() {
     on_each(|bench| {
         let store = furnished(bench);
-        let who = bench.setting.name;
+        let who = bench.setting.name();
         let unknown = check(&store, deep());
         assert!(
             matches!(&unknown.findings[..], [a, b] if [a, b].iter().all(|f| matches!(f.problem, Problem::Unknown(_))))
@@ -90,7 +90,7 @@ fn bit_rot_is_found() {
 #[test]
 fn rot_in_an_imported_layer_is_found() {
     on_each(|bench| {
-        let (store, who) = (bench.store("store"), bench.setting.name);
+        let (store, who) = (bench.store("store"), bench.setting.name());
         let diff_id = imported(&store, "layer", "", &small_archive(&[("file", tar::EntryType::Regular)]));
         let sound = check(&store, deep());
         assert_eq!((sound.verified, sound.findings), (1, Vec::new()), "{who}");
@@ -143,7 +143,7 @@ fn what_befell_an_imported_tree_is_found() {
         ("a file more", |dir| fs::write(dir.join("more"), "").expect("write"), &["", "more"]),
     ];
     on_each(|bench| {
-        let (store, who) = (bench.store("store"), bench.setting.name);
+        let (store, who) = (bench.store("store"), bench.setting.name());
         imported(&store, "base", "", &small_archive(&[("lower", tar::EntryType::Regular)]));
         let whiteout = (".wh.lower", tar::EntryType::Regular);
         for (number, (what, befall, paths)) in befalls.iter().enumerate() {
@@ -274,7 +274,7 @@ fn a_layer_is_known_if_the_committer_says_so() {
     let layer = archive.into_inner().expect("memory");
     let diff_id = Digest::of(&layer);
     on_each(|bench| {
-        let (store, who) = (bench.store("store"), bench.setting.name);
+        let (store, who) = (bench.store("store"), bench.setting.name());
         let apply = |key: &str| {
             store.prepare(key, "", NONE).expect("prepare");
             let mut produce =

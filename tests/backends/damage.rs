@@ -21,7 +21,7 @@ use strata::tree::memory::Tree;
 use strata::tree::text;
 use strata::{Error, ErrorKind};
 
-use crate::{Bench, MATRIX, support};
+use crate::{Bench, settings, support};
 
 /// A layer with every kind of entry, and every encoding of values that do not fit in a header.
 const LAYER: [&str; 12] = [
@@ -145,7 +145,7 @@ fn import(store: &Store, dir: &Path) -> strata::Result<()> {
 /// Runs `case` on the first strategy that this machine supports, because the tested code does not depend on the
 /// strategy.
 fn on_one(case: impl Fn(&Victim)) {
-    if let Some(bench) = MATRIX.into_iter().find_map(Bench::new) {
+    if let Some(bench) = settings().into_iter().find_map(Bench::new) {
         case(&Victim::new(&bench));
     }
 }

@@ -15,7 +15,7 @@ use strata::store::{Durability, Store};
 use strata::tree::Dir;
 
 use super::lifecycle::names;
-use super::{Bench, MATRIX, on_each};
+use super::{Bench, on_each, settings};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -62,7 +62,7 @@ fn check(bench: &Bench, root: &str, done: usize, or_next: bool) {
     let none: &[&str] = &[];
     let before = allowed.first().copied().unwrap_or(none);
     let after = if or_next && done < SCRIPT.len() { SCRIPT[done].1 } else { before };
-    let who = bench.setting.name;
+    let who = bench.setting.name();
     assert!(listed == before || listed == after, "{who}, {done} steps: {listed:?} is neither {before:?} nor {after:?}");
     for (name, files) in [("base", &["base"][..]), ("child", &["base", "child"])] {
         if listed.iter().any(|listed| listed == name) {
@@ -120,7 +120,7 @@ fn every_call_fails_once() {
                     done += 1;
                 }
                 drop(store);
-                assert!(done < SCRIPT.len(), "{}: nobody noticed that call {at_call} failed", bench.setting.name);
+                assert!(done < SCRIPT.len(), "{}: nobody noticed that call {at_call} failed", bench.setting.name());
                 check(bench, &root, done, false);
             }
         }
@@ -129,7 +129,7 @@ fn every_call_fails_once() {
 
 #[test]
 fn the_process_dies_at_every_call() {
-    for (place, setting) in MATRIX.into_iter().enumerate() {
+    for (place, setting) in settings().into_iter().enumerate() {
         let Some(bench) = Bench::new(setting) else { continue };
         for at_call in 1..=calls(&bench) {
             for when in ["before", "after"] {
@@ -156,7 +156,7 @@ fn the_process_dies_at_every_call() {
 fn child() {
     let Ok(order) = std::env::var(CHILD) else { return };
     let [place, base, root, at_call, when] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };
-    let setting = MATRIX[place.parse::<usize>().expect("a place")];
+    let setting = settings()[place.parse::<usize>().expect("a place")];
     let when = if when == "before" { When::Before } else { When::After };
     let fault = Fault { at_call: at_call.parse().expect("a call"), when, action: Action::Die(die) };
     let root_path = std::path::Path::new(base).join(root);

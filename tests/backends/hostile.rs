@@ -77,7 +77,7 @@ impl<'a> Target<'a> {
         }
         let tree = done.and_then(|()| Tree::read(&self.store.open_tree(names.last().expect("a layer"))?));
         names.iter().rev().for_each(|name| self.store.remove(name).expect("remove"));
-        assert_eq!(self.outside(), self.before, "{}: {layers:?} reached outside", self.bench.setting.name);
+        assert_eq!(self.outside(), self.before, "{}: {layers:?} reached outside", self.bench.setting.name());
         if let Ok(tree) = &tree {
             let secret = Some(Digest::of(SECRET.as_bytes()));
             assert!(tree.iter().all(|named| named.inode.content != secret), "{layers:?} brought it in");

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use strata::backends::{BTRFS, COPY, OVERLAY};
 use strata::changeset::Change;
 use strata::mount::scratch::FsType;
 use strata::snapshotter::{Labels, Snapshotter as _};
-use strata::tree::copy::CloneMode;
 
 use super::lifecycle::open;
+use super::settings::settings_on;
 use super::{Bench, Setting, support};
 
 const NONE: &Labels = &BTreeMap::new();
@@ -19,29 +18,25 @@ const NAMES: usize = 300_000;
 /// The memory that the process may have had in memory at most, the program itself included.
 const PEAK_KIB_MAX: u64 = 64 << 10;
 
-/// Which of [`SETTINGS`] the process that has this variable tries.
+/// Which of the settings the process that has this variable tries.
 const CHILD: &str = "STRATA_TEST_LARGE_DIRECTORY";
 
 /// File systems that have room for so many inodes.
-const SETTINGS: [Setting; 3] = [
-    Setting { name: "overlay", strategy: OVERLAY, fs: FsType::Tmpfs, clone: CloneMode::Auto },
-    Setting { name: "btrfs", strategy: BTRFS, fs: FsType::Btrfs, clone: CloneMode::Auto },
-    Setting { name: "copy", strategy: COPY, fs: FsType::Tmpfs, clone: CloneMode::Bytes },
-];
+const SYSTEMS: [FsType; 1] = [FsType::Tmpfs];
 
 #[test]
 fn many_names_in_one_directory() {
     if let Some(number) = std::env::var_os(CHILD) {
         let number: usize = number.to_str().and_then(|text| text.parse().ok()).expect("a number");
-        return compare_and_commit(SETTINGS[number]);
+        return compare_and_commit(settings_on(&SYSTEMS)[number]);
     }
     let this = std::env::current_exe().expect("the test's program");
-    for (number, setting) in SETTINGS.iter().enumerate() {
+    for (number, setting) in settings_on(&SYSTEMS).into_iter().enumerate() {
         let mut child = Command::new(&this);
         child.args(["--exact", "large::many_names_in_one_directory", "--nocapture"]).env(CHILD, number.to_string());
         let output = child.output().expect("run the test's program");
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-        assert!(output.status.success(), "{}: {said}", setting.name);
+        assert!(output.status.success(), "{}: {said}", setting.name());
         said.lines().filter(|line| line.contains(" KiB") || line.contains("skipped: ")).for_each(support::say);
     }
 }
@@ -67,9 +62,9 @@ fn compare_and_commit(setting: Setting) {
     let compared = peak_kib();
     store.commit("done", "work", NONE).expect("commit");
     let peak = peak_kib();
-    let name = setting.name;
+    let name = &setting.name();
     support::say(&format!("{name}: {NAMES} names: {compared} KiB to compare, {peak} KiB with the commit"));
-    assert!(peak <= PEAK_KIB_MAX, "{}: {peak} KiB", setting.name);
+    assert!(peak <= PEAK_KIB_MAX, "{}: {peak} KiB", setting.name());
 }
 
 /// The most memory that this process had.

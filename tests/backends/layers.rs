@@ -3,11 +3,12 @@
 use strata::conformance::layers;
 use strata::store::Durability;
 
-use crate::{Bench, MATRIX, support};
+use crate::{Bench, settings, support};
 
 #[test]
 fn every_rule_holds_on_every_strategy() {
-    let failures: Vec<String> = MATRIX.into_iter().filter_map(Bench::new).flat_map(|bench| failures(&bench)).collect();
+    let failures: Vec<String> =
+        settings().into_iter().filter_map(Bench::new).flat_map(|bench| failures(&bench)).collect();
     assert!(failures.is_empty(), "{} examples fail:\n{}", failures.len(), failures.join("\n"));
 }
 
@@ -15,7 +16,7 @@ fn every_rule_holds_on_every_strategy() {
 fn failures(bench: &Bench) -> Vec<String> {
     let store = bench.store_with("layers", Durability::None, |backend| backend).expect("a store");
     let (mut failures, mut count) = (Vec::new(), 0);
-    let strategy = bench.setting.name;
+    let strategy = bench.setting.name();
     for rule in layers::rules() {
         for (at, example) in rule.examples.iter().enumerate() {
             count += 1;

@@ -145,7 +145,7 @@ fn the_root_directory_is_inherited() {
         let store = bench.store("store");
         store.prepare("key", "", NONE).expect("prepare");
         let fresh = open(&store, "key").stat("").expect("stat");
-        assert_eq!((fresh.mode, fresh.uid, fresh.gid), (0o755, 0, 0), "{}", bench.setting.name);
+        assert_eq!((fresh.mode, fresh.uid, fresh.gid), (0o755, 0, 0), "{}", bench.setting.name());
         let time = Timestamp { seconds: 1_000_000_000, nanos: 5 };
         let root = open(&store, "key");
         root.set_owner("", 5, 6).expect("chown");
@@ -210,7 +210,7 @@ fn a_mounted_snapshot_is_busy() {
         mount::attach(&mounts, &target).expect("attach");
         let twice = store.check_mountable("top", &mounts);
         let is_overlay = bench.setting.strategy == strata::backends::OVERLAY;
-        assert_eq!(kind(twice), is_overlay.then_some(ErrorKind::FailedPrecondition), "{}", bench.setting.name);
+        assert_eq!(kind(twice), is_overlay.then_some(ErrorKind::FailedPrecondition), "{}", bench.setting.name());
         for error in [store.commit("new", "top", NONE), store.remove("top")] {
             let error = error.expect_err("it is mounted");
             assert_eq!(error.kind(), ErrorKind::FailedPrecondition);

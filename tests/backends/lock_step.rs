@@ -13,7 +13,7 @@ use strata::snapshotter::Kind;
 use strata::store::{Durability, Store};
 
 use super::narrow::narrowed_is_generic;
-use super::{Bench, MATRIX};
+use super::{Bench, settings};
 use crate::support;
 
 /// Default duration of the random suite, in seconds.
@@ -32,7 +32,7 @@ pub(crate) fn scripts_wanted() -> Option<usize> {
 /// Runs one script, each strategy in a store of its own.
 fn run(benches: &[Bench], script: &[Op]) -> Result<(), String> {
     let store = |bench: &Bench| bench.store_with("round", Durability::None, |backend| backend).expect("a store");
-    let stores: Vec<(&str, Store)> = benches.iter().map(|bench| (bench.setting.name, store(bench))).collect();
+    let stores: Vec<(String, Store)> = benches.iter().map(|bench| (bench.setting.name(), store(bench))).collect();
     let mut watch = |model: &Model, name: &str| {
         let active = model.snapshots.iter().filter(|(_, snapshot)| snapshot.kind == Kind::Active);
         let looked_at: Vec<&str> = active.map(|(key, _)| key.as_str()).chain([name]).collect();
@@ -44,7 +44,7 @@ fn run(benches: &[Bench], script: &[Op]) -> Result<(), String> {
     let mut runners: Vec<_> = stores.iter().map(|(who, store)| Runner::new(who, store, "")).collect();
     let done = random::run(&mut runners, script, &mut watch).map(drop);
     drop(runners);
-    let ended = stores.into_iter().map(|(who, store)| end(who, store)).fold(Ok(()), Result::and);
+    let ended = stores.into_iter().map(|(who, store)| end(&who, store)).fold(Ok(()), Result::and);
     done.and(ended)
 }
 
@@ -66,7 +66,7 @@ fn end(who: &str, store: Store) -> Result<(), String> {
 
 #[test]
 fn strategies_agree() {
-    let benches: Vec<Bench> = MATRIX.into_iter().filter_map(Bench::new).collect();
+    let benches: Vec<Bench> = settings().into_iter().filter_map(Bench::new).collect();
     if benches.is_empty() {
         return;
     }

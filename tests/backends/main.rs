@@ -2,6 +2,8 @@
 
 #[path = "../support/random.rs"]
 mod random;
+#[path = "../support/settings.rs"]
+mod settings;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -19,40 +21,14 @@ mod race;
 mod sharing;
 mod store;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use strata::backend::Backend;
-use strata::backend::{Strategy, StrategyOptions};
-use strata::backends::{BTRFS, COPY, OVERLAY};
-use strata::mount::scratch::{FsType, Scratch};
+use strata::backends::Setting;
+use strata::mount::scratch::Scratch;
 use strata::store::{Database, Durability, LOCAL, Store};
-use strata::tree::copy::CloneMode;
 
-/// A strategy and the file system it is tested on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    /// Name in tables.
-    pub(crate) name: &'static str,
-    pub(crate) strategy: Strategy,
-    pub(crate) fs: FsType,
-    pub(crate) clone: CloneMode,
-}
-
-impl Setting {
-    /// Opens the strategy for the snapshots below `root`.
-    pub(crate) fn backend(&self, root: &Path) -> strata::Result<Box<dyn Backend>> {
-        (self.strategy.open)(root, &StrategyOptions::from(self.clone))
-    }
-}
-
-/// All settings.
-pub(crate) const MATRIX: [Setting; 5] = [
-    Setting { name: "overlay on ext4", strategy: OVERLAY, fs: FsType::Ext4, clone: CloneMode::Auto },
-    Setting { name: "overlay on xfs", strategy: OVERLAY, fs: FsType::Xfs, clone: CloneMode::Auto },
-    Setting { name: "btrfs", strategy: BTRFS, fs: FsType::Btrfs, clone: CloneMode::Auto },
-    Setting { name: "copy on ext4", strategy: COPY, fs: FsType::Ext4, clone: CloneMode::Bytes },
-    Setting { name: "copy with reflinks on xfs", strategy: COPY, fs: FsType::Xfs, clone: CloneMode::Reflink },
-];
+use settings::settings;
 
 /// A strategy on a file system of its own.
 #[derive(Debug)]
@@ -87,13 +63,14 @@ impl Bench {
 
     /// Opens or creates the store `name` with the default settings.
     pub(crate) fn store(&self, name: &str) -> Store {
-        self.store_with(name, Durability::Commit, |backend| backend).expect(self.setting.name)
+        let store = self.store_with(name, Durability::Commit, |backend| backend);
+        store.unwrap_or_else(|error| panic!("{}: {}", self.setting, error.chain()))
     }
 }
 
 /// Runs `case` on each setting that this machine supports.
 pub(crate) fn on_each(case: impl Fn(&Bench)) {
-    for bench in MATRIX.into_iter().filter_map(Bench::new) {
+    for bench in settings().into_iter().filter_map(Bench::new) {
         case(&bench);
     }
 }

@@ -17,7 +17,7 @@ use strata::store::{Durability, Store};
 use strata::{ErrorKind, Snapshotter};
 
 use super::lifecycle::{open, write};
-use super::{Bench, MATRIX, on_each, support};
+use super::{Bench, on_each, settings, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -60,7 +60,7 @@ fn spawn(bench: &Bench, place: usize, process: usize, life: u64) -> Child {
 #[test]
 fn killed_workers_lose_nothing_and_leave_nothing() {
     on_each(|bench| {
-        let place = MATRIX.iter().position(|setting| setting.name == bench.setting.name).expect("its place");
+        let place = settings().iter().position(|setting| setting.name() == bench.setting.name()).expect("its place");
         let mut numbers = Numbers(place as u64 + 1);
         for life in 0..LIVES {
             let mut children: Vec<_> = (0..PROCESSES).map(|process| spawn(bench, place, process, life)).collect();
@@ -71,18 +71,18 @@ fn killed_workers_lose_nothing_and_leave_nothing() {
             for child in children {
                 let output = child.wait_with_output().expect("wait");
                 let said = String::from_utf8_lossy(&output.stderr);
-                assert!(output.status.signal().is_some(), "{}: it ended by itself: {said}", bench.setting.name);
+                assert!(output.status.signal().is_some(), "{}: it ended by itself: {said}", bench.setting.name());
             }
         }
         let children: Vec<_> = (0..PROCESSES).map(|process| spawn(bench, place, process, LIVES)).collect();
         for child in children {
             let output = child.wait_with_output().expect("wait");
-            assert!(output.status.success(), "{}: {}", bench.setting.name, String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success(), "{}: {}", bench.setting.name(), String::from_utf8_lossy(&output.stderr));
         }
         let calls = check(bench);
         support::say(&format!(
             "{}: {calls} calls acknowledged to {PROCESSES} processes of {THREADS} threads",
-            bench.setting.name
+            bench.setting.name()
         ));
         assert!(calls > 40, "{calls} calls");
     });
@@ -137,7 +137,7 @@ impl Journal {
 fn check(bench: &Bench) -> usize {
     let store = bench.store("store");
     store.cleanup().expect("cleanup");
-    let who = bench.setting.name;
+    let who = bench.setting.name();
     let mut listed = BTreeMap::new();
     let mut own_directories = 0;
     let mut visit = |info: &Info| {
@@ -180,7 +180,7 @@ fn check(bench: &Bench) -> usize {
 fn child() {
     let Ok(order) = std::env::var(ORDER) else { return };
     let [place, base, name, seed, calls] = order.split(' ').collect::<Vec<_>>()[..] else { panic!("{order}") };
-    let setting = MATRIX[place.parse::<usize>().expect("a place")];
+    let setting = settings()[place.parse::<usize>().expect("a place")];
     let root = Path::new(base).join("store");
     fs::create_dir_all(&root).expect("make the root");
     let backend = setting.backend(&root).expect("the backend");

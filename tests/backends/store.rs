@@ -16,7 +16,7 @@ use strata::store::{Durability, Store};
 use strata::{ErrorKind, Snapshotter};
 
 use super::lifecycle::{names, open, write};
-use super::{Bench, MATRIX, Setting, on_each, support};
+use super::{Bench, Setting, on_each, settings, support};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -63,7 +63,7 @@ fn an_empty_active_is_made_again_after_a_boot() {
         let database = Connection::open(bench.root("store").join("strata.db")).expect("open");
         database.execute("UPDATE setting SET value = 'other' WHERE name = 'boot_id'", []).expect("another boot");
         let store = bench.store("store");
-        assert!(open(&store, "top").stat("file").is_ok(), "{}", bench.setting.name);
+        assert!(open(&store, "top").stat("file").is_ok(), "{}", bench.setting.name());
         write(&store, "bare", "file", b"x");
         assert_eq!(store.backend().inventory().expect("inventory"), ids);
     });
@@ -100,8 +100,8 @@ fn usage_is_asked_for_by_several() {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..10 {
-                        let usage = store.usage("key").expect(bench.setting.name);
-                        assert!(usage.size_bytes >= 100_000, "{}: {usage:?}", bench.setting.name);
+                        let usage = store.usage("key").unwrap_or_else(|error| panic!("{}: {error}", bench.setting));
+                        assert!(usage.size_bytes >= 100_000, "{}: {usage:?}", bench.setting.name());
                     }
                 });
             }
@@ -152,7 +152,7 @@ fn full_disk(setting: Setting) {
             true
         }
         Err(error) => {
-            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{}: {}", setting.name, error.chain());
+            assert_eq!(error.kind(), ErrorKind::ResourceExhausted, "{}: {}", setting.name(), error.chain());
             false
         }
     };
@@ -169,15 +169,15 @@ fn full_disk(setting: Setting) {
             break;
         }
     }
-    assert!(!refused.is_empty(), "{}: {made} calls succeeded on a full disk", setting.name);
-    assert_eq!(names(&store), expected, "{}", setting.name);
+    assert!(!refused.is_empty(), "{}: {made} calls succeeded on a full disk", setting.name());
+    assert_eq!(names(&store), expected, "{}", setting.name());
     fs::remove_file(&filler).expect("make space");
     prepare_when_there_is_space(&bench, &store, "x again");
     store.prepare(&refused[0], "base", NONE).expect("a key that failed is free");
     store.remove(&refused[0]).expect("remove");
     store.commit("last", "x again", NONE).expect("commit");
     store.cleanup().expect("cleanup");
-    assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name);
+    assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name());
     drop(store);
     assert_no_work(&bench.root("store"));
 }
@@ -192,26 +192,26 @@ fn prepare_when_there_is_space(bench: &Bench, store: &Store, key: &str) {
             result => return drop(result.expect("there is space")),
         }
     }
-    panic!("{}: the space of a removed file did not come back", bench.setting.name);
+    panic!("{}: the space of a removed file did not come back", bench.setting.name());
 }
 
 /// A removed snapshot does not block new ones, even before its space is freed.
 #[test]
 fn what_was_removed_makes_room() {
-    for setting in MATRIX.into_iter().filter(|setting| setting.strategy == COPY) {
+    for setting in settings().into_iter().filter(|setting| setting.strategy == COPY) {
         let Some((bench, store)) = on_a_disk_of(LEAST_BYTES, setting) else { return };
         store.prepare("old", "base", NONE).expect("prepare");
         // More than the space that xfs reserves for itself.
         write(&store, "old", "own", &vec![4; 48 << 20]);
         fill(&bench.root("filler"));
         let refused = (0..1000).map(|number| store.prepare(&format!("x{number}"), "base", NONE)).find_map(Result::err);
-        assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::ResourceExhausted), "{}", setting.name);
+        assert_eq!(refused.map(|error| error.kind()), Some(ErrorKind::ResourceExhausted), "{}", setting.name());
         store.remove("old").expect("remove");
         store
             .prepare("new", "base", NONE)
             .map(drop)
-            .unwrap_or_else(|error| panic!("{}: {}", setting.name, error.chain()));
-        assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name);
+            .unwrap_or_else(|error| panic!("{}: {}", setting.name(), error.chain()));
+        assert_eq!(store.backend().inventory().expect("inventory").len(), names(&store).len(), "{}", setting.name());
     }
 }
 
@@ -225,7 +225,7 @@ fn assert_no_work(root: &Path) {
 
 #[test]
 fn a_full_disk_loses_nothing() {
-    MATRIX.into_iter().for_each(full_disk);
+    settings().into_iter().for_each(full_disk);
 }
 
 /// A store keeps the strategy that it was created with.

@@ -102,6 +102,23 @@ fn completions_parse() {
 }
 
 #[test]
+fn every_command_has_a_manual_page() {
+    let Some(bench) = Bench::new() else { return };
+    let dir = bench.path("man");
+    fs::create_dir(&dir).expect("mkdir");
+    bench.ok(&["man", dir.to_str().expect("a path")]);
+    let page = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let commands = page("strata.1");
+    for name in ["import", "build", "conformance", "man"] {
+        assert!(commands.contains(&format!("strata\\-{name}(1)")), "{name}: {commands}");
+        assert!(page(&format!("strata-{name}.1")).contains("Example"), "{name}");
+    }
+    assert!(page("strata-prepare.1").contains("\\-\\-backend"));
+    let output = bench.run(&["man", bench.path("none").to_str().expect("a path")]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+}
+
+#[test]
 fn warnings_are_for_people() {
     let Some(bench) = Bench::with_snapshots() else { return };
     let lose = || {

@@ -29,7 +29,7 @@ use strata::{Result, Snapshotter};
 
 use super::archive::{archive, docker_archive};
 use super::script::State;
-use super::{Setting, budget, random, settings, support, wanted};
+use super::{OpenStore as _, Setting, budget, random, settings, support, wanted};
 
 const NONE: &Labels = &BTreeMap::new();
 

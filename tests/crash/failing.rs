@@ -22,7 +22,7 @@ use strata::{Error, ErrorKind};
 use super::disk::{Disk, Manner};
 use super::power::{BATCH, Case, Tally};
 use super::script::{REMOVE_IMAGE, Script, State, Step, Under};
-use super::{Setting, random, settings, support, wanted};
+use super::{OpenStore as _, Setting, random, settings, support, wanted};
 
 /// Points that one recorded run is cut at, at most: another run fails elsewhere.
 const RUN_POINTS: usize = 24;

@@ -14,12 +14,11 @@ use strata::mount::scratch::{FsType, Scratch};
 use strata::snapshotter::Labels;
 use strata::store::Store;
 use strata::tree::Dir;
-use strata::tree::copy::CloneMode;
 use strata::{Snapshotter, mount};
 
 use super::archive::docker_archive;
 use super::disk::remount;
-use super::{Setting, settings, support, wanted};
+use super::{OpenStore as _, Setting, settings, support, wanted};
 
 const NONE: &Labels = &BTreeMap::new();
 
@@ -83,7 +82,7 @@ struct Case {
 impl std::fmt::Display for Case {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { setting, filler, freeing } = self;
-        write!(f, "{setting} ({:?}), {filler:?}, {freeing:?}", setting.clone)
+        write!(f, "{setting}, {filler:?}, {freeing:?}")
     }
 }
 
@@ -92,7 +91,7 @@ fn cases() -> Vec<Case> {
     for fs in FsType::ALL {
         let mut settings = settings(fs);
         if fs == FsType::Xfs {
-            settings.push(Setting::new(COPY, fs, CloneMode::Bytes));
+            settings.push(Setting { strategy: COPY, variant: COPY.variants[0], fs });
         }
         for setting in settings {
             // A snapshot of the strategy btrfs is a subvolume of its own, with a quota of its own.
@@ -166,9 +165,15 @@ impl Bench {
     }
 
     fn strata(&self, arguments: &[&str]) -> Output {
-        let clone = self.case.setting.clone.to_string();
+        let options = self
+            .case
+            .setting
+            .variant
+            .options
+            .iter()
+            .flat_map(|(name, value)| [format!("--{name}"), (*value).to_owned()]);
         let mut command = Command::new(env!("CARGO_BIN_EXE_strata"));
-        command.arg("--root").arg(&self.root).args(["--clone", &clone]).args(arguments);
+        command.arg("--root").arg(&self.root).args(options).args(arguments);
         command.output().expect("run strata")
     }
 

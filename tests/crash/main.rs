@@ -20,31 +20,32 @@ use std::path::Path;
 use std::time::Duration;
 
 use strata::backend::Backend;
-use strata::backend::{Strategy, StrategyOptions};
-use strata::backends::{BTRFS, COPY, OVERLAY};
+use strata::backends::{Setting, Strategies};
 use strata::mount::scratch::FsType;
 use strata::store::{Database, Durability, LOCAL, Store};
-use strata::tree::copy::CloneMode;
 
 /// How long each random suite goes on where nothing else is said.
 const BUDGET_S: u64 = 6;
 
-/// A strategy and the file system that it is on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    pub(crate) strategy: Strategy,
-    pub(crate) fs: FsType,
-    pub(crate) clone: CloneMode,
+/// Opens stores of a setting.
+pub(crate) trait OpenStore {
+    /// The store at `root`, made if it is not there, with a backend that `wrap` may change.
+    fn store_with(
+        &self,
+        root: &Path,
+        durability: Durability,
+        wrap: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>,
+    ) -> strata::Result<Store>;
+
+    /// The store at `root` as users have it.
+    fn store(&self, root: &Path) -> strata::Result<Store> {
+        self.store_with(root, Durability::Commit, |backend| backend)
+    }
 }
 
-impl Setting {
-    const fn new(strategy: Strategy, fs: FsType, clone: CloneMode) -> Self {
-        Self { strategy, fs, clone }
-    }
-
-    /// The store at `root`, made if it is not there, with a backend that `wrap` may change.
-    pub(crate) fn store_with(
-        self,
+impl OpenStore for Setting {
+    fn store_with(
+        &self,
         root: &Path,
         durability: Durability,
         wrap: impl FnOnce(Box<dyn Backend>) -> Box<dyn Backend>,
@@ -56,31 +57,13 @@ impl Setting {
             Some(database) if database.backend().is_some() => database,
             _ => Database::create(root, durability)?,
         };
-        let backend = (self.strategy.open)(root, &StrategyOptions::from(self.clone))?;
-        Store::new(database, wrap(backend), LOCAL)
-    }
-
-    /// The store at `root` as users have it.
-    pub(crate) fn store(self, root: &Path) -> strata::Result<Store> {
-        self.store_with(root, Durability::Commit, |backend| backend)
+        Store::new(database, wrap(self.backend(root)?), LOCAL)
     }
 }
 
-impl std::fmt::Display for Setting {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} on {}", self.strategy, self.fs)
-    }
-}
-
-/// The strategies that are used on `fs`.
+/// The settings that are used on `fs`.
 pub(crate) fn settings(fs: FsType) -> Vec<Setting> {
-    let reflinks = matches!(fs, FsType::Xfs | FsType::Btrfs);
-    let copy = if reflinks { CloneMode::Reflink } else { CloneMode::Bytes };
-    let mut settings = vec![Setting::new(OVERLAY, fs, CloneMode::Auto), Setting::new(COPY, fs, copy)];
-    if fs == FsType::Btrfs {
-        settings.push(Setting::new(BTRFS, fs, CloneMode::Auto));
-    }
-    settings
+    Strategies::default().settings_on(fs)
 }
 
 /// A number from the environment.

@@ -27,7 +27,7 @@ use super::disk::{self, Disk, Manner, Recorded};
 use super::failing::Claims;
 use super::replay::Log;
 use super::script::{Script, State, Step, Under};
-use super::{Setting, budget, random, settings, support, wanted};
+use super::{OpenStore as _, Setting, budget, random, settings, support, wanted};
 
 /// How many points are looked at before the time is: they are replayed in order.
 pub(crate) const BATCH: usize = 8;

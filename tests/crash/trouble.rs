@@ -17,7 +17,7 @@ use super::archive::docker_archive;
 use super::disk::{Disk, Manner, remount};
 use super::power::{boot, goes_on};
 use super::script::State;
-use super::{Setting, settings, support};
+use super::{OpenStore as _, Setting, settings, support};
 
 const NONE: &Labels = &BTreeMap::new();
 

@@ -32,7 +32,7 @@ const SAFETY_LINES_MAX: usize = 6;
 /// The modules from the bottom up. Each may use modules of lower levels, and those of its own level that [`SIBLINGS`]
 /// lists.
 const LEVELS: [&[&str]; 8] = [
-    &["error", "fs_type", "id", "task", "sys"],
+    &["error", "fs_type", "id", "size", "store_files", "sys", "task"],
     &["tree", "mount"],
     &["changeset"],
     &["snapshotter", "backend", "container", "oci"],
@@ -43,9 +43,10 @@ const LEVELS: [&[&str]; 8] = [
 ];
 
 /// Pairs of modules on one level: the first may use the second.
-const SIBLINGS: [(&str, &str); 8] = [
+const SIBLINGS: [(&str, &str); 9] = [
     ("id", "error"),
     ("fs_type", "error"),
+    ("store_files", "id"),
     ("task", "error"),
     ("sys", "error"),
     ("snapshotter", "backend"),
@@ -291,12 +292,19 @@ fn may_see(from: &str, to: &str) -> bool {
     }
 }
 
-fn long_function(source: &Source, line: usize) -> Option<String> {
-    if !has_word(&source.code[line], "fn") || source.code[line].trim_end().ends_with(';') {
+/// Returns the name and the length of the function with a body that begins at `line`.
+fn function(source: &Source, line: usize) -> Option<(&str, usize)> {
+    let code = &source.code[line];
+    let name = code.split("fn ").nth(1)?.split(['(', '<']).next()?.trim();
+    // A type `fn(A) -> B` has no name.
+    if name.is_empty() || !has_word(code, "fn") || code.trim_end().ends_with(';') {
         return None;
     }
-    let name = source.code[line].split("fn ").nth(1)?.split(['(', '<']).next()?.trim();
-    let lines = item_end(&source.code, line) - line + 1;
+    Some((name, item_end(&source.code, line) - line + 1))
+}
+
+fn long_function(source: &Source, line: usize) -> Option<String> {
+    let (name, lines) = function(source, line)?;
     let most = if source.test[line] { TEST_LINES_MAX } else { FUNCTION_LINES_MAX };
     (lines > most).then(|| format!("the function {name} has {lines} lines"))
 }
@@ -419,7 +427,24 @@ fn the_house_is_tidy() {
     let of_files = sources.iter().flat_map(|source| check(source, &re_exports)).map(|offence| offence.to_string());
     let circles = paths::circles(&sources).into_iter().map(|circle| format!("a circle: {}", circle.join(", ")));
     let offences: Vec<String> = of_files.chain(circles).collect();
+    println!("{}", figures(&sources));
     assert!(offences.is_empty(), "{} offences:\n{}", offences.len(), offences.join("\n"));
+}
+
+/// Returns a line with the lengths of files and functions outside tests and generated code:
+/// `cargo test --test tidy -- --nocapture` shows it.
+fn figures(sources: &[Source]) -> String {
+    let is_ours = |source: &&Source| source.path.starts_with("src/") && source.test.first() != Some(&true);
+    let mut files: Vec<usize> = sources.iter().filter(is_ours).map(|source| source.code.len()).collect();
+    let lengths = |source: &Source| -> Vec<usize> {
+        let ours = (0..source.code.len()).filter(|line| !source.test[*line]);
+        ours.filter_map(|line| function(source, line).map(|(_, lines)| lines)).collect()
+    };
+    let mut functions: Vec<usize> = sources.iter().filter(is_ours).flat_map(lengths).collect();
+    files.sort_unstable();
+    functions.sort_unstable();
+    let of = |all: &[usize]| format!("{}, median {}, longest {}", all.len(), all[all.len() / 2], all[all.len() - 1]);
+    format!("lines: files {}; functions {}", of(&files), of(&functions))
 }
 
 /// Returns the offences in `text` at `path`.

@@ -137,12 +137,12 @@ pub fn circles(sources: &[Source]) -> Vec<Vec<String>> {
             seen.filter(|seen| is_beside(&modules[*seen], module)).collect()
         })
         .collect();
+    let reached: Vec<BTreeSet<usize>> = (0..sources.len()).map(|start| reachable(&sees, start)).collect();
     let mut circles = BTreeSet::new();
     for start in 0..sources.len() {
-        let back = |other: &usize| reachable(&sees, *other).contains(&start);
-        let circle: Vec<String> = reachable(&sees, start)
+        let circle: Vec<String> = reached[start]
             .iter()
-            .filter(|other| back(other))
+            .filter(|other| reached[**other].contains(&start))
             .map(|file| sources[*file].path.clone())
             .collect();
         if circle.len() > 1 {

@@ -25,7 +25,6 @@
 mod aside;
 mod generation;
 mod nested;
-pub mod raw;
 mod usage;
 
 use std::ffi::{OsStr, OsString};
@@ -42,14 +41,12 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::fs_type::FsMagic;
 use crate::id::Id;
 use crate::mount::{Access, Mount};
+use crate::store_files::{self, SNAPSHOTS};
 use crate::sys::btrfs as sys;
 use crate::tree::{Dir, Meta, walk};
 
 /// A file system of which less than one part in so many is left is nearly full.
 const NEARLY_FULL_SHARE: u64 = 64;
-
-/// Name of the directory in the root that holds the snapshots.
-const SNAPSHOTS: &str = "s";
 
 /// Suffix of a name beside a snapshot while a call is under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +119,7 @@ impl Btrfs {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(errno).at("make directory", dir.shown_at(SNAPSHOTS)),
         }
-        Ok(Self { path: root.join(SNAPSHOTS), snapshots: dir.open_dir(SNAPSHOTS)? })
+        Ok(Self { path: store_files::snapshots(root), snapshots: dir.open_dir(SNAPSHOTS)? })
     }
 
     /// Opens the subvolume of `id`.

@@ -27,12 +27,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use self::upper::UpperHint;
-use super::snapshots_dir::{SNAPSHOTS, SnapshotsDir};
+use super::snapshots_dir::SnapshotsDir;
 use super::{Backend, Capabilities, Chain, Strategy, Survey, Usage, Variant};
 use crate::changeset::{Candidates, Format, Layer};
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::Id;
 use crate::mount::{Access, LOWER_MAX, Mount, Upper, probe};
+use crate::store_files::SNAPSHOTS;
 use crate::tree::{Dir, Meta, walk};
 
 /// Name of a snapshot's upper directory.

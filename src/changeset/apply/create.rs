@@ -13,7 +13,7 @@ use std::path::Path;
 use rustix::fs::{Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::{Applier, Place};
+use super::{Applier, ResolvedName};
 use crate::changeset::Segment;
 use crate::error::{Context, Error, Result};
 use crate::tree::resolve::Parent;
@@ -90,7 +90,7 @@ impl Applier {
     }
 
     /// Makes anything but a directory, in place of whatever is there.
-    pub(super) fn create(&mut self, place: &Place, meta: &Meta, data: &mut dyn Read) -> Result<()> {
+    pub(super) fn create(&mut self, place: &ResolvedName, meta: &Meta, data: &mut dyn Read) -> Result<()> {
         let made = self.try_create(place, meta, data);
         match made {
             Err(error) if error.errno() == Some(Errno::EXIST) => {
@@ -101,8 +101,8 @@ impl Applier {
         }
     }
 
-    fn try_create(&mut self, place: &Place, meta: &Meta, data: &mut dyn Read) -> Result<()> {
-        let Place { parent, name, .. } = place;
+    fn try_create(&mut self, place: &ResolvedName, meta: &Meta, data: &mut dyn Read) -> Result<()> {
+        let ResolvedName { parent, name, .. } = place;
         match &meta.node {
             Node::File { size } => self.create_file(parent, name, meta, *size, data),
             Node::Symlink { target } => {
@@ -119,8 +119,8 @@ impl Applier {
     }
 
     /// A device that the caller may not make is left out: so it is in every user namespace.
-    fn create_device(&mut self, place: &Place, device: Device, meta: &Meta) -> Result<()> {
-        let Place { parent, name, path } = place;
+    fn create_device(&mut self, place: &ResolvedName, device: Device, meta: &Meta) -> Result<()> {
+        let ResolvedName { parent, name, path } = place;
         match parent.dir.make_node(meta.node.file_type(), device, name) {
             Err(error) if error.errno() == Some(Errno::PERM) => {
                 // `EPERM` comes before `EEXIST`.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::ledger::below;
-use super::{Applier, Place};
+use super::{Applier, ResolvedName};
 use crate::error::{Error, Result};
 use crate::tree::FileType;
 
@@ -106,8 +106,8 @@ impl Applier {
     }
 
     /// Makes the link, in place of whatever is there, if there is something to link to.
-    fn try_link(&mut self, place: &Place, source: &Place) -> Result<Tried> {
-        let Place { parent, name, path } = place;
+    fn try_link(&mut self, place: &ResolvedName, source: &ResolvedName) -> Result<Tried> {
+        let ResolvedName { parent, name, path } = place;
         if self.skipped.contains(&source.path) {
             self.clear(parent, name, path)?;
             self.keep_waiting(path)?;

@@ -116,7 +116,7 @@ pub struct Applier {
 }
 
 /// A name of the tree: the directory that holds it, and where that is without any link.
-struct Place {
+struct ResolvedName {
     parent: Arc<Parent>,
     name: OsString,
     /// The path without links.
@@ -216,7 +216,7 @@ impl Applier {
     }
 
     /// Whether what is at `place` is an entry of the layer.
-    fn describes(&self, place: &Place) -> bool {
+    fn describes(&self, place: &ResolvedName) -> bool {
         self.is_purged(&place.parent) || self.ledger.describes(&place.path)
     }
 
@@ -238,20 +238,20 @@ impl Applier {
     }
 
     /// The place of an entry of the layer, which has to be below the root; its parents are made.
-    fn place(&mut self, path: &Path) -> Result<Place> {
+    fn place(&mut self, path: &Path) -> Result<ResolvedName> {
         let (above, name) = split(path)?;
         let parent = self.dir(above)?;
         let path = parent.path.join(name);
-        Ok(Place { parent, name: name.to_owned(), path })
+        Ok(ResolvedName { parent, name: name.to_owned(), path })
     }
 
     /// The place of a path whose parents may be missing: then there is none.
-    fn existing_place(&mut self, path: &Path) -> Result<Option<Place>> {
+    fn existing_place(&mut self, path: &Path) -> Result<Option<ResolvedName>> {
         let (above, name) = split(path)?;
         Ok(match self.resolver.find(above)? {
             Found::Dir(parent) => {
                 let path = parent.path.join(name);
-                Some(Place { parent, name: name.to_owned(), path })
+                Some(ResolvedName { parent, name: name.to_owned(), path })
             }
             Found::Gap { .. } => None,
         })
@@ -286,8 +286,8 @@ impl Applier {
     }
 
     /// A directory keeps what it holds; anything else is replaced by one.
-    fn put_dir(&mut self, place: Place, meta: Meta) -> Result<()> {
-        let Place { parent, name, path } = place;
+    fn put_dir(&mut self, place: ResolvedName, meta: Meta) -> Result<()> {
+        let ResolvedName { parent, name, path } = place;
         let is_dir = |stat: crate::tree::Stat| stat.file_type == FileType::Dir;
         if !parent.dir.stat_if_any(&name)?.is_some_and(is_dir) {
             self.clear(&parent, &name, &path)?;

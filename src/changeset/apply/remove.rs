@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::ledger::remove_below;
-use super::{Applier, Place};
+use super::{Applier, ResolvedName};
 use crate::error::Result;
 use crate::tree::resolve::Parent;
 use crate::tree::{FileType, Meta, walk};
@@ -12,7 +12,7 @@ use crate::tree::{FileType, Meta, walk};
 impl Applier {
     /// The lower tree has nothing at `path` any more.
     pub(super) fn remove(&mut self, path: &Path) -> Result<()> {
-        let Some(Place { parent, name, path }) = self.existing_place(path)? else { return Ok(()) };
+        let Some(ResolvedName { parent, name, path }) = self.existing_place(path)? else { return Ok(()) };
         if self.is_purged(&parent) {
             return Ok(());
         }

@@ -13,8 +13,8 @@ use std::iter::Peekable;
 use std::path::PathBuf;
 
 use super::dir_stack::{DirStack, inode};
-use super::plan::{Findings, Mark, Steps};
-use super::same::{Entry, same};
+use super::plan::{Findings, Mark, MarkedPaths};
+use super::same::{InodeAt, same};
 use crate::changeset::WHITEOUT_NAME_MAX;
 use crate::changeset::selection::{Scope, Selection};
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ pub(super) fn compare(old: Option<&Dir>, new: &Dir, selection: &Selection<'_>) -
         new: DirStack::new(new),
         path: PathBuf::new(),
         frames: Vec::new(),
-        found: Findings { steps: Steps::default(), retimed: Vec::new(), groups: HashMap::new() },
+        found: Findings { steps: MarkedPaths::default(), retimed: Vec::new(), groups: HashMap::new() },
     };
     comparison.run()?;
     comparison.complete_groups()?;
@@ -52,12 +52,12 @@ struct Comparison<'a> {
     old: Option<DirStack<'a>>,
     new: DirStack<'a>,
     path: PathBuf,
-    frames: Vec<Frame<'a>>,
+    frames: Vec<ComparedDir<'a>>,
     found: Findings,
 }
 
 /// A directory of the new tree whose names are being visited.
-struct Frame<'a> {
+struct ComparedDir<'a> {
     names: Box<dyn Iterator<Item = Pair> + 'a>,
     /// Whether the old tree has a directory here and is walked along. Otherwise all that is below is emitted, and only
     /// hard links are still to be noted.
@@ -103,7 +103,7 @@ impl<'a> Comparison<'a> {
             self.found.retimed.push(PathBuf::new());
         }
         let names = self.all_new()?;
-        self.frames.push(Frame { names, compared: true });
+        self.frames.push(ComparedDir { names, compared: true });
         Ok(())
     }
 
@@ -145,9 +145,10 @@ impl<'a> Comparison<'a> {
     /// Anything but a directory of the new tree.
     fn leaf(&mut self, name: &OsStr, before: Option<Stat>, now: Stat, compared: bool) -> Result<()> {
         let unchanged = match (&self.old, before) {
-            (Some(old), Some(before)) => {
-                same(&Entry { dir: old.dir(), name, stat: before }, &Entry { dir: self.new.dir(), name, stat: now })?
-            }
+            (Some(old), Some(before)) => same(
+                &InodeAt { dir: old.dir(), name, stat: before },
+                &InodeAt { dir: self.new.dir(), name, stat: now },
+            )?,
             _ => false,
         };
         if compared && !unchanged {
@@ -177,7 +178,7 @@ impl<'a> Comparison<'a> {
             Some(before) if before.file_type == FileType::Dir => self.both(name, before, *now, below)?,
             before => {
                 let names = self.all_new()?;
-                (Some(Mark::Whole { existed: before.is_some() }), Frame { names, compared: false })
+                (Some(Mark::Whole { existed: before.is_some() }), ComparedDir { names, compared: false })
             }
         };
         self.frames.push(frame);
@@ -190,20 +191,20 @@ impl<'a> Comparison<'a> {
     }
 
     /// A directory that both trees have; the walk stands in the new one.
-    fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, Frame<'a>)> {
+    fn both(&mut self, name: &OsStr, before: Stat, now: Stat, below: Scope) -> Result<(Option<Mark>, ComparedDir<'a>)> {
         let Some(dir_stack) = &mut self.old else { return Err(Error::invalid("there is no old tree to compare with")) };
         dir_stack.enter(name)?;
         let (old, new, itself) = (dir_stack.dir(), self.new.dir(), OsStr::new(""));
         let Some(names) = pairs(self.selection, below, old, new)? else {
             dir_stack.leave()?;
-            return Ok((Some(Mark::Opaque), Frame { names: self.all_new()?, compared: false }));
+            return Ok((Some(Mark::Opaque), ComparedDir { names: self.all_new()?, compared: false }));
         };
         let equal =
-            same(&Entry { dir: old, name: itself, stat: before }, &Entry { dir: new, name: itself, stat: now })?;
+            same(&InodeAt { dir: old, name: itself, stat: before }, &InodeAt { dir: new, name: itself, stat: now })?;
         if equal && before.mtime != now.mtime {
             self.found.retimed.push(self.path.clone());
         }
-        Ok(((!equal).then_some(Mark::Put { existed: true }), Frame { names, compared: true }))
+        Ok(((!equal).then_some(Mark::Put { existed: true }), ComparedDir { names, compared: true }))
     }
 
     /// All names of the new tree's directory in which the walk stands, as if the old tree had none.

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 
 use super::compare::look;
 use super::dir_stack::{DirStack, Inode, inode};
-use super::plan::{Mark, Step, Steps};
+use super::plan::{Mark, MarkedPath, MarkedPaths};
 use super::same::shrank;
 use crate::changeset::{Change, Sink};
 use crate::error::Result;
 use crate::tree::{Dir, FileType, IntoNames, Name, Node, Stat};
 
 /// Sends `steps`, which are in stream order, to `sink`.
-pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: &Steps, sink: &mut dyn Sink) -> Result<()> {
+pub(super) fn emit(old: Option<&Dir>, new: &Dir, steps: &MarkedPaths, sink: &mut dyn Sink) -> Result<()> {
     let mut emitter = Emitter {
         old: old.map(DirStack::new),
         new: DirStack::new(new),
@@ -38,14 +38,14 @@ struct Emitter<'a> {
 }
 
 /// A directory that is emitted as a whole.
-struct Frame {
+struct EmittedDir {
     names: IntoNames,
     /// Whether the old tree has a directory here, too.
     in_old: bool,
 }
 
 impl Emitter<'_> {
-    fn step(&mut self, Step { path, mark }: Step) -> Result<()> {
+    fn step(&mut self, MarkedPath { path, mark }: MarkedPath) -> Result<()> {
         if mark == Mark::Remove {
             return self.sink.change(&Change::Remove { path }, &mut io::empty());
         }
@@ -107,8 +107,8 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    fn frame(&self, in_old: bool) -> Result<Frame> {
-        Ok(Frame { names: self.new.dir().names()?.into_iter(), in_old })
+    fn frame(&self, in_old: bool) -> Result<EmittedDir> {
+        Ok(EmittedDir { names: self.new.dir().names()?.into_iter(), in_old })
     }
 
     fn leave(&mut self, in_old: bool) -> Result<()> {
@@ -129,7 +129,7 @@ impl Emitter<'_> {
             self.sink.change(&Change::Link { path, target, existed }, &mut io::empty())?;
         } else {
             let meta = dir.meta(name, &stat)?;
-            let mut data = Content { dir, name, file: None, left: content_size(&meta.node) };
+            let mut data = LazyFile { dir, name, file: None, left: content_size(&meta.node) };
             self.sink.change(&Change::Put { path, existed, meta }, &mut data)?;
         }
         Ok(Some(stat.file_type))
@@ -159,14 +159,14 @@ fn earlier(first: &mut HashMap<Inode, PathBuf>, stat: &Stat, path: &Path) -> Opt
 }
 
 /// The bytes of a file, opened when the first of them is wanted.
-struct Content<'a> {
+struct LazyFile<'a> {
     dir: &'a Dir,
     name: &'a OsStr,
     file: Option<File>,
     left: u64,
 }
 
-impl Read for Content<'_> {
+impl Read for LazyFile<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let wanted = buffer.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
         if wanted == 0 {

@@ -24,7 +24,7 @@ pub(super) enum Mark {
 
 /// A path and what is emitted there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct MarkedPath {
     pub(super) path: PathBuf,
     pub(super) mark: Mark,
 }
@@ -32,7 +32,7 @@ pub(super) struct Step {
 /// Many steps, packed: one takes 16 bytes besides its name, and those that follow each other in a directory share the
 /// path of it.
 #[derive(Debug, Default)]
-pub(super) struct Steps {
+pub(super) struct MarkedPaths {
     dirs: Vec<PathBuf>,
     names: Vec<u8>,
     steps: Vec<Packed>,
@@ -47,7 +47,7 @@ struct Packed {
     mark: Mark,
 }
 
-impl Steps {
+impl MarkedPaths {
     /// Adds what is emitted at `name` in `dir`, or at the root.
     pub(super) fn push(&mut self, dir: &Path, name: &OsStr, mark: Mark) {
         if self.dirs.last().is_none_or(|last| last != dir) {
@@ -110,11 +110,11 @@ impl Steps {
     }
 
     /// The steps, each unpacked when it is asked for.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Step> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = MarkedPath> {
         self.steps.iter().map(|step| {
             let name = self.name(step);
             let path = if name.is_empty() { PathBuf::new() } else { self.dir(step).join(name) };
-            Step { path, mark: step.mark }
+            MarkedPath { path, mark: step.mark }
         })
     }
 }
@@ -141,7 +141,7 @@ impl Group {
 #[derive(Debug)]
 pub(super) struct Findings {
     /// Paths that differ by themselves, in the order of the walk.
-    pub(super) steps: Steps,
+    pub(super) steps: MarkedPaths,
     /// Directories that differ in nothing but their mtime, in the order of the walk: parents before children.
     pub(super) retimed: Vec<PathBuf>,
     /// Inodes of the new tree with several names.
@@ -150,7 +150,7 @@ pub(super) struct Findings {
 
 impl Findings {
     /// All that is emitted, in stream order.
-    pub(super) fn settle(self) -> Steps {
+    pub(super) fn settle(self) -> MarkedPaths {
         let put = Mark::Put { existed: true };
         let mut steps = self.steps;
         let emitted = self.groups.into_values().filter(|group| !group.emitted.is_empty());

@@ -16,7 +16,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 
 /// An inode where it stands: `name` in `dir`, or `dir` itself if the name is empty.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Entry<'a> {
+pub(super) struct InodeAt<'a> {
     pub(super) dir: &'a Dir,
     pub(super) name: &'a OsStr,
     pub(super) stat: Stat,
@@ -26,7 +26,7 @@ pub(super) struct Entry<'a> {
 ///
 /// # Errors
 /// Errors of reading either file; an error that names a file which shrank meanwhile.
-pub(super) fn same(old: &Entry<'_>, new: &Entry<'_>) -> Result<bool> {
+pub(super) fn same(old: &InodeAt<'_>, new: &InodeAt<'_>) -> Result<bool> {
     let (before, now) = (&old.stat, &new.stat);
     if before.dev == now.dev && before.ino == now.ino {
         return Ok(true);
@@ -54,9 +54,9 @@ fn times_and_modes(before: &Stat, now: &Stat) -> bool {
 }
 
 /// Compares the bytes of two files of the same size; where both have a hole nothing is read.
-fn same_bytes(old: &Entry<'_>, new: &Entry<'_>) -> Result<bool> {
+fn same_bytes(old: &InodeAt<'_>, new: &InodeAt<'_>) -> Result<bool> {
     let size = new.stat.size;
-    let (old_file, new_file) = (Content::open(old)?, Content::open(new)?);
+    let (old_file, new_file) = (ComparedFile::open(old)?, ComparedFile::open(new)?);
     let capacity = usize::try_from(size).unwrap_or(BUFFER_BYTES).min(BUFFER_BYTES);
     let (mut old_buffer, mut new_buffer) = (vec![0; capacity], vec![0; capacity]);
     let mut offset = 0;
@@ -74,15 +74,15 @@ fn same_bytes(old: &Entry<'_>, new: &Entry<'_>) -> Result<bool> {
 }
 
 /// An open file that is being compared.
-struct Content<'a> {
-    entry: &'a Entry<'a>,
+struct ComparedFile<'a> {
+    entry: &'a InodeAt<'a>,
     file: File,
     /// Whether it can have holes: it occupies less than its length.
     sparse: bool,
 }
 
-impl<'a> Content<'a> {
-    fn open(entry: &'a Entry<'a>) -> Result<Self> {
+impl<'a> ComparedFile<'a> {
+    fn open(entry: &'a InodeAt<'a>) -> Result<Self> {
         let file = entry.dir.open_file(entry.name)?;
         Ok(Self { entry, file, sparse: entry.stat.allocated < entry.stat.size })
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use self::outputs::Outputs;
 use self::run::Run;
-use self::setting::{Method, Setting, fs_of, parse_fs, settings, settings_on};
+use self::setting::{MeasuredSetting, Method, fs_of, parse_fs, settings, settings_on};
 use self::source::ImageStore;
 use super::Done;
 use super::interrupt::Interrupt;
@@ -225,7 +225,7 @@ impl Compare {
     }
 
     /// Returns the settings to measure; without root only tmpfs can be created.
-    fn settings(&self, table: &Strategies, is_user: bool) -> Result<Vec<Setting>> {
+    fn settings(&self, table: &Strategies, is_user: bool) -> Result<Vec<MeasuredSetting>> {
         let methods = Method::all(table, &self.strategy);
         let fs = if is_user && self.fs.is_empty() { &[FsType::Tmpfs] } else { self.fs.as_slice() };
         let named = !self.strategy.is_empty() || !fs.is_empty();
@@ -235,7 +235,7 @@ impl Compare {
     }
 
     /// Returns an upper bound of the bytes that a setting uses.
-    fn needs(&self, setting: &Setting, image: &Image) -> u64 {
+    fn needs(&self, setting: &MeasuredSetting, image: &Image) -> u64 {
         let sizes = self.sizes();
         if !setting.can_be() {
             return structures_of(setting);
@@ -247,7 +247,7 @@ impl Compare {
     }
 
     /// Checks the free space, so that a run is refused instead of being killed or stopped by a full disk.
-    fn check_space(&self, settings: &[Setting], image: &Image) -> Result<()> {
+    fn check_space(&self, settings: &[MeasuredSetting], image: &Image) -> Result<()> {
         let peers = if self.peers { tools::TOOLS.len() as u64 * PEER_TREES * blocks_of(image) } else { 0 };
         let needed = settings.iter().map(|setting| self.needs(setting, image)).sum::<u64>() + peers;
         let (available, what) = match &self.on {
@@ -314,7 +314,7 @@ fn blocks_of(image: &Image) -> u64 {
 }
 
 /// Returns the space that the file system of a setting takes for itself.
-fn structures_of(setting: &Setting) -> u64 {
+fn structures_of(setting: &MeasuredSetting) -> u64 {
     if setting.fresh.is_some() { STRUCTURES_BYTES } else { 0 }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use crate::backend::{Strategy, Usage, Variant};
-use crate::backends::{self, Config, Strategies};
+use crate::backends::{self, Config};
 use crate::changeset::Sink;
 use crate::changeset::apply::Applied;
 use crate::compare::cost::MeasuredFs;
@@ -105,9 +105,8 @@ impl MeasuredStore {
         durability: Durability,
     ) -> Result<Self> {
         let target = measured_dir.dir("mount")?;
-        let (backend, options, root) = (Some(strategy), variant.options(), measured_dir.path().join(STORE));
-        let strategies = Strategies::default().with(strategy);
-        let config = Config { backend, options, durability, strategies, ..Config::new(root) };
+        let config = Config::of_variant(measured_dir.path().join(STORE), strategy, variant);
+        let config = Config { durability, ..config };
         let store = Mutex::new(Some(backends::open(&config)?));
         Ok(Self { store, config, target, measured_dir })
     }

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::outputs::Outputs;
 use super::place::{MeasuredDir, MeasuredStore};
-use super::setting::{Method, Setting};
+use super::setting::{MeasuredSetting, Method};
 use super::source::ImageStore;
 use super::tools::TOOLS;
 use super::{Compare, text};
@@ -21,7 +21,7 @@ use crate::compare::report::{MountOptions, NotMeasured, Report};
 use crate::compare::tool::{Archive, Tool, ToolSetting, ToolSubject};
 use crate::compare::workload::{Sizes, Workload};
 use crate::compare::{
-    self, DirectorySubject, Measured, Plan, Progress, SnapshotterSubject, Subject, SubjectProfile, Watch,
+    self, DirectorySubject, Measured, Plan, SnapshotterSubject, Subject, SubjectProfile, Turn, Watch,
 };
 use crate::error::{Context, Error, Result};
 use crate::mount::scratch::FsType;
@@ -75,7 +75,11 @@ pub(super) struct PlacedTool<'a> {
 
 impl Run<'_> {
     /// Creates the file systems and the stores.
-    pub fn prepare(&mut self, arguments: &Compare, settings: &[Setting]) -> Result<Vec<(Setting, MeasuredPlace)>> {
+    pub fn prepare(
+        &mut self,
+        arguments: &Compare,
+        settings: &[MeasuredSetting],
+    ) -> Result<Vec<(MeasuredSetting, MeasuredPlace)>> {
         let mut places = Vec::new();
         for (number, setting) in settings.iter().enumerate() {
             self.interrupt.check()?;
@@ -114,7 +118,7 @@ impl Run<'_> {
     pub fn measure(
         &mut self,
         arguments: &Compare,
-        places: &[(Setting, MeasuredPlace)],
+        places: &[(MeasuredSetting, MeasuredPlace)],
         tools: &[PlacedTool<'_>],
         image: &Image,
     ) -> Result<()> {
@@ -181,8 +185,8 @@ impl Run<'_> {
 }
 
 impl Watch for Run<'_> {
-    fn turn(&mut self, progress: Progress<'_>) -> ControlFlow<()> {
-        let Progress { workload, subject, done, total } = progress;
+    fn turn(&mut self, turn: Turn<'_>) -> ControlFlow<()> {
+        let Turn { workload, subject, done, total } = turn;
         let left_s = self.left(done, total).as_secs();
         self.bar.set_length(total);
         self.bar.set_position(done);
@@ -201,7 +205,12 @@ impl Watch for Run<'_> {
     }
 }
 
-fn place(arguments: &Compare, setting: &Setting, number: usize, durability: Durability) -> Result<MeasuredPlace> {
+fn place(
+    arguments: &Compare,
+    setting: &MeasuredSetting,
+    number: usize,
+    durability: Durability,
+) -> Result<MeasuredPlace> {
     let measured_dir = match (&arguments.on, setting.fresh) {
         (Some(dir), _) => {
             let dir = std::path::absolute(dir).at("find", dir)?;
@@ -274,7 +283,7 @@ fn shell(line: &str, path: &Path) -> Result<()> {
 }
 
 /// Returns the mount options of each file system, without duplicates.
-fn mount_options(places: &[(Setting, MeasuredPlace)]) -> Result<Vec<MountOptions>> {
+fn mount_options(places: &[(MeasuredSetting, MeasuredPlace)]) -> Result<Vec<MountOptions>> {
     let mut all = Vec::new();
     for (setting, place) in places {
         let options = table::options_of(place.measured_dir().path())?;

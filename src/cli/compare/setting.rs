@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use crate::backend::{Strategy, Variant};
-use crate::backends::Strategies;
+use crate::backends::{Setting, Strategies};
 use crate::compare::{Label, Role};
 use crate::error::{Error, Result};
 use crate::fs_type::FsMagic;
@@ -42,7 +42,7 @@ impl Method {
 
     /// Returns true if people use it on `fs`.
     fn is_usual_on(self, fs: FsType) -> bool {
-        matches!(self, Self::Store(_, variant) if variant.usual_file_systems.contains(&fs.as_str()))
+        matches!(self, Self::Store(strategy, variant) if Setting { strategy, variant, fs }.is_usual())
     }
 
     /// Returns true if `fs` is the file system on which a short run measures it.
@@ -69,9 +69,10 @@ pub(super) fn fs_of(dir: &Path) -> Result<String> {
     FsMagic::of_path(dir).map(FsMagic::name)
 }
 
-/// A method on a file system.
+/// A method on a file system: a [`Setting`](crate::backends::Setting), the floor, or a variant in a directory of the
+/// user.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Setting {
+pub(super) struct MeasuredSetting {
     pub method: Method,
     /// Type of the file system to create; `None` for a directory of the user.
     pub fresh: Option<FsType>,
@@ -79,7 +80,7 @@ pub(super) struct Setting {
     pub fs: String,
 }
 
-impl Setting {
+impl MeasuredSetting {
     /// Returns true if the file system has what the method needs.
     pub fn can_be(&self) -> bool {
         match self.method {
@@ -95,7 +96,7 @@ impl Setting {
     }
 }
 
-impl fmt::Display for Setting {
+impl fmt::Display for MeasuredSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} on {}", self.method.name(), self.fs)
     }
@@ -105,7 +106,13 @@ impl fmt::Display for Setting {
 ///
 /// A method on a file system on which nobody would use it is left out, unless `named` says that the user named methods
 /// or file systems, or `full` asks for all.
-pub(super) fn settings(methods: &[Method], fs: &[FsType], named: bool, quick: bool, full: bool) -> Vec<Setting> {
+pub(super) fn settings(
+    methods: &[Method],
+    fs: &[FsType],
+    named: bool,
+    quick: bool,
+    full: bool,
+) -> Vec<MeasuredSetting> {
     let is_wanted = |method: Method, kind: FsType| match quick {
         _ if named => true,
         true => method.is_quick_on(kind),
@@ -113,7 +120,7 @@ pub(super) fn settings(methods: &[Method], fs: &[FsType], named: bool, quick: bo
     };
     let mut all = Vec::new();
     for kind in FsType::ALL.into_iter().filter(|kind| fs.is_empty() || fs.contains(kind)) {
-        let on_kind = |method: Method| Setting { method, fresh: Some(kind), fs: kind.to_string() };
+        let on_kind = |method: Method| MeasuredSetting { method, fresh: Some(kind), fs: kind.to_string() };
         let before = all.len();
         all.extend(methods.iter().filter(|method| is_wanted(**method, kind)).map(|method| on_kind(*method)));
         if all.len() > before {
@@ -127,11 +134,11 @@ pub(super) fn settings(methods: &[Method], fs: &[FsType], named: bool, quick: bo
 
 /// Returns true if `method` can live on `fs`; a report lists those that cannot, with the reason.
 fn can_be_on(method: Method, fs: FsType) -> bool {
-    Setting { method, fresh: Some(fs), fs: fs.to_string() }.can_be()
+    MeasuredSetting { method, fresh: Some(fs), fs: fs.to_string() }.can_be()
 }
 
 /// Returns `methods` and the floor in a directory of the user's, on the file system `fs`.
-pub(super) fn settings_on(methods: &[Method], fs: &str) -> Vec<Setting> {
+pub(super) fn settings_on(methods: &[Method], fs: &str) -> Vec<MeasuredSetting> {
     let all = methods.iter().copied().chain([Method::Directory]);
-    all.map(|method| Setting { method, fresh: None, fs: fs.to_owned() }).collect()
+    all.map(|method| MeasuredSetting { method, fresh: None, fs: fs.to_owned() }).collect()
 }

@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 
 use crate::cli::output::{fields, size, table};
 use crate::compare::measure::three_digits;
-use crate::compare::report::{Report, mark, size_change, times};
+use crate::compare::report::{Report, mark, times};
 use crate::compare::{Figures, Row};
+use crate::size::size_change;
 
 /// Returns the whole report.
 pub(super) fn text(report: &Report) -> String {

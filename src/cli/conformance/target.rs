@@ -4,10 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::backend::{Strategy, Variant};
-use crate::backends::{self, Config, Strategies};
+use crate::backends::{self, Config, Setting};
 use crate::conformance::suite::Subject;
 use crate::error::{Context, Error, ErrorKind, Result};
-use crate::mount::scratch::{self, FsType, Scratch};
+use crate::mount::scratch::{self, Scratch};
 use crate::snapshotter::Snapshotter;
 use crate::store::{Durability, Store};
 
@@ -26,7 +26,7 @@ const NAMESPACE: &str = "default";
 #[derive(Clone, Debug)]
 pub(super) enum Target {
     /// A variant of a strategy on a fresh file system.
-    Fresh { strategy: Strategy, variant: Variant, fs: FsType },
+    Fresh(Setting),
     /// A variant of a strategy in a directory.
     In { strategy: Strategy, variant: Variant, dir: PathBuf },
     /// A snapshotter behind a socket.
@@ -37,7 +37,7 @@ pub(super) enum Target {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Fresh { variant, fs, .. } => write!(f, "{} on {fs}", variant.name),
+            Self::Fresh(setting) => setting.fmt(f),
             Self::In { variant, dir, .. } => write!(f, "{} in {}", variant.name, dir.display()),
             #[cfg(feature = "containerd")]
             Self::Served { socket, name: Some(name) } => write!(f, "{name} at {}", socket.display()),
@@ -51,7 +51,7 @@ impl Target {
     /// Returns the names of the strategy and the file system, if there are any.
     pub fn names(&self) -> [Option<&'static str>; 2] {
         match self {
-            Self::Fresh { variant, fs, .. } => [Some(variant.name), Some(fs.as_str())],
+            Self::Fresh(Setting { variant, fs, .. }) => [Some(variant.name), Some(fs.as_str())],
             Self::In { variant, .. } => [Some(variant.name), None],
             #[cfg(feature = "containerd")]
             Self::Served { .. } => [None, None],
@@ -62,7 +62,7 @@ impl Target {
     pub fn is_required(&self, required: &[&str]) -> bool {
         let is = |name: &str| required.contains(&name) || (name == "copy+reflink" && required.contains(&"reflink"));
         match self {
-            Self::In { .. } | Self::Fresh { .. } => self.names().into_iter().flatten().any(is),
+            Self::In { .. } | Self::Fresh(_) => self.names().into_iter().flatten().any(is),
             #[cfg(feature = "containerd")]
             Self::Served { .. } => true,
         }
@@ -103,17 +103,19 @@ impl OpenTarget {
         // No other process sees the mounts of cases.
         scratch::private_namespace()?;
         match wanted {
-            Target::Fresh { strategy, variant, fs } => {
-                if let Some(why) = variant.impossible_on(fs.as_str()) {
+            Target::Fresh(setting) => {
+                if let Some(why) = setting.impossible() {
                     return Err(Absent::Impossible(why));
                 }
-                let scratch = Scratch::new(*fs, SCRATCH_BYTES)?;
+                let scratch = Scratch::new(setting.fs, SCRATCH_BYTES)?;
                 let root = scratch.path().join("store");
-                Ok(Self::Own { store: store(*strategy, *variant, durability, &root)?, root, _scratch: Some(scratch) })
+                let store = store(setting.config(&root), durability)?;
+                Ok(Self::Own { store, root, _scratch: Some(scratch) })
             }
             Target::In { strategy, variant, dir } => {
                 let root = own_directory(dir)?;
-                let store = store(*strategy, *variant, durability, &root).inspect_err(|_| {
+                let config = Config::of_variant(&root, *strategy, *variant);
+                let store = store(config, durability).inspect_err(|_| {
                     // The new directory is empty. If it cannot be removed, an empty directory is left.
                     let _ = std::fs::remove_dir(&root);
                 })?;
@@ -154,9 +156,8 @@ impl OpenTarget {
     }
 }
 
-fn store(strategy: Strategy, variant: Variant, durability: Durability, root: &Path) -> Result<Store> {
-    let (backend, options, strategies) = (Some(strategy), variant.options(), Strategies::default().with(strategy));
-    backends::open(&Config { backend, options, durability, strategies, ..Config::new(root) })
+fn store(config: Config, durability: Durability) -> Result<Store> {
+    backends::open(&Config { durability, ..config })
 }
 
 /// Creates a new directory in `dir`.

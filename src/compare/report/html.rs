@@ -6,9 +6,10 @@ mod chart;
 
 use std::fmt::Write as _;
 
-use super::{Report, mark, size, size_change, times};
+use super::{Report, mark, times};
 use crate::compare::measure::three_digits;
 use crate::compare::{Measured, Row};
+use crate::size::{size, size_change};
 
 const STYLE: &str = include_str!("html/page.css");
 const SCRIPT: &str = include_str!("html/page.js");

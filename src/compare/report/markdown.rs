@@ -2,9 +2,10 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, mark, size, size_change, times};
+use super::{Report, mark, times};
 use crate::compare::measure::three_digits;
 use crate::compare::{Measured, Row};
+use crate::size::{size, size_change};
 
 /// Returns the whole report.
 pub fn markdown(report: &Report) -> String {

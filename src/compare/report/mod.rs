@@ -18,6 +18,7 @@ use super::machine::Machine;
 use super::measure::{Standing, three_digits};
 use super::workload::Sizes;
 use super::{Measured, Role, Row};
+use crate::size::size;
 
 /// All results of a run.
 #[derive(Clone, Debug, Serialize)]
@@ -144,33 +145,6 @@ pub fn mark(row: &Row) -> String {
     };
     let said = [mark, &row.label.lacks];
     said.into_iter().filter(|said| !said.is_empty()).collect::<Vec<_>>().join("; ")
-}
-
-/// Formats a number of bytes for people: three digits and a binary unit.
-pub fn size(bytes: u64) -> String {
-    const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-    if bytes < 1024 {
-        return format!("{bytes} B");
-    }
-    let mut value = bytes as f64;
-    let mut unit = 0;
-    // A value that would be printed as 1024 is printed as 1.00 of the next unit.
-    while value >= 1023.5 && unit + 1 < UNITS.len() {
-        value /= 1024.0;
-        unit += 1;
-    }
-    let places = match value {
-        value if value < 9.995 => 2,
-        value if value < 99.95 => 1,
-        _ => 0,
-    };
-    format!("{value:.places$} {}", UNITS[unit])
-}
-
-/// Formats a difference in bytes for people.
-pub fn size_change(bytes: i64) -> String {
-    let sign = if bytes < 0 { "-" } else { "" };
-    format!("{sign}{}", size(bytes.unsigned_abs()))
 }
 
 /// Formats a ratio with a sensible number of digits.

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{size_change, times};
+use super::times;
 use crate::compare::measure::{Standing, three_digits};
 use crate::compare::{Comparison, Figures, Measured, Role, Row};
+use crate::size::size_change;
 
 /// Maximum number of best subjects that the summary names.
 const TOLD_OF_MAX: usize = 3;

@@ -127,9 +127,6 @@ fn a_page_holds_no_foreign_markup() {
 }
 
 #[test]
-fn sizes_and_ratios() {
-    for (bytes, text) in [(-1, "-1 B"), (1023, "1023 B"), (1 << 20, "1.00 MiB"), (-(5 << 30), "-5.00 GiB")] {
-        assert_eq!(size_change(bytes), text);
-    }
+fn ratios() {
     assert_eq!(["1.0x", "99.9x", "100x", "345x"], [1.0, 99.94, 99.96, 345.2].map(times).each_ref().map(String::as_str));
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::compare::workload::{IMPORT, LIFE};
-use crate::compare::{Plan, Progress, run};
+use crate::compare::{Plan, Turn, run};
 use crate::mount::scratch::{FsType, Scratch};
 use crate::testing;
 
@@ -63,7 +63,7 @@ impl Bench {
 
 /// Runs `workload` with two counted rounds, and returns each row with the name of its step.
 fn rows(subject: &ToolSubject<'_>, workload: Workload) -> Vec<(&'static str, crate::compare::Row)> {
-    let mut go_on = |_: Progress<'_>| std::ops::ControlFlow::Continue(());
+    let mut go_on = |_: Turn<'_>| std::ops::ControlFlow::Continue(());
     let measured = run(&[subject], &[workload], Plan { samples: 2, end: None }, &mut go_on);
     let steps = measured.into_iter().flat_map(|measured| measured.steps);
     steps.flat_map(|step| step.rows.into_iter().map(move |row| (step.step.name, row))).collect()

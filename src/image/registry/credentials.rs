@@ -49,14 +49,14 @@ impl Credentials {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Stored {
-    auths: BTreeMap<String, Entry>,
+    auths: BTreeMap<String, AuthEntry>,
     creds_store: Option<String>,
     cred_helpers: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
-struct Entry {
+struct AuthEntry {
     auth: Option<String>,
     username: Option<String>,
     password: Option<String>,
@@ -91,7 +91,7 @@ fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
     serde_json::from_str(text).map_err(wrong)
 }
 
-impl Entry {
+impl AuthEntry {
     fn credentials(&self) -> Option<Credentials> {
         if let Some(token) = self.identitytoken.clone().filter(|token| !token.is_empty()) {
             return Some(Credentials::Identity(token));

@@ -44,7 +44,7 @@ const NO_LIMITS: Limits = Limits {
 
 /// The tree of a layer that was applied once more. The tree is removed when the value is dropped, or with the process.
 #[must_use = "it goes when it is dropped"]
-pub(super) struct Made<'a> {
+pub(super) struct AppliedAgain<'a> {
     store: &'a Store,
     listed: &'a Listed,
     row: i64,
@@ -52,7 +52,7 @@ pub(super) struct Made<'a> {
     stack: Vec<Id>,
 }
 
-impl Drop for Made<'_> {
+impl Drop for AppliedAgain<'_> {
     fn drop(&mut self) {
         self.store.let_go(&[self.row]);
     }
@@ -63,7 +63,12 @@ impl Store {
     ///
     /// # Errors
     /// Errors of the file system about the new files: nothing is known of the old ones then.
-    pub(super) fn apply_again<'a>(&'a self, listed: &'a Listed, stack: &[Id], cancel: &Cancel) -> Result<Made<'a>> {
+    pub(super) fn apply_again<'a>(
+        &'a self,
+        listed: &'a Listed,
+        stack: &[Id],
+        cancel: &Cancel,
+    ) -> Result<AppliedAgain<'a>> {
         let made = self.make_beside(listed, &stack[1..])?;
         let mounts = self.backend.mounts(&made.stack, Access::ReadWrite)?;
         let mut applier = Applier::new(Dir::from_fd(mount::detached(&mounts)?, &listed.row.name));
@@ -91,7 +96,7 @@ impl Store {
     }
 
     /// An empty snapshot on `parents`, which stays in the making: nobody sees it.
-    fn make_beside<'a>(&'a self, listed: &'a Listed, parents: &[Id]) -> Result<Made<'a>> {
+    fn make_beside<'a>(&'a self, listed: &'a Listed, parents: &[Id]) -> Result<AppliedAgain<'a>> {
         let worker = self.begin()?;
         let name = format!("the layer of {:?} once more, by {worker}", listed.row.name);
         let (row, id) = self.meta.transact(Level::Relaxed, |tx| {
@@ -110,14 +115,14 @@ impl Store {
             };
             rows::insert(tx, &new).map(|row| (row, id))
         })?;
-        let mut made = Made { store: self, listed, row, stack: parents.to_vec() };
+        let mut made = AppliedAgain { store: self, listed, row, stack: parents.to_vec() };
         let id = self.make_at_free_id(row, id, |id| self.backend.create(id, parents))?;
         made.stack.insert(0, id);
         Ok(made)
     }
 }
 
-impl Made<'_> {
+impl AppliedAgain<'_> {
     /// The paths at which the topmost of `stack` differs from this.
     pub(super) fn differences(&self, stack: &[Id], cancel: &Cancel) -> Result<BTreeSet<PathBuf>> {
         let (made, found) = (self.store.layers(self.listed, &self.stack)?, self.store.layers(self.listed, stack)?);

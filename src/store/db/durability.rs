@@ -1,12 +1,12 @@
-//! Which rows are durable, on what a row stands, and who may say that a row is on disk.
+//! Which rows are durable, the ancestors of a row, and which process may mark a row durable.
 
 use rusqlite::{OptionalExtension as _, Row as SqlRow, Transaction, params};
 
 use super::rows::{Answer, damaged, id_of};
 use crate::id::Id;
 
-/// A finished row that is not durable, by what no other row ever has: the id, and the kind, which changes when what was
-/// written into an active snapshot is committed.
+/// A finished row that is not durable. Id and kind identify it: ids are never used twice, and the kind changes when an
+/// active snapshot is committed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::store) struct Unvouched {
     pub id: i64,
@@ -15,19 +15,19 @@ pub(in crate::store) struct Unvouched {
 }
 
 impl Unvouched {
-    /// The one whose id, kind and voucher are in `columns`.
+    /// Reads the row whose id, kind and voucher are in `columns`.
     pub(in crate::store) fn of(row: &SqlRow<'_>, columns: [usize; 3]) -> rusqlite::Result<Self> {
         let voucher: Option<String> = row.get(columns[2])?;
         Ok(Self { id: row.get(columns[0])?, kind: row.get(columns[1])?, voucher: voucher.unwrap_or_default() })
     }
 
-    /// The worker that wrote it, and the id in which that worker did; `None` where it is nobody's.
+    /// Returns the worker that wrote the row, and the id at which it wrote; `None` without a voucher.
     pub(in crate::store) fn writer(&self) -> Option<(&str, u64)> {
         let (worker, id) = self.voucher.split_once(' ')?;
         Some((worker, id.parse().ok()?))
     }
 
-    /// The worker that wrote it.
+    /// Returns the worker that wrote the row.
     pub(in crate::store) fn worker(&self) -> Option<&str> {
         self.writer().map(|(worker, _)| worker)
     }
@@ -36,14 +36,14 @@ impl Unvouched {
 /// The ancestors of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Ancestry {
-    /// Nearest first.
+    /// Their ids, nearest first.
     pub ids: Vec<Id>,
-    /// Those that may still be lost with the power.
+    /// Those that a power cut may take.
     pub not_durable: Vec<Unvouched>,
 }
 
-/// `row` and all below it, down to the base; nothing if `row` is not there any more. Row by row: a recursive query
-/// makes tables of its own, which takes longer than all that a commit does in the database otherwise.
+/// Returns `row` and its ancestors; nothing if `row` is not there any more. The rows are read one by one: a recursive
+/// query makes tables of its own, which takes longer than everything else that a commit does in the database.
 pub(in crate::store) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Ancestry> {
     let mut statement = tx.prepare_cached("SELECT id, parent, durable, kind, voucher FROM snapshot WHERE row = ?1")?;
     let (mut found, mut next) = (Ancestry::default(), row);
@@ -70,25 +70,25 @@ pub(in crate::store) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answ
     Ok(found)
 }
 
-/// The ids from `row` down to the base, nearest first; none if `row` is not there any more.
+/// Returns the ids of `row` and its ancestors, nearest first; none if `row` is not there any more.
 pub(in crate::store) fn chain(tx: &Transaction<'_>, row: Option<i64>) -> Answer<Vec<Id>> {
     ancestry(tx, row).map(|ancestry| ancestry.ids)
 }
 
-/// The finished rows that are not durable, of every owner.
+/// Returns the finished rows that are not durable, of every owner.
 pub(in crate::store) fn unvouched(tx: &Transaction<'_>) -> Answer<Vec<Unvouched>> {
     let mut statement =
         tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE durable = 0 AND state IN (0, 2)")?;
     Ok(statement.query_map([], |row| Unvouched::of(row, [0, 1, 2]))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The row `row`, if it is not durable.
+/// Returns the row `row`, if it is not durable.
 pub(in crate::store) fn unvouched_row(tx: &Transaction<'_>, row: i64) -> Answer<Option<Unvouched>> {
     let mut statement = tx.prepare_cached("SELECT id, kind, voucher FROM snapshot WHERE row = ?1 AND durable = 0")?;
     Ok(statement.query_row([row], |row| Unvouched::of(row, [0, 1, 2])).optional()?)
 }
 
-/// Records that the content of `known` is on disk, unless a failed sync was noted meanwhile.
+/// Marks `known` durable, except rows whose voucher was taken away meanwhile because a sync failed.
 pub(in crate::store) fn vouch(tx: &Transaction<'_>, known: &[Unvouched]) -> Answer<()> {
     let mut statement = tx.prepare_cached(
         "UPDATE snapshot SET durable = 1, voucher = NULL
@@ -98,36 +98,36 @@ pub(in crate::store) fn vouch(tx: &Transaction<'_>, known: &[Unvouched]) -> Answ
     Ok(())
 }
 
-/// Whether a sync failed since `row` was made, which may have been about it.
+/// Returns true if a sync has failed since `row` was made, so that its data may be lost.
 pub(in crate::store) fn is_doubtful(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
     Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE row = ?1 AND voucher = ''")?.exists([row])?)
 }
 
-/// The ids of the active snapshots of which a failed sync may have been about.
+/// Returns the ids of the active snapshots whose data may be lost because a sync failed.
 pub(in crate::store) fn doubtful_ids(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached("SELECT id FROM snapshot WHERE durable = 1 AND voucher = ''")?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// After a boot: what an active snapshot shows is what is on disk.
+/// Forgets failed syncs after a boot: then an active snapshot shows what is on disk.
 pub(in crate::store) fn forget_doubts(tx: &Transaction<'_>) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = NULL WHERE durable = 1 AND voucher IS NOT NULL", [])?;
     Ok(())
 }
 
-/// The worker that has `row` in work, or holds it.
+/// Returns the worker that has `row` in work, or holds it.
 pub(in crate::store) fn worker_of(tx: &Transaction<'_>, row: i64) -> Answer<Option<String>> {
     let mut statement = tx.prepare_cached("SELECT worker FROM snapshot WHERE row = ?1")?;
     Ok(statement.query_row([row], |row| row.get(0))?)
 }
 
-/// Records that nobody can say what of the rows that are not durable, or not sealed, is on disk.
+/// Takes away the vouchers of all rows that are not durable, and of all active snapshots: their data may be lost.
 pub(in crate::store) fn doubt_all(tx: &Transaction<'_>) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", [])?;
     Ok(())
 }
 
-/// Records that nobody can say what of `row` is on disk.
+/// Takes away the voucher of `row`: its data may be lost.
 pub(in crate::store) fn doubt(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row])?;
     Ok(())

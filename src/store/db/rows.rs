@@ -24,9 +24,9 @@ pub(in crate::store) enum State {
 /// Why a snapshot exists: whether `gc` may remove it when nothing uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A user or a client named it: only they remove it.
+    /// A user or a client named the snapshot: only they remove it.
     Named = 0,
-    /// An image needed it.
+    /// The snapshot is a layer of an image.
     Image = 1,
 }
 
@@ -45,13 +45,13 @@ pub(in crate::store) struct Row {
 }
 
 impl Row {
-    /// Whether a process puts a layer together in it: nobody else has a use for it.
+    /// Returns true if a process puts a layer together in the snapshot. No other process uses such a snapshot.
     pub(in crate::store) fn is_unfinished_layer(&self) -> bool {
         self.kind == Kind::Active && self.origin == Origin::Image
     }
 }
 
-/// A row, and what else is to be known of it when a store is looked at as a whole.
+/// A row with further columns, for looking at all rows of a store.
 #[derive(Clone, Debug)]
 pub(in crate::store) struct Listed {
     pub row: Row,
@@ -61,12 +61,12 @@ pub(in crate::store) struct Listed {
 }
 
 impl Listed {
-    /// Whether anybody was told of it.
+    /// True if a call has reported the snapshot to its caller.
     pub(in crate::store) fn is_finished(&self) -> bool {
         matches!(self.row.state, State::Ready | State::Claimed)
     }
 
-    /// Whether it must be on disk: all but views of something.
+    /// Returns true if the snapshot has a directory: all but views of a committed snapshot.
     pub(in crate::store) fn has_directory(&self) -> bool {
         self.row.kind != Kind::View || self.row.parent.is_none()
     }
@@ -90,10 +90,10 @@ pub(in crate::store) struct New<'a> {
 
 const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id, origin";
 
-/// An answer of the database, or the reason to try again.
+/// A result of the database, or why the transaction failed.
 pub(in crate::store) type Answer<T> = Result<T, Failed>;
 
-/// A value in the database that no version of strata writes.
+/// Returns the error for a value that no version of strata writes.
 pub(super) fn damaged(what: &str) -> Error {
     Error::data_loss(format!("the store's database holds a wrong {what}: it is damaged, or something else wrote to it"))
 }
@@ -134,7 +134,7 @@ fn sql_id(id: Id) -> Answer<i64> {
     i64::try_from(id.0).map_err(|_| damaged("id").into())
 }
 
-/// Nanoseconds since 1970, as the tables keep them.
+/// Returns the time in nanoseconds since 1970, as the tables have it.
 pub(in crate::store) fn now() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
@@ -146,13 +146,13 @@ pub(in crate::store) fn timestamp(nanos: i64) -> Timestamp {
     Timestamp { seconds: nanos.div_euclid(SECOND), nanos: rest }
 }
 
-/// The row that holds `name`, whatever its state.
+/// Returns the row that holds `name`, in any state.
 pub(in crate::store) fn holder(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE owner = ?1 AND name = ?2"))?;
     statement.query_row(params![owner, name], row_of).optional()?.transpose()
 }
 
-/// The row that `key` names for a caller; `NotFound` if there is none, or only one in the making.
+/// Returns the row that `key` names for a caller. A row that is being created is `NotFound`.
 pub(in crate::store) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) -> Answer<Row> {
     match holder(tx, owner, key)? {
         Some(row) if matches!(row.state, State::Ready | State::Claimed) => Ok(row),
@@ -160,19 +160,19 @@ pub(in crate::store) fn visible(tx: &Transaction<'_>, owner: &str, key: &str) ->
     }
 }
 
-/// One row by its number, which another snapshot may get when it is gone.
+/// Returns the row `row`. The number of a removed row may be given again.
 pub(in crate::store) fn by_number(tx: &Transaction<'_>, number: i64) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE row = ?1"))?;
     statement.query_row([number], row_of).optional()?.transpose()
 }
 
-/// One row by its id, which no other snapshot ever has.
+/// Returns the row with the id `id`. Ids are never given again.
 pub(in crate::store) fn by_id(tx: &Transaction<'_>, id: Id) -> Answer<Option<Row>> {
     let mut statement = tx.prepare_cached(&format!("SELECT {COLUMNS} FROM snapshot WHERE id = ?1"))?;
     statement.query_row([sql_id(id)?], row_of).optional()?.transpose()
 }
 
-/// How many visible snapshots `owner` has, by kind.
+/// Returns the number of visible snapshots of `owner`, by kind.
 pub(in crate::store) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTreeMap<Kind, u64>> {
     let mut statement = tx.prepare_cached(
         "SELECT kind, count(*) FROM snapshot WHERE owner = ?1 AND state IN (0, 2) GROUP BY kind ORDER BY kind",
@@ -182,12 +182,12 @@ pub(in crate::store) fn count(tx: &Transaction<'_>, owner: &str) -> Answer<BTree
     rows.into_iter().map(|(kind, count)| Ok((kind_of(kind)?, count.unsigned_abs()))).collect()
 }
 
-/// Whether anything stands on `row`, snapshots in the making included.
+/// Returns true if `row` has children, including those that are being created.
 pub(in crate::store) fn has_children(tx: &Transaction<'_>, row: i64) -> Answer<bool> {
     Ok(tx.prepare_cached("SELECT 1 FROM snapshot WHERE parent = ?1 LIMIT 1")?.exists([row])?)
 }
 
-/// `row` and all that stands on it, snapshots in the making included, children first.
+/// Returns `row` and its descendants, including those that are being created; children come first.
 pub(in crate::store) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answer<Vec<Row>> {
     let mut statement = tx.prepare_cached(&format!(
         "WITH RECURSIVE tree (number, depth) AS (
@@ -199,7 +199,7 @@ pub(in crate::store) fn with_descendants(tx: &Transaction<'_>, row: i64) -> Answ
     rows.into_iter().collect()
 }
 
-/// The next id; none is given twice.
+/// Takes the next id.
 pub(in crate::store) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
     let mut statement = tx.prepare_cached("SELECT value FROM setting WHERE name = 'next_id'")?;
     let number = statement.query_row([], |row| row.get::<_, i64>(0)).optional()?;
@@ -208,18 +208,18 @@ pub(in crate::store) fn next_id(tx: &Transaction<'_>) -> Answer<Id> {
     Ok(id)
 }
 
-/// The id that [`next_id`] would answer with.
+/// Returns the id that [`next_id`] would take.
 pub(in crate::store) fn first_free_id(tx: &Transaction<'_>) -> Answer<Id> {
     id_of(tx.query_row("SELECT value FROM setting WHERE name = 'next_id'", [], |row| row.get(0))?)
 }
 
-/// Makes `id`, and all below, never given again.
+/// Makes sure that `id` and smaller ids are never given.
 pub(in crate::store) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.execute("UPDATE setting SET value = max(value, ?1 + 1) WHERE name = 'next_id'", [sql_id(id)?])?;
     Ok(())
 }
 
-/// Adds a row made now and answers with its number.
+/// Adds a row, and returns its number.
 pub(in crate::store) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
     tx.prepare_cached(
         "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, voucher, origin)
@@ -233,13 +233,13 @@ pub(in crate::store) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i6
     Ok(tx.last_insert_rowid())
 }
 
-/// Gives a row in the making another id.
+/// Gives another id to a row that is being created.
 pub(in crate::store) fn renumber(tx: &Transaction<'_>, row: i64, id: Id) -> Answer<()> {
     tx.execute("UPDATE snapshot SET id = ?2 WHERE row = ?1", params![row, sql_id(id)?])?;
     Ok(())
 }
 
-/// Sets a row's state, and who has it in work.
+/// Sets a row's state, and the worker that has the row in work.
 pub(in crate::store) fn set_state(tx: &Transaction<'_>, row: i64, state: State, worker: Option<&str>) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET state = ?2, worker = ?3 WHERE row = ?1")?.execute(params![
         row,
@@ -249,14 +249,14 @@ pub(in crate::store) fn set_state(tx: &Transaction<'_>, row: i64, state: State, 
     Ok(())
 }
 
-/// Sets the digest of the layer that an active snapshot was made from so far.
+/// Sets the DiffID of the layer that was applied to an active snapshot.
 pub(in crate::store) fn set_diff_id(tx: &Transaction<'_>, row: i64, diff_id: Option<DiffId>) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE row = ?1 AND kind = 2")?
         .execute(params![row, diff_id.map(|digest| digest.to_string())])?;
     Ok(())
 }
 
-/// Makes a row ready that stays with who has it in work.
+/// Makes a row ready. Its worker goes on to hold it.
 pub(in crate::store) fn unclaim(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET state = ?2 WHERE row = ?1")?.execute(params![row, State::Ready as i64])?;
     Ok(())
@@ -268,15 +268,15 @@ pub(in crate::store) struct Published<'a> {
     pub name: &'a str,
     pub usage: Usage,
     pub durable: bool,
-    /// The voucher by which the row may become durable, where it is not.
+    /// The voucher of a row that is not durable yet.
     pub voucher: Option<&'a str>,
     pub origin: Origin,
     pub diff_id: Option<DiffId>,
-    /// The worker that goes on to need it.
+    /// The worker that goes on to hold the row.
     pub held_by: Option<&'a str>,
 }
 
-/// Makes `row` a committed snapshot, with the time of now.
+/// Makes `row` a committed snapshot, created now.
 pub(in crate::store) fn publish(tx: &Transaction<'_>, row: i64, published: &Published<'_>) -> Answer<()> {
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     tx.prepare_cached(
@@ -292,32 +292,32 @@ pub(in crate::store) fn publish(tx: &Transaction<'_>, row: i64, published: &Publ
     Ok(())
 }
 
-/// Removes a row and leaves its space to whoever drains the trash.
+/// Moves a row into the trash. The next drain frees its space.
 pub(in crate::store) fn discard(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("INSERT OR IGNORE INTO trash SELECT id FROM snapshot WHERE row = ?1")?.execute([row])?;
     delete(tx, row)
 }
 
-/// Removes a row of which nothing is on disk.
+/// Removes a row without a directory.
 pub(in crate::store) fn delete(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.prepare_cached("DELETE FROM snapshot WHERE row = ?1")?.execute([row])?;
     Ok(())
 }
 
-/// Marks an id of which nothing but debris can be on disk.
+/// Puts an id into the trash whose directory is debris.
 pub(in crate::store) fn discard_id(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.prepare_cached("INSERT OR IGNORE INTO trash VALUES (?1)")?.execute([sql_id(id)?])?;
     Ok(())
 }
 
-/// The ids in the trash.
+/// Returns the ids in the trash.
 pub(in crate::store) fn trash(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
     let mut statement = tx.prepare_cached("SELECT id FROM trash ORDER BY id")?;
     let ids: Vec<i64> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     ids.into_iter().map(id_of).collect()
 }
 
-/// Records that nothing of `id` is left.
+/// Removes `id` from the trash: its directory is gone.
 pub(in crate::store) fn forget(tx: &Transaction<'_>, id: Id) -> Answer<()> {
     tx.prepare_cached("DELETE FROM trash WHERE id = ?1")?.execute([sql_id(id)?])?;
     Ok(())
@@ -329,7 +329,7 @@ pub(in crate::store) fn set_durable(tx: &Transaction<'_>, row: i64) -> Answer<()
     Ok(())
 }
 
-/// Every row that some process has in work, or holds for an image that it is about to name; and which process.
+/// Returns every row that a worker has in work, or holds for an image without a name yet, with the worker.
 pub(in crate::store) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String)>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
@@ -338,7 +338,7 @@ pub(in crate::store) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String
     rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
 }
 
-/// Every row, by owner and name.
+/// Returns every row, by owner and name.
 pub(in crate::store) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, owner, worker FROM snapshot ORDER BY owner, name"))?;
@@ -348,14 +348,15 @@ pub(in crate::store) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
     rows.into_iter().map(|(row, owner, worker)| row.map(|row| Listed { row, owner, worker })).collect()
 }
 
-/// Records the digest of the layer that the committed snapshot `id` adds, if none was known.
+/// Sets the DiffID of the committed snapshot `id`, if it has none.
 pub(in crate::store) fn record(tx: &Transaction<'_>, id: Id, diff_id: DiffId) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET diff_id = ?2 WHERE id = ?1 AND kind = 3 AND diff_id IS NULL")?
         .execute(params![sql_id(id)?, diff_id.to_string()])?;
     Ok(())
 }
 
-/// Keeps a finished row from being collected as long as `worker` lives, unless another keeps it.
+/// Lets `worker` hold a finished row, so that the row is not collected while the worker lives. A row that another
+/// worker holds stays with that worker.
 pub(in crate::store) fn hold(tx: &Transaction<'_>, row: i64, worker: &str) -> Answer<()> {
     tx.prepare_cached("UPDATE snapshot SET worker = ?2 WHERE row = ?1 AND state = 0 AND worker IS NULL")?
         .execute(params![row, worker])?;
@@ -375,7 +376,7 @@ pub(in crate::store) fn release(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     Ok(())
 }
 
-/// The rows that are not durable, and all that stands on one, in no order.
+/// Returns the rows that are not durable, and their descendants, in any order.
 pub(in crate::store) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached(
         "WITH RECURSIVE lost (row) AS (
@@ -386,7 +387,7 @@ pub(in crate::store) fn lost(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Which of `ids` neither a row nor the trash names.
+/// Returns those of `ids` that are in no row and not in the trash.
 pub(in crate::store) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<Vec<Id>> {
     let mut known =
         tx.prepare_cached("SELECT 1 FROM snapshot WHERE id = ?1 UNION SELECT 1 FROM trash WHERE id = ?1")?;
@@ -399,7 +400,7 @@ pub(in crate::store) fn without_row(tx: &Transaction<'_>, ids: &[Id]) -> Answer<
     Ok(rowless)
 }
 
-/// The finished snapshots that must have a directory: all but views of something.
+/// Returns the finished snapshots that must have a directory: all but views of a committed snapshot.
 pub(in crate::store) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<Id>> {
     let mut statement =
         tx.prepare_cached("SELECT id FROM snapshot WHERE state IN (0, 2) AND (kind != 1 OR parent IS NULL)")?;
@@ -407,7 +408,7 @@ pub(in crate::store) fn with_own_directory(tx: &Transaction<'_>) -> Answer<Vec<I
     ids.into_iter().map(id_of).collect()
 }
 
-/// Committed snapshots of `owner` that came with an image, and that no image, child or worker needs.
+/// Returns the committed layers of images of `owner` that no image, child or worker needs.
 pub(in crate::store) fn unused(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<i64>> {
     let mut statement = tx.prepare_cached(
         "SELECT row FROM snapshot s WHERE owner = ?1 AND kind = 3 AND state = 0 AND origin = 1 AND worker IS NULL
@@ -417,7 +418,7 @@ pub(in crate::store) fn unused(tx: &Transaction<'_>, owner: &str) -> Answer<Vec<
     Ok(statement.query_map([owner], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// A setting of the store.
+/// Returns a setting of the store.
 pub(in crate::store) fn setting(tx: &Transaction<'_>, name: &str) -> Answer<Option<String>> {
     Ok(tx
         .prepare_cached("SELECT value FROM setting WHERE name = ?1")?

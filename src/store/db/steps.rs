@@ -7,7 +7,7 @@ use crate::id::{DiffId, Digest};
 
 /// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct CachedStep {
     /// The committed snapshot after it; `None` if there is none yet and it changed nothing.
     pub top: Option<String>,
     /// The layer that it made, and the length of its tar stream in bytes; `None` if it changed nothing.
@@ -15,7 +15,7 @@ pub struct Step {
 }
 
 /// The result of the step `digest` of `owner`, unless it is unknown or lacks the DiffID of its layer.
-pub(in crate::store) fn find(tx: &Transaction<'_>, owner: &str, digest: Digest) -> Answer<Option<Step>> {
+pub(in crate::store) fn find(tx: &Transaction<'_>, owner: &str, digest: Digest) -> Answer<Option<CachedStep>> {
     let found = tx
         .prepare_cached(
             "SELECT s.name, s.diff_id, b.layer_bytes FROM step b LEFT JOIN snapshot s ON s.row = b.top
@@ -31,7 +31,7 @@ pub(in crate::store) fn find(tx: &Transaction<'_>, owner: &str, digest: Digest) 
         (Some(bytes), Some(diff_id)) => Some((diff_id.parse::<DiffId>()?, bytes.unsigned_abs())),
         (Some(_), None) => return Ok(None),
     };
-    Ok(Some(Step { top, layer }))
+    Ok(Some(CachedStep { top, layer }))
 }
 
 /// Records the result of the step `digest` of `owner`; its snapshot is the row `top`.

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CommitOptions, Origin, Step};
+use crate::store::{CachedStep, CommitOptions, Origin};
 
 /// A claim keeps others away, also when it is over at once; what is taken back is gone.
 #[test]
@@ -39,11 +39,11 @@ fn steps() {
     let store = place.store();
     let (digest, other, diff_id) = (Digest::of(b"step"), Digest::of(b"other"), Digest::of(b"layer"));
     assert_eq!(store.step(digest).expect("look"), None);
-    let nothing = Step { top: None, layer: None };
+    let nothing = CachedStep { top: None, layer: None };
     store.note_step(other, &nothing).expect("note");
     assert_eq!(store.step(other).expect("look"), Some(nothing));
     store.prepare("key", "", NONE).expect("prepare");
-    let step = Step { top: Some("layer".to_owned()), layer: Some((diff_id, 1024)) };
+    let step = CachedStep { top: Some("layer".to_owned()), layer: Some((diff_id, 1024)) };
     assert_eq!(kind(store.note_step(digest, &step)), Some(ErrorKind::NotFound));
     let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: Some(diff_id) };
     store.commit_with("layer", "key", NONE, options).expect("commit");

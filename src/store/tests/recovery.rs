@@ -222,14 +222,14 @@ fn an_active_snapshot_is_mended_after_a_boot() {
     let mended = Arc::new(AtomicU64::new(0));
     let open = || {
         let count = Arc::clone(&mended);
-        let mend = move |called: &str, id| match called {
+        let repair = move |called: &str, id| match called {
             "complete_create" => {
                 count.fetch_add(1, Ordering::Relaxed);
                 Err(Error::data_loss(format!("{id:?} is broken")))
             }
             _ => Ok(()),
         };
-        place.store_during(During::new(mend))
+        place.store_during(During::new(repair))
     };
     open().prepare("first", "", NONE).expect("prepare");
     assert_eq!(mended.load(Ordering::Relaxed), 0);

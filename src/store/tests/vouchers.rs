@@ -4,7 +4,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::*;
 use crate::id::Digest;
-use crate::store::{CheckOptions, CommitOptions, Held, NewImage, Origin, Problem, Step};
+use crate::store::{CachedStep, CheckOptions, CommitOptions, Held, NewImage, Origin, Problem};
 
 /// The syncs of `store` fail from now on.
 fn break_syncs(store: &mut Store) {
@@ -13,7 +13,7 @@ fn break_syncs(store: &mut Store) {
 }
 
 /// They succeed again, as after the kernel's one report.
-fn mend_syncs(store: &mut Store) {
+fn repair_syncs(store: &mut Store) {
     store.root_fd = Dir::open(&store.root).expect("open").into_fd();
 }
 
@@ -39,7 +39,7 @@ fn after_a_failed_sync_the_same_process_does_not_vouch() {
     layer(&store, "one", "");
     break_syncs(&mut store);
     name_image(&store, "one").expect_err("the sync failed");
-    mend_syncs(&mut store);
+    repair_syncs(&mut store);
     let error = name_image(&store, "one").expect_err("it was not on disk when a sync failed");
     assert!(error.to_string().contains("a sync of the disk failed"), "{error}");
     assert!(matches!(problems(&store)[..], [Problem::Unvouched(_)]), "{:?}", problems(&store));
@@ -86,7 +86,7 @@ fn a_call_that_fails_drops_what_it_cannot_vouch_for() {
     name_image(&store, "one").expect_err("the sync failed");
     store.settle();
     assert_eq!(names(&store), ["base"]);
-    mend_syncs(&mut store);
+    repair_syncs(&mut store);
     layer(&store, "one", "base");
     name_image(&store, "one").expect("the process goes on");
 }
@@ -109,7 +109,7 @@ fn the_layers_of_a_process_that_died_are_written_again() {
     let store = place.store();
     layer(&store, "one", "");
     let digest = Digest::of(b"step");
-    store.note_step(digest, &Step { top: Some("one".to_owned()), layer: None }).expect("note");
+    store.note_step(digest, &CachedStep { top: Some("one".to_owned()), layer: None }).expect("note");
     drop(store);
     let store = place.store();
     assert!(matches!(problems(&store)[..], [Problem::Abandoned(_), Problem::Unvouched(_)]), "{:?}", problems(&store));
@@ -162,7 +162,7 @@ fn a_commit_that_could_not_be_brought_to_disk_is_not_tried_again() {
         store.prepare("other", "", NONE).expect("prepare");
         break_syncs(&mut store);
         store.commit("name", "key", NONE).expect_err("the sync failed");
-        mend_syncs(&mut store);
+        repair_syncs(&mut store);
         for key in ["key", "other"] {
             assert_eq!(kind(store.commit("name", key, NONE)), Some(ErrorKind::DataLoss), "the same process, {key}");
             assert_eq!(kind(open().commit("name", key, NONE)), Some(ErrorKind::DataLoss), "another process, {key}");

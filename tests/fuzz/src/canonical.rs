@@ -7,7 +7,7 @@ use std::path::Path;
 use strata::changeset::Change;
 use strata::tree::Node;
 
-use crate::Stream;
+use super::Stream;
 
 /// The entries of a stream in one directory.
 #[derive(Default)]

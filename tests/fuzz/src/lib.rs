@@ -1,8 +1,13 @@
-//! Shared by the fuzz targets: streams in memory, archives whose checksums are right, and properties of every stream.
+//! The properties that the fuzz targets check, and what these share: streams in memory, archives whose checksums are
+//! right. `cargo test --test fuzz` checks the same properties on the corpus and on mutations of it.
 //!
 //! An input is an archive, nothing else: so the corpus can be read by any tar, and any layer is a seed.
 
+pub mod apply;
 mod canonical;
+pub mod decode;
+pub mod differential;
+pub mod round_trip;
 
 pub use canonical::canonical;
 
@@ -21,6 +26,7 @@ pub type Stream = Vec<(Change, Vec<u8>)>;
 /// Limits that an input of a few kilobytes can reach.
 pub const TIGHT: Limits = Limits {
     entries: 20,
+    layers: 20,
     total_bytes: 1 << 20,
     pax_bytes: 4096,
     xattr_bytes: 200,
@@ -40,15 +46,6 @@ pub fn seal(archive: &mut [u8]) {
         let sum: u32 = block.iter().map(|byte| u32::from(*byte)).sum();
         block[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
     }
-}
-
-/// Mutates as libFuzzer does, then mostly makes the checksums right.
-pub fn mutate(data: &mut [u8], size: usize, size_max: usize, seed: u32) -> usize {
-    let size = libfuzzer_sys::fuzzer_mutate(data, size, size_max);
-    if !seed.is_multiple_of(8) {
-        seal(&mut data[..size]);
-    }
-    size
 }
 
 /// Decodes an archive.

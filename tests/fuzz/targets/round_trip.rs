@@ -1,30 +1,10 @@
-//! A stream that was decoded, encoded and decoded again is the same, and is encoded to the same bytes.
+//! A decoded stream survives encoding: see `src/round_trip.rs`.
 #![no_main]
 
-use libfuzzer_sys::{fuzz_mutator, fuzz_target};
-use strata::ErrorKind;
-use strata::changeset::tar::Limits;
-use strata_fuzz::{TIGHT, assert_sane, canonical, mutate, read, write};
+mod mutate;
 
-fuzz_target!(|archive: &[u8]| {
-    let Ok((stream, _)) = read(archive, &TIGHT) else { return };
-    let stream = canonical(&stream);
-    let written = match write(&stream) {
-        Ok(written) => written,
-        // A PAX header has a limit that attributes, each within its own, can reach together.
-        Err(error) if error.kind() == ErrorKind::ResourceExhausted => return,
-        Err(error) => panic!("{}", error.chain()),
-    };
-    // The encoder adds ancestors.
-    let limits = Limits { entries: u64::MAX, ..TIGHT };
-    let (back, decoded) = read(&written, &limits).unwrap_or_else(|error| panic!("{}", error.chain()));
-    assert_sane(&written, &back, &decoded, &limits);
-    let mut rest = back.iter();
-    for change in &stream {
-        assert!(rest.any(|found| found == change), "{change:?} is lost: {back:?}");
-    }
-    let again = write(&back).unwrap_or_else(|error| panic!("{}", error.chain()));
-    assert!(again == written, "{back:?}");
+libfuzzer_sys::fuzz_target!(|archive: &[u8]| strata_fuzz::round_trip::check(archive));
+
+libfuzzer_sys::fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| {
+    mutate::mutate(data, size, max_size, seed)
 });
-
-fuzz_mutator!(|data: &mut [u8], size: usize, max_size: usize, seed: u32| { mutate(data, size, max_size, seed) });

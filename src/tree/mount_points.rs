@@ -1,9 +1,9 @@
-//! The directories and files that a container's mounts need, and that are no part of its tree.
+//! Empty files and directories that are made in a tree to be mounted on, and that are no part of the tree.
 //!
-//! Those that are missing are found first, so that they can be noted where a crash does not take the note; then they
-//! are made, before the runtime would make them. Afterwards the ones that are still empty and unchanged go away again,
-//! and their parents get back the times that they had: of the tree's own if nothing else happened in them, otherwise of
-//! what happened last. If there was no afterwards, the note tells what to take away.
+//! The missing ones are found first, so that they can be noted where a crash does not lose the note. Then they are
+//! made, before a container's runtime would make them. Afterwards those that are still empty and unchanged are removed,
+//! and their parents get back the times that they had: the tree's own if nothing else happened in them, otherwise those
+//! of the last change. After a crash, [`take_away`] removes what the note names.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,10 +11,9 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::bundle::BundleMount;
+use super::resolve::{Found, Parent, Resolver};
+use super::{Dir, FileType, Meta, Stat, Timestamp, text};
 use crate::error::{Error, ErrorKind, Result};
-use crate::tree::resolve::{Found, Parent, Resolver};
-use crate::tree::{Dir, FileType, Meta, Stat, Timestamp, text};
 
 /// How many links may lead to a mount point: the kernel's own limit for a path.
 const LINKS_MAX: u32 = 40;
@@ -24,7 +23,7 @@ const FILE_MODE: u32 = 0o644;
 
 /// A mount point that a tree lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     /// Where it would be, without links.
     path: PathBuf,
     is_file: bool,
@@ -32,21 +31,25 @@ pub(super) struct Missing {
 
 /// The mount points that were made, in the order of making.
 #[derive(Debug, Default)]
-pub(super) struct Points {
+pub(crate) struct Points {
     made: Vec<(Missing, Stat)>,
     /// The times of the directories that something was made in: before, and after.
     parents: BTreeMap<PathBuf, (Timestamp, Timestamp)>,
 }
 
-/// Finds what `root` lacks for `mounts`, in the order in which it has to be made.
-pub(super) fn find(root: &Dir, mounts: &[BundleMount]) -> Result<Vec<Missing>> {
+/// Finds what `root` lacks for mounts at `targets`, in the order in which it has to be made. A target is an absolute
+/// path, and true for a file.
+///
+/// # Errors
+/// `InvalidArgument` for a path that nothing can be mounted at; errors of the file system.
+pub(crate) fn find<'t>(root: &Dir, targets: impl IntoIterator<Item = (&'t str, bool)>) -> Result<Vec<Missing>> {
     let mut finder = Finder { resolver: Resolver::new(root.try_clone()?), missing: Vec::new() };
     let mut covered: Vec<&Path> = Vec::new();
-    for mount in mounts {
-        let target = inner(&mount.destination)?;
+    for (path, is_file) in targets {
+        let target = inner(path)?;
         // The runtime makes a mount point that lies below another mount.
         if !covered.iter().any(|above| target.starts_with(above)) {
-            finder.look_for(target, mount.is_file)?;
+            finder.look_for(target, is_file)?;
         }
         covered.push(target);
     }
@@ -54,7 +57,7 @@ pub(super) fn find(root: &Dir, mounts: &[BundleMount]) -> Result<Vec<Missing>> {
 }
 
 /// Makes in `root` what [`find`] found missing.
-pub(super) fn make(root: &Dir, missing: Vec<Missing>) -> Result<Points> {
+pub(crate) fn make(root: &Dir, missing: Vec<Missing>) -> Result<Points> {
     let mut points = Points::default();
     for point in missing {
         let (above, name) = point.place();
@@ -81,7 +84,7 @@ fn inner(path: &str) -> Result<&Path> {
 }
 
 /// Makes the working directory and its parents if they are missing: unlike a mount point it is the container's.
-pub(super) fn make_working_dir(root: &Dir, path: &str) -> Result<()> {
+pub(crate) fn make_working_dir(root: &Dir, path: &str) -> Result<()> {
     if path == "/" {
         return Ok(());
     }
@@ -157,7 +160,7 @@ impl Finder {
 }
 
 /// The missing mount points as text, which [`take_away`] reads.
-pub(super) fn note(missing: &[Missing]) -> String {
+pub(crate) fn note(missing: &[Missing]) -> String {
     let line = |point: &Missing| {
         let kind = if point.is_file { FileType::File } else { FileType::Dir };
         format!("{} {}\n", kind.letter(), text::escape(point.path.as_os_str().as_bytes()))
@@ -165,12 +168,12 @@ pub(super) fn note(missing: &[Missing]) -> String {
     missing.iter().map(line).collect()
 }
 
-/// Removes from `root` what `note` names and is as it was made, for a container that nobody was left to clear up
-/// behind. Directories keep the times that they have.
+/// Removes from `root` what `note` names and is as it was made: after the process that made it has died. Directories
+/// keep the times that they have.
 ///
 /// # Errors
-/// `DataLoss` for what is no such note; what the file system reports.
-pub fn take_away(root: &Dir, note: &str) -> Result<()> {
+/// `DataLoss` for a text that is no note; errors of the file system.
+pub(crate) fn take_away(root: &Dir, note: &str) -> Result<()> {
     let missing = note.lines().map(Missing::parse).collect::<Result<Vec<_>>>()?;
     for point in missing.iter().rev() {
         let (above, name) = point.place();
@@ -193,7 +196,7 @@ fn open(root: &Dir, path: &Path) -> Result<Option<Dir>> {
 }
 
 /// Removes from `root` what of `points` is as it was made, and puts the times of its parents right.
-pub(super) fn remove(root: &Dir, points: Points) -> Result<()> {
+pub(crate) fn remove(root: &Dir, points: Points) -> Result<()> {
     let mut parents = points.parents;
     for (path, (before, after)) in &mut parents {
         if let Some(dir) = open(root, path)? {

@@ -25,7 +25,7 @@ test: provision ## run every test that this machine can run (as root: all of the
 	@awk '/^test result:/ { passed += $$4 } /skipped: / { skips++ } \
 	  END { printf "%d tests passed; %d times something was skipped\n", passed, skips }' target/test.log
 
-test-long: provision ## the same, with 100,000 random trees and layers, 20,000 scripts, 10,500 power cuts, each case of a full disk (hours)
+test-long: provision ## the same, with 100,000 random trees and layers, 20,000 scripts, 2,000 Dockerfiles, 10,500 power cuts, each case of a full disk (hours)
 	@mkdir -p target; set -o pipefail; seed=$${STRATA_SEED:-$$RANDOM}; echo "STRATA_SEED=$$seed"; \
 	  unset STRATA_BUDGET_S STRATA_FULL; export STRATA_SEED=$$seed; \
 	  { STRATA_SCRIPTS=100000 cargo test --locked --release --lib && \

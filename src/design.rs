@@ -424,6 +424,11 @@
 //!   the file of a here-document. The time of the build would make another layer each time, and on each strategy.
 //! - **Times are clamped in the tree, not in the stream**: a layer that is written later is the one whose digest was
 //!   recorded.
+//! - **A stage that nobody needs is not evaluated**: its base is not asked for, and its mistakes are no errors, as with
+//!   BuildKit. The text names most of what a stage needs; a name with a variable, or in a trigger of an image, is found
+//!   during evaluation, which then begins anew with that stage.
+//! - **Docker judges Dockerfiles**: the suite builds fixed and random ones with strata and with Docker. Each difference
+//!   that may be is in a list, with its reason and with what the difference looks like, so that it hides no other.
 //! - **An image of a build is the documents alone**; its manifest names each layer by the stream that was digested.
 //! - **Here-documents of `RUN` are taken out before the Dockerfile is parsed**: the parser knows them only where
 //!   nothing else stands on the line. They become comments of the same length, so positions stay right.

@@ -141,22 +141,40 @@ install_rust() {
     sh -s -- -y -q --no-modify-path --profile minimal --component clippy,rustfmt
 }
 
-# More containerds for the tests, as DIRECTORY:SUITE: that of Debian 13, and the newest that Debian has. Both also run
-# on Debian 12. They are not installed but unpacked.
-CONTAINERDS=(target/containerd-1.7:trixie target/containerd-2:forky)
+# More programs for the tests, as DIRECTORY:SUITES:PACKAGES: the containerd of Debian 13, the newest that Debian has, and
+# the newest Docker, of the first of those suites that is served. All run on Debian 12, too. They are not installed but
+# unpacked.
+UNPACKED=(
+  target/containerd-1.7:trixie:containerd target/containerd-2:forky:containerd
+  "target/docker:sid forky:docker.io docker-cli docker-buildx containerd"
+)
 
-unpack_containerd() {
-  local dir target=$1 suite=$2
-  say "unpacking the containerd of Debian $suite below $target"
-  dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
-  if archive_lists "$dir" "$suite" &&
-    (cd "$dir" && private_apt "$dir" apt-get download containerd >&2) &&
-    dpkg -x "$dir"/containerd_*.deb "$dir/unpacked"; then
-    mkdir -p target && rm -rf "$target" && mv "$dir/unpacked" "$target"
-  else
-    say "containerd of Debian $suite could not be had: the tests with it are skipped"
-  fi
-  rm -rf "$dir"
+# Unpacks the packages $3 of the first suite of $2 that has them all below $1.
+unpack() {
+  local dir target=$1 suite suites packages
+  read -ra suites <<<"$2"
+  read -ra packages <<<"$3"
+  for suite in "${suites[@]}"; do
+    say "unpacking ${packages[*]} of Debian $suite below $target"
+    dir=$(mktemp -d "${TMPDIR:-/tmp}/strata-provision.XXXXXX")
+    if archive_lists "$dir" "$suite" &&
+      (cd "$dir" && private_apt "$dir" apt-get download "${packages[@]}" >&2) && unpack_all "$dir"; then
+      mkdir -p target && rm -rf "$target" && mv "$dir/unpacked" "$target"
+      rm -rf "$dir"
+      return
+    fi
+    rm -rf "$dir"
+  done
+  say "${packages[*]} could not be had: the tests with it are skipped"
+}
+
+# Unpacks the packages in the directory $1, and prints their versions.
+unpack_all() {
+  local package
+  for package in "$1"/*.deb; do
+    say "this is $(dpkg-deb -W "$package")" &&
+      dpkg -x "$package" "$1/unpacked" || return
+  done
 }
 
 case ${1-} in
@@ -182,6 +200,7 @@ fi
 cargo_suffices || install_rust
 [[ ${1-} != --compare ]] || exit 0
 command -v dpkg >/dev/null || exit 0
-for containerd in "${CONTAINERDS[@]}"; do
-  [[ -x ${containerd%%:*}/usr/bin/containerd ]] || unpack_containerd "${containerd%%:*}" "${containerd#*:}"
+for entry in "${UNPACKED[@]}"; do
+  IFS=: read -r target suites packages <<<"$entry"
+  [[ -d $target ]] || unpack "$target" "$suites" "$packages"
 done

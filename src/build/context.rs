@@ -112,7 +112,10 @@ impl Origin {
         let mut selected = Vec::new();
         for path in self.expand(source)? {
             self.check_inside(&path)?;
-            let Some((parent, name, stat)) = self.resolver.locate(&path)? else { continue };
+            let Some((parent, name, stat)) = self.resolver.locate(&path)? else {
+                self.check_no_link(&path)?;
+                continue;
+            };
             let place = parent.path.join(&name);
             let name = path.file_name().unwrap_or_default().to_owned();
             let found = Selected { path: place, name, stat, filter: Filter::default() };
@@ -143,8 +146,13 @@ impl Origin {
             let filter = Filter { excluded: excluded.clone(), included };
             selected.extend(dirs.map(|dir| Selected { filter: filter.clone(), ..dir }));
         } else {
+            let is_named = !has_wildcards(source);
             for mut found in self.select(source)? {
-                if !found.is_dir() && (excluded.covers(&found.path) || excluded.covers(Path::new(&found.name))) {
+                // A file that the source names itself is copied, as with BuildKit; one that a pattern matches is not.
+                if !is_named
+                    && !found.is_dir()
+                    && (excluded.covers(&found.path) || excluded.covers(Path::new(&found.name)))
+                {
                     continue;
                 }
                 found.filter.excluded = excluded.clone();
@@ -178,6 +186,18 @@ impl Origin {
         let path = if selected.path.as_os_str().is_empty() { Path::new(".") } else { &selected.path };
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_SYMLINKS;
         self.root.open_within(path, OFlags::PATH, resolve).at("open", &shown).map(|opened| (opened, shown))
+    }
+
+    /// Refuses a link that leads nowhere: a pattern matched it, so somebody counts on it.
+    fn check_no_link(&mut self, path: &Path) -> Result<()> {
+        let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
+        let Found::Dir(above) = self.resolver.find(above)? else { return Ok(()) };
+        match above.dir.stat_if_any(name)? {
+            Some(Stat { file_type: FileType::Symlink, .. }) if !self.ignored.covers(&above.path.join(name)) => {
+                Err(Error::not_found(format!("{} is a symbolic link to something that is not there", path.display())))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn hint(&self) -> &'static str {

@@ -22,7 +22,7 @@ use super::archive::{self, Below};
 use super::context::{Origin, Selected};
 use super::mode::Chmod;
 use super::remote::Fetched;
-use super::target::{ImagePath, Target};
+use super::target::{ImagePath, Target, no_directory};
 use crate::changeset::{Change, Sink};
 use crate::door::IngestOptions;
 use crate::error::{Context as _, Error, Result};
@@ -119,38 +119,39 @@ impl Copying<'_> {
         }
         let archives = self.selected.iter().map(|selected| self.is_archive(selected)).collect::<Result<Vec<_>>>()?;
         let mut resolver = root.map(|root| root.try_clone().map(Resolver::new)).transpose()?;
-        let has_dirs =
-            self.selected.iter().zip(&archives).any(|(selected, is_archive)| selected.is_dir() || *is_archive);
         let unpacked = self.fetched.iter().map(|file| self.is_unpacked(file)).collect::<Result<Vec<_>>>()?;
-        let has_dirs = has_dirs || unpacked.contains(&true);
+        let are_dirs =
+            self.selected.iter().zip(&archives).map(|(selected, is_archive)| selected.is_dir() || *is_archive);
+        // Where nothing is, the first source makes the target: a directory, or a file.
+        let makes_dir = unpacked.iter().copied().chain(are_dirs).next().unwrap_or(false);
         let place = ImagePath::find(self.target, resolver.as_mut())?;
-        let target = place.target(self.target, count, has_dirs)?;
+        let target = place.target(self.target, count, makes_dir)?;
         self.make_dirs(
             &target,
             archives.iter().chain(&unpacked).all(|is_archive| *is_archive) && self.texts.is_empty(),
             sink,
         )?;
-        let mut resolver = resolver.filter(|_| target.exists);
+        let mut ground = Ground::new(resolver.filter(|_| target.exists), count > 1);
         for (fetched, is_unpacked) in self.fetched.iter().zip(&unpacked) {
-            self.write_fetched(fetched, *is_unpacked, &target, (&mut resolver, ingest), sink)?;
+            self.write_fetched(fetched, *is_unpacked, &target, (&mut ground, ingest), sink)?;
         }
         for (selected, is_archive) in self.selected.iter().zip(archives) {
             if selected.is_dir() {
-                self.write_dir(selected, &target, &mut resolver, sink)?;
+                self.write_dir(selected, &target, &mut ground, sink)?;
             } else if is_archive {
                 let mut below = Below { target: &target.path, adopt: &|meta| self.adopt(meta), sink: &mut *sink };
                 archive::unpack(self.origin, selected, ingest, &mut below)?;
             } else {
                 let path = target.path_of(&selected.name);
                 self.origin.visit(selected, &mut |_, entry| {
-                    check_replaced(&mut resolver, &path)?;
+                    ground.check_file(&path)?;
                     self.put(entry, path.clone(), sink)
                 })?;
             }
         }
         for (name, text) in self.texts {
             let path = target.path_of(name.as_ref());
-            check_replaced(&mut resolver, &path)?;
+            ground.check_file(&path)?;
             let (uid, gid) = self.owner.unwrap_or_default();
             let node = Node::File { size: text.len() as u64 };
             let mode = self.chmod.map_or(0o644, |chmod| chmod.apply(0o644, false));
@@ -170,7 +171,7 @@ impl Copying<'_> {
         fetched: &Fetched,
         is_unpacked: bool,
         target: &Target,
-        (resolver, ingest): (&mut Option<Resolver>, &IngestOptions),
+        (ground, ingest): (&mut Ground, &IngestOptions),
         sink: &mut dyn Sink,
     ) -> Result<()> {
         let mut file = fetched.file.try_clone().at("duplicate descriptor of", &fetched.name)?;
@@ -179,7 +180,7 @@ impl Copying<'_> {
             return archive::unpack_file(file, fetched.name.as_ref(), ingest, &mut below);
         }
         let path = target.path_of(fetched.name.as_ref());
-        check_replaced(resolver, &path)?;
+        ground.check_file(&path)?;
         let mode = self.chmod.map_or(FETCHED_MODE, |chmod| chmod.apply(FETCHED_MODE, false));
         let node = Node::File { size: fetched.size };
         let mut meta = Meta { node, mode, uid: 0, gid: 0, mtime: fetched.mtime, xattrs: Xattrs::new() };
@@ -212,13 +213,7 @@ impl Copying<'_> {
     }
 
     /// The content of a directory.
-    fn write_dir(
-        &self,
-        selected: &Selected,
-        target: &Target,
-        resolver: &mut Option<Resolver>,
-        sink: &mut dyn Sink,
-    ) -> Result<()> {
+    fn write_dir(&self, selected: &Selected, target: &Target, ground: &mut Ground, sink: &mut dyn Sink) -> Result<()> {
         let mut links = Links::default();
         self.origin.visit(selected, &mut |below, entry| {
             if below.as_os_str().is_empty() {
@@ -226,9 +221,9 @@ impl Copying<'_> {
             }
             let path = target.path.join(below);
             if entry.stat.file_type == FileType::Dir {
-                return if keeps_dir(resolver, &path)? { Ok(()) } else { self.put(entry, path, sink) };
+                return if ground.keeps_dir(&path)? { Ok(()) } else { self.put(entry, path, sink) };
             }
-            check_replaced(resolver, &path)?;
+            ground.check_file(&path)?;
             match links.first(entry, &path) {
                 Some(first) => sink.change(&Change::Link { path, target: first, existed: false }, &mut io::empty()),
                 None => self.put(entry, path, sink),
@@ -294,33 +289,51 @@ pub(super) fn clamped(time: Timestamp, epoch: Option<i64>) -> Timestamp {
     }
 }
 
-/// Whether a directory goes to one that a link leads to, which keeps its attributes.
-///
-/// # Errors
-/// `FailedPrecondition` if something else than a directory is there.
-fn keeps_dir(resolver: &mut Option<Resolver>, path: &Path) -> Result<bool> {
-    let Some(resolver) = resolver else { return Ok(false) };
-    match resolver.find(path)? {
-        Found::Dir(found) => Ok(found.path != path),
-        Found::Gap { above, missing } => match missing.first() {
-            Some(first) if above.dir.stat_if_any(first)?.is_some() => {
-                let place = above.path.join(first);
-                Err(Error::precondition(format!("/{} is there and no directory", place.display())))
-            }
-            _ => Ok(false),
-        },
-    }
+/// The place where a copy goes, with what is there from before and from earlier sources of the instruction.
+struct Ground {
+    resolver: Option<Resolver>,
+    /// The paths that earlier sources made, and whether each is a directory; `None` where there is only one source.
+    made: Option<HashMap<PathBuf, bool>>,
 }
 
-/// Refuses a file in place of a directory.
-fn check_replaced(resolver: &mut Option<Resolver>, path: &Path) -> Result<()> {
-    let (Some(resolver), Some(above), Some(name)) = (resolver, path.parent(), path.file_name()) else { return Ok(()) };
-    let Found::Dir(above) = resolver.find(above)? else { return Ok(()) };
-    match above.dir.stat_if_any(name)? {
-        Some(stat) if stat.file_type == FileType::Dir => {
-            Err(Error::precondition(format!("/{} is a directory, and a file cannot take its place", path.display())))
+impl Ground {
+    fn new(resolver: Option<Resolver>, has_several: bool) -> Self {
+        Self { resolver, made: has_several.then(HashMap::new) }
+    }
+
+    /// Whether a directory goes to one that a link leads to, which keeps its attributes.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` if something else than a directory is there.
+    fn keeps_dir(&mut self, path: &Path) -> Result<bool> {
+        if let Some(false) = self.made.as_mut().and_then(|made| made.insert(path.to_owned(), true)) {
+            return Err(no_directory(path));
         }
-        _ => Ok(()),
+        let Some(resolver) = &mut self.resolver else { return Ok(false) };
+        match resolver.find(path)? {
+            Found::Dir(found) => Ok(found.path != path),
+            Found::Gap { above, missing } => match missing.first() {
+                Some(first) if above.dir.stat_if_any(first)?.is_some() => Err(no_directory(&above.path.join(first))),
+                _ => Ok(false),
+            },
+        }
+    }
+
+    /// Refuses a file in place of a directory.
+    fn check_file(&mut self, path: &Path) -> Result<()> {
+        let taken =
+            || Error::precondition(format!("/{} is a directory, and a file cannot take its place", path.display()));
+        if let Some(true) = self.made.as_mut().and_then(|made| made.insert(path.to_owned(), false)) {
+            return Err(taken());
+        }
+        let (Some(resolver), Some(above), Some(name)) = (&mut self.resolver, path.parent(), path.file_name()) else {
+            return Ok(());
+        };
+        let Found::Dir(above) = resolver.find(above)? else { return Ok(()) };
+        match above.dir.stat_if_any(name)? {
+            Some(stat) if stat.file_type == FileType::Dir => Err(taken()),
+            _ => Ok(()),
+        }
     }
 }
 

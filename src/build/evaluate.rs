@@ -24,10 +24,10 @@ pub(super) struct Evaluation {
     pub(super) budget: Budget,
 }
 
-/// The environment hides arguments of the same name.
+/// Of an argument and a variable of one name the later counts: a variable that is set takes the argument away.
 impl Values for Evaluation {
     fn value(&self, name: &str) -> Option<&str> {
-        self.env.value(name).or_else(|| self.arguments.value(name))
+        self.arguments.value(name).or_else(|| self.env.value(name))
     }
 }
 
@@ -62,6 +62,7 @@ impl Evaluation {
             What::Env(text) => {
                 for (name, value) in self.pairs(at, text)? {
                     self.env.set(&name, &value);
+                    self.arguments.remove(&name);
                 }
                 check_entries(at, "variables", self.env.list().len())?;
             }

@@ -9,8 +9,10 @@
 
 mod copy;
 mod mounts;
+mod reach;
 mod run;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -194,13 +196,16 @@ const SETTINGS: &str = "BUILDKIT_";
 pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Plan> {
     let target = target(file, around.target)?;
     around.limits.check_stages(&file.stages)?;
-    let mut planner = Planner::new(file, &mut around)?;
-    for stage in &file.stages[..=target] {
-        let planned = planner.stage(stage)?;
-        planner.numbers.extend(stage.name.as_deref().map(|name| (name, planner.stages.len())));
-        planner.stages.push(planned);
-    }
-    let Planner { stages, mut warnings, used, .. } = planner;
+    let mut evaluated = BTreeSet::new();
+    reach::reach(file, target, &mut evaluated);
+    let (stages, mut warnings, used) = loop {
+        let mut planner = Planner::new(file, &mut around, evaluated.clone())?;
+        let result = planner.stages(target);
+        match planner.missing.get() {
+            Some(missing) => reach::reach(file, missing, &mut evaluated),
+            None => break result.map(|()| (planner.stages, planner.warnings, planner.used))?,
+        }
+    };
     let is_known = |name: &str| PREDEFINED.contains(&name) || name == EPOCH || name.starts_with(SETTINGS);
     let is_unused = |name: &&String| !used.contains(*name) && !is_known(name);
     let unused: Vec<&str> = around.arguments.keys().filter(is_unused).map(String::as_str).collect();
@@ -260,6 +265,10 @@ struct Planner<'a, 'b> {
     stages: Vec<PlannedStage>,
     /// The numbers of `stages` by name; the last of a name counts.
     numbers: HashMap<&'a str, usize>,
+    /// The numbers of the stages to evaluate; the others have placeholders.
+    evaluated: BTreeSet<usize>,
+    /// The number of a stage that is needed all the same.
+    missing: Cell<Option<usize>>,
     /// The images that were asked for, by name.
     images: HashMap<String, Rc<BaseImage>>,
     warnings: Vec<String>,
@@ -269,7 +278,7 @@ struct Planner<'a, 'b> {
 }
 
 impl<'a, 'b> Planner<'a, 'b> {
-    fn new(file: &'a Dockerfile, around: &'a mut Surroundings<'b>) -> Result<Self> {
+    fn new(file: &'a Dockerfile, around: &'a mut Surroundings<'b>, evaluated: BTreeSet<usize>) -> Result<Self> {
         let (os, architecture) = around.platform;
         let mut globals = Variables::new();
         for side in ["TARGET", "BUILD"] {
@@ -281,7 +290,19 @@ impl<'a, 'b> Planner<'a, 'b> {
         globals.insert("TARGETSTAGE".to_owned(), around.target.unwrap_or("default").to_owned());
         let (stages, warnings, used, budget) = (Vec::new(), Vec::new(), BTreeSet::new(), Budget::new(around.limits));
         let (numbers, images) = (HashMap::new(), HashMap::new());
-        let mut planner = Self { file, around, globals, stages, numbers, images, warnings, used, budget };
+        let mut planner = Self {
+            file,
+            around,
+            globals,
+            stages,
+            numbers,
+            evaluated,
+            missing: Cell::new(None),
+            images,
+            warnings,
+            used,
+            budget,
+        };
         for instruction in &file.globals {
             planner.budget.instruction(&instruction.at)?;
             if let What::Arg(text) = &instruction.what {
@@ -354,7 +375,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         let mut evaluation = Evaluation { settings, env, shells, arguments, author: None, escape, budget };
         let mut steps = Vec::new();
         for instruction in self.triggers(&name, &mut evaluation)?.iter().chain(&stage.steps) {
-            steps.push(self.step(instruction, &mut evaluation)?);
+            steps.extend(self.step(instruction, &mut evaluation)?);
         }
         let shown = stage.name.clone().unwrap_or_else(|| self.stages.len().to_string());
         let Evaluation { mut settings, env, arguments, author, .. } = evaluation;
@@ -370,11 +391,6 @@ impl<'a, 'b> Planner<'a, 'b> {
         self.image(at, name).map(Base::Image)
     }
 
-    /// The number of an earlier stage of that name.
-    fn stage_of(&self, name: &str) -> Option<usize> {
-        self.numbers.get(name.to_lowercase().as_str()).copied()
-    }
-
     fn image(&mut self, at: &Position, name: &str) -> Result<Rc<BaseImage>> {
         if let Some(known) = self.images.get(name) {
             return Ok(known.clone());
@@ -388,7 +404,8 @@ impl<'a, 'b> Planner<'a, 'b> {
     fn find_image(&mut self, at: &Position, name: &str) -> Result<BaseImage> {
         if name == SCRATCH {
             let (os, architecture) = self.around.platform;
-            let config = Config::empty(os, architecture);
+            let mut config = Config::empty(os, architecture);
+            "/".clone_into(&mut config.config.working_dir);
             return Ok(BaseImage { bytes: 0, top: None, config, layers: Vec::new() });
         }
         (self.around.image)(name).map_err(|error| match error.kind() {
@@ -421,7 +438,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         Ok(instructions)
     }
 
-    fn step(&mut self, instruction: &Instruction, evaluation: &mut Evaluation) -> Result<Step> {
+    /// Evaluates an instruction. One that is for children only is no step of the image's history.
+    fn step(&mut self, instruction: &Instruction, evaluation: &mut Evaluation) -> Result<Option<Step>> {
         let Instruction { at, text, what } = instruction;
         self.budget.instruction(at)?;
         let action = match what {
@@ -429,8 +447,10 @@ impl<'a, 'b> Planner<'a, 'b> {
             What::Copy(copy) => Action::Copy(self.copy(at, copy, false, evaluation)?),
             What::Add(copy) => Action::Copy(self.copy(at, copy, true, evaluation)?),
             What::Workdir(dir) => {
-                let dir = evaluation.absolute(&evaluation.expand(at, dir)?);
-                evaluation.settings.working_dir.clone_from(&dir);
+                let given = evaluation.expand(at, dir)?;
+                let dir = evaluation.absolute(&given);
+                // As with BuildKit, the image has an absolute path as it was written.
+                evaluation.settings.working_dir = if given.starts_with('/') { given } else { dir.clone() };
                 let user = evaluation.settings.user.clone();
                 if dir == "/" { Action::Settings } else { Action::Dir { path: dir, user } }
             }
@@ -445,7 +465,8 @@ impl<'a, 'b> Planner<'a, 'b> {
                 Action::Settings
             }
         };
-        Ok(Step { at: at.clone(), text: text.clone(), action })
+        let is_step = !matches!(what, What::Onbuild(_));
+        Ok(is_step.then(|| Step { at: at.clone(), text: text.clone(), action }))
     }
 }
 

@@ -77,9 +77,13 @@ pub struct Started {
 pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &mut dyn Control) -> Result<Started> {
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
-    let process = process(&base.config, options)?;
+    let mut process = process(&base.config, options)?;
     let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
     let key = options.name.clone().unwrap_or_else(|| unique_key("run"));
+    // As with docker, commands of a build have no such variable, and containers have.
+    if !process.env.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
+        process.env.push(format!("HOSTNAME={}", hostname(&key)));
+    }
     let parent = image.top.as_deref().unwrap_or("");
     if options.remove {
         store.prepare_layer(&key, parent)?;

@@ -99,6 +99,6 @@ impl Target {
     }
 }
 
-fn no_directory(path: &Path) -> Error {
+pub(super) fn no_directory(path: &Path) -> Error {
     Error::precondition(format!("/{} is there and no directory", path.display()))
 }

@@ -185,7 +185,6 @@ fn environment(spec: &Spec<'_>, user: &User) -> Vec<String> {
     };
     default(super::DEFAULT_PATH.to_owned());
     default(format!("HOME={}", user.home));
-    default(format!("HOSTNAME={}", spec.hostname));
     if spec.process.terminal {
         default("TERM=xterm".to_owned());
     }

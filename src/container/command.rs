@@ -46,6 +46,16 @@ pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Re
     Err(Error::not_found(format!("the image has no program {name:?}{place}")))
 }
 
+/// Refuses a text, which the kernel cannot run: usually a script without its first line.
+fn check_form(name: &str, program: &File) -> Result<()> {
+    match interpreter::is_text(program) {
+        true => Err(Error::precondition(format!(
+            "the image's file {name:?} is a text without an interpreter: a script begins with a line such as #!/bin/sh"
+        ))),
+        false => Ok(()),
+    }
+}
+
 fn search_path(process: &Process) -> &str {
     let given = process.env.iter().find_map(|variable| variable.strip_prefix("PATH="));
     given.unwrap_or(&DEFAULT_PATH["PATH=".len()..])
@@ -117,7 +127,7 @@ impl Search<'_> {
     /// Checks that what `program`, called `name`, says it is run by is there, and what that is run by.
     fn check_interpreters(&mut self, name: &str, mut program: File) -> Result<()> {
         for _ in 0..INTERPRETERS_MAX {
-            let Some(interpreter) = interpreter::of(&program) else { return Ok(()) };
+            let Some(interpreter) = interpreter::of(&program) else { return check_form(name, &program) };
             program = match self.look_at(&interpreter)? {
                 Sight::Nothing => {
                     let message = format!("the image has no program {interpreter:?}, by which {name:?} is run");

@@ -39,6 +39,15 @@ pub(super) fn of(file: &File) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
+/// Whether `file` begins with lines of text, and names nothing to run it: no format of programs begins so.
+pub(super) fn is_text(file: &File) -> bool {
+    let mut start = [0; LINE_BYTES_MAX];
+    let count = file.read_at(&mut start, 0).unwrap_or_default();
+    let start = start.get(..count).unwrap_or_default();
+    let is_text = |byte: &u8| !byte.is_ascii_control() || b"\t\n\r".contains(byte);
+    !start.is_empty() && !start.starts_with(b"#!") && start.iter().all(is_text)
+}
+
 fn of_script(line: &[u8]) -> Option<&[u8]> {
     let line = line.split(|byte| *byte == b'\n').next()?;
     line.split(|byte| matches!(byte, b' ' | b'\t')).find(|word| !word.is_empty())

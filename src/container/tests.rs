@@ -21,16 +21,16 @@ const GROUP: &str = "root:x:0:\nusers:x:100:\nextra:x:200:bob, alice\nlast:x:300
 fn users_by_name_and_number() {
     let (_dir, root) = root(PASSWD, GROUP);
     for (text, uid, gid, groups, home) in [
-        ("", 0, 0, &[][..], "/root"),
-        ("root", 0, 0, &[], "/root"),
-        ("alice", 1000, 100, &[200, 300], "/home/alice"),
-        ("1000", 1000, 100, &[200, 300], "/home/alice"),
-        ("alice:extra", 1000, 200, &[], "/home/alice"),
-        ("alice:7", 1000, 7, &[], "/home/alice"),
-        (":users", 0, 100, &[], "/root"),
+        ("", 0, 0, &[0][..], "/root"),
+        ("root", 0, 0, &[0], "/root"),
+        ("alice", 1000, 100, &[100, 200, 300], "/home/alice"),
+        ("1000", 1000, 100, &[100, 200, 300], "/home/alice"),
+        ("alice:extra", 1000, 200, &[200], "/home/alice"),
+        ("alice:7", 1000, 7, &[7], "/home/alice"),
+        (":users", 0, 100, &[100], "/root"),
         // A name first, whatever it looks like.
-        ("12", 7, 8, &[], "/seven"),
-        ("4000000000", 4_000_000_000, 0, &[], "/"),
+        ("12", 7, 8, &[8], "/seven"),
+        ("4000000000", 4_000_000_000, 0, &[0], "/"),
     ] {
         let user = find_user(&root, text).unwrap_or_else(|error| panic!("{text:?}: {}", error.chain()));
         let expected = User { uid, gid, groups: groups.to_vec(), home: home.to_owned() };
@@ -130,6 +130,7 @@ fn what_may_not_be_executed_is_said_with_its_mode() {
     write("a/both", "", 0o600);
     write("b/both", "", 0o755);
     write("script", "#!/a/tool\n", 0o755);
+    write("bare", "echo no line of an interpreter\n", 0o755);
     fs::create_dir(dir.path().join("a/dir")).expect("mkdir");
     let root = Dir::open(dir.path()).expect("open");
     let checked = |program: &str| {
@@ -146,6 +147,9 @@ fn what_may_not_be_executed_is_said_with_its_mode() {
     assert_eq!(checked("tool"), not_executable("\"/a/tool\""));
     assert_eq!(checked("/script"), not_executable("\"/a/tool\", by which \"/script\" is run,"));
     assert_eq!(checked("both"), Ok(()), "the search goes on");
+    let (kind, said) = checked("/bare").expect_err("the kernel does not run it");
+    assert_eq!(kind, ErrorKind::FailedPrecondition);
+    assert!(said.contains("\"/bare\" is a text without an interpreter") && said.contains("#!/bin/sh"), "{said}");
     for program in ["/a/dir", "dir", "none"] {
         assert_eq!(checked(program).expect_err(program).0, ErrorKind::NotFound, "{program}");
     }

@@ -26,7 +26,8 @@ pub struct User {
     pub uid: u32,
     /// Its group number.
     pub gid: u32,
-    /// The numbers of its other groups.
+    /// The numbers of all its groups, its own first: without that one among them, a process that changes its group
+    /// would no longer be refused by what refuses the group.
     pub groups: Vec<u32>,
     /// Its home directory.
     pub home: String,
@@ -74,6 +75,7 @@ pub fn find_user(root: &Dir, user: &str) -> Result<User> {
         Some(group) => (group_number(&known, group)?, Vec::new()),
         None => (gid, memberships(&known, found.map(|account| account.name.as_str()), gid)),
     };
+    let groups = [vec![gid], groups].concat();
     Ok(User { uid, gid, groups, home: if home.is_empty() { "/".to_owned() } else { home } })
 }
 

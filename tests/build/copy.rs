@@ -11,7 +11,7 @@ use strata::id::DiffId;
 use super::{Bench, Heard, Wish, on_each};
 
 /// A context with one of everything, the same each time.
-fn fill(bench: &Bench) {
+pub(crate) fn fill(bench: &Bench) {
     for name in ["plain", "d/one", "d/sub/two", "d/sub/three.log", "tree/bin/tool"] {
         bench.write(name, name);
     }
@@ -44,7 +44,7 @@ fn fill(bench: &Bench) {
 }
 
 /// Instructions, and lines of the tree that they make: mode, owner, path.
-const CASES: &[(&str, &[&str])] = &[
+pub(crate) const CASES: &[(&str, &[&str])] = &[
     ("COPY plain /x", &["644 0:0 x"]),
     ("COPY plain /new/dir/", &["755 0:0 new", "755 0:0 new/dir", "644 0:0 new/dir/plain"]),
     ("COPY plain link /y/", &["755 0:0 y", "644 0:0 y/link", "644 0:0 y/plain"]),

@@ -53,7 +53,7 @@ fn what_people_write() {
 fn what_nobody_can_build() {
     let Some(bench) = Bench::overlay() else { return };
     for (dockerfile, what) in [
-        ("FROM base AS a\nCOPY --from=b x /\nFROM base AS b\n", "Dockerfile:2:1: "),
+        ("FROM base AS a\nCOPY --from=b x /\nFROM base AS b\nFROM a\n", "Dockerfile:2:1: "),
         ("FROM base\nRUN [\"echo\", \"hello\"]this is\n", "this is: exit status"),
         ("FROM base\nARG SOURCE_DATE_EPOCH\n", "SOURCE_DATE_EPOCH=\"x\" is no number"),
     ] {

@@ -1,5 +1,7 @@
 //! Building and running, on every strategy, with the OCI runtimes that are installed.
 
+#[path = "../support/random.rs"]
+mod random;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -7,6 +9,7 @@ mod binds;
 mod cache;
 mod copy;
 mod debian;
+mod docker;
 mod dockerfiles;
 mod layers;
 mod mounts;
@@ -93,6 +96,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) secrets: &'a [(&'a str, &'a str)],
     /// The socket of the default agent.
     pub(crate) agent: Option<&'a Path>,
+    /// Another context than the bench's.
+    pub(crate) context: Option<&'a Path>,
     /// Stops the build.
     pub(crate) cancel: Option<&'a Cancel>,
 }
@@ -200,7 +205,7 @@ impl Bench {
             name,
             dockerfile,
             file: Path::new("Dockerfile"),
-            context: Some(self.context()),
+            context: Some(wish.context.map_or_else(|| self.context(), Path::to_owned)),
             arguments,
             target: None,
             no_cache: wish.no_cache,

@@ -93,7 +93,7 @@ impl Planner<'_, '_> {
 
     /// Returns the stage or image that `COPY --from` names.
     fn from(&mut self, at: &Position, name: &str) -> Result<From> {
-        if let Some(number) = self.stage_of(name).or_else(|| name.parse().ok()) {
+        if let Some(number) = self.stage_of(name).or_else(|| name.parse().ok().map(|number| self.needs(number))) {
             if number < self.stages.len() {
                 return Ok(From::Stage(number));
             }

@@ -65,7 +65,7 @@ impl Planner<'_, '_> {
     }
 
     fn mount_from(&mut self, at: &Position, name: &str) -> Result<MountFrom> {
-        match self.stage_of(name).or_else(|| name.parse().ok()) {
+        match self.stage_of(name).or_else(|| name.parse().ok().map(|number| self.needs(number))) {
             Some(number) if number < self.stages.len() => Ok(MountFrom::Stage(number)),
             Some(_) => Err(at.wrong(format!("there is no earlier stage {name}"))),
             None => Ok(MountFrom::Image(self.image(at, name)?.top.clone())),

@@ -22,7 +22,7 @@ impl Planner<'_, '_> {
         let (env, uncached) = self.environment(evaluation);
         evaluation.budget.take(at, env.iter().map(String::len).sum())?;
         let Settings { working_dir, user, .. } = &evaluation.settings;
-        let dir = if working_dir.is_empty() { "/".to_owned() } else { working_dir.clone() };
+        let dir = crate::build::settings::join("/", working_dir);
         Ok(RunAction { args, env, dir, user: user.clone(), script: run.script.clone(), network, mounts, uncached })
     }
 
@@ -39,13 +39,14 @@ impl Planner<'_, '_> {
 
     /// The variables of a command, and the names of those that make no difference to what is cached.
     fn environment(&self, evaluation: &Evaluation) -> (Vec<String>, Vec<String>) {
-        let declared = evaluation.arguments.iter().filter(|(name, _)| !evaluation.env.has(name));
-        let given =
-            |name: &&str| self.around.arguments.contains_key(*name) && !evaluation.arguments.contains_key(*name);
+        let arguments = &evaluation.arguments;
+        let given = |name: &&str| self.around.arguments.contains_key(*name) && !arguments.contains_key(*name);
         let proxies: Vec<&str> = PREDEFINED.into_iter().filter(given).collect();
-        let mut env: Vec<String> = declared.map(|(name, value)| format!("{name}={value}")).collect();
+        let mut env: Vec<String> = arguments.iter().map(|(name, value)| format!("{name}={value}")).collect();
         env.extend(proxies.iter().map(|name| format!("{name}={}", self.around.arguments[*name])));
-        env.extend(evaluation.env.list().iter().cloned());
+        let is_hidden =
+            |variable: &&String| variable.split('=').next().is_some_and(|name| arguments.contains_key(name));
+        env.extend(evaluation.env.list().iter().filter(|variable| !is_hidden(variable)).cloned());
         (env, proxies.into_iter().map(str::to_owned).collect())
     }
 }

@@ -113,8 +113,10 @@ fn arguments_are_known_where_they_are_declared() {
         let stage = last(text, given);
         let run = run_of(&stage);
         assert_eq!(run.args, ["/bin/sh", "-c", "go $V"]);
-        assert_eq!(run.env, [&env[..], &["PATH=/bin", "B=env"]].concat(), "{given:?}");
+        assert_eq!(run.env, [&["B=arg"], &env[..], &["PATH=/bin"]].concat(), "{given:?}");
     }
+    let later = last("FROM base\nARG B=arg\nENV B=env\nARG B\nRUN go", &[]);
+    assert_eq!(run_of(&later).env, ["PATH=/bin", "B=env"], "what comes later counts");
     let child = "FROM base AS one\nARG A=1\nARG B\nFROM one\nENV C=$A\nFROM base\nENV D=$A";
     for (target, variable) in [("1", "C=ann"), ("2", "D=")] {
         let plan = planned(child, &[("A", "ann")], Some(target)).expect("a plan");

@@ -231,6 +231,13 @@
 //!   for an entry of the layer by that name; otherwise the same entries in another order would be another tree.
 //! - **What two readers of tar would read as two things is refused**, not read in one way: two names for an entry, a
 //!   NUL inside a GNU long name, a header behind a single zero block. A scanner and a runtime must see one image.
+//! - **Holes are zeros in a layer of our own writing.** A canonical layer depends on content alone, so the same edits
+//!   have one DiffID on every file system; where a file system keeps its holes does not count. Runs of zeros could be
+//!   holes by a rule about content, but sparse entries are what readers of tar disagree about most, and some unpack
+//!   them wrong without an error. The digest has to pass over the zeros in any case: 16 GiB of holes took 20 s of
+//!   a processor. So the layer is dense, and its length is bounded instead: beyond 1 TiB
+//!   of files (`EmitOptions::content_bytes_max`, the most that an import takes) it is refused before the file is read.
+//!   A commit writes no layer and has no such bound, and an imported sparse layer leaves as it came.
 //! - **Work has no limit of its own**: it is in proportion to the layer by construction (`changeset::apply`), which is
 //!   tested by counting. A limit would have to guess how large a directory may be.
 //! - **The command line sets three limits** (entries, bytes, ratio): those that a layer of good faith can reach. Nobody
@@ -279,8 +286,18 @@
 //!   refusal is not evaded.
 //! - **A registry's credentials are not shown to its mirrors**, and follow no redirection to another host.
 //!
+//! - **All documents that are read to find one image have 64 MiB together**, beside the 4 MiB of each. Where an index
+//!   does not say what its images are for, each of them is looked at, and one document can have 40,000 names. The
+//!   layers of an image are counted before one of them is read for its digest.
+//!
 //! ## Strategies
 //!
+//! - **A layer without changes is a copy on the copy strategy.** A row without a directory of its own, an alias of its
+//!   parent, would save that. But an id is what the trash, the vouchers, the tar-split data, the hints of a comparison,
+//!   recovery and the check go by, and each relies on one row for an id: the format of the store and every one of these
+//!   would change. Hard links are no way, for a writer of one layer would change the other. Where the file system can,
+//!   `--clone` shares the blocks already; a build makes no layer of a step that changes nothing; an imported image has
+//!   at most 128 layers.
 //! - **A strategy is a folder and an entry of the table in [`crate::backends`].** The entry says what a program has
 //!   to know besides the [`crate::backend::Backend`]: name, options, the variants that are compared one by one and
 //!   the file systems that they live on. Command line, `compare` and `conformance` read the table; a program of
@@ -350,6 +367,7 @@
 //!   come after a removal, and an image goes layer by layer.
 //! - **What is applied is brought to disk by the differ**: containerd commits inside a write transaction of its own
 //!   database, in which nobody should wait for a disk.
+//! - **The mounts of a request have 1 MiB**: every path in them is looked up, to tell the store's own from others.
 //! - **Filters and labels have bounds**, for every caller: 64 KiB of filters and 16 patterns a call, 1 KiB of text and
 //!   1 MiB compiled a pattern; 4 KiB a label, as containerd has it, and 1 MiB of labels a snapshot. A thousand patterns
 //!   took gigabytes, and labels beyond a message made `List` fail for good. A store of an earlier release may hold
@@ -385,6 +403,10 @@
 //!   with each line, and the environment is copied for each command.
 //! - **Patterns of `.dockerignore` are compiled in sets of 1000**, the last set first: the first that matches decides.
 //!   One set of all goes beyond the limit of regular expressions; one matcher each is 10,000 searches a path.
+//! - **Patterns in `${...}` have a budget of the bytes that they look at**: what `${x##*}` leaves is nothing, however
+//!   long the value is, and a line has room for 100,000 of them.
+//! - **Of a context only regular files are opened.** A FIFO or a device is copied as the node that it is, which is what
+//!   BuildKit does; a socket is left out. A device in a layer opens nothing, for every mount of a container is `nodev`.
 //! - **strata reads Dockerfiles with a parser of its own.** The crates for it shift positions by a byte order mark,
 //!   refuse `ENTRYPOINT []`, and know neither triggers with here-documents nor empty ones. BuildKit's grammar is small:
 //!   lines are joined first, and each byte of them knows its place in the source.

@@ -40,6 +40,9 @@ extern crate self as strata;
 #[path = "../tests/support/random.rs"]
 mod random;
 #[cfg(test)]
+#[path = "../tests/support/strangers.rs"]
+mod strangers;
+#[cfg(test)]
 #[path = "../tests/support/mod.rs"]
 mod testing;
 

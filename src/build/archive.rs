@@ -10,7 +10,7 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek as _};
 use std::path::Path;
 
-use super::context::{Origin, Selected};
+use super::context::{Origin, Selected, open_regular};
 use crate::changeset::blob::{Compression, Decompress, Expansion};
 use crate::changeset::{Change, Sink};
 use crate::door::{Expected, IngestOptions, ingest};
@@ -31,7 +31,7 @@ pub(super) fn unpack(
     below: &mut Below<'_, '_>,
 ) -> Result<()> {
     origin.visit(selected, &mut |_, entry| {
-        let file = entry.dir.open_file(entry.name)?;
+        let file = open_regular(entry)?;
         unpack_file(file, &entry.dir.shown_at(entry.name), options, below)
     })
 }

@@ -7,6 +7,7 @@
 //! Dockerfile reference, "COPY", "`.dockerignore` file"; `openat2(2)`.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -289,6 +290,19 @@ impl Origin {
         }
         Ok(())
     }
+}
+
+/// Opens an entry that was a regular file. The owner of a context can put a pipe in its place meanwhile, whose content
+/// would have no end.
+///
+/// # Errors
+/// `FailedPrecondition` if it is no regular file any more; what the system calls report.
+pub(super) fn open_regular(entry: &WalkEntry<'_>) -> Result<File> {
+    let (file, shown) = (entry.dir.open_file(entry.name)?, entry.dir.shown_at(entry.name));
+    if file.metadata().at("stat", &shown)?.is_file() {
+        return Ok(file);
+    }
+    Err(Error::precondition(format!("{} was replaced by something that is no regular file", shown.display())))
 }
 
 /// Whether a source is a pattern.

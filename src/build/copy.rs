@@ -7,6 +7,8 @@
 //! - What comes from a context belongs to root and has no extended attributes, whoever checked it out on what file
 //!   system.
 //! - A directory that the target has as a link to one is followed, so that `COPY root/ /` works where `/bin` is a link.
+//! - Only regular files are opened. A FIFO or a device is copied as the node that it is, as BuildKit does; a socket is
+//!   left out, for a layer cannot hold one.
 //!
 //! # References
 //! Dockerfile reference, "COPY", "ADD"; BuildKit, `solver/llbsolver/file`, where it is silent.
@@ -19,7 +21,7 @@ use std::path::{Path, PathBuf};
 use sha2::{Digest as _, Sha256};
 
 use super::archive::{self, Below};
-use super::context::{Origin, Selected};
+use super::context::{Origin, Selected, open_regular};
 use super::mode::Chmod;
 use super::remote::Fetched;
 use super::target::{ImagePath, Target, no_directory};
@@ -206,7 +208,7 @@ impl Copying<'_> {
         }
         let mut is_archive = false;
         self.origin.visit(selected, &mut |_, entry| {
-            is_archive = archive::is_archive(&mut entry.dir.open_file(entry.name)?, &entry.dir.shown_at(entry.name))?;
+            is_archive = archive::is_archive(&mut open_regular(entry)?, &entry.dir.shown_at(entry.name))?;
             Ok(())
         })?;
         Ok(is_archive)
@@ -237,7 +239,7 @@ impl Copying<'_> {
         }
         let meta = self.meta(entry)?;
         let mut data: Box<dyn Read> = match meta.node {
-            Node::File { .. } => Box::new(entry.dir.open_file(entry.name)?),
+            Node::File { .. } => Box::new(open_regular(entry)?),
             _ => Box::new(io::empty()),
         };
         sink.change(&Change::Put { path, existed: false, meta }, &mut data)
@@ -339,7 +341,7 @@ impl Ground {
 
 fn content_digest(entry: &WalkEntry<'_>) -> Result<Digest> {
     let mut hasher = Sha256::new();
-    let mut file = entry.dir.open_file(entry.name)?;
+    let mut file = open_regular(entry)?;
     let mut buffer = vec![0; 64 << 10];
     loop {
         let count = file.read(&mut buffer).at("read", entry.dir.shown_at(entry.name))?;

@@ -29,6 +29,10 @@ impl Values for Evaluation {
     fn value(&self, name: &str) -> Option<&str> {
         self.arguments.value(name).or_else(|| self.env.value(name))
     }
+
+    fn matched(&self, bytes: usize) -> std::result::Result<(), String> {
+        self.budget.matched(bytes)
+    }
 }
 
 impl Evaluation {

@@ -15,6 +15,7 @@ use super::plan::{Action, Base, BaseImage, CopyAction, From, Plan, PlannedStage,
 use super::remote::{Fetched, Remote};
 use super::target::ImagePath;
 use super::{Options, Outcome, Progress, place};
+use crate::changeset::apply::Applied;
 use crate::changeset::{Change, Sink};
 use crate::container::{self, Control, Exit, Process, Spec, Streams, find_user};
 use crate::error::{Error, ErrorKind, Result};
@@ -255,7 +256,14 @@ impl Builder<'_> {
         match action {
             Action::Settings => Ok(()),
             Action::Dir { path, user } => self.make_dir(key, path, user).map_err(wrong),
-            Action::Copy(copy) => self.copy(copy, fetched, key, below, done).map_err(wrong),
+            Action::Copy(copy) => {
+                let applied = self.copy(copy, fetched, key, below, done).map_err(wrong)?;
+                if applied.skipped_devices > 0 {
+                    let (at, count) = (&step.at, applied.skipped_devices);
+                    self.progress.warn(&format!("{at}: devices left out, which a user namespace cannot make: {count}"));
+                }
+                Ok(())
+            }
             Action::Run(run) => self.run(step, run, key, done),
         }
     }
@@ -288,7 +296,7 @@ impl Builder<'_> {
         key: &str,
         below: Option<&str>,
         done: &BTreeMap<usize, StageDone>,
-    ) -> Result<()> {
+    ) -> Result<Applied> {
         // The tree before the step, which no step writes to.
         let tree = self.store.open_tree(below.unwrap_or(key))?;
         let owner = copy.chown.as_deref().map(|chown| owner(&tree, chown)).transpose()?;
@@ -310,7 +318,7 @@ impl Builder<'_> {
         let copying = Copying { fetched, ..self.copying(copy, origin, &selected, owner) };
         let below = (!copy.link).then_some(&tree);
         let options = &self.options.ingest;
-        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(below, options, sink)).map(drop)
+        self.store.apply(key, &mut |sink: &mut dyn Sink| copying.write(below, options, sink))
     }
 
     fn run(&self, step: &Step, run: &RunAction, key: &str, done: &BTreeMap<usize, StageDone>) -> Result<()> {

@@ -127,3 +127,16 @@ fn numbers_are_bounded() {
         assert!(error.contains(message), "{error}");
     }
 }
+
+/// A pattern can leave nothing of a megabyte that it looks at: a Dockerfile of 700 KB took minutes.
+#[test]
+fn patterns_look_at_a_bounded_number_of_bytes() {
+    let value = format!("FROM scratch\nENV a={}\nENV x={}\n", "v".repeat(1 << 10), "$a".repeat(64));
+    let limits = Limits { expanded_bytes: 1 << 20, ..Limits::default() };
+    for operator in ["##*", "%%*", "#*x", "/*/", "//v/"] {
+        let pattern = format!("${{x{operator}}}");
+        let error = evaluate(&format!("{value}LABEL a={}\n", pattern.repeat(50)), limits).expect_err(operator);
+        assert!(error.chain().contains("--limit expanded="), "{operator}: {}", error.chain());
+        assert!(evaluate(&format!("{value}LABEL a={pattern}\n"), limits).is_ok(), "{operator}");
+    }
+}

@@ -78,6 +78,8 @@ struct Left {
     instructions: Cell<usize>,
     binds: Cell<usize>,
     bytes: Cell<usize>,
+    /// Bytes of values that patterns are matched with: what is left of one may be nothing.
+    matched: Cell<usize>,
 }
 
 /// Takes `wanted` off `left`; false if there is not so much.
@@ -94,6 +96,7 @@ impl Budget {
             instructions: Cell::new(limits.instructions),
             binds: Cell::new(BINDS_MAX),
             bytes: Cell::new(limits.expanded_bytes),
+            matched: Cell::new(limits.expanded_bytes),
         }))
     }
 
@@ -109,6 +112,18 @@ impl Budget {
         Err(at.wrong(format!(
             "the build's expanded texts are longer than {limit} bytes: --limit expanded=NUMBER allows more"
         )))
+    }
+
+    /// Takes `bytes` of a value that a pattern in `${...}` is matched with.
+    ///
+    /// # Errors
+    /// The reason, if the build has no more.
+    pub(super) fn matched(&self, bytes: usize) -> Result<(), String> {
+        let limit = self.0.limits.expanded_bytes;
+        let over = || {
+            format!("the patterns of the build look at more than {limit} bytes: --limit expanded=NUMBER allows more")
+        };
+        take(&self.0.matched, bytes).then_some(()).ok_or_else(over)
     }
 
     /// Takes one instruction.

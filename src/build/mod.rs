@@ -55,6 +55,8 @@ mod words;
 
 #[cfg(test)]
 mod growth;
+#[cfg(test)]
+mod strangers;
 
 pub use caches::free_caches;
 pub use input::{SECRET_BYTES_MAX, read_bounded, read_secret};
@@ -200,6 +202,7 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
         let file = options.file.display();
         return Err(Error::invalid(format!("{file} is longer than {DOCKERFILE_BYTES_MAX} bytes")));
     }
+    check_arguments(&options.arguments)?;
     let epoch = epoch(options)?;
     let created = exec::moment_of(epoch)?;
     let file = parse::parse(&options.file.display().to_string(), options.dockerfile)?;
@@ -230,6 +233,14 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
         name_image(store, options.name, done.top, &done.config, &done.layers)
     });
     built.inspect_err(|_| store.settle())
+}
+
+/// Refuses a NUL byte in a build argument. Its value gets into commands, which end there, and into paths and labels.
+fn check_arguments(arguments: &BTreeMap<String, String>) -> Result<()> {
+    match arguments.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
+        Some((name, _)) => Err(Error::invalid(format!("the build argument {name:?} holds a NUL byte"))),
+        None => Ok(()),
+    }
 }
 
 /// Returns the time of the image: the caller's, else that of the build argument.

@@ -78,6 +78,9 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
     let mut process = process(&base.config, options)?;
+    container::check_process(&process)?;
+    let targets = options.volumes.iter().map(|volume| &volume.target);
+    container::check_targets(targets.chain(options.tmpfs.iter().map(|tmpfs| &tmpfs.target)).map(String::as_str))?;
     let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
     let key = options.name.clone().unwrap_or_else(|| unique_key("run"));
     // As with docker, commands of a build have no such variable, and containers have.

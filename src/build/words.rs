@@ -22,6 +22,15 @@ pub(super) type Variables = BTreeMap<String, String>;
 pub(super) trait Values {
     /// Returns the value of `name`, if it has one.
     fn value(&self, name: &str) -> Option<&str>;
+
+    /// Counts `bytes` of a value that a pattern is matched with.
+    ///
+    /// # Errors
+    /// The reason, if there were enough.
+    fn matched(&self, bytes: usize) -> Result<(), Wrong> {
+        let _ = bytes;
+        Ok(())
+    }
 }
 
 impl Values for Variables {
@@ -36,6 +45,10 @@ pub(super) struct Over<'a>(pub(super) &'a dyn Values, pub(super) &'a dyn Values)
 impl Values for Over<'_> {
     fn value(&self, name: &str) -> Option<&str> {
         self.0.value(name).or_else(|| self.1.value(name))
+    }
+
+    fn matched(&self, bytes: usize) -> Result<(), Wrong> {
+        self.0.matched(bytes).and_then(|()| self.1.matched(bytes))
     }
 }
 
@@ -231,6 +244,7 @@ impl Reader<'_> {
     fn trimmed(&mut self, value: &str, operator: char) -> Result<String, Wrong> {
         let length = if self.rest.next_if_eq(&operator).is_some() { Length::Longest } else { Length::Shortest };
         let pattern = self.braced('}', true)?;
+        self.variables.matched(value.len())?;
         match operator {
             '#' => patterns::without_prefix(value, &pattern, length),
             _ => patterns::without_suffix(value, &pattern, length),
@@ -242,6 +256,7 @@ impl Reader<'_> {
         let all = self.rest.next_if_eq(&'/').is_some();
         let pattern = self.braced('/', true)?;
         let text = self.braced('}', true)?;
+        self.variables.matched(value.len())?;
         patterns::replaced(value, &pattern, &text, all)
     }
 

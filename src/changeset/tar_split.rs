@@ -331,7 +331,8 @@ impl Rescued {
 
     /// Returns the offset of the content record `number` of `path`, if that content was rescued.
     fn find(&self, number: u64, path: &Path) -> Option<(&File, u64)> {
-        let (_, start) = self.places.get(path)?.iter().find(|(contents, _)| number < *contents)?;
+        let places = self.places.get(path)?;
+        let (_, start) = places.get(places.partition_point(|(contents, _)| *contents <= number))?;
         Some((self.file.as_ref()?, *start))
     }
 }
@@ -387,3 +388,6 @@ fn copy(file: &File, start: u64, segments: &[Segment], buffer: &mut [u8], writer
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

@@ -12,7 +12,7 @@ use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::interrupt::Interrupt;
-use super::layer::{compression, warn_of_losses};
+use super::layer::{compression, tell_losses};
 use super::limits::LayerLimits;
 use super::names;
 use super::output::shown;
@@ -21,7 +21,7 @@ use super::{Done, FREE_LIMIT};
 use crate::changeset::blob::Compression;
 use crate::error::{Context, Result};
 use crate::image::{
-    self, Destination, ExportOptions, Form, Layer, Losses, Options, Place, Platform, Progress, Source, Written,
+    self, Destination, ExportOptions, Form, Layer, Options, Place, Platform, Progress, Source, Written,
 };
 
 /// How much of a digest a table or a bar shows.
@@ -93,8 +93,7 @@ impl Import {
             let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.cancel()));
         })?;
         drop(progress);
-        let Losses { skipped_devices, clamped_times, dropped_xattrs } = imported.losses;
-        warn_of_losses(&imported.name, skipped_devices, clamped_times, dropped_xattrs);
+        tell_losses(session, &imported.name, imported.losses);
         Ok(session.output.either(&imported, || format!("{} {}\n", shown(&imported.name), imported.id))?)
     }
 

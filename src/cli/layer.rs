@@ -15,6 +15,7 @@ use super::Done;
 use super::interrupt::Interrupt;
 use super::limits::LayerLimits;
 use super::names;
+use super::output::shown;
 use super::session::Session;
 use super::trees;
 use crate::changeset::Change;
@@ -26,6 +27,7 @@ use crate::door::{EmitOptions, Encoding, emit};
 use crate::door::{Expected, IngestOptions, Record, ingest};
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
+use crate::image::Losses;
 use crate::snapshotter::Snapshotter;
 use crate::store::Store;
 use crate::tree::memory::Tree as Value;
@@ -227,7 +229,7 @@ impl Diff {
         let (store, compression) = (session.store()?, self.compress);
         let (key, base) = self.named(&store)?;
         let (base, cancel) = (base.as_deref(), interrupt.cancel().clone());
-        let options = EmitOptions { base, encoding, compression, epoch: None, cancel };
+        let options = EmitOptions { base, encoding, compression, cancel, ..EmitOptions::default() };
         let blob = emit(&store, &key, &options, &mut writer)?;
         writer.flush().at("write", "layer")?;
         Ok(blob)
@@ -252,7 +254,7 @@ impl Apply {
             ))
         })?;
         let Applied { entries, skipped_devices, clamped_times, dropped_xattrs } = filled.applied;
-        warn_of_losses(&key, skipped_devices, clamped_times, dropped_xattrs);
+        tell_losses(session, &key, Losses { skipped_devices, clamped_times, dropped_xattrs });
         if session.output.is_json() {
             session.output.document(&json!({
                 "key": key, "entries": entries, "skipped_devices": skipped_devices,
@@ -279,14 +281,21 @@ impl Apply {
     }
 }
 
-/// Names what the machine, or the user's rights on it, could not take of the layers that went into `name`.
-pub(super) fn warn_of_losses(name: &str, skipped_devices: u64, clamped_times: u64, dropped_xattrs: u64) {
-    let losses = [
-        (skipped_devices, "device nodes were left out: a user namespace cannot make them"),
+/// Tells what the machine, or the user's rights on it, could not take of the layers that went into `name`. Devices are
+/// told in any case, for programs may need them; JSON has all numbers.
+pub(super) fn tell_losses(session: &Session, name: &str, losses: Losses) {
+    let Losses { skipped_devices, clamped_times, dropped_xattrs } = losses;
+    if skipped_devices > 0 && !session.is_quiet() {
+        let nodes = if skipped_devices == 1 { "node was" } else { "nodes were" };
+        let told = format!("{skipped_devices} device {nodes} left out: a user namespace cannot make them");
+        // A warning that cannot be told is no reason to stop.
+        drop(writeln!(io::stderr(), "strata: warning: {}: {told}", shown(name)));
+    }
+    let others = [
         (clamped_times, "times were changed: the file system cannot hold them"),
         (dropped_xattrs, "extended attributes were left out: they cannot be where a layer has them"),
     ];
-    for (count, loss) in losses.into_iter().filter(|(count, _)| *count > 0) {
+    for (count, loss) in others.into_iter().filter(|(count, _)| *count > 0) {
         tracing::warn!(name, count, loss);
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::image::{platform, progress};
 use super::interrupt::Interrupt;
-use super::layer::{compression, warn_of_losses};
+use super::layer::{compression, tell_losses};
 use super::limits::LayerLimits;
 use super::names;
 use super::output::shown;
@@ -17,7 +17,7 @@ use crate::changeset::blob::Compression;
 use crate::door::IngestOptions;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::registry::{self, Access, HostSettings, Reference};
-use crate::image::{ExportOptions, Losses, Options, Platform};
+use crate::image::{ExportOptions, Options, Platform};
 use crate::store::Store;
 
 /// Directories with settings of registries, as containerd and docker have them.
@@ -155,8 +155,7 @@ pub(super) fn pull(
         let _ = store.drain(Some(FREE_LIMIT), Some(interrupt.cancel()));
     })?;
     drop(progress);
-    let Losses { skipped_devices, clamped_times, dropped_xattrs } = imported.losses;
-    warn_of_losses(&imported.name, skipped_devices, clamped_times, dropped_xattrs);
+    tell_losses(session, &imported.name, imported.losses);
     Ok(imported)
 }
 

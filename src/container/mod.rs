@@ -192,6 +192,7 @@ pub fn run(
     note: &dyn Fn(&str) -> Result<()>,
     control: &mut dyn Control,
 ) -> Result<Exit> {
+    check_text(spec)?;
     let workplace = Workplace::new(place.to_owned())?;
     let trees = mount_trees(workplace.path(), &spec.trees)?;
     let files = Files::prepare(workplace.path(), spec, &trees)?;
@@ -242,7 +243,6 @@ fn run_mounted(
     control: &mut dyn Control,
 ) -> Result<Exit> {
     let Setup { place, root, files, connection } = setup;
-    check_text(&spec.process)?;
     let tree = Dir::open(root)?;
     let user = find_user(&tree, &spec.process.user)?;
     let hooks = hooks::Hooks::new(root, runtime.mount()?, spec.access)?;
@@ -269,13 +269,41 @@ fn run_mounted(
     done.and_then(|exit| restored.map(|()| exit))
 }
 
-/// A runtime in C would end a text at a NUL byte, and run another command than the one that was given.
-fn check_text(process: &Process) -> Result<()> {
-    let texts = process.args.iter().chain(&process.env).chain([&process.dir, &process.user]);
-    match texts.into_iter().find(|text| text.contains('\0')) {
-        Some(text) => Err(Error::invalid(format!("a command, variable, directory or user holds a NUL byte: {text:?}"))),
-        None => Ok(()),
-    }
+/// Refuses a NUL byte in a text that the runtime is told. A runtime in C would end the text there: another command
+/// would run, or another place of the container would be mounted over.
+fn check_text(spec: &Spec<'_>) -> Result<()> {
+    let volumes = spec.volumes.iter().map(Bind::target);
+    let trees = spec.trees.iter().map(|tree| tree.target.as_str());
+    let secrets = spec.secrets.iter().map(|secret| secret.target.as_str());
+    let agents = spec.agents.iter().map(|agent| agent.target.as_str());
+    check_process(&spec.process)?;
+    check_targets(volumes.chain(trees).chain(secrets).chain(agents))?;
+    check_targets(spec.tmpfs.iter().map(|tmpfs| tmpfs.target.as_str()))?;
+    no_nul("host name", &spec.hostname)
+}
+
+/// Refuses a NUL byte in what says how a process runs.
+///
+/// # Errors
+/// `InvalidArgument` with what holds it.
+pub(crate) fn check_process(process: &Process) -> Result<()> {
+    process.args.iter().try_for_each(|text| no_nul("argument of the command", text))?;
+    process.env.iter().try_for_each(|text| no_nul("variable", text))?;
+    no_nul("working directory", &process.dir)?;
+    no_nul("user", &process.user)
+}
+
+/// Refuses a NUL byte in the places of a container where something is mounted.
+///
+/// # Errors
+/// `InvalidArgument`.
+pub(crate) fn check_targets<'a>(targets: impl IntoIterator<Item = &'a str>) -> Result<()> {
+    targets.into_iter().try_for_each(|target| no_nul("mount point", target))
+}
+
+fn no_nul(what: &str, text: &str) -> Result<()> {
+    let wrong = || Error::invalid(format!("a {what} holds a NUL byte: {text:?}"));
+    if text.contains('\0') { Err(wrong()) } else { Ok(()) }
 }
 
 /// Files and mounts of the workplace that are mounted into the container.

@@ -39,6 +39,8 @@ mod proto;
 mod server;
 mod settings;
 mod socket;
+#[cfg(test)]
+mod strangers;
 
 pub use client::{Client, Plugin};
 pub use daemon::{Options, serve};

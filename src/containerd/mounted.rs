@@ -23,6 +23,10 @@ use crate::store::{Store, is_same};
 /// The options of an overlay that hold paths.
 const PATHS: [&str; 5] = ["lowerdir=", "lowerdir+=", "upperdir=", "workdir=", "datadir+="];
 
+/// The longest sources and options of a request's mounts together, in bytes. An overlay has at most 500 layers, and
+/// every path is looked up on the machine.
+const MOUNTS_BYTES_MAX: usize = 1 << 20;
+
 /// The directories that mounts show.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Stack {
@@ -35,7 +39,7 @@ struct Stack {
 ///
 /// # Errors
 /// `Unsupported` for mounts of others; `FailedPrecondition` for mounts that lie in the store and let nobody write to an
-/// active snapshot.
+/// active snapshot; `InvalidArgument` for mounts longer than [`MOUNTS_BYTES_MAX`].
 pub(super) fn written(store: &Store, mounts: &[types::Mount]) -> Result<Info> {
     let (info, writable) = find(store, mounts)?;
     let name = &info.name;
@@ -50,12 +54,13 @@ pub(super) fn written(store: &Store, mounts: &[types::Mount]) -> Result<Info> {
 ///
 /// # Errors
 /// `Unsupported` for mounts of others; `FailedPrecondition` for mounts that lie in the store and show none of its
-/// snapshots.
+/// snapshots; `InvalidArgument` for mounts longer than [`MOUNTS_BYTES_MAX`].
 pub(super) fn shown(store: &Store, mounts: &[types::Mount]) -> Result<Info> {
     find(store, mounts).map(|(info, _)| info)
 }
 
 fn find(store: &Store, mounts: &[types::Mount]) -> Result<(Info, bool)> {
+    check_length(mounts)?;
     if let Some(Stack { layers, writable }) = stack(mounts)
         && let Some(located) = store.at_directory(&layers[0])?
         && let [mount] = &located.mounts[..]
@@ -75,6 +80,14 @@ fn find(store: &Store, mounts: &[types::Mount]) -> Result<(Info, bool)> {
             Error::unsupported(format!("the mounts ({source}) are not those of a snapshot of strata's"))
         }
     })
+}
+
+fn check_length(mounts: &[types::Mount]) -> Result<()> {
+    let length = |mount: &types::Mount| mount.source.len() + mount.options.iter().map(String::len).sum::<usize>();
+    if mounts.iter().map(length).sum::<usize>() <= MOUNTS_BYTES_MAX {
+        return Ok(());
+    }
+    Err(Error::invalid(format!("the mounts of the request are longer than {MOUNTS_BYTES_MAX} bytes")))
 }
 
 fn are_same(known: &[&Path], named: &[PathBuf]) -> bool {
@@ -130,9 +143,12 @@ fn set<T: PartialEq>(slot: &mut Option<T>, value: T) -> Option<()> {
 
 /// The option of a path in `option`, which may have others in front of it, and its value.
 fn path_option(option: &str) -> Option<(&'static str, &str)> {
-    match PATHS.iter().find_map(|name| option.strip_prefix(name).map(|value| (*name, value))) {
-        Some(found) => Some(found),
-        None => option.split_once(',').and_then(|(_, rest)| path_option(rest)),
+    let mut rest = option;
+    loop {
+        if let Some(found) = PATHS.iter().find_map(|name| rest.strip_prefix(name).map(|value| (*name, value))) {
+            return Some(found);
+        }
+        (_, rest) = rest.split_once(',')?;
     }
 }
 

@@ -7,12 +7,12 @@ use std::path::Path;
 
 use crate::changeset::blob::{Blob, BlobWriter, Compression};
 use crate::changeset::diff::{Ancestors, diff};
-use crate::changeset::tar::{Encoder, MtimePrecision};
+use crate::changeset::tar::{Encoder, MtimePrecision, TOTAL_BYTES_MAX};
 use crate::changeset::{Change, Sink};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::store::{Comparison, Store};
 use crate::task::{Cancel, Cancellable};
-use crate::tree::{Meta, Timestamp};
+use crate::tree::{Meta, Node, Timestamp};
 
 /// Encoding of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,9 @@ pub struct EmitOptions<'a> {
     pub compression: Compression,
     /// Latest time in a canonical layer (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<Timestamp>,
+    /// The most bytes of files that a canonical layer may have. Holes are written as zeros, so that a file of a few
+    /// blocks can take hours.
+    pub content_bytes_max: u64,
     /// Stops the call, which then ends with `Cancelled`.
     pub cancel: Cancel,
 }
@@ -42,7 +45,8 @@ pub struct EmitOptions<'a> {
 impl Default for EmitOptions<'_> {
     fn default() -> Self {
         let (encoding, compression) = (Encoding::Original, Compression::None);
-        Self { base: None, encoding, compression, epoch: None, cancel: Cancel::default() }
+        let content_bytes_max = TOTAL_BYTES_MAX;
+        Self { base: None, encoding, compression, epoch: None, content_bytes_max, cancel: Cancel::default() }
     }
 }
 
@@ -50,7 +54,8 @@ impl Default for EmitOptions<'_> {
 ///
 /// # Errors
 /// `NotFound`; `DataLoss` if the snapshot was made from a layer that cannot be written again byte for byte; errors of
-/// [`Encoder`]; `Cancelled`; errors of `writer`. After an error the written bytes are no layer.
+/// [`Encoder`]; `ResourceExhausted` beyond `content_bytes_max`; `Cancelled`; errors of `writer`. After an error the
+/// written bytes are no layer.
 pub fn emit(store: &Store, key: &str, options: &EmitOptions<'_>, writer: &mut dyn Write) -> Result<Blob> {
     let comparison = store.comparison(key, options.base)?;
     let recorded = match (options.encoding, options.base) {
@@ -82,8 +87,10 @@ fn write_canonical(comparison: &Comparison<'_>, options: &EmitOptions<'_>, write
     let mut ancestors = Ancestors::new(old.as_ref(), &new);
     let mut describe = |path: &Path| ancestors.meta(path).map(|meta| not_after(options.epoch, meta));
     let mut encoder = Encoder::new(writer, precision, &mut describe);
+    let mut left = options.content_bytes_max;
     let mut sink = |change: &Change, data: &mut dyn Read| {
         options.cancel.check()?;
+        left = left.checked_sub(content_bytes(change)).ok_or_else(|| too_long(change, options))?;
         match (change, options.epoch) {
             (Change::Put { path, meta, existed }, epoch @ Some(_)) => {
                 let meta = not_after(epoch, meta.clone());
@@ -96,6 +103,24 @@ fn write_canonical(comparison: &Comparison<'_>, options: &EmitOptions<'_>, write
         diff(old.as_ref(), &new, comparison.candidates()?, &mut sink)?;
     }
     encoder.finish().map(drop)
+}
+
+/// The length of the file that a change brings.
+fn content_bytes(change: &Change) -> u64 {
+    match change {
+        Change::Put { meta: Meta { node: Node::File { size }, .. }, .. } => *size,
+        _ => 0,
+    }
+}
+
+fn too_long(change: &Change, options: &EmitOptions<'_>) -> Error {
+    let (path, bytes, most) = (change.path().display(), content_bytes(change), options.content_bytes_max);
+    Error::new(
+        ErrorKind::ResourceExhausted,
+        format!(
+            "the layer has more than {most} bytes with /{path} of {bytes} bytes; holes count, for they are written as zeros"
+        ),
+    )
 }
 
 fn not_after(epoch: Option<Timestamp>, meta: Meta) -> Meta {

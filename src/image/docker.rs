@@ -13,8 +13,9 @@ use serde::Deserialize;
 
 use super::files::Files;
 use super::name::{has_tag, same_image};
-use super::{Found, Layer, ask, nth, unknown};
+use super::{Found, Layer, ask, check_layers, nth, unknown};
 use crate::changeset::blob::{Compression, DigestReader};
+use crate::door::IngestOptions;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::id::{ChainId, Digest};
 use crate::oci::config::ConfigSummary;
@@ -65,8 +66,8 @@ impl Saved {
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
-/// what is damaged or missing; `Cancelled` once `cancel` is requested.
-pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> Result<Found> {
+/// what is damaged or missing; `ResourceExhausted` beyond a limit; `Cancelled`.
+pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptions) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
     if list.len() > IMAGES_MAX {
@@ -91,7 +92,7 @@ pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> R
             .ok_or_else(|| unknown(reference, &shown))?,
     };
     let name = chosen.repo_tags.first().cloned();
-    image(files, name, &chosen.layers, chosen.config(files)?.0, cancel)
+    image(files, name, &chosen.layers, chosen.config(files)?.0, options)
 }
 
 /// Describes the image of that config, whose layers are at `paths`.
@@ -100,8 +101,9 @@ pub(super) fn image(
     name: Option<String>,
     paths: &[String],
     config: Vec<u8>,
-    cancel: &Cancel,
+    options: &IngestOptions,
 ) -> Result<Found> {
+    check_layers(paths.len(), options)?;
     let parsed = ConfigSummary::parse(&config, paths.len())?;
     let chain = ChainId::all(parsed.diff_ids());
     let mut layers = Vec::with_capacity(paths.len());
@@ -109,7 +111,7 @@ pub(super) fn image(
     for (at, path) in paths.iter().enumerate() {
         let diff_id = parsed.diff_ids()[at];
         let place = || format!("layer {} of {} ({path})", at + 1, paths.len());
-        let blob = describe(files, path, diff_id, cancel).map_err(|error| error.context(place()))?;
+        let blob = describe(files, path, diff_id, &options.cancel).map_err(|error| error.context(place()))?;
         layers.push(Layer {
             number: at + 1,
             total: paths.len(),

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use rustix::fs::{Mode, OFlags};
 
 use super::Place;
+use super::budget::Budget;
 use crate::changeset::blob::{Compression, Decompress, Expansion, MAGIC_BYTES};
 use crate::changeset::tar::{MemberContent, Stretch, members};
 use crate::error::{Context, Error, Result};
@@ -46,14 +47,21 @@ pub(super) struct Spool<'a> {
 
 /// The files of a layout.
 #[derive(Debug)]
-pub(super) enum Files {
+pub(super) struct Files {
+    place: FilesPlace,
+    /// The bytes of documents that may still be read.
+    documents: Budget,
+}
+
+#[derive(Debug)]
+enum FilesPlace {
     Dir(PathBuf),
     Archive { file: Arc<File>, members: HashMap<PathBuf, Member> },
 }
 
 /// A member of an archive.
 #[derive(Clone, Debug)]
-pub(super) enum Member {
+enum Member {
     File { at: u64, size: u64 },
     Sparse { size: u64, stretches: Arc<[Stretch]> },
     Link { target: PathBuf },
@@ -66,14 +74,15 @@ impl Files {
     /// `NotFound`; `DataLoss` if it is no directory and no archive; `Unsupported` for a compression that is not known;
     /// `ResourceExhausted` if it has to be spooled and is longer than that may be.
     pub(super) fn open(place: &Place, spool: Spool<'_>) -> Result<Self> {
-        match place {
-            Place::Path(path) if path.is_dir() => Ok(Self::Dir(path.clone())),
-            Place::Path(path) => Self::archive(File::open(path).at("open", path)?, spool, place),
-            Place::Open(file) => Self::archive(file.try_clone().at("open", place.to_string())?, spool, place),
-        }
+        let place = match place {
+            Place::Path(path) if path.is_dir() => FilesPlace::Dir(path.clone()),
+            Place::Path(path) => Self::archive(File::open(path).at("open", path)?, spool, place)?,
+            Place::Open(file) => Self::archive(file.try_clone().at("open", place.to_string())?, spool, place)?,
+        };
+        Ok(Self { place, documents: Budget::default() })
     }
 
-    fn archive(mut file: File, spool: Spool<'_>, place: &Place) -> Result<Self> {
+    fn archive(mut file: File, spool: Spool<'_>, place: &Place) -> Result<FilesPlace> {
         let shown = place.to_string();
         let mut magic = [0; MAGIC_BYTES];
         let seekable = file.metadata().at("stat", &shown)?.is_file();
@@ -97,7 +106,7 @@ impl Files {
             Place::Path(_) => error.context(format!("reading the archive {shown}")),
             Place::Open(_) => error.context(format!("reading {shown}")),
         })?;
-        Ok(Self::Archive { file: Arc::new(plain), members })
+        Ok(FilesPlace::Archive { file: Arc::new(plain), members })
     }
 
     /// The file at `path`, if there is one.
@@ -106,8 +115,8 @@ impl Files {
     /// `DataLoss` if something else is there.
     pub(super) fn find(&self, path: &str) -> Result<Option<Blob>> {
         let Some(clean) = clean(path.as_bytes()) else { return Ok(None) };
-        match self {
-            Self::Dir(dir) => {
+        match &self.place {
+            FilesPlace::Dir(dir) => {
                 let path = dir.join(clean);
                 let nonblock = i32::try_from(OFlags::NONBLOCK.bits()).unwrap_or(0);
                 let file = match File::options().read(true).custom_flags(nonblock).open(&path) {
@@ -120,7 +129,7 @@ impl Files {
                 }
                 Ok(Some(Blob { file: Arc::new(file), content: Content::At(0), size: stat.len(), read: 0 }))
             }
-            Self::Archive { file, members } => {
+            FilesPlace::Archive { file, members } => {
                 let mut path = clean;
                 for _ in 0..=LINKS_MAX {
                     match members.get(&path) {
@@ -145,15 +154,15 @@ impl Files {
     pub(super) fn dirs_with(&self, name: &str) -> Result<Vec<String>> {
         let text = |name: &OsStr| name.to_str().map(str::to_owned);
         let mut dirs = Vec::new();
-        match self {
-            Self::Dir(dir) => {
+        match &self.place {
+            FilesPlace::Dir(dir) => {
                 for entry in dir.read_dir().at("read", dir)? {
                     let entry = entry.at("read", dir)?;
                     let has_file = entry.path().join(name).is_file();
                     dirs.extend(text(&entry.file_name()).filter(|_| has_file));
                 }
             }
-            Self::Archive { members, .. } => {
+            FilesPlace::Archive { members, .. } => {
                 let top = |path: &PathBuf| {
                     let parent = path.parent().filter(|_| path.ends_with(name))?;
                     text(parent.as_os_str()).filter(|dir| !dir.is_empty() && !dir.contains('/'))
@@ -176,13 +185,14 @@ impl Files {
     /// The bytes of the document at `path`, if there is one.
     ///
     /// # Errors
-    /// `DataLoss` if it is longer than [`DOCUMENT_BYTES_MAX`].
+    /// `DataLoss` if it is longer than [`DOCUMENT_BYTES_MAX`]; `ResourceExhausted` beyond the bytes of all documents.
     pub(super) fn document(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut blob) = self.find(path)? else { return Ok(None) };
         if blob.size > DOCUMENT_BYTES_MAX {
             let size = blob.size;
             return Err(Error::data_loss(format!("{path} has {size} bytes: the limit is {DOCUMENT_BYTES_MAX}")));
         }
+        self.documents.take(blob.size)?;
         let mut bytes = Vec::new();
         blob.read_to_end(&mut bytes).at("read", path)?;
         Ok(Some(bytes))

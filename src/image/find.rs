@@ -49,14 +49,14 @@ fn is_docker(files: &Files) -> Result<bool> {
 
 /// Reads docker's form of today, else that from before 1.10, which docker wrote beside it until version 25.
 fn docker(files: &Files, reference: Option<&str>, options: &Options) -> Result<Found> {
-    let broken = match files.find(docker::MANIFEST)?.map(|_| docker::find(files, reference, &options.ingest.cancel)) {
+    let broken = match files.find(docker::MANIFEST)?.map(|_| docker::find(files, reference, &options.ingest)) {
         Some(Err(error)) if error.kind() == ErrorKind::DataLoss => Some(error),
         Some(found) => return found,
         None => None,
     };
     match (legacy::is_there(files)?, broken) {
         (false, Some(error)) => Err(error),
-        (_, broken) => legacy::find(files, reference, &options.ingest.cancel).map_err(|error| broken.unwrap_or(error)),
+        (_, broken) => legacy::find(files, reference, &options.ingest).map_err(|error| broken.unwrap_or(error)),
     }
 }
 

@@ -3,10 +3,10 @@
 use super::files::{Files, Spool};
 use super::find::find;
 use super::source::ImageSource;
-use super::{Found, Layer, Options, Progress, Source, check_name};
+use super::{Found, Layer, Options, Progress, Source, check_layers, check_name};
 use crate::changeset::apply::Applied;
 use crate::door::{Intake, LayerName, ingest, is_present};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::id::{Digest, check_key};
 use crate::store::{NewImage, Store};
 use crate::store_files;
@@ -103,12 +103,7 @@ struct Importer<'a> {
 impl Importer<'_> {
     /// Brings the layers in, the lowest first; answers how many of them the store did not have.
     fn layers(&self, layers: &[Layer]) -> Result<(usize, Losses)> {
-        let layers_max = self.options.ingest.limits.layers;
-        if layers.len() > layers_max {
-            let message =
-                format!("the image has {} layers: the limit is {layers_max} (--limit layers=NUMBER)", layers.len());
-            return Err(Error::new(ErrorKind::ResourceExhausted, message));
-        }
+        check_layers(layers.len(), &self.options.ingest)?;
         let (mut missing, mut names) = (Vec::new(), Vec::new());
         let mut losses = Losses::default();
         let mut parent = None;

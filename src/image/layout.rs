@@ -89,7 +89,7 @@ fn choose<'i>(
             [] => Err(none_in(index)),
             // Names of one image, or one name for an image of each platform.
             [first, ..] if all.iter().all(|entry| entry.digest == first.digest) => Ok(first),
-            _ if are_one_image(files, &all) => resolve::for_platform(files, &all, platform),
+            _ if are_one_image(files, &all)? => resolve::for_platform(files, &all, platform),
             _ => Err(ask(&shown)),
         };
     };
@@ -106,13 +106,15 @@ fn choose<'i>(
 
 /// Whether all have one name and each is for another platform. Where entries do not say what they are for, their
 /// configs do.
-fn are_one_image(files: &Files, all: &[&Descriptor]) -> bool {
-    let has_one_name = all.iter().all(|entry| name_of(entry) == name_of(all[0]));
-    if has_one_name && all.iter().all(|entry| entry.platform.is_some()) {
-        return true;
+fn are_one_image(files: &Files, all: &[&Descriptor]) -> Result<bool> {
+    if all.iter().any(|entry| name_of(entry) != name_of(all[0])) {
+        return Ok(false);
     }
-    let platforms: HashSet<_> = all.iter().map(|entry| resolve::platform_of(files, entry)).collect();
-    has_one_name && platforms.len() == all.len() && !platforms.contains(&None)
+    if all.iter().all(|entry| entry.platform.is_some()) {
+        return Ok(true);
+    }
+    let platforms = all.iter().map(|entry| resolve::platform_of(files, entry)).collect::<Result<HashSet<_>>>()?;
+    Ok(platforms.len() == all.len() && !platforms.contains(&None))
 }
 
 fn none_in(index: &Index) -> Error {

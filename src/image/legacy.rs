@@ -21,8 +21,9 @@ use serde_json::{Value, json};
 
 use super::files::Files;
 use super::name::same_image;
-use super::{Found, Platform, ask, docker, unknown};
+use super::{Found, Platform, ask, check_layers, docker, unknown};
 use crate::changeset::blob::{Decompress, DigestReader, Expansion};
+use crate::door::IngestOptions;
 use crate::error::{Context, Error, Result};
 use crate::id::Digest;
 use crate::oci::parse;
@@ -58,8 +59,8 @@ pub(super) fn is_there(files: &Files) -> Result<bool> {
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
-/// what is damaged or missing; `Cancelled` once `cancel` is requested.
-pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> Result<Found> {
+/// what is damaged or missing; `ResourceExhausted` beyond a limit; `Cancelled`.
+pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptions) -> Result<Found> {
     let names = names(files)?;
     let shown: Vec<String> = names.iter().map(|(name, id)| name.clone().unwrap_or_else(|| id.clone())).collect();
     let is_called = |name: &Option<String>, id: &str, reference: &str| {
@@ -74,9 +75,10 @@ pub(super) fn find(files: &Files, reference: Option<&str>, cancel: &Cancel) -> R
     };
     let (name, top) = chosen;
     let (ids, described) = chain(files, top)?;
+    check_layers(ids.len(), options)?;
     let paths: Vec<String> = ids.iter().map(|id| format!("{id}/layer.tar")).collect();
-    let diff_ids = paths.iter().map(|path| diff_id(files, path, cancel)).collect::<Result<Vec<_>>>()?;
-    docker::image(files, name.clone(), &paths, config(&described, &diff_ids), cancel)
+    let diff_ids = paths.iter().map(|path| diff_id(files, path, &options.cancel)).collect::<Result<Vec<_>>>()?;
+    docker::image(files, name.clone(), &paths, config(&described, &diff_ids), options)
 }
 
 /// The names of the images with the IDs of their topmost layers; without names, the layers that no layer stands on.

@@ -16,6 +16,7 @@
 //! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
 //! specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
 
+mod budget;
 mod docker;
 mod export;
 mod files;
@@ -234,6 +235,17 @@ impl Found {
             _ => Ok(()),
         }
     }
+}
+
+/// Refuses an image of more layers than `options` allow. A layer can cost as much as all below it, and some layers are
+/// read to know what they are.
+fn check_layers(layers: usize, options: &IngestOptions) -> Result<(), Error> {
+    let layers_max = options.limits.layers;
+    if layers <= layers_max {
+        return Ok(());
+    }
+    let message = format!("the image has {layers} layers: the limit is {layers_max} (--limit layers=NUMBER)");
+    Err(Error::new(ErrorKind::ResourceExhausted, message))
 }
 
 /// The place in the list that `@NUMBER` names, as in skopeo's names of archives.

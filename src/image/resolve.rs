@@ -7,7 +7,7 @@
 
 use super::source::ImageSource;
 use super::{Found, Layer, Platform};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::id::ChainId;
 use crate::oci::config::ConfigSummary;
 use crate::oci::{Descriptor, Index, Manifest};
@@ -45,7 +45,10 @@ pub(super) fn for_platform<'i>(
     }
     let host = Platform::host();
     let wanted = platform.unwrap_or(&host);
-    let known: Vec<_> = images.iter().filter_map(|entry| Some((*entry, platform_of(source, entry)?))).collect();
+    let mut known = Vec::new();
+    for entry in images {
+        known.extend(platform_of(source, entry)?.map(|platform| (*entry, platform)));
+    }
     let suits = |(_, have): &&(&Descriptor, Platform)| have.suits(wanted);
     let usual = |(_, have): &&(&Descriptor, Platform)| have.is_usual();
     let found = known.iter().filter(suits).find(usual).or_else(|| known.iter().find(suits));
@@ -58,11 +61,17 @@ pub(super) fn for_platform<'i>(
 
 /// Returns the platform that `entry` names, else the one that the image's own config names. An entry that is no image
 /// has none.
-pub(super) fn platform_of(source: &dyn ImageSource, entry: &Descriptor) -> Option<Platform> {
+///
+/// # Errors
+/// `ResourceExhausted` if no more documents may be read.
+pub(super) fn platform_of(source: &dyn ImageSource, entry: &Descriptor) -> Result<Option<Platform>> {
     if entry.platform.is_some() || !entry.is_manifest() {
-        return entry.platform.clone();
+        return Ok(entry.platform.clone());
     }
-    manifest(source, entry).ok()?.platform
+    match manifest(source, entry) {
+        Err(error) if error.kind() == ErrorKind::ResourceExhausted => Err(error),
+        found => Ok(found.ok().and_then(|found| found.platform)),
+    }
 }
 
 fn manifest(source: &dyn ImageSource, entry: &Descriptor) -> Result<Found> {

@@ -4,6 +4,7 @@ mod export;
 mod fixture;
 mod inventory;
 mod kinds;
+mod strangers;
 
 use std::cell::RefCell;
 use std::fs;

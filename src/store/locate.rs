@@ -21,6 +21,9 @@ use crate::store_files;
 /// directory in it.
 const DEPTH: usize = 2;
 
+/// The longest path of a system call, in bytes: `PATH_MAX` without the final NUL.
+const PATH_BYTES_MAX: usize = 4095;
+
 /// A snapshot that was found by its directory.
 #[derive(Clone, Debug)]
 pub struct Located {
@@ -68,10 +71,17 @@ impl Store {
     /// Whether `path` lies in the directory of this store, or leads there through links or a bind of that directory. A
     /// path that leads nowhere is judged by how it is spelled.
     pub fn contains(&self, path: &Path) -> bool {
+        if path.starts_with(&self.root) {
+            return true;
+        }
+        // The kernel opens no longer path, and to look at each part of one takes time by the square of its length.
+        if path.as_os_str().len() > PATH_BYTES_MAX {
+            return false;
+        }
         let places = [self.root.clone(), store_files::snapshots(&self.root)];
         let resolved = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let is_below = |place: &Path| resolved.ancestors().any(|part| is_same(part, place));
-        path.starts_with(&self.root) || places.iter().any(|place| is_below(place))
+        places.iter().any(|place| is_below(place))
     }
 }
 

@@ -2,11 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
+use rustix::fs::{CWD, FileType, Mode, inotify};
 use strata::ErrorKind;
 use strata::id::DiffId;
+use strata::tree::{Device, Node};
 
 use super::{Bench, Heard, Wish, on_each};
 
@@ -223,4 +229,55 @@ fn a_link_that_becomes_a_copy_counts() {
     bench.build("apart", "FROM base\nCOPY l /l\n");
     let names = |image: &str| bench.tree(image).get("l/a").map(|named| named.names.len());
     assert_eq!((names("linked"), names("apart")), (Some(2), Some(1)));
+}
+
+/// Pipes, sockets and devices of a context, watched for somebody who opens one.
+fn special_files(bench: &Bench) -> OwnedFd {
+    let dir = bench.context().join("special");
+    fs::create_dir(&dir).expect("mkdir");
+    let node = |name: &str, kind, device| {
+        rustix::fs::mknodat(CWD, dir.join(name), kind, Mode::from_raw_mode(0o640), device).expect("mknod");
+    };
+    node("pipe", FileType::Fifo, 0);
+    node("zero", FileType::CharacterDevice, rustix::fs::makedev(1, 5));
+    node("block", FileType::BlockDevice, rustix::fs::makedev(7, 200));
+    node("socket", FileType::Socket, 0);
+    fs::write(dir.join("plain"), "x").expect("write");
+    let watch = inotify::init(inotify::CreateFlags::NONBLOCK | inotify::CreateFlags::CLOEXEC).expect("watch");
+    for name in ["pipe", "zero", "block", "socket"] {
+        inotify::add_watch(&watch, dir.join(name), inotify::WatchFlags::OPEN).expect("watch");
+    }
+    watch
+}
+
+/// A pipe without a writer would hang the build, and an open of a device can do things. The build runs in a thread, so
+/// that one that hangs fails.
+#[test]
+fn special_files_are_copied_and_not_opened() {
+    on_each(|bench| {
+        let watch = special_files(bench);
+        let dockerfile = "FROM scratch\nCOPY special /dir/\nADD special/pipe special/zero special/block /added/\n\
+                          COPY special/socket special/plain /sockets/\n";
+        let (built, again) = thread::scope(|scope| {
+            let (send, receive) = mpsc::channel();
+            scope.spawn(move || drop(send.send([(); 2].map(|()| bench.build("special", dockerfile)))));
+            let [(first, _), (_, again)] = receive.recv_timeout(Duration::from_secs(60)).expect("it hangs");
+            (first, again)
+        });
+        assert_eq!(built.layers.len(), 3, "{}", bench.strategy);
+        assert!(again.layers().iter().all(|(_, _, cached)| *cached), "the same nodes are the same sources");
+        let tree = bench.tree("special");
+        let node = |path: &str| tree.get(path).map(|named| (named.inode.meta.node.clone(), named.inode.meta.mode));
+        for dir in ["dir", "added"] {
+            assert_eq!(node(&format!("{dir}/pipe")), Some((Node::Fifo, 0o640)), "{}", bench.strategy);
+            let zero = Device { major: 1, minor: 5 };
+            assert_eq!(node(&format!("{dir}/zero")), Some((Node::Char(zero), 0o640)), "{}", bench.strategy);
+            let block = Device { major: 7, minor: 200 };
+            assert_eq!(node(&format!("{dir}/block")), Some((Node::Block(block), 0o640)), "{}", bench.strategy);
+        }
+        assert_eq!((node("dir/socket"), node("sockets/socket")), (None, None), "a layer holds no socket");
+        assert!(node("sockets/plain").is_some());
+        let seen = rustix::io::read(&watch, &mut [0; 4096]);
+        assert_eq!(seen, Err(rustix::io::Errno::AGAIN), "{}: something was opened", bench.strategy);
+    });
 }

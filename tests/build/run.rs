@@ -12,7 +12,7 @@ use strata::snapshotter::Snapshotter;
 use strata::tree::text;
 use strata::{ErrorKind, Result};
 
-use super::{Bench, on_each, runtime};
+use super::{Bench, Wish, on_each, runtime};
 
 /// Nobody sends a signal.
 pub(crate) struct Quiet;
@@ -193,4 +193,38 @@ fn what_cannot_run() {
     fails(volume("/no/such", "/x"), ErrorKind::NotFound, "/no/such");
     fails(volume("/tmp", "/../x"), ErrorKind::InvalidArgument, "no place to mount");
     fails(volume("/tmp", "/"), ErrorKind::InvalidArgument, "no place to mount");
+}
+
+/// A runtime in C ends a text at a NUL byte: `rm -r /x\0/y` would be another command.
+#[test]
+fn a_nul_byte_is_refused() {
+    let Some(bench) = Bench::overlay() else { return };
+    let volume = Volume { source: bench.context(), target: "/v\0w".to_owned(), access: Access::ReadOnly };
+    let tmpfs = Tmpfs { target: "/t\0u".to_owned(), size_bytes: None, access: Access::ReadWrite };
+    let cases: [(&str, RunOptions); 7] = [
+        ("argument of the command", shell("base", &["echo", "a\0b"])),
+        ("argument of the command", RunOptions { entrypoint: Some(vec!["a\0b".to_owned()]), ..script("true") }),
+        ("variable", RunOptions { env: vec!["A=a\0b".to_owned()], ..script("true") }),
+        ("working directory", RunOptions { dir: Some("/a\0b".to_owned()), ..script("true") }),
+        ("user", RunOptions { user: Some("root\0x".to_owned()), ..script("true") }),
+        ("mount point", RunOptions { volumes: vec![volume], ..script("true") }),
+        ("mount point", RunOptions { tmpfs: vec![tmpfs], ..script("true") }),
+    ];
+    for (what, mut options) in cases {
+        for remove in [true, false] {
+            options.name = Some("work".to_owned());
+            options.remove = remove;
+            let ended = start(&bench.store, &runtime(None).expect("a runtime"), &options, &mut Quiet);
+            let error = ended.expect_err(what);
+            assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{what}: {}", error.chain());
+            assert!(error.chain().contains(&format!("a {what} holds a NUL byte")), "{}", error.chain());
+            bench.assert_clean();
+        }
+    }
+    for (name, value) in [("A", "a\0b"), ("a\0b", "A"), ("unused", "\0")] {
+        let wish = Wish { arguments: &[(name, value)], ..Wish::default() };
+        let built = bench.build_with("x", "FROM base\nARG A\nLABEL l=$A\n", &wish, &());
+        let error = built.expect_err("a NUL byte");
+        assert_eq!(error.to_string(), format!("the build argument {name:?} holds a NUL byte"));
+    }
 }

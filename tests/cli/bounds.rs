@@ -191,6 +191,26 @@ fn sparse_files_stay_sparse() {
     }
 }
 
+/// A layer of strata's own writing has the zeros of holes: that of a file of 2 TiB would take an hour, and no reader
+/// takes it without a limit of its own. A commit writes no layer.
+#[test]
+fn a_layer_of_our_own_has_an_end() {
+    let Some(bench) = Bench::mounting() else { return };
+    let (nothing, dir) = (Path::new("/dev/null"), bench.path("m"));
+    fs::create_dir(&dir).expect("mkdir");
+    let dir = dir.to_str().expect("UTF-8");
+    bench.ok(&["prepare", "work"]);
+    bench.ok(&["mount", "work", dir]);
+    fs::File::create(bench.path("m/f")).and_then(|file| file.set_len(2 << 40)).expect("a sparse file");
+    bench.ok(&["umount", dir]);
+    limited_ok(&bench, &["diff", "work"], nothing);
+    limited_ok(&bench, &["commit", "done", "work"], nothing);
+    let output = limited(&bench, &["diff", "--tar", "-", "done"], nothing);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{}: {said}", output.status);
+    assert!(said.contains("more than 1099511627776 bytes with /f of 2199023255552 bytes"), "{said}");
+}
+
 /// On the copy strategy an image of 400 empty layers on a small one took 778 MB.
 #[test]
 fn an_image_has_a_limit_of_layers() {

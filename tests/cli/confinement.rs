@@ -134,6 +134,7 @@ const CALLS: &[(&str, libc::c_long, &str)] = &[
 struct Ground {
     _tcp: TcpListener,
     _abstract: UnixListener,
+    block: Loop,
 }
 
 impl Ground {
@@ -155,11 +156,12 @@ impl Ground {
         }
         let port = tcp.local_addr().expect("an address").port().to_string();
         let pid = std::process::id().to_string();
-        for (word, value) in [("BLOCK", block()), ("PORT", port), ("PID", pid), ("ABSTRACT", name)] {
+        let block = Loop::attach(bench);
+        for (word, value) in [("BLOCK", block.number.clone()), ("PORT", port), ("PID", pid), ("ABSTRACT", name)] {
             script = script.replace(word, &value);
         }
         fs::write(bench.path("context/probe"), &script).expect("write");
-        Some(Self { _tcp: tcp, _abstract: unix })
+        Some(Self { _tcp: tcp, _abstract: unix, block })
     }
 
     fn check(&self, what: &str, output: &Output) {
@@ -188,12 +190,36 @@ fn compile(bench: &Bench) -> bool {
     support::require("static-cc", made)
 }
 
-/// The number of a block device of the machine, as `mknod` takes it: a loop device if there is one.
-fn block() -> String {
-    let mut devices: Vec<_> = fs::read_dir("/sys/class/block").expect("read").filter_map(Result::ok).collect();
-    devices.sort_by_key(|entry| !entry.file_name().to_string_lossy().starts_with("loop"));
-    let number = devices.first().and_then(|entry| fs::read_to_string(entry.path().join("dev")).ok());
-    number.map_or_else(|| "7 0".to_owned(), |number| number.trim().replace(':', " "))
+/// A block device of the machine that could be read: a loop device on a file of the test's own.
+struct Loop {
+    path: String,
+    /// As `mknod` takes it.
+    number: String,
+}
+
+impl Loop {
+    fn attach(bench: &Bench) -> Self {
+        fs::write(bench.path("disk"), vec![b'x'; 1 << 20]).expect("write");
+        let output = Command::new("losetup").args(["--find", "--show"]).arg(bench.path("disk")).output().expect("run");
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        let path = text(&output.stdout).trim().to_owned();
+        assert_eq!(fs::File::open(&path).and_then(|mut disk| read_one(&mut disk)).expect("root reads it"), b'x');
+        let name = path.rsplit('/').next().expect("a name");
+        let number = fs::read_to_string(format!("/sys/class/block/{name}/dev")).expect("its number");
+        Self { number: number.trim().replace(':', " "), path }
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        // A device that stays attached keeps a file of the test, and nothing else.
+        let _ = Command::new("losetup").args(["--detach", &self.path]).status();
+    }
+}
+
+fn read_one(disk: &mut fs::File) -> std::io::Result<u8> {
+    let mut byte = [0];
+    std::io::Read::read_exact(disk, &mut byte).map(|()| byte[0])
 }
 
 /// The image with what is tried, and in a root's store device nodes that anybody may open.
@@ -216,32 +242,73 @@ fn what_a_container_of_root_must_not_do() {
         fs::create_dir(dir).expect("mkdir");
     }
     bench.ok(&["mount", "work", &root.to_string_lossy()]);
-    let script =
-        format!("mknod -m 666 m/node b {0} && mknod -m 666 m/memory c 1 1 && mknod -m 666 volume/node b {0}", block());
+    let script = format!(
+        "mknod -m 666 m/node b {0} && mknod -m 666 m/memory c 1 1 && mknod -m 666 volume/node b {0}",
+        ground.block.number
+    );
     let made = Command::new("sh").args(["-ec", &script]).current_dir(bench.dir.path()).status().expect("run");
     assert!(made.success());
     bench.ok(&["umount", &root.to_string_lossy()]);
     bench.ok(&["commit-image", "it", "work"]);
     let volume = format!("{}:/volume", volume.display());
     let read_only = format!("{}:/read-only:ro", read_only.display());
+    let given = ["--network", "none", "-v", &volume, "-v", &read_only];
+    let mut columns = Vec::new();
     for runtime in runtimes() {
-        let arguments = [
-            "run",
-            "--rm",
-            "--network",
-            "none",
-            "--runtime",
-            runtime,
-            "-v",
-            &volume,
-            "-v",
-            &read_only,
-            "it",
-            "sh",
-            "/probe",
-        ];
-        ground.check(runtime, &bench.run(&arguments));
+        let output = bench.run(&[&["run", "--rm", "--runtime", runtime], &given[..], &["it", "sh", "/probe"]].concat());
+        ground.check(runtime, &output);
+        columns.push((format!("strata, {runtime}"), text(&output.stdout)));
     }
+    columns.extend(others(&bench, &given));
+    print_table(&columns);
+}
+
+/// Answers of podman and docker for the same image and volumes, where they are. Nothing is asserted of them.
+fn others(bench: &Bench, given: &[&str]) -> Vec<(String, String)> {
+    let image = bench.path("it.tar").to_string_lossy().into_owned();
+    bench.ok(&["export", "it", &format!("docker-archive:{image}"), "--compress", "none"]);
+    let [root, state, temporary] = ["podman", "podman-run", "podman-tmp"].map(|name| bench.path(name));
+    let podman = || {
+        let mut command = Command::new("podman");
+        command.arg("--root").arg(&root).arg("--runroot").arg(&state).arg("--tmpdir").arg(&temporary);
+        command.args(["--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "none"]);
+        // Debian's crun refuses machines that have both versions of control groups.
+        command.args(["--runtime", "runc"]);
+        command
+    };
+    let docker = || Command::new("docker");
+    let tools: [(&str, &dyn Fn() -> Command); 2] = [("podman", &podman), ("docker", &docker)];
+    let answer = |(name, command): &(&str, &dyn Fn() -> Command)| {
+        let loaded = command().args(["load", "--quiet", "--input", &image]).output().ok()?;
+        let said = text(&loaded.stdout);
+        let loaded = said.trim().rsplit(": ").next().filter(|_| loaded.status.success())?.to_owned();
+        // The limits are set for machines that refuse podman's own.
+        let limits = ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+        let run =
+            command().args(["run", "--rm"]).args(limits).args(given).args([&loaded, "sh", "/probe"]).output().ok()?;
+        let _ = command().args(["rmi", "--force", &loaded]).output();
+        Some(((*name).to_owned(), text(&run.stdout))).filter(|(_, answers)| !answers.is_empty())
+    };
+    tools.iter().filter_map(answer).collect()
+}
+
+/// Prints what was tried, with the answer in each column: a name, and what the probe said.
+fn print_table(columns: &[(String, String)]) {
+    let mut table = String::new();
+    let heads: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
+    table.push_str(&format!("| tried | {} |\n|---|{}\n", heads.join(" | "), "---|".repeat(heads.len())));
+    for name in COMMANDS.iter().map(|row| row.0).chain(CALLS.iter().map(|row| row.0)) {
+        let answer = |(_, said): &(String, String)| {
+            let line = said.lines().find(|line| line.split_once(": ").is_some_and(|(_, tried)| tried == name));
+            line.and_then(|line| line.split_once(": ")).map_or("-", |(answer, _)| answer).replace("ESCAPE", "**done**")
+        };
+        table.push_str(&format!("| {name} | {} |\n", columns.iter().map(answer).collect::<Vec<_>>().join(" | ")));
+    }
+    for (name, said) in columns {
+        let count = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
+        table.push_str(&format!("{name}: {} refused, {} done\n", count("refused: "), count("ESCAPE: ")));
+    }
+    write!(std::io::stderr(), "{table}").expect("write");
 }
 
 /// Each runtime in turn, with the copy strategy.

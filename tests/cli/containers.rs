@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -206,12 +207,53 @@ fn nothing_outlives_a_kill() {
     let (mut child, _stdout) = bench.up(&[&["run", "--name", "kept", "base"], &script[..]].concat());
     bench.fails(&["rm", "kept"], "failed_precondition");
     bench.fails(&["commit-image", "x", "kept"], "failed_precondition");
+    let dir = bench.path("m");
+    fs::create_dir(&dir).expect("mkdir");
+    let said = bench.fails(&["mount", "kept", &dir.to_string_lossy()], "failed_precondition");
+    assert!(said.contains("a container or another call works on it"), "{said}");
     send(&child, Signal::SIGKILL);
     child.wait().expect("wait");
     assert_gone("424202");
     bench.ok(&["gc"]);
     assert_eq!(bench.names(&["kind==active"]), ["kept"]);
     bench.ok(&["rm", "kept"]);
+}
+
+/// The control groups of strata's that the process with `word` in its arguments is in.
+fn groups_of(word: &str) -> Vec<PathBuf> {
+    let mut groups = Vec::new();
+    for entry in fs::read_dir("/proc").expect("proc").filter_map(Result::ok) {
+        let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if !line.windows(word.len()).any(|part| part == word.as_bytes()) {
+            continue;
+        }
+        for line in fs::read_to_string(entry.path().join("cgroup")).unwrap_or_default().lines() {
+            let mut fields = line.splitn(3, ':').skip(1);
+            let (Some(controller), Some(path)) = (fields.next(), fields.next()) else { continue };
+            if path.contains("/strata-") {
+                groups.push(Path::new("/sys/fs/cgroup").join(controller).join(path.trim_start_matches('/')));
+            }
+        }
+    }
+    groups
+}
+
+/// A kill while runc ran left a control group for good. The next container removes it, with each runtime.
+#[test]
+fn control_groups_do_not_outlive_a_kill() {
+    let Some(bench) = containers() else { return };
+    for runtime in ["crun", "runc"].into_iter().filter(|name| Command::new(name).arg("--version").output().is_ok()) {
+        let run = ["run", "--rm", "--network", "none", "--runtime", runtime, "base"];
+        let (mut child, _stdout) = bench.up(&[&run[..], &["sh", "-c", "echo up; sleep 424205"]].concat());
+        let groups = groups_of("424205");
+        send(&child, Signal::SIGKILL);
+        child.wait().expect("wait");
+        assert_gone("424205");
+        bench.ok(&[&run[..], &["true"]].concat());
+        let left: Vec<&PathBuf> = groups.iter().filter(|group| group.exists()).collect();
+        assert!(left.is_empty(), "{runtime}: {left:?}");
+        support::say(&format!("{runtime}: {} control groups were made and are gone", groups.len()));
+    }
 }
 
 /// Mount points that strata made in a root file system are no change of the container, even if strata was killed

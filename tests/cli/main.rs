@@ -12,6 +12,7 @@ mod compare;
 mod confinement;
 mod conformance;
 mod containers;
+mod documents;
 mod exports;
 mod faulty;
 mod frame;

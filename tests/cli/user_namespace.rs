@@ -104,6 +104,49 @@ fn containers_in_a_user_namespace() {
     assert_eq!(stdout, "lo\nx\n7\n7 8\n3\n".repeat(2 * runtimes.len()), "{stdout}");
 }
 
+/// A layer with devices, by each way into a store. Not a word of `-v`.
+const DEVICES: &str = r#"
+read -r _
+s() { "$STRATA" --root "$PWD/store" --backend copy "$@"; }
+s prepare work
+s apply work layer.tar 2>&1
+s apply work layer.tar --json | grep skipped
+s -q apply work layer.tar 2>&1
+s import image.tar > id 2> said && cat said
+printf 'FROM scratch\nADD layer.tar /x/\n' > Dockerfile
+s build -t built -f Dockerfile . 2>&1 | grep warning
+"#;
+
+#[test]
+fn devices_that_are_left_out_are_told() {
+    let Some(bench) = Bench::mounting() else { return };
+    let root = if rustix::process::geteuid().is_root() { Ok(()) } else { Err("to map ids of others".to_owned()) };
+    if !support::require("root", root) {
+        return;
+    }
+    let mut layer = tar::Builder::new(Vec::new());
+    for number in 0..3 {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Char);
+        header.set_size(0);
+        header.set_device_major(1).expect("a number");
+        header.set_device_minor(number).expect("a number");
+        layer.append_data(&mut header, format!("node{number}"), std::io::empty()).expect("append");
+    }
+    let layer = layer.into_inner().expect("an archive");
+    fs::write(bench.path("layer.tar"), &layer).expect("write");
+    super::documents::image(&bench, serde_json::json!({}), &layer);
+    let output = in_namespace(&bench, DEVICES, &[]);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!((output.status.code(), stderr.as_str()), (Some(0), ""), "{stdout}");
+    let [applied, json, imported, built] = &stdout.lines().collect::<Vec<_>>()[..] else { panic!("{stdout}") };
+    let told = "3 device nodes were left out: a user namespace cannot make them";
+    assert_eq!(*applied, format!("strata: warning: work: {told}"));
+    assert!(json.contains("\"skipped_devices\": 3"), "{json}");
+    assert_eq!(*imported, format!("strata: warning: it:1: {told}"));
+    assert!(built.ends_with("Dockerfile:2:1: devices left out, which a user namespace cannot make: 3"), "{built}");
+}
+
 /// Runs `script` as root of a user namespace with the ids of a whole machine. The first line of its input says that
 /// they are there.
 pub(super) fn in_namespace(bench: &Bench, script: &str, variables: &[(&str, &str)]) -> std::process::Output {

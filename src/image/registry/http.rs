@@ -202,11 +202,6 @@ impl Client {
 
     /// Asks the server that the registry names for a token.
     fn token(&self, challenge: &Challenge, scope: &str) -> Result<String> {
-        #[derive(Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
         let realm = challenge.get("realm").ok_or_else(|| self.unauthorized())?;
         if self.endpoint.base.starts_with("https:") && !realm.starts_with("https:") && self.credentials.is_some() {
             let message = format!("{} wants the password sent to {realm}, which everybody could read", self.host());
@@ -239,10 +234,7 @@ impl Client {
         if !answer.status().is_success() {
             return Err(self.complaint(answer));
         }
-        let token: Token = serde_json::from_slice(&document(answer)?)
-            .map_err(|error| Error::data_loss(format!("{realm} answers with no token")).with_source(error))?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
-        token.ok_or_else(|| Error::data_loss(format!("{realm} answers with no token")))
+        token_in(&document(answer)?, realm)
     }
 
     /// Waits, unless the caller stops.
@@ -295,6 +287,18 @@ impl Client {
         };
         explained.with_source(error)
     }
+}
+
+/// The token in what the server `realm` answers.
+fn token_in(answer: &[u8], realm: &str) -> Result<String> {
+    #[derive(Deserialize)]
+    struct Token {
+        token: Option<String>,
+        access_token: Option<String>,
+    }
+    let none = || Error::data_loss(format!("{realm} answers with no token"));
+    let token: Token = serde_json::from_slice(answer).map_err(|error| none().with_source(error))?;
+    token.token.or(token.access_token).filter(|token| !token.is_empty()).ok_or_else(none)
 }
 
 /// The host and port of an address.
@@ -423,5 +427,65 @@ mod tests {
             "service=a%20b%26c&scope=repository:a/b:pull"
         );
         assert_eq!(host_of("https://registry.test:5000/v2/x"), "registry.test:5000");
+    }
+
+    /// Answers of a registry of a stranger, generated: headers, challenges, tokens and complaints.
+    #[test]
+    fn answers_of_strangers() {
+        let seeds = [
+            "\u{1}www-authenticate: Bearer realm=\"https://auth.test/token\",service=\"a, b\",scope=x\nretry-after: 3\n\n\
+             {\"token\":\"t\",\"access_token\":null}",
+            "\u{2}www-authenticate: Basic realm=x\nlocation: /v2/x?y\nlocation: https://else.test\n\n\
+             {\"errors\":[{\"code\":\"DENIED\",\"message\":\"no\"}]}",
+            "\u{3}content-range: bytes 5-9/10\ncontent-type: application/json; charset=x\n\n{\"mediaType\":\"a\"}",
+        ];
+        let words = [
+            "\"",
+            ",",
+            "=",
+            " ",
+            "\n",
+            "\n\n",
+            "Bearer ",
+            "Basic ",
+            "realm=",
+            "{",
+            "[",
+            "\\u0000",
+            "99999999999999999999",
+            ":",
+        ];
+        let endpoint = super::super::hosts::endpoints(
+            &"registry.test/a".parse().expect("a name"),
+            &super::super::HostSettings::default(),
+        );
+        let endpoint = endpoint.expect("an endpoint").remove(0);
+        let client = Client::new(endpoint, &Access::default(), None, Default::default()).expect("a client");
+        let test = concat!(module_path!(), "::answers_of_strangers");
+        crate::strangers::try_each(test, &seeds.map(|seed| seed.as_bytes().to_vec()), &words, |input| {
+            let (status, rest) = input.split_first().unwrap_or((&0, &[]));
+            let text = String::from_utf8_lossy(rest);
+            let (headers, body) = text.split_once("\n\n").unwrap_or((&text, ""));
+            let answer = || {
+                let mut answer = Response::builder().status(200 + 10 * u16::from(*status % 39));
+                let fields = headers.lines().filter_map(|line| line.split_once(": "));
+                for (name, value) in fields.take(100) {
+                    let known = header::HeaderName::from_bytes(name.as_bytes()).ok();
+                    if let (Some(name), Ok(value)) = (known, header::HeaderValue::from_str(value)) {
+                        answer = answer.header(name, value);
+                    }
+                }
+                answer.body(Body::builder().data(body)).expect("an answer")
+            };
+            retry_after(answer().headers());
+            for challenge in headers.lines().filter_map(Challenge::parse) {
+                challenge.get("realm").map(host_of);
+            }
+            let _ = (document(answer()), token_in(body.as_bytes(), "realm"), encoded(&[("scope", &text)]));
+            client.complaint(answer());
+            super::super::push::location(&client, &answer(), "");
+            crate::oci::media_type_of(body.as_bytes());
+            let _ = text.parse::<super::super::Reference>();
+        });
     }
 }

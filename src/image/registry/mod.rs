@@ -14,6 +14,8 @@ mod http;
 mod pull;
 mod push;
 mod reference;
+#[cfg(test)]
+mod strangers;
 
 pub use hosts::HostSettings;
 pub use pull::pull;

@@ -12,6 +12,7 @@ use crate::changeset::pipeline::Blob;
 use crate::error::{Error, Result};
 use crate::id::Digest;
 use crate::image::BlobDigest;
+use crate::image::budget::Budget;
 use crate::image::import::import_found;
 use crate::image::resolve;
 use crate::image::source::{ImageSource, reader_of};
@@ -42,8 +43,10 @@ pub fn pull(
     let connections = Connections::new(reference, access, cancel).map_err(pulling)?;
     let (wanted, digest) = (reference.wanted(), reference.digest);
     let (client, top) = connections.first(cancel, move |client| top(client, &wanted, digest)).map_err(pulling)?;
-    let (source, platform) =
-        (Remote { client, top, cancel: cancel.clone(), downloads: OnceLock::new() }, options.platform.clone());
+    let (source, platform) = (
+        Remote { client, top, cancel: cancel.clone(), downloads: OnceLock::new(), budget: Budget::default() },
+        options.platform.clone(),
+    );
     let find = move || {
         let found = resolve::image(&source, &source.top.0, platform.as_ref())?;
         found.check_platform(platform.as_ref())?;
@@ -81,6 +84,7 @@ struct Remote {
     top: (Descriptor, Vec<u8>),
     cancel: Cancel,
     downloads: OnceLock<(Vec<usize>, Downloads)>,
+    budget: Budget,
 }
 
 impl ImageSource for Remote {
@@ -90,6 +94,7 @@ impl ImageSource for Remote {
             return Ok(bytes.clone());
         }
         entry.check_length()?;
+        self.budget.take(entry.size)?;
         let digest = entry.digest()?;
         let is_manifest = !entry.media_type.is_empty() && (entry.is_manifest() || entry.is_index());
         let call = if is_manifest {

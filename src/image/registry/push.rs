@@ -322,7 +322,7 @@ impl Write for Upload<'_> {
 }
 
 /// Where an answer says that the upload goes on; `otherwise` if it does not say.
-fn location(client: &Client, answer: &Response<Body>, otherwise: &str) -> String {
+pub(super) fn location(client: &Client, answer: &Response<Body>, otherwise: &str) -> String {
     let said = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     match said {
         Some(path) if path.starts_with('/') => {

@@ -89,3 +89,39 @@ fn an_image_that_is_needed_stays() {
     assert_eq!(snapshots(&store), []);
     assert_eq!(image::remove(&store, "base").expect_err("gone").kind(), ErrorKind::NotFound);
 }
+
+/// 33 of 3,061 imports failed beside an `rmi` of the same image.
+#[test]
+fn an_import_beside_a_removal_of_the_same_image() {
+    const ROUNDS: usize = 150;
+    let Some(fixture) = Fixture::new() else { return };
+    let source = fixture.file(&archive(&docker(&["app:1"])));
+    drop(fixture.store());
+    let has_ended = std::sync::atomic::AtomicBool::new(false);
+    let removed = std::thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            let mut removed = 0;
+            while !has_ended.load(Ordering::Relaxed) {
+                // As the command does it: the name goes, then the layers.
+                let store = fixture.store();
+                match remove(&store, "app:1") {
+                    Ok(()) => removed += 1,
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::NotFound, "{}", error.chain()),
+                }
+                store.gc().expect("gc");
+            }
+            removed
+        });
+        for round in 0..ROUNDS {
+            let imported = run(&fixture.store(), &source);
+            if let Err(error) = imported {
+                has_ended.store(true, Ordering::Relaxed);
+                panic!("round {round}: {}", error.chain());
+            }
+        }
+        has_ended.store(true, Ordering::Relaxed);
+        remover.join().expect("no panic")
+    });
+    crate::testing::say(&format!("{ROUNDS} imports beside {removed} removals"));
+    assert!(removed > 0);
+}

@@ -58,3 +58,28 @@ fn labels_beyond_their_end_can_be_removed() {
     assert_eq!(kind(update(&store, many('c', 1), &["c0000000"])), INVALID);
     assert_eq!(store.stat("key").expect("stat").labels.len(), 2 * most - 1);
 }
+
+/// SQLite's functions on texts end at a NUL byte; what is stored and compared does not.
+#[test]
+fn a_label_is_not_cut_at_a_nul_byte() {
+    let place = Place::new();
+    let store = place.store();
+    let labels = Labels::from([("name\0of".to_owned(), "v\0w".to_owned())]);
+    store.prepare("key", "", &labels).expect("prepare");
+    store.commit("done", "key", &labels).expect("commit");
+    assert_eq!(store.stat("done").expect("stat").labels, labels);
+    let mut updated = store.stat("done").expect("stat");
+    updated.labels = Labels::from([("name\0of".to_owned(), "v\0x".to_owned())]);
+    let after = store.update(&updated, &["labels.name\0of"]).expect("update");
+    assert_eq!(after.labels, updated.labels);
+    let found = |filter: &str| {
+        let mut found = Vec::new();
+        let listed = store.walk(&[filter], &mut |info| {
+            found.push(info.name.clone());
+            Ok(())
+        });
+        listed.map(|()| found)
+    };
+    assert_eq!(found("labels.\"name\0of\"==\"v\0x\"").expect("walk"), ["done"]);
+    assert!(found("labels.\"name\0of\"==v").is_ok_and(|found| found.is_empty()));
+}

@@ -31,7 +31,7 @@
 //!   cache/<digest>/     what RUN --mount=type=cache keeps; whoever uses it has a shared lock on it
 //! ```
 //!
-//! ## The database, format 3
+//! ## The database, format 4
 //!
 //! Times are nanoseconds since 1970.
 //!
@@ -49,6 +49,7 @@
 //! | | `durable` | 0 while a power cut may take it |
 //! | | `voucher` | who may say that it is durable: NULL whoever commits it; a worker and the id in which that worker wrote it; '' nobody |
 //! | | `origin` | 1 an image needed it: `gc` may take it; 0 it was named by somebody |
+//! | | `id_map` | the ids of the user namespace that an active snapshot or a view was made for, `UIDS/GIDS`; NULL for none |
 //! | | `diff_id` | the digest of the layer it was made from |
 //! | `label` | `snapshot`, `name`, `value` | the labels of a snapshot |
 //! | `image` | `owner`, `name` | together unique |
@@ -344,6 +345,16 @@
 //!   `FailedPrecondition`: another differ writes by rules of its own, and the result is wrong without an error. The
 //!   price: a daemon without `--containerd` refuses layers that containerd's differ applied before, and so it is with
 //!   an encrypted layer, which only containerd's own differ can read.
+//! - **Ids of a user namespace are translated by mounts, and layers have the container's ids.** A snapshot is made for
+//!   a user namespace by containerd's labels; labels can change, so the map is in a column. A bind mount translates
+//!   both ways. An upper cannot be translated (the kernel mounts such an overlay read-only), so an upper has the
+//!   machine's ids; readers see it below a translation in the other direction, as the topmost lower layer, and a commit
+//!   applies its changes to a fresh id. Changing owners in place would be quicker and could not be taken up after a
+//!   crash where the two ranges of ids overlap. The fresh id costs a copy of what the container changed, and only a
+//!   direct commit pays: clients that make images ask for the layer. A write of strata's own into such a snapshot is
+//!   refused.
+//! - **`remap-ids` is claimed, `only-remap-ids` is not**: with the second, containerd refuses pods where a kernel
+//!   cannot translate, and with the first a user can take it out of the settings and gets the copy.
 //! - **A layer that strata did not write is marked, not verified.** A commit under a ChainID to which no layer of that
 //!   digest was applied gets the label `strata/unverified`; `serve --strict` refuses it. Its own digest would prove
 //!   nothing: the same tree has another digest in strata's spelling than in the image's. To apply the layer once more

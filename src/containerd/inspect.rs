@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::client::{Client, Plugin};
-use super::plugin_config::Version;
+use super::plugin_config::{REMAP_IDS, Version};
 use super::proto::introspection::introspection_client::IntrospectionClient;
 use super::proto::introspection::{Plugin as Known, PluginsRequest};
 use super::proto::version::version_client::VersionClient;
@@ -140,15 +140,24 @@ fn snapshotter(plugins: &[Known]) -> Vec<Finding> {
     if let Some(why) = broken(plugin) {
         return vec![wrong(what, why)];
     }
-    let mut findings = vec![good(what, "the plugin strata")];
-    if plugin.capabilities.is_empty() {
-        findings.push(good("capabilities", "none"));
-    } else {
-        let claimed = plugin.capabilities.join(", ");
-        let found = format!("{claimed} is claimed, and strata has none: containerd would lose files; remove the line");
-        findings.push(wrong("capabilities", found));
+    vec![good(what, "the plugin strata"), capabilities(&plugin.capabilities)]
+}
+
+/// The finding for the capabilities that the settings claim.
+fn capabilities(claimed: &[String]) -> Finding {
+    let what = "capabilities";
+    let wrongly: Vec<&str> = claimed.iter().map(String::as_str).filter(|name| *name != REMAP_IDS).collect();
+    match (claimed, &wrongly[..]) {
+        ([], _) => good(what, "none"),
+        (_, []) => good(what, REMAP_IDS),
+        (_, wrongly) => wrong(
+            what,
+            format!(
+                "{} is claimed, and strata has {REMAP_IDS} only: containerd would lose files or refuse pods; remove it",
+                wrongly.join(", ")
+            ),
+        ),
     }
-    findings
 }
 
 fn differ(plugins: &[Known]) -> Finding {
@@ -219,8 +228,15 @@ mod tests {
         );
         let missing = snapshotter(&[known(SNAPSHOTTERS, "overlayfs"), known("io.containerd.differ.v1", SNAPSHOTTER)]);
         assert!(matches!(&missing[..], [one] if !one.good && one.found.contains("--print-config")), "{missing:?}");
-        let claims = snapshotter(&[Known { capabilities: vec!["rebase".to_owned()], ..right.clone() }]);
-        assert!(claims.iter().any(|one| !one.good && one.found.starts_with("rebase is claimed")), "{claims:?}");
+        for (claimed, good, found) in [
+            (&["remap-ids"][..], true, "remap-ids"),
+            (&["remap-ids", "rebase"], false, "rebase is claimed"),
+            (&["only-remap-ids"], false, "only-remap-ids is claimed"),
+        ] {
+            let claimed = claimed.iter().map(|name| (*name).to_owned()).collect();
+            let claims = snapshotter(&[Known { capabilities: claimed, ..right.clone() }]);
+            assert!(claims.iter().any(|one| one.good == good && one.found.starts_with(found)), "{claims:?}");
+        }
         let init_err = Some(InitError { code: Code::Unavailable as i32, message: "no socket".to_owned() });
         let broken = snapshotter(&[Known { init_err, ..right }]);
         assert_eq!(said(&broken), [("snapshotter", false, "no socket")]);

@@ -1,7 +1,8 @@
 //! Settings for containerd, by its version.
 //!
 //! A wrong entry is worse than none: 1.6 does not start with `type = "diff"`, and a snapshotter that claims `rebase`
-//! loses whiteouts. So the settings are printed rather than described.
+//! loses whiteouts; one that claims `only-remap-ids` is not used where its kernel cannot translate ids. So the settings
+//! are printed rather than described.
 //!
 //! # References
 //! containerd, `docs/PLUGINS.md`, `docs/transfer.md`, `plugins/proxy`.
@@ -24,7 +25,11 @@ pub struct Version {
 /// The first that can have a differ in another process, and tell its unpacker which one to use.
 const DIFFERS: Version = Version { major: 1, minor: 7 };
 
-/// The first that takes exports of a proxy plugin.
+/// The capability to mount a snapshot with the ids of a user namespace. A containerd that does not know of it copies
+/// the image with other owners.
+pub(super) const REMAP_IDS: &str = "remap-ids";
+
+/// The first that takes exports and capabilities of a proxy plugin.
 const EXPORTS: Version = Version { major: 2, minor: 0 };
 
 /// The first that strata's mounts are right for: what is older is out of support for years.
@@ -87,8 +92,9 @@ pub fn settings(version: Version, socket: &Path, root: &Path, platform: &str) ->
     let (head, format, exports) = if version < EXPORTS {
         ("It takes no capabilities and no exports of a proxy plugin.", 2, String::new())
     } else {
-        let exports = format!("  [proxy_plugins.strata.exports]\n    root = {}\n", quoted(root));
-        ("No capabilities: strata has neither remap-ids nor rebase, and must not claim them.", 3, exports)
+        let root = quoted(root);
+        let entry = format!("  capabilities = [{REMAP_IDS:?}]\n  [proxy_plugins.strata.exports]\n    root = {root}\n");
+        ("Claim no capability but remap-ids (Linux 5.19 or later): strata has neither rebase nor others.", 3, entry)
     };
     format!(
         "# For containerd {version}. {head}\n# strata serve needs --containerd with the address of this containerd.\n\
@@ -129,7 +135,9 @@ mod tests {
             let told = parsed(version);
             let proxies = told["proxy_plugins"].as_table().expect("proxies");
             assert_eq!(proxies["strata"]["address"].as_str(), Some("/run/a \"b\"/s"), "{version}");
-            assert!(proxies["strata"].get("capabilities").is_none(), "{version}");
+            let claimed = proxies["strata"].get("capabilities").map(ToString::to_string);
+            let remaps = version.starts_with('2').then(|| "[\"remap-ids\"]".to_owned());
+            assert_eq!(claimed, remaps, "{version}");
             assert_eq!(proxies.contains_key("strata-diff"), version != "1.6.20", "{version}");
             assert_eq!(told.contains_key("plugins"), version != "1.6.20", "{version}");
             assert_eq!(proxies["strata"].get("exports").is_some(), version.starts_with('2'), "{version}");

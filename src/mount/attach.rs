@@ -9,6 +9,7 @@
 mod description;
 mod explain;
 mod legacy;
+mod mapped;
 mod options;
 mod overlay;
 
@@ -193,6 +194,7 @@ fn make(mount: &Mount) -> Result<OwnedFd> {
         Mount::Overlay { lower, upper, userxattr } => {
             overlay::make(&Overlay::own(lower, upper.as_ref(), *userxattr), &Attributes::default())
         }
+        Mount::Mapped { mount, ids, part } => mapped::make(mount, ids, *part),
         Mount::Other { fstype, source, options } => match options::parse(fstype, source, options)? {
             Plan::Bind { source, recursive, attributes } => bind(&source, recursive, &attributes),
             Plan::Overlay { overlay, attributes } => overlay::make(&overlay, &attributes),

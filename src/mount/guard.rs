@@ -49,10 +49,7 @@ impl Mounted {
     pub fn new_volatile(mounts: &[Mount], target: impl Into<PathBuf>) -> Result<Self> {
         let target = target.into();
         attach_volatile(mounts, &target)?;
-        let marks = mounts.iter().filter_map(|mount| match mount {
-            Mount::Overlay { upper: Some(upper), .. } => Some(upper.work.join("work/incompat")),
-            _ => None,
-        });
+        let marks = mounts.iter().filter_map(Mount::upper).map(|upper| upper.work.join("work/incompat"));
         Ok(Self { target, layers: mounts.len(), marks: marks.collect() })
     }
 

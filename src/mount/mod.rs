@@ -12,6 +12,7 @@
 
 mod attach;
 mod guard;
+mod id_map;
 mod namespace;
 pub mod probe;
 pub mod scratch;
@@ -20,6 +21,7 @@ mod workplace;
 
 pub use attach::{attach, attach_copy, detached, detached_copy, unmount};
 pub use guard::Mounted;
+pub use id_map::IdMap;
 pub use namespace::become_root;
 pub use workplace::Workplace;
 
@@ -61,6 +63,16 @@ pub enum Mount {
         /// True if overlayfs keeps its state in `user.overlay.*` attributes, which is the only way in a user namespace.
         userxattr: bool,
     },
+    /// A bind or overlay mount that shows the owners of files translated. Permissions, access control lists and file
+    /// capabilities follow. The result of writing depends on [`MappedPart`].
+    Mapped {
+        /// The mount without the translation.
+        mount: Box<Mount>,
+        /// The translation: files with an inside id are shown with the outside id.
+        ids: IdMap,
+        /// The directories whose files are translated.
+        part: MappedPart,
+    },
     /// A mount of another snapshotter, created from the arguments of `mount(8)`.
     Other {
         /// Type of the file system.
@@ -70,6 +82,16 @@ pub enum Mount {
         /// Options of `mount(8)`.
         options: Vec<String>,
     },
+}
+
+/// The directories of a [`Mount::Mapped`] whose files are translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MappedPart {
+    /// The source of a bind mount, in which written files get the inside id back; or all lower directories of an
+    /// overlay. The kernel cannot translate an upper, so the upper gets outside ids.
+    Lower,
+    /// The topmost lower directory of an overlay without an upper.
+    Top,
 }
 
 /// The writable part of an overlay mount. Both directories lie on one file system, neither inside the other.
@@ -87,6 +109,7 @@ impl Mount {
         match self {
             Self::Bind { .. } => "bind",
             Self::Overlay { .. } => "overlay",
+            Self::Mapped { mount, .. } => mount.fstype(),
             Self::Other { fstype, .. } => fstype,
         }
     }
@@ -96,12 +119,14 @@ impl Mount {
         match self {
             Self::Bind { source, .. } => source.display().to_string(),
             Self::Overlay { .. } => "overlay".to_owned(),
+            Self::Mapped { mount, .. } => mount.source(),
             Self::Other { source, .. } => source.clone(),
         }
     }
 
     /// Returns the options in containerd's form. The form is stable, and BuildKit can parse it: it accepts `workdir`,
-    /// `upperdir`, one `lowerdir=a:b:c`, `index=off`, `userxattr` and `redirect_dir`, and nothing else.
+    /// `upperdir`, one `lowerdir=a:b:c`, `index=off`, `userxattr` and `redirect_dir`, and nothing else. A translation
+    /// of [`MappedPart::Lower`] is two pseudo options of containerd's in front; one of [`MappedPart::Top`] has no form.
     pub fn options(&self) -> Vec<String> {
         match self {
             Self::Bind { access: Access::ReadOnly, .. } => vec!["rbind".into(), "ro".into()],
@@ -120,6 +145,10 @@ impl Mount {
                 }
                 options
             }
+            Self::Mapped { mount, ids, part: MappedPart::Lower } => {
+                ids.options().into_iter().chain(mount.options()).collect()
+            }
+            Self::Mapped { mount, part: MappedPart::Top, .. } => mount.options(),
             Self::Other { options, .. } => options.clone(),
         }
     }
@@ -132,8 +161,24 @@ impl Mount {
             Self::Overlay { lower, upper, .. } => {
                 upper.iter().map(|upper| &upper.dir).chain(lower).map(PathBuf::as_path).collect()
             }
+            Self::Mapped { mount, .. } => mount.layers(),
             Self::Other { .. } => Vec::new(),
         }
+    }
+
+    /// Returns the writable part of an overlay.
+    pub fn upper(&self) -> Option<&Upper> {
+        match self {
+            Self::Overlay { upper, .. } => upper.as_ref(),
+            Self::Mapped { mount, .. } => mount.upper(),
+            Self::Bind { .. } | Self::Other { .. } => None,
+        }
+    }
+
+    /// Returns the mount with the owners of its files translated.
+    #[must_use]
+    pub fn mapped(self, ids: IdMap, part: MappedPart) -> Self {
+        Self::Mapped { mount: Box::new(self), ids, part }
     }
 
     /// Returns the access that the mount permits.
@@ -142,6 +187,7 @@ impl Mount {
             Self::Bind { access, .. } => *access,
             Self::Overlay { upper: Some(_), .. } => Access::ReadWrite,
             Self::Overlay { upper: None, .. } => Access::ReadOnly,
+            Self::Mapped { mount, .. } => mount.access(),
             Self::Other { options, .. } if options.iter().any(|option| option == "ro") => Access::ReadOnly,
             Self::Other { fstype, options, .. }
                 if fstype == "overlay" && !options.iter().any(|option| option.starts_with("upperdir=")) =>

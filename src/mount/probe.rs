@@ -16,7 +16,7 @@ use linux_raw_sys::general::BTRFS_SUPER_MAGIC;
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Upper, attach};
+use super::{Access, IdMap, MappedPart, Mount, Upper, attach};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
@@ -78,6 +78,12 @@ pub fn probe(root: &Path) -> Report {
             upper(root),
         ),
         feature("reflink", "files of the root can share their blocks", "the speed of the copy backend", reflink(root)),
+        feature(
+            "id-map",
+            "mounts of the root can show files with other owners (Linux 5.12; tmpfs 6.3)",
+            "containers in user namespaces behind containerd",
+            id_map(root),
+        ),
         feature("btrfs", "the root is on btrfs", "the btrfs backend", btrfs(root)),
     ]);
     Report { features }
@@ -222,6 +228,15 @@ pub fn btrfs(dir: &Path) -> Result<()> {
     }
 }
 
+/// Tests whether a mount of `dir` can translate owners.
+///
+/// # Errors
+/// `FailedPrecondition` with the reason.
+fn id_map(dir: &Path) -> Result<()> {
+    let mount = Mount::Bind { source: dir.to_owned(), access: Access::ReadOnly };
+    attach::detached(&[mount.mapped(IdMap::parse("0:1:1", "0:1:1")?, MappedPart::Lower)]).map(drop)
+}
+
 fn initial_user_namespace() -> Result<()> {
     if in_user_namespace()? { Err(Error::unsupported("it is in another one")) } else { Ok(()) }
 }
@@ -289,8 +304,8 @@ impl Drop for Trial {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mount::Mounted;
     use crate::mount::scratch::FsType;
-    use crate::mount::{Mount, Mounted};
     use crate::testing;
 
     #[test]
@@ -304,6 +319,7 @@ mod tests {
             assert_eq!(is_there("upper"), Some(true), "{report:?}");
             let shares = matches!(fs_type, FsType::Xfs | FsType::Btrfs);
             assert_eq!(is_there("reflink"), Some(shares), "{fs_type} {report:?}");
+            assert_eq!(is_there("id-map"), Some(true), "{fs_type} {report:?}");
             assert_eq!(is_there("btrfs"), Some(fs_type == FsType::Btrfs), "{fs_type} {report:?}");
             assert_eq!(fs::read_dir(scratch.path()).expect("read").count(), before, "{fs_type}");
         }

@@ -31,7 +31,8 @@ impl Store {
     /// with detached mounts, or in another mount namespace.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, or another call works on it.
+    /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, was made for a user namespace, or another call
+    /// works on it.
     pub fn claim(&self, key: &str, cannot: &str) -> Result<Claim<'_>> {
         check_key(key)?;
         let worker = self.begin()?;
@@ -43,6 +44,9 @@ impl Store {
             }
             if row.state != State::Ready {
                 return Err(Error::precondition(format!("{cannot}: another call works on it")).into());
+            }
+            if row.id_map.is_some() {
+                return Err(Error::precondition(format!("{cannot}: it was made for a user namespace")).into());
             }
             rows::set_state(tx, row.row, State::Claimed, Some(&worker))?;
             let stack = durability::chain(tx, Some(row.row))?;

@@ -40,6 +40,8 @@ struct Claimed {
     /// The row that reserves the name, and the id of the sealed snapshot; `None` if the snapshot is sealed in place.
     /// Then a crash leaves nothing to clear up, and of two commits to one name the first to publish gets the name.
     fresh: Option<(i64, Id)>,
+    /// Whether what was written has the ids of the machine, and is to get those of the user namespace.
+    translates: bool,
     judged: Judged,
 }
 
@@ -122,13 +124,14 @@ impl Store {
             _ => None,
         };
         let judged = judge(active.diff_id, parent.as_ref().map(|row| row.name.as_str()))?;
-        let fresh = match self.backend.capabilities().seals_to_fresh_id {
+        let below = durability::ancestry(tx, active.parent)?;
+        let translates = self.has_outside_ids(&active, &below.ids)?;
+        let fresh = match translates || self.backend.capabilities().seals_to_fresh_id {
             true => Some(self.reserve_name(tx, name, active.parent, worker)?),
             false => None,
         };
         rows::set_state(tx, active.row, State::Claimed, Some(worker))?;
-        let below = durability::ancestry(tx, active.parent)?;
-        Ok(Claimed { active, below, fresh, judged })
+        Ok(Claimed { active, below, fresh, translates, judged })
     }
 
     fn check_free(&self, tx: &Transaction<'_>, name: &str) -> Result<(), Failed> {
@@ -148,18 +151,22 @@ impl Store {
     ) -> Result<(i64, Id), Failed> {
         let (id, owner, worker) = (rows::next_id(tx)?, self.owner.as_str(), Some(worker));
         let (kind, state, durable, origin) = (Kind::Committed, State::Reserved, false, Origin::Named);
-        let voucher = None;
-        let row = rows::insert(tx, &New { id, owner, name, kind, state, parent, worker, durable, voucher, origin })?;
+        let (voucher, id_map) = (None, None);
+        let new = New { id, owner, name, kind, state, parent, worker, durable, voucher, origin, id_map };
+        let row = rows::insert(tx, &new)?;
         Ok((row, id))
     }
 
     fn seal(&self, name: &str, claimed: &Claimed, labels: &Labels, options: CommitOptions, worker: &str) -> Result<()> {
-        let Claimed { active, below: Ancestry { ids: parents, not_durable }, fresh, judged } = claimed;
+        let Claimed { active, below: Ancestry { ids: parents, not_durable }, fresh, translates, judged } = claimed;
         self.check_not_mounted(active.id, &format!("cannot commit {:?}", active.name))?;
         if self.waits(options.flush) {
             self.check_vouchable(not_durable)?;
         }
         let sealed = match *fresh {
+            Some((row, id)) if *translates => {
+                self.make_at_free_id(row, id, |id| self.seal_with_inside_ids(active, parents, id))?
+            }
             Some((row, id)) => self.make_at_free_id(row, id, |id| self.backend.seal(active.id, id))?,
             None => self.backend.seal(active.id, active.id).map(|()| active.id)?,
         };

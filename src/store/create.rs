@@ -17,12 +17,11 @@ use rustix::io::Errno;
 use super::db::meta::{Failed, Level};
 use super::db::rows::{self, New, Origin, Row, State};
 use super::labels::check_labels;
-use super::vouch;
-use super::{Flush, Store};
+use super::{Flush, Store, mapped, vouch};
 use crate::backend::FSYNC_INODES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::id::{Id, check_key};
-use crate::mount::Mount;
+use crate::mount::{IdMap, Mount};
 use crate::snapshotter::{Kind, Labels};
 use crate::tree::Dir;
 use crate::tree::walk::Inodes;
@@ -40,6 +39,7 @@ struct CreateRequest<'a> {
     labels: &'a Labels,
     flush: Flush,
     origin: Origin,
+    id_map: Option<&'a IdMap>,
 }
 
 /// The place of the new snapshot.
@@ -107,10 +107,14 @@ impl Store {
             check_key(parent)?;
         }
         check_labels(labels)?;
-        let request = CreateRequest { kind, key, parent, labels, flush, origin };
+        let id_map = mapped::requested(labels)?;
+        let id_map = id_map.as_ref();
+        let request = CreateRequest { kind, key, parent, labels, flush, origin, id_map };
         let worker = self.begin()?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());
         let is_brief = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
+        // A translated mount is tried, which is more than a few system calls.
+        let is_brief = is_brief && id_map.is_none();
         let level = if is_brief { self.level(flush) } else { Level::Relaxed };
         let made = Cell::new(None);
         let first = self.meta.transact(level, |tx| {
@@ -152,12 +156,12 @@ impl Store {
         by: &str,
         durable: bool,
     ) -> Result<i64, Failed> {
-        let CreateRequest { kind, key: name, labels, origin, .. } = *request;
+        let CreateRequest { kind, key: name, labels, origin, id_map, .. } = *request;
         let Placement { id, parent, .. } = *placement;
         let worker = (state == State::Creating || origin == Origin::Image).then_some(by);
         let voucher = (!durable).then(|| Self::voucher(by, id));
         let (owner, voucher) = (self.owner.as_str(), voucher.as_deref());
-        let new = New { id, owner, name, kind, state, parent, worker, durable, voucher, origin };
+        let new = New { id, owner, name, kind, state, parent, worker, durable, voucher, origin, id_map };
         let row = rows::insert(tx, &new)?;
         stored_labels::add_labels(tx, row, labels).map(|()| row)
     }
@@ -243,8 +247,12 @@ impl Store {
             true => placement.id,
             false => self.make_at_free_id(row, placement.id, |id| self.create_with_room(id, parents))?,
         };
-        let mounts = self.mounts_of(request.kind, &placement.stack(id))?;
-        let copied = !bare && parent.is_some() && self.backend.capabilities().create_needs_sync;
+        let mounts = self.handed_out(request.kind, request.id_map, &placement.stack(id))?;
+        if let Some(ids) = request.id_map {
+            self.map_root(&mounts, ids, parents)?;
+        }
+        let needs_sync = self.backend.capabilities().create_needs_sync || request.id_map.is_some();
+        let copied = !bare && parent.is_some() && needs_sync;
         if self.waits(request.flush) && (!not_durable.is_empty() || copied) {
             let layer = self.backend.layer(id).filter(|_| not_durable.is_empty());
             let inodes = layer.map(|layer| Inodes::of(&Dir::open(layer.dir)?, FSYNC_INODES_MAX)).transpose()?;

@@ -36,6 +36,7 @@ mod image;
 mod labels;
 mod locate;
 mod lock;
+mod mapped;
 mod recover;
 mod remove;
 mod reserve;
@@ -304,7 +305,7 @@ impl Store {
                 "cannot mount {key:?}: a container or another call works on it; wait for its end"
             )));
         }
-        if !mounts.iter().any(|mount| matches!(mount, Mount::Overlay { upper: Some(_), .. })) {
+        if mounts.iter().all(|mount| mount.upper().is_none()) {
             return Ok(());
         }
         self.check_not_mounted(row.id, &format!("cannot mount {key:?}"))
@@ -344,8 +345,7 @@ impl Store {
             // The process that works on the snapshot may have died. Then recovery ends its work.
             self.begin()?;
         }
-        let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
-        let mounts = self.mounts_of(kind, stack)?;
+        let mounts = self.mounts_to_read(row, stack)?;
         let mount = self.on_disk(row, || mount::detached(&mounts))?;
         Ok(Dir::from_fd(mount, &row.name))
     }
@@ -440,7 +440,7 @@ impl Snapshotter for Store {
         if row.kind == Kind::Active {
             recover::make_again(self, row.id)?;
         }
-        self.mounts_of(row.kind, &stack)
+        self.handed_out(row.kind, row.id_map.as_ref(), &stack)
     }
 
     fn prepare(&self, key: &str, parent: &str, labels: &Labels) -> Result<Vec<Mount>> {

@@ -198,14 +198,16 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
             tracing::warn!(name = row.name, %id, "nothing was left of a snapshot on disk: it is as new again");
             // A part of an unfinished creation may be in the way.
             store.backend.remove(id)?;
-            store.backend.create(id, &parents)
+            store.backend.create(id, &parents)?;
+            store.map_root_again(&row, &parents)
         }
     }
 }
 
 /// Returns true if a power cut can have taken the directory of a durable row.
 pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
-    let synced = store.backend.capabilities().create_needs_sync && !parents.is_empty();
+    let needs_sync = store.backend.capabilities().create_needs_sync || row.id_map.is_some();
+    let synced = needs_sync && !parents.is_empty();
     row.kind != Kind::Committed && !synced
 }
 

@@ -4,8 +4,9 @@
 //! `loop(4)`; `mount_setattr(2)`, Linux 5.12.
 
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 
-use linux_raw_sys::general::mount_attr;
+use linux_raw_sys::general::{MOUNT_ATTR_IDMAP, mount_attr};
 use linux_raw_sys::loop_device::{LOOP_CONFIGURE, LOOP_CTL_GET_FREE, loop_config, loop_info64};
 use rustix::io::Errno;
 
@@ -54,14 +55,30 @@ pub(crate) fn loop_configure(device: BorrowedFd<'_>, image: BorrowedFd<'_>) -> R
 pub(crate) fn set_attributes(mount: BorrowedFd<'_>, set: u32, clear: u32) -> Result<(), Errno> {
     let attributes =
         mount_attr { attr_set: set.into(), attr_clr: clear.into(), propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attr(mount, libc::AT_RECURSIVE, &attributes)
+}
+
+/// Has the detached mount `mount`, without the mounts below it, translate ids as the user namespace `namespace` does.
+pub(crate) fn set_id_map(mount: BorrowedFd<'_>, namespace: BorrowedFd<'_>) -> Result<(), Errno> {
+    let attributes = mount_attr {
+        attr_set: MOUNT_ATTR_IDMAP.into(),
+        attr_clr: 0,
+        propagation: 0,
+        // A borrowed descriptor is never negative.
+        userns_fd: namespace.as_raw_fd().unsigned_abs().into(),
+    };
+    set_attr(mount, 0, &attributes)
+}
+
+fn set_attr(mount: BorrowedFd<'_>, flags: i32, attributes: &mount_attr) -> Result<(), Errno> {
     // SAFETY: the path is a static NUL-terminated string, and the kernel only reads the `mount_attr` of the size given.
     let returned = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
             mount.as_raw_fd(),
             c"".as_ptr(),
-            libc::AT_EMPTY_PATH | libc::AT_RECURSIVE,
-            &raw const attributes,
+            libc::AT_EMPTY_PATH | flags,
+            ptr::from_ref(attributes),
             size_of::<mount_attr>(),
         )
     };

@@ -1,16 +1,18 @@
 //! Starts a child process as the first process of a new PID namespace; the child ends with the thread that started it.
+//! Makes user namespaces.
 //!
 //! # References
 //! `pid_namespaces(7)`, `PR_SET_PDEATHSIG(2const)`, `signal-safety(7)`, `cgroups(7)`.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command};
 use std::ptr;
 
 use nix::sched::{CloneFlags, unshare};
+use rustix::process::WaitOptions;
 
 /// Mount point of control groups, by convention.
 const CGROUPS: &CStr = c"/sys/fs/cgroup";
@@ -40,6 +42,45 @@ pub(crate) fn spawn_until_thread_ends(command: &mut Command) -> io::Result<Child
     // SAFETY: the closure runs between fork and exec; it makes one system call, and allocates nothing.
     unsafe { command.pre_exec(end_with_parent) };
     command.spawn()
+}
+
+/// Returns a new user namespace whose `/proc/PID/uid_map` and `gid_map` have the content `uids` and `gids`. The
+/// namespace lives as long as the descriptor, or a mount that uses the namespace. A child process makes the namespace
+/// and ends before the call returns.
+///
+/// # Errors
+/// `EPERM` for ids that the caller may not map; `ENOSPC` if user namespaces are turned off; errors of `/proc`.
+pub(crate) fn user_namespace(uids: &[u8], gids: &[u8]) -> io::Result<OwnedFd> {
+    let (read, write) = io::pipe()?;
+    let flags = libc::c_long::from(libc::CLONE_NEWUSER | libc::SIGCHLD);
+    // SAFETY: without `CLONE_VM` the child has memory of its own, like one of `fork`, and it makes system calls only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, flags, 0, 0, 0, 0) };
+    match pid {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => wait_for_the_end_of(read.as_raw_fd(), write.as_raw_fd()),
+        _ => {}
+    }
+    let namespace = (|| {
+        std::fs::write(format!("/proc/{pid}/uid_map"), uids)?;
+        std::fs::write(format!("/proc/{pid}/gid_map"), gids)?;
+        std::fs::File::open(format!("/proc/{pid}/ns/user")).map(OwnedFd::from)
+    })();
+    drop(write);
+    let child = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    // A caller that ignores `SIGCHLD` has no child to wait for.
+    let _ = rustix::process::waitpid(child, WaitOptions::empty());
+    namespace
+}
+
+/// Ends this process when no process has the pipe's end `write` open any more: after the parent is done, or is killed.
+fn wait_for_the_end_of(read: RawFd, write: RawFd) -> ! {
+    let mut byte = 0_u8;
+    // SAFETY: plain values, and a byte of this process's that lives through the call.
+    unsafe {
+        libc::close(write);
+        libc::read(read, (&raw mut byte).cast(), 1);
+        libc::_exit(0)
+    }
 }
 
 fn end_with_parent() -> io::Result<()> {

@@ -15,6 +15,7 @@ mod large;
 mod layers;
 mod lifecycle;
 mod lock_step;
+mod mapped;
 mod narrow;
 mod processes;
 mod race;

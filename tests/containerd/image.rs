@@ -44,6 +44,10 @@ impl Layer {
         self.entry(path, EntryType::Regular, 0o755, (0, 0), "", bytes)
     }
 
+    pub(crate) fn owned(self, path: &str, bytes: &[u8], mode: u32, owner: (u64, u64)) -> Self {
+        self.entry(path, EntryType::Regular, mode, owner, "", bytes)
+    }
+
     pub(crate) fn symlink(self, path: &str, target: &str) -> Self {
         self.entry(path, EntryType::Symlink, 0o777, (0, 0), target, b"")
     }

@@ -21,6 +21,7 @@ mod refusals;
 mod rewritten;
 mod service;
 mod settings;
+mod user_namespace;
 mod wire;
 
 use strata::backend::Strategy;

@@ -112,6 +112,7 @@ impl Store {
                 durable: false,
                 voucher: None,
                 origin: Origin::Image,
+                id_map: None,
             };
             rows::insert(tx, &new).map(|row| (row, id))
         })?;

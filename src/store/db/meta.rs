@@ -44,7 +44,7 @@ const STATEMENTS_KEPT: usize = 100;
 const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
-const MIGRATIONS: [&str; 3] = [SCHEMA, STEPS, VOUCHERS];
+const MIGRATIONS: [&str; 4] = [SCHEMA, STEPS, VOUCHERS, ID_MAPS];
 
 /// The newest format that this program knows.
 pub const FORMAT: usize = MIGRATIONS.len();
@@ -126,6 +126,12 @@ const VOUCHERS: &str = "
 ALTER TABLE snapshot ADD COLUMN voucher TEXT;
 UPDATE snapshot SET voucher = '' WHERE durable = 0;
 ";
+
+/// Version 4.
+///
+/// `id_map`: the ids of the user namespace that an active snapshot or a view was made for, as [`crate::mount::IdMap`]
+/// prints them; NULL for none, and for committed snapshots.
+const ID_MAPS: &str = "ALTER TABLE snapshot ADD COLUMN id_map TEXT;";
 
 /// The extended codes of SQLite's for what a file system without space or an exhausted quota refuses. A failed wait for
 /// the disk is none of them: what was to be written then is lost, and another try would not bring it back.

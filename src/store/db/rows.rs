@@ -9,6 +9,7 @@ use super::meta::Failed;
 use crate::backend::Usage;
 use crate::error::{Error, Result};
 use crate::id::{DiffId, Id};
+use crate::mount::IdMap;
 use crate::snapshotter::Kind;
 use crate::tree::Timestamp;
 
@@ -42,6 +43,8 @@ pub(in crate::store) struct Row {
     pub usage: Usage,
     pub diff_id: Option<DiffId>,
     pub origin: Origin,
+    /// The ids of the user namespace that it was made for.
+    pub id_map: Option<IdMap>,
 }
 
 impl Row {
@@ -86,9 +89,10 @@ pub(in crate::store) struct New<'a> {
     /// See the schema.
     pub voucher: Option<&'a str>,
     pub origin: Origin,
+    pub id_map: Option<&'a IdMap>,
 }
 
-const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id, origin";
+const COLUMNS: &str = "row, id, name, kind, state, parent, size_bytes, inodes, diff_id, origin, id_map";
 
 /// A result of the database, or why the transaction failed.
 pub(in crate::store) type Answer<T> = Result<T, Failed>;
@@ -108,7 +112,8 @@ pub(super) fn kind_of(number: i64) -> Answer<Kind> {
 }
 
 fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
-    let (kind, state, diff_id): (i64, i64, Option<String>) = (row.get(3)?, row.get(4)?, row.get(8)?);
+    let (kind, state): (i64, i64) = (row.get(3)?, row.get(4)?);
+    let (diff_id, id_map): (Option<String>, Option<String>) = (row.get(8)?, row.get(10)?);
     let (id, size, inodes): (i64, i64, i64) = (row.get(1)?, row.get(6)?, row.get(7)?);
     let (number, name, parent, origin) = (row.get(0)?, row.get(2)?, row.get(5)?, row.get::<_, i64>(9)?);
     Ok((|| {
@@ -122,7 +127,9 @@ fn row_of(row: &SqlRow<'_>) -> rusqlite::Result<Answer<Row>> {
         let usage = Usage { size_bytes: size.unsigned_abs(), inodes: inodes.unsigned_abs() };
         let diff_id = diff_id.map(|text| text.parse()).transpose().map_err(|_| damaged("DiffID"))?;
         let origin = if origin == Origin::Image as i64 { Origin::Image } else { Origin::Named };
-        Ok(Row { row: number, id: id_of(id)?, name, kind: kind_of(kind)?, state, parent, usage, diff_id, origin })
+        let id_map = id_map.map(|text| text.parse()).transpose().map_err(|_| damaged("id map"))?;
+        let (id, kind) = (id_of(id)?, kind_of(kind)?);
+        Ok(Row { row: number, id, name, kind, state, parent, usage, diff_id, origin, id_map })
     })())
 }
 
@@ -222,13 +229,15 @@ pub(in crate::store) fn skip_ids(tx: &Transaction<'_>, id: Id) -> Answer<()> {
 /// Adds a row, and returns its number.
 pub(in crate::store) fn insert(tx: &Transaction<'_>, new: &New<'_>) -> Answer<i64> {
     tx.prepare_cached(
-        "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, voucher, origin)
-         VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :voucher, :origin)",
+        "INSERT INTO snapshot (id, owner, name, kind, state, parent, worker, created, updated, durable, voucher, origin,
+                               id_map)
+         VALUES (:id, :owner, :name, :kind, :state, :parent, :worker, :now, :now, :durable, :voucher, :origin, :id_map)",
     )?
     .execute(named_params! {
         ":id": sql_id(new.id)?, ":owner": new.owner, ":name": new.name, ":kind": new.kind as i64,
         ":state": new.state as i64, ":parent": new.parent, ":worker": new.worker, ":now": now(),
         ":durable": new.durable, ":voucher": new.voucher, ":origin": new.origin as i64,
+        ":id_map": new.id_map.map(ToString::to_string),
     })?;
     Ok(tx.last_insert_rowid())
 }
@@ -281,7 +290,8 @@ pub(in crate::store) fn publish(tx: &Transaction<'_>, row: i64, published: &Publ
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     tx.prepare_cached(
         "UPDATE snapshot SET name = :name, kind = 3, state = 0, worker = :worker, created = :now, updated = :now,
-             size_bytes = :size, inodes = :inodes, durable = :durable, voucher = :voucher, origin = :origin, diff_id = :diff_id
+             size_bytes = :size, inodes = :inodes, durable = :durable, voucher = :voucher, origin = :origin, diff_id = :diff_id,
+             id_map = NULL
          WHERE row = :row",
     )?
     .execute(named_params! {
@@ -334,7 +344,7 @@ pub(in crate::store) fn in_work(tx: &Transaction<'_>) -> Answer<Vec<(Row, String
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, worker FROM snapshot WHERE worker IS NOT NULL"))?;
     let rows: Vec<(Answer<Row>, String)> =
-        statement.query_map([], |row| Ok((row_of(row)?, row.get(10)?)))?.collect::<rusqlite::Result<_>>()?;
+        statement.query_map([], |row| Ok((row_of(row)?, row.get(11)?)))?.collect::<rusqlite::Result<_>>()?;
     rows.into_iter().map(|(row, worker)| row.map(|row| (row, worker))).collect()
 }
 
@@ -343,7 +353,7 @@ pub(in crate::store) fn listed(tx: &Transaction<'_>) -> Answer<Vec<Listed>> {
     let mut statement =
         tx.prepare_cached(&format!("SELECT {COLUMNS}, owner, worker FROM snapshot ORDER BY owner, name"))?;
     let rows: Vec<(Answer<Row>, String, Option<String>)> = statement
-        .query_map([], |row| Ok((row_of(row)?, row.get(10)?, row.get(11)?)))?
+        .query_map([], |row| Ok((row_of(row)?, row.get(11)?, row.get(12)?)))?
         .collect::<rusqlite::Result<_>>()?;
     rows.into_iter().map(|(row, owner, worker)| row.map(|row| Listed { row, owner, worker })).collect()
 }

@@ -207,7 +207,9 @@ fn what_an_older_strata_left_without_a_sync_is_nobodys() {
     committed(&store, "durable", "", Flush::Now);
     committed(&store, "later", "", Flush::Later);
     drop(store);
-    place.execute("ALTER TABLE snapshot DROP COLUMN voucher; PRAGMA user_version = 2");
+    place.execute(
+        "ALTER TABLE snapshot DROP COLUMN voucher; ALTER TABLE snapshot DROP COLUMN id_map; PRAGMA user_version = 2",
+    );
     let store = place.store();
     assert_eq!(names(&store), ["durable", "later"]);
     store.cleanup().expect("cleanup");

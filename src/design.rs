@@ -153,6 +153,9 @@
 //! - **A log of which a sync failed is begun anew**, by the next durable transaction of whichever process, before
 //!   that is called durable: the frames of earlier relaxed transactions are in the log before it, and one that is lost
 //!   ends the log. The same blocks do not do: ext4 shows zeros there after a mount if their first write failed.
+//! - **A log that is found in a store which is not made yet is begun anew**: the process that left the log may have
+//!   been told that a sync of it failed, and no table has a place for that note yet. The switch to the log is asked for
+//!   a second row, because SQLite answers before the switch is on disk, and reports a failure with the next row.
 //! - **A worker that dies takes its layers along** where they are not on disk: an error may have been reported to it.
 //!   An import or a build that fails or is called off brings its finished layers to disk first, for the next one to
 //!   find.
@@ -162,6 +165,11 @@
 //!   only `syncfs` tells.
 //! - **A disk of which every flush failed forgets its cache in the tests** (`tests/crash/failing.rs`): the replay drops
 //!   for good what no earlier flush brought to disk. A disk that kept it would hide a store which vouches too early.
+//! - **The matrix of failed syncs finds the waits for the disk by a trace** (`tests/crash/syncs.rs`): each `fsync`,
+//!   `fdatasync`, `syncfs`, `sync_file_range` and each request to btrfs that waits. A list by hand would miss the next
+//!   one. A write that waits by itself (`O_SYNC`) fails the trace.
+//! - **`doctor` knows whether SQLite waits by `fdatasync` from the environment of the build**: SQLite does not tell it
+//!   (it is none of its compile options), and a crate cannot set the flags of another crate's build.
 //! - **What cannot be told**: a write that failed before a commit began and of which somebody else was told already (a
 //!   container by its own `fsync`, another program by `syncfs`), and a commit that is killed between the kernel's
 //!   report and the note.

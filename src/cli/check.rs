@@ -7,7 +7,7 @@ use super::output::{counted, table};
 use super::session::{Session, check_privilege};
 use super::{Done, Failures};
 use crate::error::Error;
-use crate::store::{CheckOptions, Checked, Finding, Remedy, Repaired, Severity};
+use crate::store::{CheckOptions, Checked, Finding, Problem, Remedy, Repaired, Severity};
 
 /// Check the store: its database, what is on disk, its images
 ///
@@ -80,6 +80,12 @@ impl Check {
         let mut text = table(headings, checked.findings.iter().map(row).collect());
         text.push_str(&summary(checked));
         let is_debris = |finding: &Finding| finding.problem.severity() == Severity::Debris;
+        if !with_remedy {
+            let doubted = |finding: &&Finding| matches!(finding.problem, Problem::Doubtful(_));
+            for finding in checked.findings.iter().filter(doubted) {
+                text.push_str(&format!("{}: {}\n", finding.problem, mend(finding)));
+            }
+        }
         // The error at the end says what to do about damage.
         if !with_remedy && checked.damaged() == 0 && checked.findings.iter().any(is_debris) {
             text.push_str("strata check --repair clears up what is left over\n");
@@ -93,6 +99,14 @@ impl Check {
             ));
         }
         text
+    }
+}
+
+/// Returns the command that ends the doubt about a snapshot of which nobody can say that it is on disk.
+pub(super) fn mend(finding: &Finding) -> String {
+    match &finding.remedy {
+        Remedy::None(why) => why.to_string(),
+        _ => "strata gc removes it: then import or build it again".to_owned(),
     }
 }
 
@@ -118,20 +132,22 @@ fn summary(checked: &Checked) -> String {
     text + "\n"
 }
 
+/// A finding as a JSON document.
+pub(super) fn describe(Finding { problem, remedy }: &Finding) -> Value {
+    let mut document = json!(problem);
+    document["severity"] = json!(problem.severity());
+    document["message"] = problem.to_string().into();
+    document["repair"] = json!(remedy);
+    if let Remedy::None(why) = remedy {
+        document["repair"]["reason"] = why.as_ref().into();
+    }
+    document
+}
+
 fn document(checked: &Checked, repaired: Option<&Repaired>) -> Value {
-    let finding = |Finding { problem, remedy }: &Finding| {
-        let mut document = json!(problem);
-        document["severity"] = json!(problem.severity());
-        document["message"] = problem.to_string().into();
-        document["repair"] = json!(remedy);
-        if let Remedy::None(why) = remedy {
-            document["repair"]["reason"] = why.as_ref().into();
-        }
-        document
-    };
     json!({
         "snapshots": checked.snapshots, "images": checked.images, "verified": checked.verified,
         "recorded": checked.recorded, "damaged": checked.damaged(),
-        "findings": checked.findings.iter().map(finding).collect::<Vec<_>>(), "repaired": repaired,
+        "findings": checked.findings.iter().map(describe).collect::<Vec<_>>(), "repaired": repaired,
     })
 }

@@ -4,14 +4,16 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Done;
+use super::check;
 use super::output::{fields, size, table};
 use super::session::{Session, check_privilege};
 use crate::backend::{self, StrategyOptions};
 use crate::error::{Context, Error, Result};
 use crate::mount::probe::{self, Available};
-use crate::store::{Reserve, Store, UNVERIFIED};
+use crate::store::{Finding, Reserve, Store, UNVERIFIED, waits_by_fdatasync};
 use crate::tree::{Dir, walk};
 
 /// Tell what this machine can do, and which strategy would be chosen
@@ -35,6 +37,8 @@ struct Findings {
     root: PathBuf,
     /// Where it was tried: the root, or what exists of the way to it.
     tried_at: PathBuf,
+    /// The call by which SQLite waits for its log.
+    log_sync: &'static str,
     store: Option<Described>,
     features: Vec<Feature>,
     strategies: Vec<Strategy>,
@@ -52,6 +56,12 @@ struct Described {
     unverified: Option<u64>,
     /// The reserve for removals on a full disk; `None` where it cannot be read.
     reserve: Option<Reserve>,
+    /// The snapshots of which nobody can say that they are on disk, each as `check` tells it; `None` if that cannot be
+    /// read.
+    in_doubt: Option<Vec<Value>>,
+    /// The same for people: what is in doubt, and what ends the doubt.
+    #[serde(skip)]
+    doubts: Vec<Vec<String>>,
 }
 
 #[derive(Debug, Serialize)]
@@ -99,6 +109,7 @@ impl Doctor {
             version: env!("CARGO_PKG_VERSION"),
             kernel: rustix::system::uname().release().to_string_lossy().into_owned(),
             root: config.root.clone(),
+            log_sync: if waits_by_fdatasync() { "fdatasync" } else { "fsync" },
             store,
             features: features(&tried_at),
             auto: strategies.iter().find(|strategy| strategy.answer.available).map(|strategy| strategy.name),
@@ -129,12 +140,24 @@ fn look_at_containerd(session: &Session, address: &Path) -> Done {
 }
 
 fn describe(store: &Store) -> Described {
+    let doubts = store.doubts().ok();
+    let in_words = |finding: &Finding| vec![finding.problem.to_string(), check::mend(finding)];
     Described {
+        doubts: doubts.iter().flatten().map(in_words).collect(),
+        in_doubt: doubts.map(|doubts| doubts.iter().map(check::describe).collect()),
         backend: store.backend().capabilities().name,
         durability: store.durability().as_str(),
         format: crate::store::FORMAT,
         unverified: unverified(store).ok(),
         reserve: store.reserve().ok(),
+    }
+}
+
+/// How SQLite waits for its log, in words.
+fn log_sync_words() -> String {
+    match waits_by_fdatasync() {
+        true => "fdatasync".to_owned(),
+        false => "fsync, which takes longer: build with LIBSQLITE3_FLAGS=-DHAVE_FDATASYNC=1".to_owned(),
     }
 }
 
@@ -212,6 +235,7 @@ impl Findings {
             ("tried at", self.tried_at.display().to_string()),
             ("store", store),
             ("reserve", reserve_words(self.store.as_ref())),
+            ("sync of the log", log_sync_words()),
             ("--backend auto", auto),
         ];
         let strategies = self.strategies.iter().map(|strategy| {
@@ -223,9 +247,12 @@ impl Findings {
             let what = reason.as_deref().unwrap_or(feature.meaning).to_owned();
             vec![feature.name.to_owned(), word(*available), feature.matters_to.to_owned(), what]
         });
+        let doubts = self.store.iter().flat_map(|store| store.doubts.clone()).collect();
+        let doubts = Some(table(&["IN DOUBT", "WHAT ENDS THE DOUBT"], doubts)).filter(|table| !table.is_empty());
         format!(
-            "{}\n{}\n{}",
+            "{}\n{}{}\n{}",
             fields(&rows),
+            doubts.map_or_else(String::new, |table| table + "\n"),
             table(&["STRATEGY", "USABLE", "WHY NOT"], strategies.collect()),
             table(&["FEATURE", "THERE", "MATTERS TO", "WHAT IT IS, OR WHY NOT"], features.collect()),
         )

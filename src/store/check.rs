@@ -213,21 +213,44 @@ impl Store {
 
     /// Whether somebody can say of everything that it is on disk, or could bring it there.
     fn check_vouchers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
+        checked.findings.extend(self.doubts_of(&ground.rows)?);
+        Ok(())
+    }
+
+    /// Finds the snapshots of which no process can say how much is on disk, whoever owns them: layers that the next
+    /// recovery drops, and active snapshots that are not committed before the next boot.
+    ///
+    /// # Errors
+    /// Errors of the database or the file system.
+    pub fn doubts(&self) -> Result<Vec<Finding>> {
+        let rows = self.meta.view(rows::listed)?;
+        self.doubts_of(&rows)
+    }
+
+    fn doubts_of(&self, rows: &[Listed]) -> Result<Vec<Finding>> {
         let (unvouched, doubtful) =
             self.meta.view(|tx| Ok((durability::unvouched(tx)?, durability::doubtful_ids(tx)?)))?;
+        let mut findings = Vec::new();
         let living = lock::living(&self.run())?;
         let is_dead = |worker: &str| Ok(!living.iter().any(|name| name == worker));
-        let listed = |id: i64| ground.rows.iter().find(|listed| i64::try_from(listed.row.id.0) == Ok(id));
+        let listed = |id: i64| rows.iter().find(|listed| i64::try_from(listed.row.id.0) == Ok(id));
         for row in unvouched {
             if let Some(listed) = listed(row.id)
                 && self.is_nobodys(&row, &is_dead)?
             {
-                checked.add(Problem::Unvouched(subject(listed)), Remedy::Collect);
+                findings.push(Finding { problem: Problem::Unvouched(subject(listed)), remedy: Remedy::Collect });
             }
         }
-        let remedy = || Remedy::none("a boot ends the doubt: what it shows then is on disk; or write it again");
-        doubtful.into_iter().filter_map(listed).for_each(|row| checked.add(Problem::Doubtful(subject(row)), remedy()));
-        Ok(())
+        let doubted = |listed: &Listed| {
+            let name = &listed.row.name;
+            let mend = format!(
+                "the next boot ends the doubt: what the snapshot shows then is on disk. Before that write it again: \
+                 strata diff {name} --tar FILE saves what can be read"
+            );
+            Finding { problem: Problem::Doubtful(subject(listed)), remedy: Remedy::None(mend.into()) }
+        };
+        findings.extend(doubtful.into_iter().filter_map(listed).map(doubted));
+        Ok(findings)
     }
 
     /// Whether every image has its documents, as they came, and its topmost layer.

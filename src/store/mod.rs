@@ -51,7 +51,7 @@ pub use commit::{CommitOptions, Judged};
 pub use comparison::Comparison;
 pub use database::Database;
 pub use db::images::{Image, NewImage};
-pub use db::meta::FORMAT;
+pub use db::meta::{FORMAT, waits_by_fdatasync};
 pub use db::rows::Origin;
 pub use db::steps::CachedStep;
 pub use image::Held;

@@ -16,6 +16,7 @@ use strata::tree::memory::Tree;
 use strata::tree::{Dir, text};
 use strata::{Error, ErrorKind, Result};
 
+use crate::tally::Tally;
 use crate::{Bench, on_each};
 
 /// Content of the file that no layer may read or write.
@@ -26,6 +27,7 @@ struct Target<'a> {
     bench: &'a Bench,
     store: Store,
     before: String,
+    tally: Tally,
 }
 
 impl<'a> Target<'a> {
@@ -35,7 +37,7 @@ impl<'a> Target<'a> {
         fs::write(outside.join("dir/file"), SECRET).expect("write");
         symlink("file", outside.join("dir/link")).expect("symlink");
         let store = bench.store_with("hostile", Durability::None, |backend| backend).expect("a store");
-        let mut target = Self { bench, store, before: String::new() };
+        let mut target = Self { bench, store, before: String::new(), tally: Tally::new("escapes") };
         target.before = target.outside();
         target
     }
@@ -60,6 +62,7 @@ impl<'a> Target<'a> {
     }
 
     fn apply_all(&self, layers: &[&[String]]) -> Result<Tree> {
+        self.tally.add(1, 0);
         let (mut names, mut done) = (Vec::<String>::new(), Ok(()));
         for (number, lines) in layers.iter().enumerate() {
             let lines: Vec<&str> = lines.iter().map(String::as_str).collect();

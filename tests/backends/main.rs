@@ -6,6 +6,8 @@ mod random;
 mod settings;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tally.rs"]
+mod tally;
 
 mod check;
 mod damage;

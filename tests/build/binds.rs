@@ -8,6 +8,7 @@ use std::thread;
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 
+use super::tally::Tally;
 use super::{Bench, Heard, Wish};
 
 /// How often a build races with the exchange, at least. A build that hands the runtime a path loses about a fifth of
@@ -61,6 +62,7 @@ fn an_exchange_in_the_context_shows_nothing_outside_it() {
             seen += usize::from(String::from_utf8_lossy(&heard.output.borrow()).contains(SECRET));
         }
     });
+    Tally::new("escapes").add(tries, seen);
     assert_eq!(seen, 0, "of {tries} builds ({built} succeeded)");
     assert!(built >= BUILT, "{built} of {tries} builds met the directory");
     bench.assert_clean();

@@ -4,6 +4,8 @@
 mod random;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tally.rs"]
+mod tally;
 
 mod binds;
 mod cache;

@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use super::tally::Tally;
 use super::{Bench, support, text};
 
 /// Seconds of the processor for one command, some ten times what any of these needs, optimized or not.
@@ -82,6 +83,7 @@ fn deep_layers_take_little_time() {
     /// Without optimization an entry takes five times as long.
     const ENTRIES: usize = if cfg!(debug_assertions) { 500 } else { 5000 };
     let Some(bench) = Bench::mounting() else { return };
+    let tally = Tally::new("bounds");
     let nothing = Path::new("/dev/null");
     for (name, bytes) in deep_layers(ENTRIES) {
         let (input, output) = (bench.path("layer.tar"), bench.path("out.tar"));
@@ -99,6 +101,7 @@ fn deep_layers_take_little_time() {
         assert_eq!(text(&changes), "", "{name}");
         limited_ok(&bench, &["usage", "done"], nothing);
         limited_ok(&bench, &["rm", "again", "done"], nothing);
+        tally.add(1, 0);
     }
 }
 
@@ -125,6 +128,7 @@ fn calls_grow_with_the_entries() {
     const CALLS_MAX: u64 = 60;
     let found = Command::new("strace").arg("-V").output().map(drop).map_err(|error| format!("strace: {error}"));
     let Some(bench) = support::require("strace", found).then(Bench::mounting).flatten() else { return };
+    let tally = Tally::new("bounds");
     let mut said = String::new();
     let layers = deep_layers(ENTRIES).into_iter().zip(deep_layers(2 * ENTRIES));
     for (small, large) in layers.filter(|(small, _)| ["implied", "replaced", "links"].contains(&small.0)) {
@@ -141,6 +145,7 @@ fn calls_grow_with_the_entries() {
             let each = more.saturating_sub(less) / ENTRIES as u64;
             writeln!(said, "{}: {what}: {less} and {more} calls, {each} for an entry", small.0).expect("a string");
             assert!(each <= CALLS_MAX, "{said}");
+            tally.add(1, 0);
         }
     }
 }
@@ -172,6 +177,7 @@ fn sparse_layer(size: u64, places: &[u64]) -> Vec<u8> {
 #[test]
 fn sparse_files_stay_sparse() {
     let Some(bench) = Bench::mounting() else { return };
+    let tally = Tally::new("bounds");
     let nothing = Path::new("/dev/null");
     let many: Vec<u64> = (0..200_000).map(|number| 64 * number).collect();
     for (size, places) in [(1 << 40, &[0, 1 << 39, (1 << 40) - 1][..]), (1 << 40, &[]), (64 * 200_000, &many)] {
@@ -187,6 +193,7 @@ fn sparse_files_stay_sparse() {
             let size = usage["snapshots"][0]["size_bytes"].as_u64().unwrap_or_else(|| panic!("{usage}"));
             assert!(size < 16 << 20, "{key}: {usage}");
         }
+        tally.add(1, 0);
         limited_ok(&bench, &["rm", "again", "done"], nothing);
     }
 }
@@ -215,6 +222,7 @@ fn a_layer_of_our_own_has_an_end() {
 #[test]
 fn an_image_has_a_limit_of_layers() {
     let Some(bench) = Bench::new() else { return };
+    let tally = Tally::new("bounds");
     let archive = bench.path("image.tar");
     let name = archive.to_str().expect("UTF-8").to_owned();
     fs::write(&archive, super::archive::docker_archive(&[("image", vec![Vec::new(); 129])])).expect("write");
@@ -223,4 +231,5 @@ fn an_image_has_a_limit_of_layers() {
     assert!(bench.names(&[]).is_empty(), "nothing is unpacked");
     bench.ok(&["import", &name, "--limit", "layers=129", "--quiet"]);
     assert_eq!(bench.names(&[]).len(), 129);
+    tally.add(1, 0);
 }

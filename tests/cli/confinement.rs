@@ -12,6 +12,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::process::{Command, Output};
 
 use super::containers::{BASE, containers};
+use super::tally::Tally;
 use super::user_namespace::in_namespace;
 use super::{Bench, support, text};
 
@@ -165,6 +166,7 @@ impl Ground {
     }
 
     fn check(&self, what: &str, output: &Output) {
+        let tally = Tally::new("containers");
         let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
         let wrong: Vec<&str> = stdout.lines().filter(|line| !line.starts_with("refused: ")).collect();
         assert_eq!((output.status.code(), &wrong[..]), (Some(0), &[][..]), "{what}: {stderr}");
@@ -173,6 +175,7 @@ impl Ground {
         let missing: Vec<&str> = names.filter(|name| !told(name)).collect();
         assert!(missing.is_empty(), "{what}: nothing was told of {missing:?}: {stderr}");
         let count = stdout.lines().count();
+        tally.add(count, 0);
         writeln!(std::io::stderr(), "{what}: {count} things tried, none done").expect("write");
     }
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use strata::mount::scratch::FsType;
 
 use super::signals::send;
+use super::tally::Tally;
 use super::{Bench, support, text};
 
 pub(super) const BASE: &str =
@@ -199,6 +200,7 @@ fn signals_are_the_containers() {
 #[test]
 fn nothing_outlives_a_kill() {
     let Some(bench) = containers() else { return };
+    let tally = Tally::new("small");
     let script = ["sh", "-c", "echo > /x; echo up; sleep 424202"];
     let (mut child, _stdout) = bench.up(&[&["run", "--rm", "base"], &script[..]].concat());
     send(&child, Signal::SIGKILL);
@@ -217,6 +219,7 @@ fn nothing_outlives_a_kill() {
     bench.ok(&["gc"]);
     assert_eq!(bench.names(&["kind==active"]), ["kept"]);
     bench.ok(&["rm", "kept"]);
+    tally.add(4, 0);
 }
 
 /// The control groups of strata's that the process with `word` in its arguments is in.

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::archive::docker_archive;
+use super::tally::Tally;
 use super::{Bench, NOBODY, support, text};
 
 const IMAGE: &str = "app";
@@ -69,6 +70,7 @@ fn kill_export(bench: &Bench, destination: &str, delay: Duration) -> bool {
 #[test]
 fn a_killed_export_leaves_what_the_next_removes() {
     let Some(bench) = bench(FILE_BYTES) else { return };
+    let tally = Tally::new("writing");
     for form in ["oci", "oci-archive", "docker-archive"] {
         let destination = destination(&bench, form);
         let began = Instant::now();
@@ -79,6 +81,7 @@ fn a_killed_export_leaves_what_the_next_removes() {
         let left = (1..=KILLS).filter(|at| kill_export(&bench, &destination, whole * *at / (KILLS + 1))).count();
         assert!(left > 0, "{form}: no kill came in the middle");
         support::say(&format!("{form}: {KILLS} kills, {left} of them left something in the making"));
+        tally.add(KILLS as usize, 0);
         bench.ok(&["export", IMAGE, &destination]);
         assert_eq!(names(&bench), ["image"], "{form}");
         if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) }.expect("remove");
@@ -191,6 +194,7 @@ fn run_limited(bench: &Bench, arguments: &[String]) -> bool {
 #[test]
 fn planted_links_are_not_followed() {
     let Some(bench) = bench_of_nobody() else { return };
+    let tally = Tally::new("writing");
     let (target, secret) = (bench.path("out/image"), bench.path("secret"));
     fs::write(&secret, "old").expect("write");
     fs::create_dir(bench.path("mine")).expect("mkdir");
@@ -206,6 +210,7 @@ fn planted_links_are_not_followed() {
             assert_eq!(fs::read_dir(bench.path("mine")).expect("read").count(), 0, "{writer:?}");
             assert!(!bench.path("missing").exists(), "{writer:?}");
             if is_link { fs::remove_file(&target) } else { remove(&target) }.expect("remove");
+            tally.add(1, 0);
         }
     }
 }
@@ -217,6 +222,7 @@ fn remove(path: &Path) -> std::io::Result<()> {
 #[test]
 fn a_planted_pipe_gets_nothing() {
     let Some(bench) = bench_of_nobody() else { return };
+    let tally = Tally::new("writing");
     let target = bench.path("out/image");
     as_nobody(&bench, "mkfifo", &[Path::new("image")]);
     // Another user waits at the other end, without waiting for a writer.
@@ -227,6 +233,7 @@ fn a_planted_pipe_gets_nothing() {
         let mut bytes = [0; 512];
         assert_eq!(rustix::io::read(&reader, &mut bytes), Ok(0), "{writer:?}");
         assert!(!done && target.metadata().expect("stat").file_type().is_fifo(), "{writer:?}");
+        tally.add(1, 0);
     }
 }
 
@@ -255,6 +262,7 @@ impl Drop for LoopDevice {
 #[test]
 fn a_planted_block_device_gets_nothing() {
     let Some(bench) = bench_of_nobody() else { return };
+    let tally = Tally::new("writing");
     let (disk, target) = (bench.path("disk"), bench.path("out/image"));
     fs::write(&disk, [7; 1 << 20]).expect("write");
     let Some(device) = LoopDevice::new(&disk) else { return };
@@ -269,5 +277,6 @@ fn a_planted_block_device_gets_nothing() {
         run_limited(&bench, &writer);
         assert!(fs::read(&device.0).expect("read").iter().all(|byte| *byte == 7), "{writer:?}");
         remove(&target).expect("remove");
+        tally.add(2, 0);
     }
 }

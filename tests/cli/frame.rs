@@ -50,9 +50,12 @@ fn doctor_needs_no_store() {
     assert!(strategies.iter().all(|strategy| (strategy["available"] == true) == strategy["reason"].is_null()));
     assert!(!found["features"].as_array().expect("a list").is_empty());
     assert_eq!(fs::read_dir(bench.dir.path()).expect("the directory").count(), 0, "nothing is left of the tries");
+    // As `.cargo/config.toml` has it.
+    assert_eq!(found["log_sync"], "fdatasync");
 
     bench.ok(&["prepare", "k", "--durability", "none"]);
     let store = &bench.json(&["doctor"])["store"];
+    assert_eq!(store["in_doubt"], json!([]));
     assert_eq!((&store["backend"], &store["durability"]), (&json!("copy"), &json!("none")));
     assert!(bench.ok(&["doctor"]).contains("durability none"));
 }

@@ -7,6 +7,7 @@ use std::process::Stdio;
 use serde_json::{Value, json};
 
 use super::archive::docker_archive;
+use super::tally::Tally;
 use super::{Bench, text};
 
 /// A docker archive with one image for each of `names`: a layer with a file of that name.
@@ -188,4 +189,26 @@ fn what_a_word_names() {
     bench.ok(&["view", "look", short_id]);
     bench.ok(&["rm", "look"]);
     assert_eq!(bench.ok(&["rmi", "other", short_id]), "other\nalpha\n");
+}
+
+/// An import failed where a removal of the same image took away layers that the import had found.
+#[test]
+fn an_import_succeeds_beside_a_removal_of_the_same_image() {
+    const IMPORTS: usize = 30;
+    let Some(bench) = Bench::mounting() else { return };
+    let tally = Tally::new("small");
+    let path = bench.path("image.tar");
+    fs::write(&path, archive(&["same"])).expect("write");
+    let importing = |_: usize| bench.run(&["import", "--quiet", path.to_str().expect("UTF-8")]);
+    std::thread::scope(|scope| {
+        let imports = scope.spawn(|| (0..IMPORTS).map(importing).collect::<Vec<_>>());
+        while !imports.is_finished() {
+            let removed = bench.run(&["rmi", "same:latest"]);
+            assert!(matches!(removed.status.code(), Some(0 | 1)), "{removed:?}");
+        }
+        for output in imports.join().expect("the imports") {
+            assert!(output.status.success(), "{}", text(&output.stderr));
+            tally.add(1, 0);
+        }
+    });
 }

@@ -4,6 +4,8 @@
 mod archive;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tally.rs"]
+mod tally;
 
 mod bounds;
 mod builds;

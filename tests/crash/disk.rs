@@ -74,17 +74,28 @@ impl Disk {
     /// A fresh one, or `None` (the test must return) where the machine lacks what it needs.
     pub(crate) fn new(fs: FsType, manner: Manner) -> Option<Self> {
         drop(support::scratch(fs)?);
+        Self::with(fs, manner, |base| {
+            File::create(base).and_then(|file| file.set_len(size_bytes(fs))).expect("make a disk");
+            let options: &[&str] = match fs {
+                FsType::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+                _ => &["-q", "-f"],
+            };
+            run(Command::new(format!("mkfs.{fs}")).args(options).arg(base));
+        })
+    }
+
+    /// One that begins with the file system in the file `image`.
+    pub(crate) fn of_image(fs: FsType, manner: Manner, image: &Path) -> Option<Self> {
+        Self::with(fs, manner, |base| copy(image, base))
+    }
+
+    fn with(fs: FsType, manner: Manner, make: impl FnOnce(&Path)) -> Option<Self> {
         if !support::require("powercut", can_be_shown()) {
             return None;
         }
         let place = support::gate("tmpfs", Scratch::new(FsType::Tmpfs, PLACE_BYTES))?;
         let base = place.path().join("base.raw");
-        File::create(&base).and_then(|file| file.set_len(size_bytes(fs))).expect("make a disk");
-        let options: &[&str] = match fs {
-            FsType::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
-            _ => &["-q", "-f"],
-        };
-        run(Command::new(format!("mkfs.{fs}")).args(options).arg(&base));
+        make(&base);
         copy(&base, &place.path().join("disk.raw"));
         let daemon = Daemon::start(place.path(), manner);
         let mut disk = Self { place, daemon, sound: manner.node(), mounted: false };

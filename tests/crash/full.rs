@@ -18,6 +18,7 @@ use strata::{Snapshotter, mount};
 
 use super::archive::docker_archive;
 use super::disk::remount;
+use super::tally::Tally;
 use super::{OpenStore as _, Setting, settings, support, wanted};
 
 const NONE: &Labels = &BTreeMap::new();
@@ -379,6 +380,7 @@ fn a_full_disk_can_be_freed() {
         count += 1;
         failures.extend(result.err().map(|why| format!("{case}: {}", why.trim())));
     }
+    Tally::new("full-disk").add(count, failures.len());
     let freed = count - failures.len();
     support::say(&format!("full-disk cases: {count} tried, {freed} freed ({} in all)", cases.len()));
     assert!(failures.is_empty(), "{} of {count}:\n{}", failures.len(), failures.join("\n"));

@@ -6,14 +6,22 @@ mod archive;
 mod random;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/tally.rs"]
+mod tally;
 
 mod calls;
+#[cfg(target_arch = "x86_64")]
+mod commands;
 mod disk;
 mod failing;
 mod full;
 mod power;
 mod replay;
 mod script;
+#[cfg(target_arch = "x86_64")]
+mod syncs;
+#[cfg(target_arch = "x86_64")]
+mod tracer;
 mod trouble;
 
 use std::path::Path;

@@ -27,7 +27,7 @@ use super::disk::{self, Disk, Manner, Recorded};
 use super::failing::Claims;
 use super::replay::Log;
 use super::script::{Script, State, Step, Under};
-use super::{OpenStore as _, Setting, budget, random, settings, support, wanted};
+use super::{OpenStore as _, Setting, budget, random, settings, support, tally, wanted};
 
 /// How many points are looked at before the time is: they are replayed in order.
 pub(crate) const BATCH: usize = 8;
@@ -243,6 +243,10 @@ impl Tally {
     /// # Panics
     /// If something was lost.
     pub(crate) fn end(self, setting: Setting, started: Instant) {
+        tally::Tally::new("power-cuts").add(self.tried, self.lost.len());
+        if self.is_failing {
+            tally::Tally::new("power-cuts-failing-flush").add(self.tried, self.lost.len());
+        }
         let tried = TRIED.fetch_add(self.tried, Relaxed) + self.tried;
         let failing = if self.is_failing { self.tried } else { 0 };
         let failing = FAILING.fetch_add(failing, Relaxed) + failing;

@@ -29,7 +29,10 @@ use crate::error::{Context, Error, ErrorKind, Result};
 mod log;
 
 pub(in crate::store) use self::log::doubt_log;
-use self::log::{allocate_log, beside, log_is_doubtful, make_in_place, renew_log, write_log_again};
+pub use self::log::waits_by_fdatasync;
+use self::log::{
+    BUSY_PAUSE, allocate_log, beside, log_is_doubtful, log_is_left, make_in_place, renew_log, use_log, write_log_again,
+};
 
 /// `PRAGMA application_id`: "stra".
 const APPLICATION_ID: i32 = 0x7374_7261;
@@ -39,9 +42,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many statements stay compiled: all that a prepare, a commit and a removal run, in turn.
 const STATEMENTS_KEPT: usize = 100;
-
-/// How often a database that somebody is making is looked at.
-const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
 /// The steps from an empty file to today's format; step n makes version n + 1. A step, once released, never changes.
 const MIGRATIONS: [&str; 4] = [SCHEMA, STEPS, VOUCHERS, ID_MAPS];
@@ -201,22 +201,6 @@ pub(in crate::store) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Switches to the write-ahead log. While another process makes the same database SQLite says at once that it is busy,
-/// whatever its timeout.
-fn use_log(connection: &Connection) -> rusqlite::Result<()> {
-    let started = Instant::now();
-    loop {
-        match connection.pragma_update(None, "journal_mode", "wal") {
-            Err(error)
-                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && started.elapsed() < BUSY_TIMEOUT =>
-            {
-                std::thread::sleep(BUSY_PAUSE);
-            }
-            answer => return answer,
-        }
-    }
-}
-
 /// Has SQLite check that values are among those that the tables allow. What strata writes is of types that have no
 /// others, and SQLite makes a table in memory for each list of values that a statement is to check.
 fn check_values(connection: &Connection, check: bool) -> rusqlite::Result<()> {
@@ -262,10 +246,25 @@ impl Meta {
         if create {
             // SQLite makes the log when it looks into the database for the first time.
             meta.read(version_of)?;
+            meta.renew_log_left()?;
             allocate_log(path)?;
         }
         meta.migrate(others_at_work)?;
         Ok(meta)
+    }
+
+    /// Begins the log anew where another process left it in a store that is not made yet. A process that is making the
+    /// store at this moment keeps the log busy, until the store is made.
+    fn renew_log_left(&self) -> Result<()> {
+        let started = Instant::now();
+        while log_is_left(&self.path)? && !self.read(is_made)? {
+            match renew_log(&self.lock().connection, &self.path).map_err(|failed| failed.at(&self.path)) {
+                Err(error) if error.kind() == ErrorKind::Unavailable && started.elapsed() < BUSY_TIMEOUT => {}
+                renewed => return renewed,
+            }
+            std::thread::sleep(BUSY_PAUSE);
+        }
+        Ok(())
     }
 
     fn configure(&self) -> rusqlite::Result<()> {
@@ -395,6 +394,7 @@ impl Meta {
                 // Nobody else writes to the log meanwhile.
                 write_log_again(&self.path)?;
                 drop(transaction);
+                tracing::warn!("an earlier sync of the database's log failed: it is begun anew");
                 renew_log(&open.connection, &self.path)?;
                 let transaction = open.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
                 transaction.execute("DELETE FROM setting WHERE name = 'lost_log'", [])?;
@@ -456,6 +456,15 @@ impl From<Error> for Failed {
     fn from(error: Error) -> Self {
         Self::Rule(error)
     }
+}
+
+/// Whether the store was noted as made, which is the last step of making it.
+fn is_made(connection: &Connection) -> rusqlite::Result<bool> {
+    let has_settings = connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'setting'")?.exists([])?;
+    if !has_settings {
+        return Ok(version_of(connection)? > 0);
+    }
+    connection.prepare("SELECT 1 FROM setting WHERE name = 'backend'")?.exists([])
 }
 
 fn version_of(connection: &Connection) -> rusqlite::Result<usize> {

@@ -228,3 +228,19 @@ fn a_store_without_syncs_keeps_what_its_writer_left() {
     assert_eq!(names(&store), ["later"]);
     assert_eq!(problems(&store), []);
 }
+
+/// Doctor shows what a check finds.
+#[test]
+fn what_is_in_doubt_is_told() {
+    let place = Place::new();
+    let mut store = place.store();
+    assert_eq!(store.doubts().expect("look"), []);
+    store.prepare("key", "", NONE).expect("prepare");
+    layer(&store, "one", "");
+    break_syncs(&mut store);
+    store.commit("name", "key", NONE).expect_err("the sync failed");
+    let doubts = store.doubts().expect("look");
+    let told: Vec<_> = doubts.into_iter().map(|finding| finding.problem).collect();
+    assert!(matches!(&told[..], [Problem::Unvouched(_), Problem::Doubtful(_)]), "{told:?}");
+    assert_eq!(told, problems(&store));
+}

@@ -4,15 +4,17 @@
 //! SQLite: "Write-Ahead Logging"; `fallocate(2)`; `chattr(1)`, attribute `C`.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode, ffi};
 use rustix::fs::{FallocateFlags, IFlags, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Failed;
+use super::{BUSY_TIMEOUT, Failed};
 use crate::error::{Context, Error, ErrorKind, Result};
 
 /// How much of the log is read at once to be written again.
@@ -24,6 +26,47 @@ const LOG_BYTES: u64 = 4608 << 10;
 
 /// At most one part in so many of what is left of a file system is allocated for the log.
 const LOG_SHARE: u64 = 16;
+
+/// How often a database that somebody is making is looked at.
+pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(2);
+
+/// Returns whether SQLite was compiled to wait for its log by `fdatasync`, which does not write the times of the log's
+/// file to disk. `.cargo/config.toml` says so to builds of this crate; a program that depends on the crate has to
+/// say so itself. SQLite does not tell which one it was: its compiler and this crate's are given the same environment.
+pub fn waits_by_fdatasync() -> bool {
+    option_env!("LIBSQLITE3_FLAGS").is_some_and(|flags| flags.contains("HAVE_FDATASYNC"))
+}
+
+/// Switches to the write-ahead log. While another process makes the same database SQLite says at once that it is busy,
+/// whatever its timeout.
+pub(super) fn use_log(connection: &Connection) -> rusqlite::Result<()> {
+    let started = Instant::now();
+    loop {
+        match switch_to_log(connection) {
+            Err(error)
+                if error.sqlite_error_code() == Some(ErrorCode::DatabaseBusy) && started.elapsed() < BUSY_TIMEOUT =>
+            {
+                std::thread::sleep(BUSY_PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// Switches to the write-ahead log once. SQLite answers with the new mode first and brings the switch to disk when it
+/// is asked for another row. Without that its failure would go unnoticed, and the database keep a journal beside it
+/// that a power cut can bring back after a transaction was acknowledged.
+fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = wal")?;
+    let modes = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
+    match modes.last() {
+        Some(mode) if mode == "wal" => Ok(()),
+        mode => {
+            let why = format!("SQLite cannot begin its log, and stays with the journal mode {mode:?}");
+            Err(rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR), Some(why)))
+        }
+    }
+}
 
 /// Returns the path of a file that SQLite has beside its database.
 pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
@@ -84,12 +127,22 @@ pub(in crate::store) fn doubt_log(connection: &Connection) -> rusqlite::Result<(
     connection.execute("INSERT OR REPLACE INTO setting VALUES ('lost_log', 1)", []).map(drop)
 }
 
+/// Whether the log of `database` has content: in a store that is not made yet another process put it there, and may
+/// have been told that a sync of it failed. No table has a place for a note of that yet.
+pub(super) fn log_is_left(database: &Path) -> Result<bool> {
+    let path = beside(database, "-wal");
+    match path.metadata() {
+        Ok(stat) => Ok(stat.len() > 0),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error).at("stat", path),
+    }
+}
+
 /// Brings the log of `database`, as it is in memory, into the database itself and begins another. To write the same
 /// blocks again is not enough: ext4 leaves a block of which the first write failed marked as never written, takes
 /// later writes to it, and after the next mount shows zeros. The caller has done that nevertheless, so that a power cut
 /// in the middle finds a whole log wherever it suffices.
 pub(super) fn renew_log(connection: &Connection, database: &Path) -> Result<(), Failed> {
-    tracing::warn!("an earlier sync of the database's log failed: it is begun anew");
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if !busy {
         // The checkpoint gave back what was allocated.

@@ -243,10 +243,10 @@
 //! - **Holes are zeros in a layer of our own writing.** A canonical layer depends on content alone, so the same edits
 //!   have one DiffID on every file system; where a file system keeps its holes does not count. Runs of zeros could be
 //!   holes by a rule about content, but sparse entries are what readers of tar disagree about most, and some unpack
-//!   them wrong without an error. The digest has to pass over the zeros in any case: 16 GiB of holes took 20 s of
-//!   a processor. So the layer is dense, and its length is bounded instead: beyond 1 TiB
-//!   of files (`EmitOptions::content_bytes_max`, the most that an import takes) it is refused before the file is read.
-//!   A commit writes no layer and has no such bound, and an imported sparse layer leaves as it came.
+//!   them wrong without an error. The digest has to pass over the zeros in any case: 16 GiB of holes took 20 s of a
+//!   processor in a debug build. So the layer is dense, and its length is bounded instead: beyond 1 TiB of files
+//!   (`EmitOptions::content_bytes_max`, the most that an import takes) it is refused before the file is read. A commit
+//!   writes no layer and has no such bound, and an imported sparse layer leaves as it came.
 //! - **Work has no limit of its own**: it is in proportion to the layer by construction (`changeset::apply`), which is
 //!   tested by counting. A limit would have to guess how large a directory may be.
 //! - **The command line sets three limits** (entries, bytes, ratio): those that a layer of good faith can reach. Nobody

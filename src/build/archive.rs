@@ -14,11 +14,15 @@ use super::context::{Origin, Selected, open_regular};
 use crate::changeset::blob::{Compression, Decompress, Expansion};
 use crate::changeset::{Change, Sink};
 use crate::door::{Expected, IngestOptions, ingest};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::tree::Meta;
 
 /// The length of what tells xz and bzip2, in bytes.
 const MAGIC_BYTES: u64 = 6;
+
+/// The most memory that an xz archive may need, in KiB: four times the largest preset of xz. The format has dictionaries
+/// of up to 4 GiB.
+const XZ_MEMORY_KIB: u32 = 256 << 10;
 
 /// The length of a tar header.
 const HEADER_BYTES: usize = 512;
@@ -66,7 +70,7 @@ enum Other {
 impl Other {
     fn reader(self, file: File) -> Box<dyn Read + Send> {
         match self {
-            Self::Xz => Box::new(lzma_rust2::XzReader::new(BufReader::new(file), true)),
+            Self::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(BufReader::new(file), true, XZ_MEMORY_KIB)),
             Self::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(BufReader::new(file))),
         }
     }
@@ -85,13 +89,27 @@ fn other(file: &mut File, shown: &Path) -> Result<Option<Other>> {
 }
 
 /// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
+///
+/// # Errors
+/// `ResourceExhausted` for a file that takes too much memory to tell; errors of reading.
 pub(super) fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
     let mut header = Vec::new();
     // A damaged file, or one that holds no archive, is copied as any other file.
     let read = decompress(file.try_clone().at("duplicate descriptor of", shown)?, shown)
         .map(|plain| plain.take(HEADER_BYTES as u64).read_to_end(&mut header));
     file.rewind().at("read", shown)?;
-    Ok(matches!(read, Ok(Ok(HEADER_BYTES))) && has_checksum(&header))
+    match read {
+        Ok(Err(error)) if error.kind() == io::ErrorKind::OutOfMemory => Err(Error::new(
+            ErrorKind::ResourceExhausted,
+            format!(
+                "{} needs more than {} MiB of memory to be decompressed: compress it with a smaller dictionary, or copy it \
+                 with COPY",
+                shown.display(),
+                XZ_MEMORY_KIB >> 10
+            ),
+        )),
+        read => Ok(matches!(read, Ok(Ok(HEADER_BYTES))) && has_checksum(&header)),
+    }
 }
 
 /// Whether a block is the header of a tar entry: its checksum says so.

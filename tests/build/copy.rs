@@ -281,3 +281,27 @@ fn special_files_are_copied_and_not_opened() {
         assert_eq!(seen, Err(rustix::io::Errno::AGAIN), "{}: something was opened", bench.strategy);
     });
 }
+
+/// The dictionary of an archive is memory of the reader: the format allows 4 GiB.
+#[test]
+fn an_archive_that_needs_too_much_memory_is_refused() {
+    let Some(bench) = Bench::overlay() else { return };
+    bench.write("plain", "x");
+    let context = bench.context();
+    let archive = |name: &str, dictionary: &str| {
+        let mut tar = Command::new("tar");
+        tar.arg("-C").arg(&context).arg("-cf").arg(context.join("x.tar")).arg("plain");
+        assert!(tar.status().expect("run tar").success());
+        let mut xz = Command::new("xz");
+        xz.args(["--format=xz", &format!("--lzma2=dict={dictionary}"), "-c"]).arg(context.join("x.tar"));
+        fs::write(context.join(name), xz.output().expect("run xz").stdout).expect("write");
+    };
+    archive("good.tar.xz", "64MiB");
+    archive("large.tar.xz", "1GiB");
+    bench.build("good", "FROM base\nADD good.tar.xz /x/\n");
+    let refused = bench.build_with("large", "FROM base\nADD large.tar.xz /x/\n", &Wish::default(), &Heard::default());
+    let error = refused.expect_err("a dictionary of 1 GiB");
+    assert_eq!(error.kind(), ErrorKind::ResourceExhausted);
+    assert!(error.chain().contains("more than 256 MiB of memory"), "{}", error.chain());
+    bench.build("copied", "FROM base\nCOPY large.tar.xz /x/\n");
+}

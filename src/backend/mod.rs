@@ -162,7 +162,6 @@ pub trait Backend: Send + Sync + Debug {
     ///
     /// # Errors
     /// As [`Backend::remove`].
-    /// As [`Backend::remove`].
     fn remove_until(&self, id: Id, stop: &dyn Fn() -> bool) -> Result<bool> {
         let _ = stop;
         self.remove(id).map(|()| true)

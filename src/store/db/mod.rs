@@ -1,6 +1,6 @@
 //! The database of a store: all that knows SQLite.
 //!
-//! - [`meta`] opens the file and runs transactions.
+//! - [`meta`] opens the file and runs transactions, [`schema`] has the tables.
 //! - [`rows`] reads and writes the rows of snapshots, [`labels`] their labels, [`durability`] which are on disk.
 //! - [`images`] has the images and their documents, [`steps`] the results of steps of builds.
 
@@ -9,6 +9,7 @@ pub(super) mod images;
 pub(super) mod labels;
 pub(super) mod meta;
 pub(super) mod rows;
+pub(super) mod schema;
 pub(super) mod steps;
 
 pub(super) use rusqlite::Transaction;

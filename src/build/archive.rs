@@ -1,6 +1,6 @@
 //! Archives that `ADD` unpacks.
 //!
-//! An archive is what begins with the header of a tar entry, plain or compressed by gzip, zstd, xz or bzip2.
+//! A file is an archive if it begins with the header of a tar entry, plain or compressed by gzip, zstd, xz or bzip2.
 //!
 //! # References
 //! Dockerfile reference, "ADD"; pax(1), "ustar Interchange Format".
@@ -17,7 +17,7 @@ use crate::door::{Expected, IngestOptions, ingest};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::tree::Meta;
 
-/// The length of what tells xz and bzip2, in bytes.
+/// The length of the longest magic number of xz and bzip2, in bytes.
 const MAGIC_BYTES: u64 = 6;
 
 /// The most memory that an xz archive may need, in KiB: four times the largest preset of xz. The format has dictionaries
@@ -27,7 +27,7 @@ const XZ_MEMORY_KIB: u32 = 256 << 10;
 /// The length of a tar header.
 const HEADER_BYTES: usize = 512;
 
-/// Pushes what the archive `selected` holds into `below`.
+/// Pushes the entries of the archive `selected` into `below`.
 pub(super) fn unpack(
     origin: &Origin,
     selected: &Selected,
@@ -40,7 +40,7 @@ pub(super) fn unpack(
     })
 }
 
-/// Pushes what the archive `file` holds into `below`.
+/// Pushes the entries of the archive `file` into `below`.
 pub(super) fn unpack_file(
     mut file: File,
     shown: &Path,
@@ -60,7 +60,7 @@ pub(super) fn unpack_file(
         .map_err(|error| error.context(format!("unpacking {}", shown.display())))
 }
 
-/// A compression of archives that layers do not have.
+/// A compression that archives can have, and layers cannot.
 #[derive(Clone, Copy, Debug)]
 enum Other {
     Xz,
@@ -76,7 +76,7 @@ impl Other {
     }
 }
 
-/// The compression of a file, if it is such one; it is read from its beginning again afterwards.
+/// Returns the compression of a file if it is xz or bzip2. The file is rewound.
 fn other(file: &mut File, shown: &Path) -> Result<Option<Other>> {
     let mut start = Vec::new();
     file.by_ref().take(MAGIC_BYTES).read_to_end(&mut start).at("read", shown)?;
@@ -88,10 +88,10 @@ fn other(file: &mut File, shown: &Path) -> Result<Option<Other>> {
     })
 }
 
-/// Whether a file is a tar archive, compressed or not; it is read from its beginning again afterwards.
+/// Returns whether a file is a tar archive, compressed or not. The file is rewound.
 ///
 /// # Errors
-/// `ResourceExhausted` for a file that takes too much memory to tell; errors of reading.
+/// `ResourceExhausted` for a file whose decompression takes too much memory; errors of reading.
 pub(super) fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
     let mut header = Vec::new();
     // A damaged file, or one that holds no archive, is copied as any other file.
@@ -112,7 +112,7 @@ pub(super) fn is_archive(file: &mut File, shown: &Path) -> Result<bool> {
     }
 }
 
-/// Whether a block is the header of a tar entry: its checksum says so.
+/// Returns whether `block` has the checksum of a tar header.
 fn has_checksum(block: &[u8]) -> bool {
     let (Some(before), Some(field), Some(after)) = (block.get(..148), block.get(148..156), block.get(156..512)) else {
         return false;
@@ -132,7 +132,7 @@ fn decompress(mut file: File, shown: &Path) -> Result<Box<dyn Read>> {
     Ok(Box::new(Decompress::new(input, compression, Expansion::default(), shown.display().to_string())?))
 }
 
-/// A reader that fails beyond the bytes that an archive may have.
+/// A reader that fails after `left` more bytes, to limit the length of an archive.
 struct Bounded<R> {
     inner: R,
     left: u64,
@@ -146,7 +146,7 @@ impl<R: Read> Read for Bounded<R> {
     }
 }
 
-/// Puts what an archive holds below the target.
+/// A sink that moves the entries of an archive below `target`.
 pub(super) struct Below<'a, 'b> {
     pub(super) target: &'a Path,
     /// Gives an entry its owner and time.
@@ -159,7 +159,8 @@ impl Sink for Below<'_, '_> {
         let below =
             |path: &Path| if path.as_os_str().is_empty() { self.target.to_owned() } else { self.target.join(path) };
         let moved = match change {
-            // The root of an archive says nothing about a directory that exists, and a missing one is made anyway.
+            // The root entry of an archive is skipped: a target that exists keeps its attributes, and a missing one was
+            // made.
             Change::Put { path, .. } if path.as_os_str() == OsStr::new("") => return Ok(()),
             Change::Put { path, existed, meta } => {
                 let mut meta = meta.clone();

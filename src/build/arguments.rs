@@ -17,7 +17,7 @@ pub(super) enum Source {
     },
 }
 
-/// Returns what is copied, and where it goes.
+/// Returns the sources and the target of a `COPY` or `ADD`.
 ///
 /// # Errors
 /// `InvalidArgument` without a source, and for a here-document as the target.
@@ -49,7 +49,7 @@ pub(super) fn sources_and_target(head: &Head<'_>, documents: &[Document]) -> Res
     Ok((sources, target))
 }
 
-/// Words that white space tore apart: the name of a document may stand behind a space, or hold some in quotes.
+/// Joins the words that announce one document: the name may follow `<<` after a space, and may hold spaces in quotes.
 fn rejoined(words: Vec<(usize, String)>) -> Vec<(usize, String)> {
     let mut joined: Vec<(usize, String)> = Vec::new();
     for (offset, word) in words {

@@ -1,7 +1,7 @@
 //! The caches of `RUN --mount=type=cache`: directories of the store that any build may use by their id.
 //!
-//! Invariants: whoever uses a cache has a lock on it, so that `gc` leaves it alone, and of two that said so one waits
-//! for the other. A cache has its first content and its owner before it has its name.
+//! Invariants: each [`Cache`] in use holds a lock on its directory. `gc` keeps locked caches, and with `sharing=locked`
+//! a command waits for the lock. A cache gets its name after its first content and its owner.
 //!
 //! # References
 //! Dockerfile reference, "RUN --mount=type=cache"; `flock(2)`.
@@ -24,22 +24,22 @@ use crate::store_files;
 use crate::tree::copy::{self, CloneMode};
 use crate::tree::{Dir, walk};
 
-/// How often a cache is opened that `gc` removes meanwhile.
+/// Maximum number of tries to open a cache, because `gc` can remove it at the same time.
 const OPEN_TRIES_MAX: u32 = 16;
 
-/// How many private caches of one id there can be: as many commands use it at the same time.
+/// Maximum number of private caches of one id, and so of the commands that use the id at the same time.
 const PRIVATE_MAX: u32 = 1024;
 
-/// How long a command waits before it looks again whether a cache is free.
+/// The pause between two tries to lock a cache.
 const WAIT: Duration = Duration::from_millis(50);
 
-/// The mode of a cache of which nothing was said.
+/// The mode of a cache without the option `mode`.
 const MODE: u32 = 0o755;
 
 /// A cache in use.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// With a lock on it.
+    /// The directory of the cache. Its descriptor holds the lock.
     dir: Dir,
     name: String,
 }
@@ -48,15 +48,15 @@ fn caches(store: &Store) -> PathBuf {
     store_files::build_caches(store.root())
 }
 
-/// The first content of a cache: a directory, and the name of that directory, which is a part of the cache's name.
+/// The first content of a cache: the directory `dir` of the snapshot `name`. The cache's name depends on `name`.
 pub(super) struct Seed<'a> {
     pub(super) name: String,
     pub(super) dir: &'a Dir,
 }
 
 impl Cache {
-    /// Opens a cache, made if it is not there; waits for it if it is to be used alone. `held` are those that the
-    /// command has already.
+    /// Opens a cache, and makes it if it is missing. Waits while the lock of another command excludes this one. `held`
+    /// are the caches that the command has open already.
     ///
     /// # Errors
     /// `Cancelled` if `cancelled` says so; what the file system reports.
@@ -68,7 +68,7 @@ impl Cache {
         cancelled: &dyn Fn() -> Result<()>,
     ) -> Result<Self> {
         let name = name(mount, seed);
-        // A command may mount one cache twice, and has not to wait for itself.
+        // A command may mount one cache twice: the second mount must not wait for the lock of the first.
         if let Some(known) = held.iter().find(|cache| cache.name == name) {
             return Ok(Self { dir: known.dir.try_clone()?, name });
         }
@@ -101,7 +101,7 @@ impl Cache {
         }
     }
 
-    /// Opens and locks the cache `name`; `None` if another command has it.
+    /// Opens and locks the cache `name`; `None` if another lock excludes `lock`.
     fn try_open(
         store: &Store,
         name: &str,
@@ -121,7 +121,7 @@ impl Cache {
                 Err(Errno::WOULDBLOCK) => return Ok(None),
                 locked => locked.at("lock", &path)?,
             }
-            // It may have gone before the lock was there.
+            // `gc` may have removed the directory before the lock was taken.
             let ours = dir.stat("")?.ino;
             if Dir::open(&above)?.stat_if_any(name)?.is_some_and(|stat| stat.ino == ours) {
                 return Ok(Some(Self { dir, name: name.to_owned() }));
@@ -130,14 +130,15 @@ impl Cache {
         Err(Error::new(ErrorKind::Unavailable, format!("the cache {name} is removed again and again")))
     }
 
-    /// The cache as a container sees it at `target`.
+    /// Returns the mount of the cache at `target` of a container.
     pub(super) fn bind(&self, target: String, read_only: bool) -> Result<Bind> {
         let access = if read_only { Access::ReadOnly } else { Access::ReadWrite };
         Bind::new(self.dir.as_fd(), self.dir.shown(), target, access)
     }
 }
 
-/// The name of a cache's directory: another owner or another first content makes another cache.
+/// Returns the name of a cache's directory. Another owner or another first content is another cache, even with the same
+/// id.
 fn name(mount: &CacheMount, seed: Option<&Seed<'_>>) -> String {
     if mount.owner == Ownership::default() && seed.is_none() {
         return Digest::of(mount.id.as_bytes()).hex();
@@ -153,12 +154,12 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     }
 }
 
-/// Makes a cache at `path`, unless somebody else is faster.
+/// Makes a cache at `path`, unless another process makes it first.
 fn make(above: &Path, path: &Path, owner: Ownership, seed: Option<&Seed<'_>>) -> Result<()> {
     let place = above.join(unique_key("new"));
     make_dir(&place, 0o700)?;
     let dir = Dir::open(&place)?;
-    // `gc` is to leave it alone.
+    // `gc` removes only directories without a lock.
     flock(&dir, FlockOperation::LockShared).at("lock", &place)?;
     let filled = seed.map_or(Ok(()), |seed| copy::copy(seed.dir, &dir, copy::Options::new(CloneMode::Auto)).map(drop));
     let made = filled.and_then(|()| {
@@ -178,7 +179,7 @@ fn make(above: &Path, path: &Path, owner: Ownership, seed: Option<&Seed<'_>>) ->
     made.map(drop)
 }
 
-/// Removes the caches of builds that no build uses at the moment; answers how many.
+/// Removes the caches that no build is using; returns their number.
 ///
 /// # Errors
 /// Errors of the file system.

@@ -12,7 +12,7 @@ use crate::oci::config::{Config, HistoryEntry};
 use crate::oci::media_type::{OCI_CONFIG, OCI_LAYER, OCI_MANIFEST};
 use crate::oci::{SCHEMA_VERSION, null_is_absent};
 
-/// Fields of a base image's config that are about how that image was made.
+/// Fields of a base image's config that describe how that image was made. A child image does not have them.
 const OF_THE_BASE: [&str; 6] = ["container", "container_config", "docker_version", "id", "parent", "parent_id"];
 
 /// Reads the config `bytes` of a base image.
@@ -23,7 +23,7 @@ pub(super) fn of_base(bytes: &[u8]) -> Result<Config> {
     let mut config: Config = serde_json::from_slice(bytes)
         .map_err(|error| Error::data_loss("the base image's config is not what it should be").with_source(error))?;
     config.other.retain(|name, _| !OF_THE_BASE.contains(&name.as_str()));
-    // Some builders write no history; one that does not fit the layers would make an image that others refuse.
+    // Some builders write no history. Other tools refuse an image whose history does not fit the layers.
     let layers = config.history.iter().filter(|entry| !entry.empty_layer).count();
     if layers != config.rootfs.diff_ids().len() {
         config.history = config.rootfs.diff_ids().iter().map(|_| HistoryEntry::default()).collect();
@@ -31,8 +31,8 @@ pub(super) fn of_base(bytes: &[u8]) -> Result<Config> {
     Ok(config)
 }
 
-/// Gives the history's entries from `first` on that have no time the next one's that has, or the base image's. The
-/// image is as old as the last of them.
+/// Completes the times in the history from the entry `first` on: an entry without a time gets that of the first entry
+/// with one, or else that of the base image. The image gets the time of the last entry.
 pub(super) fn date(config: &mut Config, first: usize) {
     let steps = config.history.get_mut(first..).unwrap_or_default();
     let next = steps.iter().find_map(|step| step.created.clone()).or_else(|| config.created.clone());

@@ -1,7 +1,8 @@
 //! The trees that `COPY` and `ADD` take from: the build context, and the roots of stages and images.
 //!
-//! Invariant: of a context, nothing outside it is opened: a source whose path leads out of it, by `..` or through a
-//! link, is an error. In the tree of an image links stay in it, as they would in a container.
+//! Invariant: no file outside a build context is opened. A source whose path leads out of the context, by `..` or
+//! through a link, is an error. In the tree of an image a link is resolved with the tree's root as `/`, as in a
+//! container.
 //!
 //! # References
 //! Dockerfile reference, "COPY", "`.dockerignore` file"; `openat2(2)`.
@@ -30,45 +31,45 @@ pub(super) struct Origin {
     resolver: Resolver,
     /// Patterns of the files that are left out.
     ignored: Ignored,
-    /// Whether it is a build context: then owners and extended attributes do not count either.
+    /// True for a build context: owners and extended attributes are not copied from it.
     pub(super) is_context: bool,
 }
 
-/// One thing that a source names.
+/// A file or directory that a source selects.
 #[derive(Clone, Debug)]
 pub(super) struct Selected {
-    /// Where it is, without links.
+    /// The path in the tree, with links resolved.
     pub(super) path: PathBuf,
-    /// The last component of the source, which named it.
+    /// The last component of the path before links were resolved: the name of the copy.
     pub(super) name: OsString,
     pub(super) stat: Stat,
     filter: Filter,
 }
 
-/// The part of a directory that is selected.
+/// The rules for the files below a selected directory.
 #[derive(Clone, Debug, Default)]
 struct Filter {
-    /// Paths below it that are left out.
+    /// The paths below the directory that are left out.
     excluded: Arc<Ignored>,
-    /// The names that are included; `None` for all.
+    /// The paths below the directory that are copied; `None` for all.
     included: Option<Arc<Included>>,
 }
 
-/// A source of `COPY --parents`, as a pattern below the directory from which on parents are kept.
+/// A source of `COPY --parents`, as a pattern relative to the tree's root, or to the directory before `/./`.
 #[derive(Debug)]
 struct Included {
     pattern: Ignored,
-    /// The part of the pattern that is a plain path.
+    /// The components at the start of the pattern that have no wildcards.
     prefix: PathBuf,
 }
 
 impl Filter {
-    /// Whether the path below the directory does not count.
+    /// Returns whether the filter leaves out `path`, which is relative to the directory.
     fn covers(&self, path: &Path) -> bool {
         self.excluded.covers(path) || self.included.as_ref().is_some_and(|included| !included.pattern.covers(path))
     }
 
-    /// Whether nothing below a directory counts that does not count itself.
+    /// Returns whether the filter leaves out all files below `path`, a directory that it leaves out itself.
     fn ends_at(&self, path: &Path) -> bool {
         let prefix = self.included.as_ref().map_or(Path::new(""), |included| &included.prefix);
         let leads_to = prefix.starts_with(path) || path.starts_with(prefix);
@@ -92,13 +93,13 @@ impl Selected {
 }
 
 impl Origin {
-    /// The build context `root`, without what is `ignored`.
+    /// Returns the build context `root`, without the files that `ignored` covers.
     pub(super) fn context(root: Dir, ignored: Ignored) -> Result<Self> {
         let resolver = Resolver::new(root.try_clone()?);
         Ok(Self { root, resolver, ignored, is_context: true })
     }
 
-    /// The tree of an image.
+    /// Returns the tree `root` of an image.
     pub(super) fn image(root: Dir) -> Result<Self> {
         let resolver = Resolver::new(root.try_clone()?);
         Ok(Self { root, resolver, ignored: Ignored::default(), is_context: false })
@@ -108,7 +109,7 @@ impl Origin {
     /// match nothing.
     ///
     /// # Errors
-    /// `NotFound` for a path at which nothing is; `InvalidArgument` if it leads out of a context.
+    /// `NotFound` for a path that does not exist; `InvalidArgument` for a path that leads out of a build context.
     pub(super) fn select(&mut self, source: &str) -> Result<Vec<Selected>> {
         let mut selected = Vec::new();
         for path in self.expand(source)? {
@@ -130,8 +131,8 @@ impl Origin {
         Ok(selected)
     }
 
-    /// Selects the files of `source` without those that are `excluded`. With `parents`, the directories above them are
-    /// selected too, or only those behind `/./`, where the source has that.
+    /// Selects the files of `source`, without the files that `excluded` covers. With `parents`, the directories above
+    /// the files are selected, too; if `source` has `/./`, only the directories after it.
     ///
     /// # Errors
     /// Those of [`Origin::select`].
@@ -149,7 +150,8 @@ impl Origin {
         } else {
             let is_named = !has_wildcards(source);
             for mut found in self.select(source)? {
-                // A file that the source names itself is copied, as with BuildKit; one that a pattern matches is not.
+                // `excluded` holds for a file that a pattern matched, and not for a file that the source names, as in
+                // BuildKit.
                 if !is_named
                     && !found.is_dir()
                     && (excluded.covers(&found.path) || excluded.covers(Path::new(&found.name)))
@@ -163,7 +165,7 @@ impl Origin {
         Ok(selected)
     }
 
-    /// Whether what was found is part of the tree: an ignored directory is, if something below it is.
+    /// Returns whether `found` is part of the tree. An ignored directory is part of it if a file below is not ignored.
     fn is_seen(&self, found: &Selected) -> Result<bool> {
         if found.path.as_os_str().is_empty() || !self.ignored.covers(&found.path) {
             return Ok(true);
@@ -178,7 +180,7 @@ impl Origin {
         Ok(is_seen)
     }
 
-    /// Opens what was selected, to bind it; also returns the path for messages.
+    /// Opens a selected file or directory for a bind mount. Also returns its path for messages.
     ///
     /// # Errors
     /// Errors of the file system: `ELOOP` if a link has taken the place of a directory since.
@@ -189,7 +191,7 @@ impl Origin {
         self.root.open_within(path, OFlags::PATH, resolve).at("open", &shown).map(|opened| (opened, shown))
     }
 
-    /// Refuses a link that leads nowhere: a pattern matched it, so somebody counts on it.
+    /// Refuses a link to a missing file: the source selects the link, and the copy would silently lack it.
     fn check_no_link(&mut self, path: &Path) -> Result<()> {
         let (Some(above), Some(name)) = (path.parent(), path.file_name()) else { return Ok(()) };
         let Found::Dir(above) = self.resolver.find(above)? else { return Ok(()) };
@@ -205,7 +207,7 @@ impl Origin {
         if self.is_context && !self.ignored.is_empty() { ", or .dockerignore leaves it out" } else { "" }
     }
 
-    /// The paths that the patterns of `source` match; `source` itself if it has none.
+    /// Returns the paths that the patterns in `source` match; the path `source`, if it has no pattern.
     fn expand(&mut self, source: &str) -> Result<Vec<PathBuf>> {
         let mut paths = vec![PathBuf::new()];
         for component in source.split('/').filter(|component| !matches!(*component, "" | ".")) {
@@ -239,7 +241,7 @@ impl Origin {
         Ok(found)
     }
 
-    /// Refuses a path that leads out of a context through a link.
+    /// Refuses a path that leads out of a build context through a link.
     fn check_inside(&self, path: &Path) -> Result<()> {
         if !self.is_context || path.as_os_str().is_empty() {
             return Ok(());
@@ -252,7 +254,8 @@ impl Origin {
         }
     }
 
-    /// Calls `visit` for what was selected and all that is below it, with the path below it.
+    /// Calls `visit` for the selected file or directory, and for all files below it. Paths are relative to the selected
+    /// one.
     pub(super) fn visit(
         &self,
         selected: &Selected,
@@ -265,7 +268,7 @@ impl Origin {
             return visit(Path::new(""), &WalkEntry { path: Path::new(""), dir: &parent, name, stat: selected.stat });
         }
         let root = if name.is_empty() { parent } else { parent.open_dir(name)? };
-        // Directories that are left out, until something below one is not.
+        // Directories that are left out so far. They are visited as soon as a file below them is not left out.
         let mut held: Vec<(PathBuf, Stat)> = Vec::new();
         let mut walk = Walk::new(&root)?;
         while let Some(entry) = walk.next_entry()? {
@@ -292,11 +295,11 @@ impl Origin {
     }
 }
 
-/// Opens an entry that was a regular file. The owner of a context can put a pipe in its place meanwhile, whose content
-/// would have no end.
+/// Opens an entry that was a regular file, and checks this again: the owner of a build context can replace the file by
+/// a pipe, whose content has no end.
 ///
 /// # Errors
-/// `FailedPrecondition` if it is no regular file any more; what the system calls report.
+/// `FailedPrecondition` if the entry is no regular file any more; errors of the system calls.
 pub(super) fn open_regular(entry: &WalkEntry<'_>) -> Result<File> {
     let (file, shown) = (entry.dir.open_file(entry.name)?, entry.dir.shown_at(entry.name));
     if file.metadata().at("stat", &shown)?.is_file() {
@@ -320,7 +323,7 @@ fn has_wildcards(source: &str) -> bool {
 
 /// A pattern of one component.
 fn glob(text: &str) -> Result<Glob> {
-    // Braces mean nothing here.
+    // Braces are literal in a Dockerfile, and not in a [`Glob`].
     let escaped = text.replace('{', "[{]").replace('}', "[}]");
     let glob = GlobBuilder::new(&escaped).literal_separator(true).backslash_escape(true).build();
     glob.map_err(|error| Error::invalid(format!("{text:?} is no pattern")).with_source(error))
@@ -330,7 +333,8 @@ fn leaves(source: &str) -> Error {
     Error::invalid(format!("{source:?} leads out of the build context: copy it there before the build"))
 }
 
-/// The text of the ignore file of a context: that of the Dockerfile itself (`NAME.dockerignore`), or `.dockerignore`.
+/// Returns the text of the ignore file: `NAME.dockerignore` beside the Dockerfile `NAME`, or else `.dockerignore` in
+/// the build context. The text is empty if neither exists.
 ///
 /// # Errors
 /// Those of [`read_regular`], except `NotFound`.

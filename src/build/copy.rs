@@ -1,17 +1,18 @@
-//! `COPY` and `ADD`: from trees to changes, and to a digest of what is copied.
+//! `COPY` and `ADD`: the changes that they make, and a digest of the copied files.
 //!
 //! # Decisions
-//! - Files keep their times. Directories that nobody described (the target, and its missing parents) are those of a
-//!   layer that does not describe them: 0755 0:0, mtime 0, unless `--chown` or an octal `--chmod` say otherwise. So the
-//!   same sources make the same layer, whenever and by whatever strategy.
-//! - What comes from a context belongs to root and has no extended attributes, whoever checked it out on what file
-//!   system.
-//! - A directory that the target has as a link to one is followed, so that `COPY root/ /` works where `/bin` is a link.
-//! - Only regular files are opened. A FIFO or a device is copied as the node that it is, as BuildKit does; a socket is
-//!   left out, for a layer cannot hold one.
+//! - Files keep their times. The target and its parents, where they are missing, get mode 0755, owner 0:0 and mtime 0,
+//!   unless `--chown` or an octal `--chmod` says otherwise. So the same sources make the same layer at any time and on
+//!   every strategy.
+//! - Files from a build context belong to root and have no extended attributes, because these depend on the user and
+//!   the file system of a checkout.
+//! - A directory goes through a link to a directory that is in its place, so that `COPY root/ /` works where `/bin` is
+//!   a link.
+//! - Only regular files are opened. A FIFO or a device is copied as a node of the same kind, as BuildKit does. A socket
+//!   is left out, because a layer cannot hold one.
 //!
 //! # References
-//! Dockerfile reference, "COPY", "ADD"; BuildKit, `solver/llbsolver/file`, where it is silent.
+//! Dockerfile reference, "COPY", "ADD"; BuildKit, `solver/llbsolver/file`, for cases that the reference leaves open.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -58,7 +59,7 @@ pub(super) struct Copying<'a> {
 }
 
 impl<'a> Copying<'a> {
-    /// One that copies nothing, and changes nothing of what is added.
+    /// Returns a copy without sources that keeps all attributes; the caller adds fields.
     pub(super) fn nothing(origin: &'a Origin) -> Self {
         Self {
             origin,
@@ -76,7 +77,7 @@ impl<'a> Copying<'a> {
 }
 
 impl Copying<'_> {
-    /// A digest of all that is copied, without times.
+    /// Returns a digest of the selected files and the here-documents, without times.
     pub(super) fn digest(&self) -> Result<Digest> {
         let mut hasher = Sha256::new();
         let mut field = |bytes: &[u8]| {
@@ -113,7 +114,8 @@ impl Copying<'_> {
         Ok(Digest::finish(hasher))
     }
 
-    /// Pushes the changes that it makes to the tree `root` into `sink`; without a tree, those to any.
+    /// Pushes the changes of the copy into `sink`. `root` is the tree that they change; without it, they do not depend
+    /// on a tree.
     pub(super) fn write(&self, root: Option<&Dir>, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
         let count = self.selected.len() + self.texts.len() + self.fetched.len();
         if count == 0 {
@@ -124,7 +126,7 @@ impl Copying<'_> {
         let unpacked = self.fetched.iter().map(|file| self.is_unpacked(file)).collect::<Result<Vec<_>>>()?;
         let are_dirs =
             self.selected.iter().zip(&archives).map(|(selected, is_archive)| selected.is_dir() || *is_archive);
-        // Where nothing is, the first source makes the target: a directory, or a file.
+        // If nothing exists at the target, the first source decides whether the target is a directory or a file.
         let makes_dir = unpacked.iter().copied().chain(are_dirs).next().unwrap_or(false);
         let place = ImagePath::find(self.target, resolver.as_mut())?;
         let target = place.target(self.target, count, makes_dir)?;
@@ -190,7 +192,7 @@ impl Copying<'_> {
         sink.change(&Change::Put { path, existed: false, meta }, &mut file)
     }
 
-    /// Makes the directories that the target needs and that are not there.
+    /// Makes the missing directories of the target.
     fn make_dirs(&self, target: &Target, for_archives: bool, sink: &mut dyn Sink) -> Result<()> {
         let (uid, gid) = self.owner.unwrap_or_default();
         let chmod = self.chmod.filter(|_| !for_archives);
@@ -214,7 +216,7 @@ impl Copying<'_> {
         Ok(is_archive)
     }
 
-    /// The content of a directory.
+    /// Copies the content of a directory.
     fn write_dir(&self, selected: &Selected, target: &Target, ground: &mut Ground, sink: &mut dyn Sink) -> Result<()> {
         let mut links = Links::default();
         self.origin.visit(selected, &mut |below, entry| {
@@ -259,7 +261,7 @@ impl Copying<'_> {
         Ok(meta)
     }
 
-    /// Gives owner and time to what is copied.
+    /// Sets the owner of a copy, and limits its time to `epoch`.
     fn adopt(&self, meta: &mut Meta) {
         if let Some((uid, gid)) = self.owner {
             (meta.uid, meta.gid) = (uid, gid);
@@ -268,12 +270,12 @@ impl Copying<'_> {
     }
 }
 
-/// The files with several names that were met.
+/// The visited files that have several names, each with the path of its first visit.
 #[derive(Default)]
 struct Links(HashMap<((u32, u32), u64), PathBuf>);
 
 impl Links {
-    /// The path of the same file that was met first, if `path` is another.
+    /// Returns the path of the first visit of the file, if that is not `path`.
     fn first(&mut self, entry: &WalkEntry<'_>, path: &Path) -> Option<PathBuf> {
         if entry.stat.file_type == FileType::Dir || entry.stat.nlink < 2 {
             return None;
@@ -283,7 +285,7 @@ impl Links {
     }
 }
 
-/// A time, no later than `epoch`.
+/// Returns `time`, or `epoch` if that is earlier.
 pub(super) fn clamped(time: Timestamp, epoch: Option<i64>) -> Timestamp {
     match epoch {
         Some(seconds) => time.min(Timestamp { seconds, nanos: 0 }),
@@ -291,7 +293,7 @@ pub(super) fn clamped(time: Timestamp, epoch: Option<i64>) -> Timestamp {
     }
 }
 
-/// The place where a copy goes, with what is there from before and from earlier sources of the instruction.
+/// The files that a copy can meet at its target: those of the tree, and those of earlier sources of the instruction.
 struct Ground {
     resolver: Option<Resolver>,
     /// The paths that earlier sources made, and whether each is a directory; `None` where there is only one source.
@@ -303,10 +305,10 @@ impl Ground {
         Self { resolver, made: has_several.then(HashMap::new) }
     }
 
-    /// Whether a directory goes to one that a link leads to, which keeps its attributes.
+    /// Returns whether a link at `path` leads to a directory, which takes the copied files and keeps its attributes.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something else than a directory is there.
+    /// `FailedPrecondition` if `path` exists and is no directory.
     fn keeps_dir(&mut self, path: &Path) -> Result<bool> {
         if let Some(false) = self.made.as_mut().and_then(|made| made.insert(path.to_owned(), true)) {
             return Err(no_directory(path));
@@ -321,7 +323,7 @@ impl Ground {
         }
     }
 
-    /// Refuses a file in place of a directory.
+    /// Refuses a file at `path` if a directory exists there.
     fn check_file(&mut self, path: &Path) -> Result<()> {
         let taken =
             || Error::precondition(format!("/{} is a directory, and a file cannot take its place", path.display()));

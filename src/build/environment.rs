@@ -10,19 +10,19 @@ use super::words::Values;
 #[derive(Debug)]
 pub(super) struct Environment {
     list: Vec<String>,
-    /// Where the last variable of each name stands in `list`.
+    /// The index in `list` of the last variable of each name.
     places: HashMap<String, usize>,
 }
 
 impl Environment {
-    /// Returns the environment that `list` describes; of several variables with one name the last counts.
+    /// Returns the environment that `list` describes; if it has several variables of one name, the last one counts.
     pub(super) fn new(list: Vec<String>) -> Self {
         let name = |variable: &String| variable.split('=').next().unwrap_or_default().to_owned();
         let places = list.iter().enumerate().map(|(place, variable)| (name(variable), place)).collect();
         Self { list, places }
     }
 
-    /// Sets the variable `name`, in its old place if it has one.
+    /// Sets the variable `name`. A variable that exists keeps its place in the order.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         let new = format!("{name}={value}");
         match self.places.get(name).and_then(|place| self.list.get_mut(*place)) {

@@ -1,5 +1,4 @@
-//! The state while the instructions of a stage are evaluated, and the instructions that only set how a container
-//! starts.
+//! The state of the evaluation of a stage, and the instructions that change the image's config only.
 
 use serde_json::json;
 
@@ -13,7 +12,7 @@ use crate::oci::config::Settings;
 
 /// A stage that is being evaluated.
 pub(super) struct Evaluation {
-    /// All but the environment.
+    /// The settings of a container, except the environment, which is in `env`.
     pub(super) settings: Settings,
     pub(super) env: Environment,
     pub(super) shells: Shells,
@@ -24,7 +23,7 @@ pub(super) struct Evaluation {
     pub(super) budget: Budget,
 }
 
-/// Of an argument and a variable of one name the later counts: a variable that is set takes the argument away.
+/// If an `ARG` and an `ENV` have the same name, the later instruction counts, because `ENV` removes the argument.
 impl Values for Evaluation {
     fn value(&self, name: &str) -> Option<&str> {
         self.arguments.value(name).or_else(|| self.env.value(name))
@@ -42,25 +41,25 @@ impl Evaluation {
         Ok(expanded)
     }
 
-    /// The lines of a here-document, evaluated.
+    /// Returns the text of a here-document with its variables replaced.
     pub(super) fn document(&self, at: &Position, text: &str) -> Result<String> {
         let expanded = words::expand_document(text, self).map_err(|wrong| at.wrong(wrong))?;
         self.budget.take(at, expanded.len())?;
         Ok(expanded)
     }
 
-    /// Pairs of an `ENV` or `LABEL`, evaluated.
+    /// Returns the names and values of an `ENV` or `LABEL`, expanded.
     pub(super) fn pairs(&self, at: &Position, text: &str) -> Result<Vec<(String, String)>> {
         let pairs = words::assignments(text, self.escape).map_err(|wrong| at.wrong(wrong))?;
         pairs.into_iter().map(|(name, value)| Ok((self.expand(at, &name)?, self.expand(at, &value)?))).collect()
     }
 
-    /// `path` as seen from the working directory.
+    /// Returns `path` as an absolute path; a relative `path` begins at the working directory.
     pub(super) fn absolute(&self, path: &str) -> String {
         settings::join(&self.settings.working_dir, path)
     }
 
-    /// Takes an instruction that only says what containers start with.
+    /// Applies an instruction that changes the image's config only; ignores the others.
     pub(super) fn set(&mut self, at: &Position, what: &What) -> Result<()> {
         match what {
             What::Env(text) => {

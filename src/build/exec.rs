@@ -1,4 +1,4 @@
-//! Doing what was planned: one snapshot a step, a layer where it changed something.
+//! Executes a plan: each step that can change files gets a snapshot, which becomes a layer if files did change.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -29,11 +29,11 @@ use crate::task::Cancel;
 use crate::tree::resolve::Resolver;
 use crate::tree::{Dir, Meta, Timestamp};
 
-/// How much of the output of a command that failed is in the error, in lines and in bytes.
+/// Limits of the output of a failed command that the error repeats, in lines and in bytes.
 const TAIL_LINES: usize = 10;
 const TAIL_BYTES: usize = 2048;
 
-/// The host name in a build's containers: the same for all, as it may end up in files.
+/// The host name of all containers of builds: constant, because commands write it into files of layers.
 const HOSTNAME: &str = "build";
 
 /// How many changed paths `--explain` shows of a step.
@@ -45,9 +45,9 @@ pub(super) struct StageDone {
     pub(super) top: Option<String>,
     pub(super) config: Config,
     pub(super) layers: Vec<LayerDescriptor>,
-    /// How much of the history is that of the image below.
+    /// The number of history entries of the base image.
     pub(super) inherited: usize,
-    /// When the last layer since then was made.
+    /// The time when the last layer on top of the base image was made.
     made: Option<String>,
 }
 
@@ -59,12 +59,12 @@ pub(super) struct Builder<'a> {
     pub(super) progress: &'a dyn Progress,
     /// The latest time of files, in seconds since 1970.
     pub(super) epoch: Option<i64>,
-    /// When everything was made, if that is given.
+    /// The time of the image and its history, if the caller gave one.
     pub(super) created: Option<String>,
 }
 
 impl Builder<'_> {
-    /// Builds all stages that are needed; answers with the last.
+    /// Builds the stages of `plan.needed`; returns the last one, the target.
     pub(super) fn build(&self, plan: &Plan) -> Result<StageDone> {
         let total = plan.needed.iter().map(|stage| plan.stages[*stage].steps.len()).sum();
         let mut number = 0;
@@ -104,7 +104,7 @@ impl Builder<'_> {
         Ok(state)
     }
 
-    /// Does one step, or finds that it was done before.
+    /// Executes one step, or takes its result from the cache.
     fn step(
         &self,
         step: &Step,
@@ -164,14 +164,14 @@ impl Builder<'_> {
         });
         let result = wrote.and_then(|()| layer::commit(self.store, &key, below, &self.options.ingest.cancel));
         let result = result.inspect_err(|_| {
-            // The first error is the one to report. If this fails too, gc removes the snapshot.
+            // The first error is the one to report. If the removal fails, too, gc removes the snapshot.
             let _ = self.store.take_back(&key);
         })?;
         self.store.note_step(digest, &result)?;
         Ok((result, false))
     }
 
-    /// A digest of everything that decides what the step comes to.
+    /// Returns the cache key of a step: a digest of everything that the result depends on.
     fn digest(
         &self,
         action: &Action,
@@ -204,7 +204,7 @@ impl Builder<'_> {
                         json!(self.copying(copy, origin, selected, None).digest()?)
                     }
                     (From::Context, None) => json!(texts),
-                    // The ChainID says what is in it.
+                    // The ChainID of the topmost layer stands for all files of the stage or image.
                     (From::Stage(stage), _) => json!([done.get(stage).and_then(|done| done.top.as_ref()), sources]),
                     (From::Image(image), _) => json!([image.top, sources]),
                 };
@@ -244,7 +244,7 @@ impl Builder<'_> {
         Copying { selected, texts, target, owner, chmod, unpacks: *unpacks, epoch, ..nothing }
     }
 
-    /// Writes what a step does into the active snapshot `key`.
+    /// Executes a step in the active snapshot `key`.
     fn write(
         &self,
         (step, action, fetched): (&Step, &Action, &[Fetched]),
@@ -268,7 +268,7 @@ impl Builder<'_> {
         }
     }
 
-    /// Makes the directory `path` and those above it, where they are missing: they belong to `user`.
+    /// Makes the directory `path` and its parents, as far as they are missing, with `user` as their owner.
     fn make_dir(&self, key: &str, path: &str, user: &str) -> Result<()> {
         let tree = self.store.open_tree(key)?;
         let mut resolver = Resolver::new(tree.try_clone()?);
@@ -297,7 +297,7 @@ impl Builder<'_> {
         below: Option<&str>,
         done: &BTreeMap<usize, StageDone>,
     ) -> Result<Applied> {
-        // The tree before the step, which no step writes to.
+        // The tree of the parent, which stays unchanged; without a parent, the new snapshot, which is empty.
         let tree = self.store.open_tree(below.unwrap_or(key))?;
         let owner = copy.chown.as_deref().map(|chown| owner(&tree, chown)).transpose()?;
         let top = match &copy.from {
@@ -332,7 +332,7 @@ impl Builder<'_> {
         env.append(&mut lent.env);
         let spec = Spec {
             mounts: claim.mounts(),
-            // All of it is brought to disk before the image has a name.
+            // A power cut may lose the writes: the store brings the layers to disk before it names the image.
             volatile: true,
             process: Process { args, env, dir, user, terminal: false, no_new_privs: false },
             volumes: std::mem::take(&mut lent.volumes),
@@ -349,7 +349,7 @@ impl Builder<'_> {
         };
         let mut listener = Listener::new(self.progress, &self.options.ingest.cancel);
         let place = place(self.store);
-        // A crash takes the snapshot, and with it what was made in it.
+        // The mount points need no note, because a crash removes the whole snapshot.
         let ended = container::run(&runtime, &place, &spec, &|_| Ok(()), &mut listener);
         drop(spec);
         drop(lent);
@@ -367,7 +367,7 @@ fn name_of(variable: &str) -> &str {
     variable.split('=').next().unwrap_or_default()
 }
 
-/// Returns the owner and group of `user` of the tree. A number without a group is the number of the group, too.
+/// Returns the user and group numbers of `user` in the tree. A number alone is that of the user and of the group.
 fn owner(tree: &Dir, user: &str) -> Result<(u32, u32)> {
     match user.parse() {
         Ok(number) => Ok((number, number)),
@@ -375,7 +375,7 @@ fn owner(tree: &Dir, user: &str) -> Result<(u32, u32)> {
     }
 }
 
-/// Passes on what a command writes, and keeps the end of it.
+/// Passes the output of a command to `progress`, and keeps the end of it for the error.
 struct Listener<'a> {
     progress: &'a dyn Progress,
     cancel: &'a Cancel,
@@ -388,7 +388,7 @@ impl<'a> Listener<'a> {
         Self { progress, cancel, killed: false, end: Vec::new() }
     }
 
-    /// The last lines of output, in one.
+    /// Returns the last lines of output, joined to one line.
     fn tail(&self) -> String {
         let text = String::from_utf8_lossy(&self.end);
         let lines: Vec<&str> = text.lines().map(str::trim_end).filter(|line| !line.is_empty()).collect();
@@ -417,7 +417,7 @@ impl Control for Listener<'_> {
     }
 }
 
-/// A time as documents have it.
+/// Returns a time as the documents of images write it.
 pub(super) fn moment(Timestamp { seconds, nanos }: Timestamp) -> Result<String> {
     let moment = jiff::Timestamp::new(seconds, nanos.cast_signed());
     let moment =
@@ -425,7 +425,7 @@ pub(super) fn moment(Timestamp { seconds, nanos }: Timestamp) -> Result<String> 
     moment.map(|moment| moment.to_string())
 }
 
-/// The moment `epoch`, in seconds since 1970, as documents have it.
+/// Returns `epoch`, in seconds since 1970, as the documents of images write it.
 pub(super) fn moment_of(epoch: Option<i64>) -> Result<Option<String>> {
     epoch.map(|seconds| moment(Timestamp { seconds, nanos: 0 })).transpose()
 }

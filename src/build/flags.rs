@@ -8,24 +8,23 @@ use super::position::{Lines, Position};
 use super::words::leading_flags;
 use crate::error::{ErrorKind, Result};
 
-/// The most flags of one instruction. Each `--mount` is a mount of the container, and all flags are compared with one
-/// another.
+/// Maximum number of flags of one instruction: each `--mount` is a mount of the container, and the search for repeated
+/// flags takes quadratic time.
 const FLAGS_MAX: usize = 256;
 
 /// The flags that may be given several times.
 const REPEATED: [&str; 2] = ["mount", "exclude"];
 
-/// The flags of an instruction; each that is known is taken.
+/// The flags of an instruction that [`Flags::take`] has not returned yet.
 pub(super) struct Flags {
     left: Vec<(Position, String, Option<String>)>,
 }
 
 impl Flags {
-    /// Reads the flags in front of the arguments, which begin at `start` of the line; returns also where the arguments
-    /// begin.
+    /// Reads the flags that begin at `start` of the line. Also returns the offset of the arguments after them.
     ///
     /// # Errors
-    /// `InvalidArgument` for too many, and for one that is given twice.
+    /// `InvalidArgument` for too many flags, and for a flag that is given twice.
     pub(super) fn read(lines: &Lines<'_>, escape: char, line: &Logical, start: usize) -> Result<(Self, usize)> {
         let (words, end) = leading_flags(&line.text[start..], escape);
         let at = |offset: usize| lines.at(line.source(start + offset));
@@ -49,7 +48,7 @@ impl Flags {
     /// Takes the flag `name`.
     ///
     /// # Errors
-    /// `InvalidArgument` if it has no value.
+    /// `InvalidArgument` if the flag has no value.
     pub(super) fn take(&mut self, name: &str) -> Result<Option<(Position, String)>> {
         let Some(found) = self.left.iter().position(|(_, known, _)| known == name) else { return Ok(None) };
         match self.left.remove(found) {
@@ -84,7 +83,7 @@ impl Flags {
         }
     }
 
-    /// Refuses what is left.
+    /// Refuses the flags that were not taken.
     ///
     /// # Errors
     /// `Unsupported` for a flag that the instruction does not know.

@@ -48,7 +48,7 @@ fn times(count: usize, text: &str) -> String {
 /// A name, a first size, and the Dockerfile of a size.
 type Shape = (&'static str, usize, fn(usize) -> String);
 
-/// Dockerfiles by how many times they repeat something, and how often that is at first.
+/// Dockerfiles that repeat an instruction or a word: the number is that of the repetitions in the smaller text.
 const SHAPES: [Shape; 12] = [
     ("ENV each", 2000, |n| "FROM scratch\n".to_owned() + &times(n, "ENV e#=$e0\n")),
     ("ENV of many", 5000, |n| format!("FROM scratch\nENV{}\n", times(n, " e#=$e0"))),
@@ -64,7 +64,7 @@ const SHAPES: [Shape; 12] = [
     ("continuations", 1000, |n| "FROM scratch\n".to_owned() + &times(n, "RUN a# \\\n\n x\n")),
 ];
 
-/// The processor time of this thread that `work` takes: other tests run beside this one.
+/// Returns the processor time of this thread that `work` takes. Elapsed time would depend on other tests.
 pub(super) fn cpu_time(work: impl FnOnce()) -> Duration {
     let now = || {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
@@ -90,7 +90,8 @@ fn four_times_the_text_takes_four_times_as_long() {
     }
 }
 
-/// No-break spaces behind an escape character are no end of a line that continues: each text had all those behind it.
+/// A line that ends with an escape character and a no-break space does not continue: the text of each instruction once
+/// held all later instructions, too.
 #[test]
 fn texts_of_instructions_do_not_overlap() {
     let text = "FROM scratch\n".to_owned() + &times(2000, "USER u \\\u{a0}\n");
@@ -128,7 +129,8 @@ fn numbers_are_bounded() {
     }
 }
 
-/// A pattern can leave nothing of a megabyte that it looks at: a Dockerfile of 700 KB took minutes.
+/// A pattern can shorten a megabyte to nothing, which the limit of results does not count: a Dockerfile of 700 KB took
+/// minutes.
 #[test]
 fn patterns_look_at_a_bounded_number_of_bytes() {
     let value = format!("FROM scratch\nENV a={}\nENV x={}\n", "v".repeat(1 << 10), "$a".repeat(64));

@@ -22,10 +22,10 @@ pub(super) struct Head<'a> {
     pub(super) at: Position,
     /// In upper case.
     pub(super) keyword: String,
-    /// Where what follows the keyword begins in the line.
+    /// The offset in the line of the text after the keyword.
     pub(super) rest_start: usize,
     pub(super) flags: Flags,
-    /// Where the arguments begin in the line.
+    /// The offset of the arguments in the line.
     pub(super) arguments_start: usize,
     /// The text after keyword and flags.
     pub(super) arguments: &'a str,
@@ -64,7 +64,8 @@ impl<'a> Head<'a> {
         }
     }
 
-    /// The words of the arguments, at which offset each begins: a list in JSON, or what white space separates.
+    /// Returns the words of the arguments, each with its offset: the strings of a JSON list, all with offset 0, or the
+    /// text split at white space.
     pub(super) fn words(&self) -> Result<Vec<(usize, String)>> {
         match strings(self.arguments) {
             Strings::List(list) => Ok(list.into_iter().map(|word| (0, word)).collect()),
@@ -89,7 +90,7 @@ impl<'a> Head<'a> {
         &self.line.documents
     }
 
-    /// The command that `text` is.
+    /// Returns `text` as a command.
     pub(super) fn command_of(&self, text: &str) -> Result<Command> {
         match strings(text) {
             Strings::List(list) => Ok(Command::Exec(list)),

@@ -1,4 +1,4 @@
-//! Here-documents: what announces them, and what a shell or a file makes of them.
+//! Here-documents: the words that announce them, and their content.
 //!
 //! # References
 //! Dockerfile reference, "Here-Documents"; BuildKit, `frontend/dockerfile/parser`.
@@ -9,13 +9,13 @@ const INSTRUCTIONS: [&str; 3] = ["add", "copy", "run"];
 /// A here-document.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Document {
-    /// The line that ends it, and the name of the file that it becomes.
+    /// The line that ends the document, and the name of the file that `COPY` or `ADD` makes of it.
     pub(super) name: String,
-    /// Whether tabs at the beginning of its lines do not count.
+    /// True after `<<-`: the tabs at the start of lines are removed.
     pub(super) strips_tabs: bool,
-    /// Whether variables in it are replaced: its name has no quotes.
+    /// True if the name has no quotes: variables in the document are replaced.
     pub(super) expands: bool,
-    /// Its lines as they are.
+    /// The lines of the document, unchanged.
     pub(super) body: String,
 }
 
@@ -53,7 +53,7 @@ impl Document {
     }
 }
 
-/// The documents that an instruction announces, without their bodies.
+/// Returns the documents that the instruction `line` announces, with empty bodies.
 pub(super) fn announced(line: &str, escape: char) -> Vec<Document> {
     if !line.contains("<<") || !can_announce(line, escape) {
         return Vec::new();
@@ -61,7 +61,8 @@ pub(super) fn announced(line: &str, escape: char) -> Vec<Document> {
     words(line).iter().filter_map(|word| Document::parse(word)).collect()
 }
 
-/// Whether the instruction is one with documents: not in the form of a list in JSON.
+/// Returns whether the instruction can have documents: it is one of [`INSTRUCTIONS`], and its arguments are no JSON
+/// list.
 fn can_announce(line: &str, escape: char) -> bool {
     let mut rest = line.trim_start();
     loop {
@@ -78,8 +79,8 @@ fn can_announce(line: &str, escape: char) -> bool {
     }
 }
 
-/// Splits a line at white space outside of quotes, which stay; none if a quote is not closed, for then nothing in the
-/// line is what it seems. White space behind `<<` does not end a word.
+/// Splits a line at white space outside of quotes; the quotes stay in the words. White space after `<<` does not end a
+/// word. If a quote is not closed, the result is empty, because any `<<` may be a part of the quoted text.
 fn words(line: &str) -> Vec<String> {
     let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
     let mut chars = line.chars().peekable();

@@ -1,7 +1,7 @@
 //! Patterns of `.dockerignore`, which leave files out of a build context, and of `--exclude`, out of a copy.
 //!
-//! `*` matches any text of a component, `?` one character of it, `[...]` one of several; `**` any number of components,
-//! also none, and at the end of a pattern anything.
+//! `*` matches any text within a component, `?` one character, `[...]` one character of a set. `**` matches any number
+//! of components, or none; at the end of a pattern it matches any text.
 //!
 //! Invariant: the last pattern that matches a path, or a directory above it, decides. Patterns are compiled into sets,
 //! so that a path costs little more with 10,000 patterns than with one.
@@ -28,7 +28,7 @@ const PATTERN_BYTES_MAX: usize = 4096;
 /// The patterns of an ignore file.
 #[derive(Debug, Default)]
 pub(super) struct Ignored {
-    /// The last patterns first.
+    /// The sets in reverse order: the last patterns are in the first set.
     sets: Vec<Set>,
     has_exceptions: bool,
 }
@@ -36,7 +36,7 @@ pub(super) struct Ignored {
 #[derive(Debug)]
 struct Set {
     patterns: RegexSet,
-    /// Whether each pattern leaves out what it matches; the others bring it back.
+    /// For each pattern, true if it leaves out the paths that it matches, and false if it brings them back (`!`).
     leaves_out: Vec<bool>,
 }
 
@@ -44,7 +44,7 @@ impl Ignored {
     /// Reads the text of an ignore file of at most `patterns_max` patterns.
     ///
     /// # Errors
-    /// `InvalidArgument` for more or longer patterns, or what is no pattern.
+    /// `InvalidArgument` for too many patterns, a pattern that is too long, or invalid syntax.
     pub(super) fn parse(text: &str, patterns_max: usize) -> Result<Self> {
         let lines = text.trim_start_matches('\u{feff}').lines().filter(|line| !line.starts_with('#'));
         let patterns: Vec<_> = lines.filter_map(pattern).take(patterns_max.saturating_add(1)).collect();
@@ -56,10 +56,10 @@ impl Ignored {
         Self::new(patterns).map_err(|error| error.context(".dockerignore"))
     }
 
-    /// Returns what the patterns of `--exclude` leave out.
+    /// Compiles the patterns of `--exclude`.
     ///
     /// # Errors
-    /// `InvalidArgument` for longer patterns than paths, or what is no pattern.
+    /// `InvalidArgument` for a pattern that is longer than any path, or invalid syntax.
     pub(super) fn of<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self> {
         Self::new(patterns.into_iter().filter_map(pattern).collect())
     }
@@ -95,7 +95,7 @@ impl Set {
         Ok(Self { patterns: set, leaves_out: patterns.iter().map(|(leaves_out, _)| *leaves_out).collect() })
     }
 
-    /// Returns what the last pattern says that matches the path or a directory above it.
+    /// Returns the decision of the last pattern that matches the path or a directory above it; `None` if there is none.
     fn decides(&self, path: &Path) -> Option<bool> {
         let above = path.ancestors().filter(|above| !above.as_os_str().is_empty());
         let last = above.filter_map(|above| self.patterns.matches(above.as_os_str().as_bytes()).iter().next_back());
@@ -103,7 +103,7 @@ impl Set {
     }
 }
 
-/// Returns a pattern, cleaned, and whether it leaves out what it matches; `None` for an empty one.
+/// Reads a line: whether it leaves out the paths that it matches, and its pattern, cleaned; `None` if that is empty.
 fn pattern(line: &str) -> Option<(bool, String)> {
     let line = line.trim();
     let (leaves_out, path) = match line.strip_prefix('!') {
@@ -121,10 +121,10 @@ fn pattern(line: &str) -> Option<(bool, String)> {
     (!clean.is_empty()).then(|| (leaves_out, clean.join("/")))
 }
 
-/// Returns the regular expression that a pattern means.
+/// Returns the regular expression that matches the same paths as `pattern`.
 ///
 /// # Errors
-/// `InvalidArgument` for what is no pattern, or longer than any path.
+/// `InvalidArgument` for invalid syntax, or a pattern that is longer than any path.
 fn expression(pattern: &str) -> Result<String> {
     if pattern.len() > PATTERN_BYTES_MAX {
         let start: String = pattern.chars().take(40).collect();
@@ -154,7 +154,7 @@ fn literal(c: char, text: &mut String) {
     text.push_str(&regex::escape(c.encode_utf8(&mut [0; 4])));
 }
 
-/// Appends to `text` the class of characters whose opening bracket was read; `None` if it does not end.
+/// Reads a character class after its opening bracket, and appends it to `text`; `None` if the class does not end.
 fn class(chars: &mut std::iter::Peekable<std::str::Chars<'_>>, text: &mut String) -> Option<()> {
     text.push('[');
     if chars.next_if(|c| matches!(c, '^' | '!')).is_some() {

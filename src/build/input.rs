@@ -51,10 +51,10 @@ fn is_descriptor(path: &Path) -> bool {
     path == Path::new("/dev/stdin") || number.is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
-/// Returns what `source` holds; errors call it `name`.
+/// Returns the text that `source` yields; errors call it `name`.
 ///
 /// # Errors
-/// `InvalidArgument` for more than [`DOCKERFILE_BYTES_MAX`] bytes, or no UTF-8; what the read reports.
+/// `InvalidArgument` for more than [`DOCKERFILE_BYTES_MAX`] bytes, or no UTF-8; errors of the read.
 pub fn read_bounded(source: impl Read, name: &Path) -> Result<String> {
     let mut bytes = Vec::new();
     source.take(DOCKERFILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).at("read", name)?;
@@ -64,13 +64,13 @@ pub fn read_bounded(source: impl Read, name: &Path) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| Error::invalid(format!("{} is no UTF-8", name.display())))
 }
 
-/// The longest secret, in bytes: as with BuildKit.
+/// Maximum length of a secret, in bytes. BuildKit has the same limit.
 pub const SECRET_BYTES_MAX: u64 = 500 << 10;
 
 /// Returns the content of the file `path`, as a secret.
 ///
 /// # Errors
-/// `NotFound`; `InvalidArgument` for more than [`SECRET_BYTES_MAX`] bytes; what the read reports.
+/// `NotFound`; `InvalidArgument` for more than [`SECRET_BYTES_MAX`] bytes; errors of the read.
 pub fn read_secret(path: &Path) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).at("open", path)?;

@@ -1,4 +1,4 @@
-//! The form of an instruction's arguments that is a list of strings in JSON.
+//! Arguments of an instruction in exec form: a JSON list of strings.
 //!
 //! # References
 //! Dockerfile reference, "Shell and exec form"; RFC 8259.
@@ -10,7 +10,7 @@ use serde_json::Value;
 pub(super) enum Strings {
     /// A list of strings.
     List(Vec<String>),
-    /// A list with something else in it, which nobody means.
+    /// A list with another value than a string: always a mistake.
     Mixed,
     /// Other text.
     Text,

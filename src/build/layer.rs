@@ -1,4 +1,4 @@
-//! From what a snapshot changed to a layer of an image.
+//! Makes layers of images from the changes of snapshots.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,8 @@ use crate::tree::{Dir, Timestamp};
 /// The length of a layer without an entry: the two blocks of zeros that end an archive.
 const EMPTY_BYTES: u64 = 1024;
 
-/// The layer that the active snapshot `key` is: its DiffID and its length in bytes; `None` if it changed nothing.
+/// Returns the DiffID and the length in bytes of the layer that the active snapshot `key` makes; `None` if the snapshot
+/// has no changes.
 pub(super) fn write_layer(store: &Store, key: &str, cancel: &Cancel) -> Result<Option<(DiffId, u64)>> {
     let encoding = Encoding::Canonical(MtimePrecision::Nanoseconds);
     let options = EmitOptions { encoding, cancel: cancel.clone(), ..EmitOptions::default() };
@@ -28,7 +29,7 @@ pub(super) fn write_layer(store: &Store, key: &str, cancel: &Cancel) -> Result<O
     Ok((plain_bytes > EMPTY_BYTES).then_some((diff_id, plain_bytes)))
 }
 
-/// Takes back to `epoch` every time in the active snapshot `key` that is later and would be in its layer.
+/// Sets to `epoch` the time of each changed file in the active snapshot `key` that has a later time.
 pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
     let latest = Timestamp { seconds: epoch, nanos: 0 };
     let mut late: Vec<PathBuf> = Vec::new();
@@ -49,8 +50,8 @@ pub(super) fn clamp(store: &Store, key: &str, epoch: i64) -> Result<()> {
     Ok(())
 }
 
-/// Commits the active snapshot `key` as what it is: a layer on top of `below`, or nothing where it changed nothing. The
-/// key is gone afterwards; a failure leaves it as it was.
+/// Commits the active snapshot `key` as a layer on top of `below`, or removes the snapshot if it has no changes. The
+/// key is free afterwards; a failure leaves the snapshot as it was.
 pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Cancel) -> Result<CachedStep> {
     let layer = write_layer(store, key, cancel)?;
     let Some((diff_id, _)) = layer else {
@@ -63,7 +64,7 @@ pub(super) fn commit(store: &Store, key: &str, below: Option<&str>, cancel: &Can
     Ok(CachedStep { top: Some(name.chain_id().to_string()), layer })
 }
 
-/// The first `most` paths that the committed snapshot `key` changed, each with its letter.
+/// Returns the first `most` paths that the committed snapshot `key` changed, each with `A`, `M` or `D`.
 pub(super) fn first_changes(store: &Store, key: &str, most: usize) -> Result<Vec<(char, PathBuf)>> {
     let mut found = Vec::new();
     let enough = || Error::new(ErrorKind::Cancelled, "enough");

@@ -18,19 +18,19 @@ use crate::snapshotter::Snapshotter as _;
 use crate::store::{Claim, Store};
 use crate::tree::Dir;
 
-/// The modes of a secret and of an agent's socket of which nothing was said.
+/// The modes of a secret and of an agent's socket without the option `mode`.
 const SECRET_MODE: u32 = 0o400;
 const AGENT_MODE: u32 = 0o600;
 
-/// The variable that tells programs of an agent.
+/// The variable with the path of the agent's socket, which programs read.
 const AGENT_VARIABLE: &str = "SSH_AUTH_SOCK";
 
-/// The sources of such mounts.
+/// The store, the options and the build context, from which the mounts of a command are made.
 pub(super) struct Lender<'a> {
     pub(super) store: &'a Store,
     pub(super) options: &'a Options<'a>,
     pub(super) context: Option<&'a Origin>,
-    /// The topmost layer of a stage.
+    /// Returns the topmost layer of a stage.
     pub(super) top: &'a dyn Fn(usize) -> Option<String>,
 }
 
@@ -41,13 +41,14 @@ pub(super) struct Lent<'a> {
     pub(super) tmpfs: Vec<Tmpfs>,
     pub(super) secrets: Vec<Secret>,
     pub(super) agents: Vec<Agent>,
-    /// Variables that tell of these.
+    /// Variables with the secrets that have `env`, and with the path of the first agent's socket.
     pub(super) env: Vec<String>,
     caches: Vec<Cache>,
     trees: Vec<LentTree<'a>>,
 }
 
-/// A snapshot that a command sees a part of, and that goes away afterwards with what it wrote there.
+/// A temporary snapshot, of which a command sees a part. Dropping the value removes it, with the files that the command
+/// wrote.
 struct LentTree<'a> {
     store: &'a Store,
     key: String,
@@ -67,7 +68,7 @@ impl Drop for LentTree<'_> {
 }
 
 impl Lent<'_> {
-    /// The trees as a container takes them.
+    /// Returns the trees as mounts of a container.
     pub(super) fn trees(&self) -> Vec<TreeMount<'_>> {
         self.trees.iter().filter_map(|lent| Some(lent.tree(lent.claim.as_ref()?))).collect()
     }
@@ -90,8 +91,8 @@ fn owner(owner: &Ownership) -> (u32, u32) {
 }
 
 impl<'a> Lender<'a> {
-    /// Returns the part of a mount that decides the result of the command, for the build cache. The content of a cache
-    /// and the value of a secret are no part of it.
+    /// Returns the part of a mount that goes into the cache key, because the result of the command depends on it. The
+    /// content of a cache and the value of a secret stay out.
     ///
     /// # Errors
     /// Errors of reading the build context.
@@ -120,10 +121,10 @@ impl<'a> Lender<'a> {
         })
     }
 
-    /// Lends a command its mounts.
+    /// Makes the mounts of a command. They last as long as the returned value.
     ///
     /// # Errors
-    /// `NotFound` for a source that is not there; what the store and the file system report.
+    /// `NotFound` for a source that is not there; errors of the store and the file system.
     pub(super) fn lend(&self, mounts: Vec<RunMount>) -> Result<Lent<'a>> {
         let mut lent = Lent::default();
         for mount in mounts {
@@ -182,7 +183,7 @@ impl<'a> Lender<'a> {
         }
     }
 
-    /// A part of a stage or image. What the command writes there is lost.
+    /// Mounts a part of a stage or image. Files that the command writes there go into the temporary snapshot.
     fn tree(&self, from: &MountFrom, source: &str, target: String, access: Access) -> Result<LentTree<'a>> {
         let top = self.top_of(from);
         let found = match &top {
@@ -195,7 +196,7 @@ impl<'a> Lender<'a> {
         self.snapshot(top.as_deref(), |_| Ok(()), (source, is_file), target, access)
     }
 
-    /// A copy of something of the context.
+    /// Mounts a copy of a file or directory of the build context.
     fn copied(&self, found: &Selected, target: String) -> Result<LentTree<'a>> {
         let origin = self.context.ok_or_else(|| Error::not_found("there is no build context to mount from"))?;
         let copying = Copying { selected: std::slice::from_ref(found), ..Copying::nothing(origin) };

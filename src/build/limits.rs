@@ -1,7 +1,6 @@
 //! Limits of a Dockerfile and its ignore file.
 //!
-//! Dockerfile and context may come from strangers: the cost of a build before anything runs is bounded, whatever they
-//! say.
+//! Dockerfile and build context may come from strangers, so the cost of planning a build is bounded.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -13,18 +12,18 @@ use crate::error::Result;
 /// entry of the image's history, which every reader of the image loads.
 pub const INSTRUCTIONS_MAX: usize = 10_000;
 
-/// The most stages: each keeps a copy of what it stands on.
+/// The most stages: each stage copies the history and the settings of its base.
 pub const STAGES_MAX: usize = 1000;
 
-/// The most labels, variables, ports, volumes and `ONBUILD`s of an image, of each: there are no more ports.
+/// The most labels of an image, and likewise variables, ports and volumes: a protocol has so many ports.
 pub const ENTRIES_MAX: usize = 65_536;
 
-/// The most bind mounts of the commands of a build: each is a descriptor from before the first step to the end, and
-/// processes mostly have 1024.
+/// The most bind mounts of the commands of a build. A mount of the build context holds a descriptor during the whole
+/// build, and the usual limit of a process is 1024 descriptors.
 pub const BINDS_MAX: usize = 500;
 
-/// The most bytes that the expanded texts of a build may have together, with the environments of its commands and what
-/// stages inherit. All of it is in memory at once.
+/// The most bytes that the expanded texts of a build, the environments of its commands and the inherited settings of
+/// its stages may have together. All of them are in memory at once.
 pub const EXPANDED_BYTES_MAX: usize = 64 << 20;
 
 /// The most patterns of an ignore file: each path of the context is compared with all.
@@ -55,7 +54,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Refuses more stages than there may be.
+    /// Refuses a Dockerfile with more stages than the limit.
     ///
     /// # Errors
     /// `InvalidArgument`.
@@ -68,7 +67,8 @@ impl Limits {
     }
 }
 
-/// The rest of a build's limits. All stages share one budget: each value may be small, and the values many.
+/// The part of a build's limits that is left. All stages share one budget, because many small values can be too much
+/// together.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Rc<Left>);
 
@@ -78,11 +78,12 @@ struct Left {
     instructions: Cell<usize>,
     binds: Cell<usize>,
     bytes: Cell<usize>,
-    /// Bytes of values that patterns are matched with: what is left of one may be nothing.
+    /// Bytes of values that are compared with patterns. `bytes` does not count them, because a pattern can shorten a
+    /// value to nothing.
     matched: Cell<usize>,
 }
 
-/// Takes `wanted` off `left`; false if there is not so much.
+/// Takes `wanted` off `left`; false if `left` is smaller.
 fn take(left: &Cell<usize>, wanted: usize) -> bool {
     let rest = left.get().checked_sub(wanted);
     left.set(rest.unwrap_or_default());
@@ -100,7 +101,7 @@ impl Budget {
         }))
     }
 
-    /// Takes `bytes` of expanded texts for what stands at `at`.
+    /// Takes `bytes` of expanded texts for the instruction at `at`.
     ///
     /// # Errors
     /// `InvalidArgument` if the build has no more.
@@ -117,7 +118,7 @@ impl Budget {
     /// Takes `bytes` of a value that a pattern in `${...}` is matched with.
     ///
     /// # Errors
-    /// The reason, if the build has no more.
+    /// The message, if the build has no more.
     pub(super) fn matched(&self, bytes: usize) -> Result<(), String> {
         let limit = self.0.limits.expanded_bytes;
         let over = || {

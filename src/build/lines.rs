@@ -1,11 +1,11 @@
-//! The lines of a Dockerfile as instructions see them: continued lines joined, comments left out, here-documents taken
-//! off.
+//! The instructions of a Dockerfile as texts: continued lines are joined, comments left out, and here-documents kept
+//! apart.
 //!
-//! An instruction continues on the next line if the escape character is the last one of its line, but for spaces and
-//! tabs, and no other escape character stands before it. Comments and empty lines between are left out. The lines
-//! behind an instruction that announces here-documents belong to these.
+//! An instruction continues on the next line if its line ends with a single escape character, spaces and tabs aside.
+//! Comments and empty lines in between are skipped. The lines after an instruction with here-documents, up to the end
+//! marks, are the text of the documents.
 //!
-//! Invariant: each byte of the source is read once, and every byte of a joined line knows where it comes from.
+//! Invariants: reading takes linear time, and each byte of a joined line has a known position in the source.
 //!
 //! # References
 //! Dockerfile reference, "Format", "Parser directives", "Here-Documents"; BuildKit, `frontend/dockerfile/parser`.
@@ -23,7 +23,7 @@ const DIRECTIVES: [&str; 3] = ["syntax", "escape", "check"];
 #[derive(Debug)]
 pub(super) struct Logical {
     pub(super) text: String,
-    /// Where pieces of `text` begin: in it, and in the source.
+    /// The pieces that `text` is joined from: the offset of each in `text`, and its offset in the source.
     pieces: Vec<(usize, usize)>,
     pub(super) documents: Vec<Document>,
 }
@@ -46,16 +46,17 @@ impl Logical {
 pub(super) struct Reader<'a> {
     pub(super) lines: &'a Lines<'a>,
     rest: SplitInclusive<'a, char>,
-    /// Where `rest` begins.
+    /// The offset of `rest` in the source.
     offset: usize,
     pub(super) escape: char,
 }
 
 impl<'a> Reader<'a> {
-    /// Returns a reader of `text`, after the directives at its top were read.
+    /// Returns a reader of `text`. The directives at the top of `text` are read now: they set the escape character.
     ///
     /// # Errors
-    /// `InvalidArgument` for a directive that is given twice, or an escape character that is none.
+    /// `InvalidArgument` for a directive that is given twice, or an escape character other than a backslash or a
+    /// backtick.
     pub(super) fn new(lines: &'a Lines<'a>, text: &'a str) -> Result<Self> {
         let escape = directives(lines, text)?;
         Ok(Self { lines, rest: text.split_inclusive('\n'), offset: 0, escape })
@@ -117,7 +118,7 @@ impl<'a> Reader<'a> {
         (!logical.text.trim().is_empty()).then_some(logical)
     }
 
-    /// The line without the escape character that continues it; `None` for one that ends an instruction.
+    /// Returns `line` without the escape character at its end; `None` if the line ends the instruction.
     fn continued<'b>(&self, line: &'b str) -> Option<&'b str> {
         let content = line.trim_end_matches([' ', '\t']).strip_suffix(self.escape)?;
         (!content.ends_with(self.escape)).then_some(content)

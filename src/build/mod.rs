@@ -10,12 +10,12 @@
 //! # Invariants
 //! - A step that failed, or was stopped, leaves nothing. The steps before it stay in the cache, and no image is named.
 //! - The key of the cache is made of everything that the result depends on: the parent's ChainID, the evaluated
-//!   instruction, and the copied files without their times. The cache also keeps that a step changes nothing. A hit
-//!   mounts nothing.
-//! - A build whose steps are all in the cache gives an image of the same ID: the history gives each step the time when
-//!   its layer was made.
-//! - Directories that strata makes for `WORKDIR` and `COPY` have the mode, owner and time of a directory without an
-//!   entry in a layer. So the same instructions on the same files make the same layer on every strategy.
+//!   instruction, and the copied files without their times. A step that changes nothing is in the cache, too. A step
+//!   that is taken from the cache mounts nothing.
+//! - A build whose steps are all in the cache gives an image of the same ID: the history has the times when the layers
+//!   were made, not the time of the build.
+//! - Directories that strata makes for `WORKDIR` and `COPY` have time 0, and mode 0755 unless `--chmod` says otherwise.
+//!   So the same instructions on the same files make the same layer on every strategy.
 //!
 //! # References
 //! Dockerfile reference; OCI image specification, `config.md` ("history", "empty_layer"); `SOURCE_DATE_EPOCH` (the
@@ -151,7 +151,7 @@ pub struct Outcome {
 
 /// Receives the progress of a build. Calls come from one thread.
 pub trait Progress {
-    /// Called for something in the Dockerfile or the build that is probably a mistake.
+    /// Called with a warning: the Dockerfile or the build probably has a mistake.
     fn warn(&self, warning: &str) {
         let _ = warning;
     }
@@ -178,15 +178,15 @@ impl Progress for () {}
 /// An image that was built.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Built {
-    /// Its name.
+    /// The name of the image.
     pub name: String,
-    /// The digest of its config: the image ID.
+    /// The digest of the config: the image ID.
     pub id: Digest,
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub manifest: Digest,
-    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    /// The committed snapshot of the topmost layer; `None` if the image has no layer.
     pub top: Option<String>,
-    /// The DiffIDs of its layers, the lowest first.
+    /// The DiffIDs of the layers, the lowest first.
     pub layers: Vec<DiffId>,
 }
 
@@ -235,7 +235,8 @@ pub fn build(store: &Store, options: &Options<'_>, progress: &dyn Progress) -> R
     built.inspect_err(|_| store.settle())
 }
 
-/// Refuses a NUL byte in a build argument. Its value gets into commands, which end there, and into paths and labels.
+/// Refuses a NUL byte in a build argument: the value gets into paths, labels and commands, and the kernel cuts a
+/// command at a NUL byte.
 fn check_arguments(arguments: &BTreeMap<String, String>) -> Result<()> {
     match arguments.iter().find(|(name, value)| name.contains('\0') || value.contains('\0')) {
         Some((name, _)) => Err(Error::invalid(format!("the build argument {name:?} holds a NUL byte"))),
@@ -243,7 +244,7 @@ fn check_arguments(arguments: &BTreeMap<String, String>) -> Result<()> {
     }
 }
 
-/// Returns the time of the image: the caller's, else that of the build argument.
+/// Returns the time of the image: `epoch` of the options, else the build argument `SOURCE_DATE_EPOCH`.
 fn epoch(options: &Options<'_>) -> Result<Option<i64>> {
     match (options.epoch, options.arguments.get(plan::EPOCH).filter(|text| !text.is_empty())) {
         (Some(epoch), _) => Ok(Some(epoch)),

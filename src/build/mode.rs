@@ -5,22 +5,22 @@
 
 use crate::tree::MODE_MASK;
 
-/// The mode of a directory that nobody described.
+/// The mode of a directory that neither a source nor an octal `--chmod` describes.
 const NEW_DIR: u32 = 0o755;
 
 /// A change of modes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chmod {
-    /// All have this one.
+    /// All files get this mode.
     To(u32),
-    /// Each is changed by these in turn.
+    /// These clauses change the mode of each file, one after the other.
     Clauses(Vec<Clause>),
 }
 
-/// `who`, an operator, and what.
+/// One clause, such as `go=rX`: `who` is `go`, and `what` is `rX`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Clause {
-    /// The bits of those whom it is about: of user, group and others, with their set-ID and sticky bits.
+    /// The mode bits of the user, the group and others, as far as the clause names them, with set-ID and sticky bits.
     who: u32,
     operator: char,
     what: Vec<What>,
@@ -29,9 +29,9 @@ pub(super) struct Clause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
     Bits(u32),
-    /// Execution of directories, and of what somebody may execute.
+    /// `X`: execution, for directories and for files that have an execution bit.
     Executable,
-    /// The permissions of user, group or others, by the number of bits that they are shifted.
+    /// `u`, `g` or `o`: a copy of these permissions, which are shifted by this number of bits in a mode.
     Of(u32),
 }
 
@@ -40,7 +40,7 @@ const GROUP: u32 = 0o2070;
 const OTHERS: u32 = 0o1007;
 
 impl Chmod {
-    /// Reads the value of `--chmod`; `None` if it is none.
+    /// Reads the value of `--chmod`; `None` if the value is invalid.
     pub(super) fn parse(text: &str) -> Option<Self> {
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return u32::from_str_radix(text, 8).ok().filter(|mode| *mode <= MODE_MASK).map(Self::To);
@@ -52,7 +52,7 @@ impl Chmod {
         Some(Self::Clauses(clauses))
     }
 
-    /// Returns the mode that a file of `mode` gets.
+    /// Returns the new mode of a file that has `mode`.
     pub(super) fn apply(&self, mode: u32, is_dir: bool) -> u32 {
         match self {
             Self::To(mode) => *mode,
@@ -66,7 +66,7 @@ impl Chmod {
     }
 }
 
-/// The clauses of one part between commas: `u+r-w` are two.
+/// Returns the clauses of one part between commas: `u+r-w` has two clauses.
 fn clauses_of(text: &str) -> Option<Vec<Clause>> {
     let start = text.find(['+', '-', '='])?;
     let mut who = 0;

@@ -1,4 +1,4 @@
-//! `RUN --mount`: what a command sees that is in no layer.
+//! `RUN --mount`: files that a command sees, and that are in no layer.
 //!
 //! # References
 //! Dockerfile reference, "RUN --mount"; RFC 4180, for commas in values.
@@ -26,22 +26,22 @@ const ALIASES: [(&str, &str); 5] =
 pub(super) enum RunMount {
     /// A directory in memory.
     Tmpfs { target: String, size_bytes: Option<u64>, read_only: bool },
-    /// A directory that other builds left something in.
+    /// A directory that builds share, and that outlives them.
     Cache { cache: CacheMount, target: String, read_only: bool },
-    /// Something of the build context, as it was when the build was planned, read-only.
+    /// A file or directory of the build context, opened when the build was planned, read-only.
     Context { selected: Box<Selected>, bind: Bind },
-    /// A copy of something of the build context, which the command may change.
+    /// A copy of a file or directory of the build context, which the command may change.
     ContextCopy { selected: Box<Selected>, target: String },
-    /// Something of a stage or an image.
+    /// A file or directory of a stage or an image.
     Tree { from: MountFrom, source: String, target: String, read_only: bool },
     /// A secret of the caller of the build.
     Secret { id: String, target: Option<String>, env: Option<String>, owner: Ownership },
-    /// The agent of the caller that holds SSH keys.
+    /// An SSH agent of the caller.
     Ssh { id: String, target: String, owner: Ownership },
 }
 
 impl RunMount {
-    /// The stage or image that it takes something of.
+    /// Returns the stage or image of the mount's files, or of the cache's first content.
     pub(super) fn from(&self) -> Option<&MountFrom> {
         match self {
             Self::Cache { cache, .. } => cache.from.as_ref(),
@@ -51,13 +51,13 @@ impl RunMount {
     }
 }
 
-/// A cache, and what it is like when it is made.
+/// A cache, and the owner and first content with which it is made.
 #[derive(Clone, Debug)]
 pub(super) struct CacheMount {
     pub(super) id: String,
     pub(super) sharing: Sharing,
     pub(super) owner: Ownership,
-    /// The source of the cache's first content.
+    /// The stage or image with the cache's first content, at the path `source`.
     pub(super) from: Option<MountFrom>,
     pub(super) source: String,
 }
@@ -65,15 +65,15 @@ pub(super) struct CacheMount {
 /// The rule for commands that use a cache at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sharing {
-    /// They see one another's files.
+    /// The commands use one directory at the same time.
     Shared,
-    /// Each has a cache of its own.
+    /// Each command has a directory of its own.
     Private,
-    /// One waits for the other.
+    /// A command waits until no other command uses the cache.
     Locked,
 }
 
-/// An owner; the parts that were not given are `None`.
+/// Owner, group and mode; `None` for an option that was not given.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub(super) struct Ownership {
     pub(super) uid: Option<u32>,
@@ -81,7 +81,7 @@ pub(super) struct Ownership {
     pub(super) mode: Option<u32>,
 }
 
-/// The tree of a mount.
+/// The stage or image that a mount takes files from.
 #[derive(Clone, Debug)]
 pub(super) enum MountFrom {
     /// The stage of this number.
@@ -90,7 +90,7 @@ pub(super) enum MountFrom {
     Image(Option<String>),
 }
 
-/// The options of a mount, each known to its kind.
+/// The options of a mount. Each of them is valid for the mount's kind.
 pub(super) struct MountOptions<'a> {
     at: &'a Position,
     pub(super) kind: &'static str,
@@ -129,7 +129,7 @@ impl<'a> MountOptions<'a> {
         Ok(Self { at, kind, options })
     }
 
-    /// The last value of an option.
+    /// Returns the value of an option; if the option is given several times, the last value.
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.options.iter().rfind(|(known, _)| known == name)?.1.as_deref()
     }
@@ -138,7 +138,7 @@ impl<'a> MountOptions<'a> {
         self.at.wrong(format!("--mount=type={}: {what}", self.kind))
     }
 
-    /// Whether an option is given that is true without a value.
+    /// Returns the value of an option that is true or false; an option without a value is true.
     pub(super) fn flag(&self, name: &str) -> Result<Option<bool>> {
         let Some((_, value)) = self.options.iter().rfind(|(known, _)| known == name) else { return Ok(None) };
         match value.as_deref().map(str::to_lowercase).as_deref() {
@@ -148,7 +148,7 @@ impl<'a> MountOptions<'a> {
         }
     }
 
-    /// Whether the command may not write, if `unless_said` is what holds without a word about it.
+    /// Returns whether the mount is read-only; `unless_said` is the default.
     pub(super) fn read_only(&self, unless_said: bool) -> Result<bool> {
         let writes = self.flag("rw")?.map(|writes| !writes);
         Ok(self.flag("ro")?.or(writes).unwrap_or(unless_said))
@@ -179,14 +179,14 @@ impl<'a> MountOptions<'a> {
         }
     }
 
-    /// The size of a directory in memory.
+    /// Returns the size of a tmpfs; `None`, for 0 too, is the kernel's default.
     pub(super) fn size(&self) -> Result<Option<u64>> {
         let size = |text: &str| size(text).ok_or_else(|| self.wrong(format!("size={text} is no number of bytes")));
         Ok(self.value("size").map(size).transpose()?.filter(|size| *size > 0))
     }
 }
 
-/// A number of bytes: `64m`, `1.5GB`, `4096`.
+/// Reads a number of bytes, such as `64m`, `1.5GB` or `4096`.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim().to_lowercase();
     let text = text.strip_suffix('b').unwrap_or(&text);
@@ -200,12 +200,12 @@ pub(super) fn size(text: &str) -> Option<u64> {
     };
     let number: f64 = number.trim().parse().ok().filter(|number: &f64| number.is_finite() && *number >= 0.0)?;
     let bytes = number * (1_u64 << shift) as f64;
-    // A float of 2^53 and less is exact, and nobody has more memory.
+    // A float holds every integer up to 2^53 exactly, and no machine has more memory.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is within the bounds of both")]
     (bytes <= (1_u64 << 53) as f64).then_some(bytes as u64)
 }
 
-/// Splits a text at commas; a field in double quotes may hold them. `None` if a quote is not closed.
+/// Splits a text at commas; a field in double quotes may hold commas. `None` if a quote is not closed.
 pub(super) fn fields(text: &str) -> Option<Vec<String>> {
     let (mut fields, mut field, mut quoted) = (Vec::new(), String::new(), false);
     let mut chars = text.chars().peekable();

@@ -1,10 +1,11 @@
-//! A Dockerfile as values, checked and with positions.
+//! Reads a Dockerfile into values, each with its position.
 //!
-//! Nothing is expanded yet: words keep their quotes and variables. What strata does not support is an error here, so
-//! before anything runs.
+//! Words keep their quotes and variables; `plan.rs` expands them. An instruction or a flag that strata does not support
+//! is an error here, before anything runs.
 //!
 //! # References
-//! Dockerfile reference; BuildKit, `frontend/dockerfile/{parser,instructions}`, for what it leaves open.
+//! Dockerfile reference; BuildKit, `frontend/dockerfile/{parser,instructions}`, for cases that the reference leaves
+//! open.
 
 use super::arguments;
 pub(super) use super::arguments::Source;
@@ -20,7 +21,7 @@ use crate::error::{ErrorKind, Result};
 /// A Dockerfile.
 #[derive(Debug)]
 pub(super) struct Dockerfile {
-    /// The character that continues lines and takes the meaning of the next one.
+    /// The escape character: it continues a line, and makes the next character literal.
     pub(super) escape: char,
     /// The `ARG`s before the first stage.
     pub(super) globals: Vec<Instruction>,
@@ -31,10 +32,10 @@ pub(super) struct Dockerfile {
 #[derive(Debug)]
 pub(super) struct Stage {
     pub(super) at: Position,
-    /// The name of its base.
+    /// The image or the earlier stage that the stage begins with.
     pub(super) from: String,
     pub(super) platform: Option<String>,
-    /// In lower case.
+    /// The name after `AS`, in lower case.
     pub(super) name: Option<String>,
     pub(super) steps: Vec<Instruction>,
 }
@@ -43,7 +44,7 @@ pub(super) struct Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Instruction {
     pub(super) at: Position,
-    /// As it was written, on one line.
+    /// The instruction as it was written, its lines joined.
     pub(super) text: String,
     pub(super) what: What,
 }
@@ -74,7 +75,7 @@ pub(super) enum What {
 #[derive(Clone, Debug)]
 pub(super) struct Run {
     pub(super) command: Command,
-    /// The script that a here-document alone is.
+    /// The here-document, if it is the whole command and begins with `#!`.
     pub(super) script: Option<String>,
     pub(super) network: Option<(Position, String)>,
     pub(super) security: Option<(Position, String)>,
@@ -90,23 +91,23 @@ pub(super) struct Copy {
     pub(super) from: Option<String>,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<String>,
-    /// Whether the layer is made without a look at what lies below.
+    /// `--link`: the copy does not depend on the files of the layers below.
     pub(super) link: bool,
-    /// Whether the directories above a source come with it.
+    /// `--parents`: the directories above a source are copied, too.
     pub(super) parents: bool,
-    /// Patterns of what is left out.
+    /// `--exclude`: patterns of files that are not copied.
     pub(super) excludes: Vec<String>,
-    /// The digest of what is fetched.
+    /// `--checksum`: the expected digest of the file behind a URL.
     pub(super) checksum: Option<String>,
     pub(super) keep_git_dir: Option<bool>,
-    /// Whether archives are unpacked; `None` for what the instruction does by itself.
+    /// `--unpack`. The default: `ADD` unpacks archives of the build context, and nothing else is unpacked.
     pub(super) unpack: Option<bool>,
 }
 
 /// Reads the Dockerfile `text`, which errors call `file`.
 ///
 /// # Errors
-/// `InvalidArgument` with file, line and column for what is no Dockerfile; `Unsupported` for what strata cannot do.
+/// `InvalidArgument`, with file, line and column, for a mistake; `Unsupported` for a feature that strata lacks.
 pub(super) fn parse(file: &str, text: &str) -> Result<Dockerfile> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let lines = Lines::new(file, text);
@@ -133,7 +134,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Dockerfile> {
     Ok(file)
 }
 
-/// Reads the instruction `text` that an image left for its children; errors call it `name`.
+/// Reads `text`, an `ONBUILD` instruction of a base image; errors call it `name`.
 ///
 /// # Errors
 /// Those of [`parse`].
@@ -151,7 +152,7 @@ pub(super) fn parse_trigger(name: &str, text: &str) -> Result<Instruction> {
 }
 
 fn open<'a>(lines: &'a Lines<'a>, text: &'a str) -> Result<Reader<'a>> {
-    // The kernel ends each argument of a command at the first NUL: the command that ran would be another one.
+    // The kernel cuts an argument at the first NUL byte: another command than the written one would run.
     match text.find('\0') {
         Some(offset) => Err(lines.at(offset).wrong("a Dockerfile has no NUL bytes")),
         None => Reader::new(lines, text),
@@ -205,7 +206,7 @@ fn instruction(mut head: Head<'_>) -> Result<Instruction> {
     Ok(Instruction { at, text, what })
 }
 
-/// The instructions that have no flags.
+/// Reads an instruction that has no flags.
 fn simple(head: &Head<'_>) -> Result<What> {
     let words = || Ok::<_, crate::Error>(head.words()?.into_iter().map(|(_, word)| word).collect::<Vec<_>>());
     Ok(match head.keyword.as_str() {
@@ -231,7 +232,7 @@ fn simple(head: &Head<'_>) -> Result<What> {
     })
 }
 
-/// A trigger: what it says is checked now, so that a child image does not fail for it.
+/// Reads an `ONBUILD`. Its instruction is checked now: a mistake fails this build, not the build of a child image.
 fn onbuild(head: &Head<'_>) -> Result<What> {
     let trigger = Head::read(head.lines, head.escape, head.line, head.rest_start)?;
     match trigger.keyword.as_str() {

@@ -1,20 +1,21 @@
 //! Patterns in the expansion of a variable: `${x#pattern}`, `${x%pattern}`, `${x/pattern/text}`.
 //!
-//! `*` matches any text, `?` one character; a backslash takes the meaning of both, and of itself. There are no
-//! brackets. Of a prefix or suffix the shortest match counts, the longest where the operator is doubled.
+//! `*` matches any text, `?` one character; after a backslash both are literal, and so is a backslash. Brackets are
+//! literal. `#` and `%` remove the shortest prefix or suffix that matches, `##` and `%%` the longest.
 //!
 //! # References
 //! POSIX, "Pattern Matching Notation"; BuildKit, `frontend/dockerfile/shell`.
 
 use regex::Regex;
 
-/// Why a word means nothing.
+/// The message for a mistake in a word. The caller adds the position.
 pub(super) type Wrong = String;
 
-/// The most bytes that one expanded text may have. Variables that repeat one another double with each line.
+/// The most bytes that one expanded text may have. A variable that repeats another one twice doubles the length with
+/// each line.
 pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
 
-/// Which match of a pattern counts.
+/// The match of a pattern that is removed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Length {
     Shortest,
@@ -38,7 +39,7 @@ pub(super) fn without_prefix(value: &str, pattern: &str, length: Length) -> Resu
 
 /// Returns `value` without the suffix that `pattern` matches.
 pub(super) fn without_suffix(value: &str, pattern: &str, length: Length) -> Result<String, Wrong> {
-    // Only from its beginning can a regular expression find the shortest match.
+    // A regular expression finds the shortest match only at the beginning of a text, so the text is reversed.
     let rest = without_prefix(&reversed(value), &reversed_pattern(pattern), length)?;
     Ok(reversed(&rest))
 }
@@ -60,7 +61,7 @@ fn reversed(text: &str) -> String {
     text.chars().rev().collect()
 }
 
-/// The pattern from its end, with each backslash still before what it escapes.
+/// Returns the pattern reversed, with each backslash still before the character that it escapes.
 fn reversed_pattern(pattern: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut chars = pattern.chars();
@@ -79,7 +80,7 @@ fn regex(pattern: &str, length: Length, is_anchored: bool) -> Result<Regex, Wron
             '*' if length == Length::Longest => text.push_str(".*"),
             '*' => text.push_str(".*?"),
             '?' => text.push('.'),
-            // The backslash only keeps the character from ending the pattern in the braces.
+            // This backslash only kept the `}` or `/` after it from ending the pattern.
             '\\' if chars.peek().is_some_and(|next| "}/".contains(*next)) => {}
             '\\' => match chars.next() {
                 Some(next) if "*?\\".contains(next) => text.push_str(&regex::escape(next.encode_utf8(&mut [0; 4]))),

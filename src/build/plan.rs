@@ -1,8 +1,8 @@
 //! The plan of a build, which is complete before any step is done.
 //!
 //! Everything in a Dockerfile but the commands of `RUN` can be evaluated up front: variables come from the arguments,
-//! the Dockerfile and the configs of base images. So every mistake but a failing command is an error before anything
-//! runs, and stages that the target does not need are left out.
+//! the Dockerfile and the configs of base images. So a mistake is an error before any step runs, unless it depends on
+//! the files of a stage or an image. Stages that the target does not need are left out.
 //!
 //! # References
 //! Dockerfile reference.
@@ -33,13 +33,13 @@ use crate::container::{DEFAULT_PATH, Network};
 use crate::error::{Error, ErrorKind, Result};
 use crate::oci::config::{Config, Settings};
 
-/// The name of the base that is nothing.
+/// The name of the empty base.
 const SCRATCH: &str = "scratch";
 
-/// An image of the store that a stage stands on, or takes files from.
+/// An image of the store: the base of a stage, or a source of files.
 #[derive(Clone, Debug)]
 pub(super) struct BaseImage {
-    /// How long its documents are.
+    /// The length of the config and the manifest, in bytes.
     pub(super) bytes: usize,
     pub(super) top: Option<String>,
     pub(super) config: Config,
@@ -57,16 +57,16 @@ pub(super) enum Base {
 /// A stage, evaluated.
 #[derive(Debug)]
 pub(super) struct PlannedStage {
-    /// Its name, or its number.
+    /// The name of the stage, or its number.
     pub(super) name: String,
     pub(super) base: Base,
     pub(super) steps: Vec<Step>,
     /// The settings of a container of the stage.
     pub(super) settings: Settings,
-    /// The arguments that it declared, for stages on top of it.
+    /// The declared `ARG`s; a stage with this one as its base inherits them.
     arguments: Variables,
     pub(super) author: Option<String>,
-    /// How long its history is, with that of what it stands on: a stage on top of it copies all that.
+    /// The length of the history in bytes, with the history of the base: a stage with this one as its base copies both.
     history_bytes: usize,
 }
 
@@ -74,7 +74,7 @@ pub(super) struct PlannedStage {
 #[derive(Debug)]
 pub(super) struct Step {
     pub(super) at: Position,
-    /// As the history tells it.
+    /// The text of the step in the history of the image.
     pub(super) text: String,
     pub(super) action: Action,
 }
@@ -82,9 +82,9 @@ pub(super) struct Step {
 /// The effect of an instruction on the file system.
 #[derive(Debug)]
 pub(super) enum Action {
-    /// Nothing.
+    /// No effect: the instruction changes the config of the image only.
     Settings,
-    /// Makes a directory, of this user; empty for root.
+    /// Makes a directory that belongs to `user`; an empty `user` is root.
     Dir {
         path: String,
         user: String,
@@ -103,7 +103,7 @@ pub(super) struct RunAction {
     pub(super) script: Option<String>,
     pub(super) network: Network,
     pub(super) mounts: Vec<RunMount>,
-    /// Names of variables whose values make no difference to what is cached.
+    /// Names of the variables that are no part of the cache key.
     pub(super) uncached: Vec<String>,
 }
 
@@ -113,28 +113,29 @@ pub(super) struct CopyAction {
     pub(super) from: From,
     /// Paths and patterns.
     pub(super) sources: Vec<String>,
-    /// The selected files, where they are known when the build is planned.
+    /// The files of the build context that `sources` select. The files of a stage or an image are selected when the
+    /// step runs.
     pub(super) selected: Vec<Selected>,
     pub(super) texts: Vec<(String, String)>,
-    /// Sources that are fetched first.
+    /// Sources that are URLs.
     pub(super) remotes: Vec<Remote>,
-    /// Absolute; a slash at the end means a directory.
+    /// An absolute path; a slash at its end means a directory.
     pub(super) target: String,
     pub(super) chown: Option<String>,
     pub(super) chmod: Option<Chmod>,
     pub(super) unpacks: bool,
-    /// Whether archives that were fetched are unpacked.
+    /// Whether archives among `remotes` are unpacked.
     pub(super) unpacks_remotes: bool,
-    /// Whether nothing that lies below is looked at, or followed.
+    /// `--link`: the copy does not depend on the files of the layers below, and follows no link in them.
     pub(super) link: bool,
-    /// Whether the directories above a source come with it.
+    /// `--parents`: the directories above a source are copied, too.
     pub(super) parents: bool,
-    /// The patterns of what is left out, and these compiled.
+    /// The patterns of `--exclude`; `excluded` has them compiled.
     pub(super) excludes: Vec<String>,
     pub(super) excluded: Arc<Ignored>,
 }
 
-/// Where files are copied from.
+/// The source tree of a copy.
 #[derive(Debug)]
 pub(super) enum From {
     Context,
@@ -147,9 +148,9 @@ pub(super) enum From {
 pub(super) struct Plan {
     /// All stages up to the target.
     pub(super) stages: Vec<PlannedStage>,
-    /// The numbers of those that are needed, in order; the target is the last.
+    /// The numbers of the stages to build, in order; the last one is the target.
     pub(super) needed: Vec<usize>,
-    /// Oddities that are no errors.
+    /// Probable mistakes that are no errors.
     pub(super) warnings: Vec<String>,
 }
 
@@ -159,17 +160,17 @@ pub(super) struct Surroundings<'a> {
     pub(super) target: Option<&'a str>,
     pub(super) network: Network,
     pub(super) limits: Limits,
-    /// The ids of what is kept secret, and of agents.
+    /// The ids of the secrets and of the SSH agents that the caller gave.
     pub(super) secrets: &'a BTreeSet<String>,
     pub(super) agents: &'a BTreeSet<String>,
     pub(super) context: Option<&'a mut Origin>,
     /// Finds an image of the store.
     pub(super) image: &'a mut dyn FnMut(&str) -> Result<BaseImage>,
-    /// `os/architecture[/variant]` of this machine.
+    /// The operating system and the architecture of this machine.
     pub(super) platform: (&'a str, &'a str),
 }
 
-/// Arguments that need not be declared: proxies, which say nothing about what is built.
+/// Build arguments that need no `ARG`: proxies, which do not change the result of a build.
 const PREDEFINED: [&str; 10] = [
     "HTTP_PROXY",
     "http_proxy",
@@ -183,16 +184,16 @@ const PREDEFINED: [&str; 10] = [
     "all_proxy",
 ];
 
-/// The argument that is the time of the image, too.
+/// The build argument that also sets the time of the image.
 pub(super) const EPOCH: &str = "SOURCE_DATE_EPOCH";
 
-/// How arguments begin that are settings of BuildKit's.
+/// The prefix of build arguments that configure BuildKit.
 const SETTINGS: &str = "BUILDKIT_";
 
 /// Evaluates `file`.
 ///
 /// # Errors
-/// `InvalidArgument`, `NotFound` or `Unsupported`, with the position of what is wrong.
+/// `InvalidArgument`, `NotFound` or `Unsupported`, with the position of the mistake.
 pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Plan> {
     let target = target(file, around.target)?;
     around.limits.check_stages(&file.stages)?;
@@ -217,7 +218,7 @@ pub(super) fn plan(file: &Dockerfile, mut around: Surroundings<'_>) -> Result<Pl
     Ok(Plan { stages, needed: needed.into_iter().collect(), warnings })
 }
 
-/// The number of the stage to build: the last, or the one of that name or number.
+/// Returns the number of the stage to build: the one with the name or number `wanted`, or the last.
 fn target(file: &Dockerfile, wanted: Option<&str>) -> Result<usize> {
     let last = file.stages.len() - 1;
     let Some(wanted) = wanted else { return Ok(last) };
@@ -233,7 +234,8 @@ fn target(file: &Dockerfile, wanted: Option<&str>) -> Result<usize> {
     })
 }
 
-/// Adds `stage` and all that it needs; stages only need earlier ones.
+/// Adds `stage`, and all stages that it needs, to `needed`. The recursion ends, because a stage needs earlier stages
+/// only.
 fn need(stages: &[PlannedStage], stage: usize, needed: &mut BTreeSet<usize>) {
     if !needed.insert(stage) {
         return;
@@ -263,16 +265,16 @@ struct Planner<'a, 'b> {
     /// The `ARG`s before the first stage.
     globals: Variables,
     stages: Vec<PlannedStage>,
-    /// The numbers of `stages` by name; the last of a name counts.
+    /// The number of the last stage of each name.
     numbers: HashMap<&'a str, usize>,
-    /// The numbers of the stages to evaluate; the others have placeholders.
+    /// The numbers of the stages to evaluate; `stages` has placeholders for the others.
     evaluated: BTreeSet<usize>,
-    /// The number of a stage that is needed all the same.
+    /// The number of a stage that turned out to be needed, and is not in `evaluated`.
     missing: Cell<Option<usize>>,
-    /// The images that were asked for, by name.
+    /// The images that were looked up so far, by name.
     images: HashMap<String, Rc<BaseImage>>,
     warnings: Vec<String>,
-    /// The arguments that some `ARG` declared.
+    /// The names of the build arguments that an `ARG` declares.
     used: BTreeSet<String>,
     budget: Budget,
 }
@@ -314,8 +316,8 @@ impl<'a, 'b> Planner<'a, 'b> {
         Ok(planner)
     }
 
-    /// The arguments that an `ARG` declares, those with a value, and the names of those that the caller gave.
-    /// `inherited` are values of those that have no default.
+    /// Returns the arguments of an `ARG` that have a value, and the names of the arguments that the caller gave.
+    /// `inherited` has values for the arguments without a default.
     fn arguments(
         &self,
         at: &Position,
@@ -365,7 +367,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             Base::Image(image) => (image.bytes, Variables::new()),
             Base::Stage(number) => (self.stages[*number].history_bytes, self.stages[*number].arguments.clone()),
         };
-        // Each stage has a copy of what it stands on.
+        // Each stage copies the history, the settings and the arguments of its base.
         let size = arguments.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
         budget.take(&stage.at, inherited + settings.size_bytes() + size)?;
         let mut env = Environment::new(std::mem::take(&mut settings.env));
@@ -429,7 +431,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         }
     }
 
-    /// The instructions that the base left for its children.
+    /// Returns the `ONBUILD` instructions of the base, and removes them from the settings.
     fn triggers(&mut self, base: &str, evaluation: &mut Evaluation) -> Result<Vec<Instruction>> {
         let mut instructions = Vec::new();
         for trigger in std::mem::take(&mut evaluation.settings.on_build) {
@@ -438,7 +440,7 @@ impl<'a, 'b> Planner<'a, 'b> {
         Ok(instructions)
     }
 
-    /// Evaluates an instruction. One that is for children only is no step of the image's history.
+    /// Evaluates an instruction. Returns `None` for `ONBUILD`, which is no step of the image's history.
     fn step(&mut self, instruction: &Instruction, evaluation: &mut Evaluation) -> Result<Option<Step>> {
         let Instruction { at, text, what } = instruction;
         self.budget.instruction(at)?;
@@ -449,7 +451,7 @@ impl<'a, 'b> Planner<'a, 'b> {
             What::Workdir(dir) => {
                 let given = evaluation.expand(at, dir)?;
                 let dir = evaluation.absolute(&given);
-                // As with BuildKit, the image has an absolute path as it was written.
+                // The config keeps an absolute path as it was written, as BuildKit does.
                 evaluation.settings.working_dir = if given.starts_with('/') { given } else { dir.clone() };
                 let user = evaluation.settings.user.clone();
                 if dir == "/" { Action::Settings } else { Action::Dir { path: dir, user } }

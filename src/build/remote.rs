@@ -1,7 +1,7 @@
-//! Files of URLs, for `ADD`.
+//! Sources of `ADD` that are URLs.
 //!
-//! A file is fetched by HTTP or HTTPS into an unnamed file of the store, so that a crash leaves nothing. With a
-//! checksum it is fetched only if its step is not in the cache.
+//! A file is fetched by HTTP or HTTPS into an unnamed file of the store, so that a crash leaves nothing. A file with
+//! `--checksum` is fetched only if the step is not in the cache, because the cache key needs the digest only.
 //!
 //! # References
 //! Dockerfile reference, "ADD", "ADD --checksum"; RFC 9110.
@@ -23,13 +23,13 @@ use crate::store::Store;
 use crate::task::Cancellable;
 use crate::tree::Timestamp;
 
-/// The longest file that is fetched, in bytes.
+/// Maximum length of a fetched file, in bytes.
 const REMOTE_BYTES_MAX: u64 = 16 << 30;
 
 /// How long a server may take to answer.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// How much is read at a time.
+/// The size of the buffer for reading, in bytes.
 const BUFFER_BYTES: usize = 64 << 10;
 
 /// A source of `ADD` that is a URL.
@@ -37,9 +37,9 @@ const BUFFER_BYTES: usize = 64 << 10;
 pub(super) struct Remote {
     pub(super) at: Position,
     pub(super) url: String,
-    /// The last component of its path.
+    /// The last component of the URL's path.
     pub(super) name: String,
-    /// The digest that its file must have.
+    /// The digest that the file must have.
     pub(super) checksum: Option<Digest>,
 }
 
@@ -57,7 +57,7 @@ impl Remote {
     /// Reads the URL of a source.
     ///
     /// # Errors
-    /// `InvalidArgument` for a checksum that is none.
+    /// `InvalidArgument` if `checksum` is not `sha256:HEX`.
     pub(super) fn new(at: &Position, url: &str, checksum: Option<&str>) -> Result<Self> {
         let wrong = |text: &str| at.wrong(format!("--checksum={text}: only sha256:HEX is a checksum"));
         let checksum = checksum.map(|text| text.parse().map_err(|_| wrong(text))).transpose()?;
@@ -70,14 +70,14 @@ impl Remote {
     /// Fetches the file.
     ///
     /// # Errors
-    /// `Unavailable` if the server does not answer with the file; `DataLoss` if it is another one than the checksum
-    /// says; `ResourceExhausted` if it is too long; `Cancelled`.
+    /// `Unavailable` if the server does not answer with the file; `DataLoss` if the file has another digest than
+    /// `checksum`; `ResourceExhausted` if the file is too long; `Cancelled`.
     pub(super) fn fetch(&self, store: &Store, options: &Options<'_>) -> Result<Fetched> {
         self.try_fetch(store, options).map_err(|error| error.context(format!("{}: fetching {}", self.at, self.url)))
     }
 
     fn try_fetch(&self, store: &Store, options: &Options<'_>) -> Result<Fetched> {
-        // The library reads no variables of the caller: no proxy.
+        // Without a proxy, because the library would find it in the environment, which belongs to the caller.
         let config =
             Agent::config_builder().proxy(None).timeout_connect(Some(ANSWER)).timeout_recv_response(Some(ANSWER));
         let agent = config.user_agent(concat!("strata/", env!("CARGO_PKG_VERSION"))).build().new_agent();
@@ -100,7 +100,7 @@ impl Remote {
     }
 }
 
-/// Writes what `body` yields into `file`, which is at its beginning then.
+/// Writes the bytes of `body` into `file`, and rewinds it.
 fn save(mut body: impl Read, file: &mut File) -> Result<(Digest, u64)> {
     let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0, vec![0; BUFFER_BYTES]);
     loop {
@@ -121,7 +121,7 @@ fn save(mut body: impl Read, file: &mut File) -> Result<(Digest, u64)> {
     Ok((Digest::finish(hasher), size))
 }
 
-/// A time as HTTP writes it.
+/// Reads a time in the format of HTTP headers.
 fn time(text: &str) -> Option<Timestamp> {
     let moment = rfc2822::DateTimeParser::new().parse_timestamp(text).ok()?;
     Some(Timestamp { seconds: moment.as_second(), nanos: 0 })

@@ -1,4 +1,4 @@
-//! Containers of images, and images of containers.
+//! Runs containers of images, and makes images of containers.
 
 use super::environment::Environment;
 use super::settings::join;
@@ -16,19 +16,19 @@ use crate::task::Cancel;
 /// The label of a container's snapshot with the ID of its image.
 const IMAGE: &str = "strata/image";
 
-/// The label with what ran in it.
+/// The label of a container's snapshot with the command that ran.
 const COMMAND: &str = "strata/command";
 
-/// How a container is run.
+/// The options of a container.
 #[derive(Debug)]
 pub struct RunOptions {
     /// The image's name.
     pub image: String,
     /// The command, instead of the image's.
     pub command: Vec<String>,
-    /// The key of its snapshot; otherwise one that nobody has.
+    /// The key of the container's snapshot; `None` for a new, unique key.
     pub name: Option<String>,
-    /// Whether the snapshot goes away with it.
+    /// Whether the snapshot is removed when the container ends.
     pub remove: bool,
     /// Variables besides the image's, `NAME=VALUE`.
     pub env: Vec<String>,
@@ -36,44 +36,45 @@ pub struct RunOptions {
     pub volumes: Vec<Volume>,
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
-    /// Whether it cannot write to its root.
+    /// Whether the container's root is read-only.
     pub read_only: bool,
-    /// The entry point, instead of the image's, with `command` as its arguments. Empty: only `command` runs.
+    /// The entry point, instead of the image's, with `command` as its arguments. With an empty one, `command` runs
+    /// alone.
     pub entrypoint: Option<Vec<String>>,
-    /// Its working directory instead of the image's.
+    /// The working directory, instead of the image's.
     pub dir: Option<String>,
-    /// Its user instead of the image's.
+    /// The user, instead of the image's.
     pub user: Option<String>,
-    /// Whether it reads the caller's standard input.
+    /// Whether the container reads the caller's standard input.
     pub stdin: bool,
-    /// Whether it has a terminal.
+    /// Whether the container has a terminal.
     pub terminal: bool,
-    /// Whether no program can give it privileges that it lacks.
+    /// Whether set-user-ID bits and file capabilities have no effect in the container.
     pub no_new_privs: bool,
-    /// Its network.
+    /// The network of the container.
     pub network: Network,
-    /// How many processes it may have; `None` for as many as the machine can have.
+    /// Maximum number of processes in the container; `None` for no limit.
     pub pids_max: Option<u32>,
 }
 
 /// A container that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Started {
-    /// The key of its snapshot, unless that is gone.
+    /// The key of the snapshot; `None` if the snapshot was removed.
     pub key: Option<String>,
-    /// Its status.
+    /// The exit status.
     pub exit: Exit,
 }
 
 /// Runs a container over a new snapshot of an image, until it ends.
 ///
-/// The snapshot is active afterwards, with what the container changed, or gone if `options` say so, or if the runtime
-/// could not start the command. A crash of the caller ends the container; what was made for its mounts is taken away by
-/// whoever looks at the snapshot, or changes it, next.
+/// Afterwards the snapshot is active, with the files that the container changed. If `options.remove` is set, or if the
+/// function fails, the snapshot is removed. A crash of the caller ends the container. Recovery then removes the mount
+/// points that were made in the snapshot.
 ///
 /// # Errors
 /// `NotFound` if there is no such image, user or volume; `AlreadyExists` if the name is taken; `InvalidArgument` if
-/// there is nothing to run; what the store and the runtime report.
+/// there is no command; errors of the store and the runtime.
 pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &mut dyn Control) -> Result<Started> {
     let image = store.image(&options.image)?;
     let base = base_image(store, &options.image)?;
@@ -83,7 +84,7 @@ pub fn start(store: &Store, runtime: &Runtime, options: &RunOptions, control: &m
     container::check_targets(targets.chain(options.tmpfs.iter().map(|tmpfs| &tmpfs.target)).map(String::as_str))?;
     let volumes = options.volumes.iter().map(Bind::open).collect::<Result<Vec<_>>>()?;
     let key = options.name.clone().unwrap_or_else(|| unique_key("run"));
-    // As with docker, commands of a build have no such variable, and containers have.
+    // Containers have the variable `HOSTNAME`, and commands of a build do not, as with Docker.
     if !process.env.iter().any(|variable| variable.starts_with("HOSTNAME=")) {
         process.env.push(format!("HOSTNAME={}", hostname(&key)));
     }
@@ -133,7 +134,7 @@ fn run(
     container::run(runtime, &place(store), &spec, &note, control)
 }
 
-/// A host name that tells the container: the letters, digits and hyphens of its key.
+/// Returns the host name of a container: its key, with hyphens in place of all but letters and digits.
 fn hostname(key: &str) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() { c } else { '-' };
     let name: String = key.chars().map(kept).take(63).collect();
@@ -143,7 +144,7 @@ fn hostname(key: &str) -> String {
 /// Returns the process of a container, by the image's config and by `options`.
 fn process(config: &Config, options: &RunOptions) -> Result<Process> {
     let settings = &config.config;
-    // The command of the image is for its own entry point.
+    // The command of the image holds arguments for the image's entry point, and none for another one.
     let own = if options.entrypoint.is_some() { &[][..] } else { &settings.cmd };
     let command = if options.command.is_empty() { own } else { &options.command };
     let entrypoint = options.entrypoint.as_ref().unwrap_or(&settings.entrypoint);
@@ -170,16 +171,16 @@ fn process(config: &Config, options: &RunOptions) -> Result<Process> {
     })
 }
 
-/// Makes the active snapshot `key` an image: a child of the image that it was made from, with one layer more if
-/// anything changed. The key is free afterwards. It is durable when the call returns.
+/// Makes the active snapshot `key` an image: a child of the image that the snapshot was made from, with one layer more
+/// if files changed. The key is free afterwards. The image is durable when the function returns.
 ///
 /// # Errors
-/// `NotFound`; `InvalidArgument` if the name is none for an image; `FailedPrecondition` if the snapshot is not active,
-/// is mounted or in use, or if no image of the store is the one that it was made from.
+/// `NotFound`; `InvalidArgument` if `name` is no name of an image; `FailedPrecondition` if the snapshot is not active,
+/// is mounted or in use, or if the store lacks the image that the snapshot was made from.
 pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, cancel: &Cancel) -> Result<Built> {
     check_name(name)?;
     let info = store.stat(key)?;
-    // Says why, before anything is written.
+    // The claim refuses a snapshot that cannot be committed, before anything is written.
     drop(store.claim(key, &format!("cannot commit {key:?}"))?);
     let BaseImage { top, config: mut image_config, mut layers, .. } = base_of(store, key, &info.parent, &info.labels)?;
     if let Some(epoch) = epoch {
@@ -197,7 +198,8 @@ pub fn commit_image(store: &Store, name: &str, key: &str, epoch: Option<i64>, ca
     name_image(store, name, made.top, &image_config, &layers)
 }
 
-/// The image that the snapshot was made from: the one that its label names, else one with that topmost layer.
+/// Returns the image that the snapshot was made from: the one in the snapshot's label, or else the newest one whose
+/// topmost layer is `parent`.
 fn base_of(store: &Store, key: &str, parent: &str, labels: &Labels) -> Result<BaseImage> {
     let top = (!parent.is_empty()).then_some(parent);
     let stands_on = |image: &&crate::store::Image| image.top.as_deref() == top;

@@ -1,4 +1,4 @@
-//! The instructions that say what a container starts with.
+//! The instructions that set how containers of the image start.
 //!
 //! # References
 //! Dockerfile reference; docker's image specification v1.2, "Container RunConfig Field Descriptions".
@@ -13,7 +13,7 @@ use crate::oci::config::Settings;
 /// The shell of commands in shell form, unless `SHELL` sets another.
 const SHELL: [&str; 2] = ["/bin/sh", "-c"];
 
-/// The shell of a stage, and whether its command is its own.
+/// The shell of a stage, and whether the stage has a `CMD` of its own.
 #[derive(Debug)]
 pub(super) struct Shells {
     shell: Vec<String>,
@@ -26,7 +26,7 @@ impl Shells {
         Self { shell, has_cmd: false }
     }
 
-    /// The arguments of a command.
+    /// Returns the arguments that run a command: in shell form, those of the shell.
     pub(super) fn args(&self, command: &Command) -> Vec<String> {
         match command {
             Command::Exec(args) => args.clone(),
@@ -44,7 +44,7 @@ impl Shells {
         self.has_cmd = true;
     }
 
-    /// A command that was inherited is for another entry point.
+    /// Sets the entry point. An inherited `CMD` is dropped, because it holds arguments for another entry point.
     pub(super) fn set_entrypoint(&mut self, settings: &mut Settings, command: &Command) {
         settings.entrypoint = self.args(command);
         if !self.has_cmd {
@@ -53,7 +53,7 @@ impl Shells {
     }
 }
 
-/// `path`, absolute and clean, as seen from the directory `dir`.
+/// Returns `path` as an absolute path without `.` and `..`; a relative `path` begins at `dir`.
 pub(super) fn join(dir: &str, path: &str) -> String {
     let above = if path.starts_with('/') { "" } else { dir };
     let mut clean: Vec<&str> = Vec::new();
@@ -81,7 +81,7 @@ pub(super) fn ports(at: &Position, text: &str) -> Result<Vec<String>> {
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
-/// Refuses what is no signal: a number, or a name with or without `SIG`.
+/// Refuses a text that is no signal. A signal is a number, or a name with or without `SIG`.
 pub(super) fn check_signal(at: &Position, text: &str) -> Result<()> {
     let name = text.to_uppercase();
     let name = name.strip_prefix("SIG").unwrap_or(&name);
@@ -99,7 +99,7 @@ pub(super) fn check_signal(at: &Position, text: &str) -> Result<()> {
         .ok_or_else(|| at.wrong(format!("{text:?} is no signal: a number, or a name such as SIGTERM")))
 }
 
-/// The document of a `HEALTHCHECK`.
+/// Returns the JSON of a `HEALTHCHECK` in the config of an image.
 pub(super) fn healthcheck(at: &Position, options: &[(String, String)], test: Option<&Command>) -> Result<Value> {
     let kind = |kind: &str| vec![kind.to_owned()];
     let test = match test {
@@ -119,7 +119,7 @@ pub(super) fn healthcheck(at: &Position, options: &[(String, String)], test: Opt
                 ("Retries", count.map_err(|_| at.wrong(format!("--retries={value} is no number")))?)
             }
         };
-        // Nought means the default.
+        // 0 means the default, and so does a missing field.
         if value != 0 {
             check[field] = json!(value);
         }
@@ -127,7 +127,7 @@ pub(super) fn healthcheck(at: &Position, options: &[(String, String)], test: Opt
     Ok(check)
 }
 
-/// The shortest duration that the parts of a health check may have.
+/// The shortest duration of an option of a health check, in nanoseconds; Docker has the same limit.
 const NANOSECONDS_MIN: i64 = 1_000_000;
 
 fn nanoseconds(at: &Position, name: &str, value: &str) -> Result<i64> {

@@ -1,4 +1,4 @@
-//! Dockerfiles and ignore files of strangers, generated: the whole way from the text to the plan.
+//! Generated Dockerfiles and ignore files: none of them causes a panic on the way from the text to the plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -1,4 +1,4 @@
-//! Where a copy goes: a path of an image, through its links.
+//! The target of a copy: a path of an image, with links resolved.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -7,35 +7,35 @@ use crate::error::{Error, Result};
 use crate::tree::FileType;
 use crate::tree::resolve::{Found, Resolver};
 
-/// How many links may follow one another at the end of a path: the kernel's own limit.
+/// Maximum number of links that are followed at the end of a path. The kernel has the same limit.
 const LINKS_MAX: u32 = 40;
 
-/// The result of looking up a path of an image. Paths are without links.
+/// The result of looking up a path of an image. In its paths, links are resolved.
 #[derive(Debug)]
 pub(super) enum ImagePath {
     Dir(PathBuf),
     /// Something else than a directory.
     Other(PathBuf),
-    /// Nothing: there is no name like the first of these in the directory.
+    /// Nothing exists at the path: the directory lacks the first of the names.
     Missing(PathBuf, Vec<OsString>),
 }
 
-/// Where things are copied to.
+/// The target of a copy.
 #[derive(Debug)]
 pub(super) struct Target {
     pub(super) path: PathBuf,
     is_dir: bool,
-    /// Whether it is there already.
+    /// Whether the target exists already.
     pub(super) exists: bool,
-    /// The directories to make, each before those in it.
+    /// The directories to make, parents first.
     pub(super) missing: Vec<PathBuf>,
 }
 
 impl ImagePath {
-    /// Finds what is at the absolute `path`; where there is no tree to look at, nothing is.
+    /// Looks up the absolute `path`. Without a `resolver` there is no tree, and only the root is found.
     ///
     /// # Errors
-    /// `FailedPrecondition` if something on the way is no directory; `InvalidArgument` for too many links.
+    /// `FailedPrecondition` if a component before the last is no directory; `InvalidArgument` for too many links.
     pub(super) fn find(path: &str, resolver: Option<&mut Resolver>) -> Result<Self> {
         let mut path = PathBuf::from(path.trim_matches('/'));
         let Some(resolver) = resolver else {
@@ -63,10 +63,10 @@ impl ImagePath {
         Err(Error::invalid(format!("/{} leads through more than {LINKS_MAX} symbolic links", path.display())))
     }
 
-    /// The target that is meant by the text `given`, for `count` things to copy.
+    /// Returns the target of a copy of `count` sources; `given` is the target in the text of the instruction.
     ///
     /// # Errors
-    /// `FailedPrecondition` if there is no place for them.
+    /// `FailedPrecondition` if the target has to be a directory, and is none.
     pub(super) fn target(self, given: &str, count: usize, needs_dir: bool) -> Result<Target> {
         let needs_dir = needs_dir || given.ends_with('/');
         match self {
@@ -93,7 +93,7 @@ impl ImagePath {
 }
 
 impl Target {
-    /// Where something called `name` goes.
+    /// Returns the path of the copy of a source called `name`.
     pub(super) fn path_of(&self, name: &OsStr) -> PathBuf {
         if self.is_dir { self.path.join(name) } else { self.path.clone() }
     }

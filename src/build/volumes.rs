@@ -1,4 +1,4 @@
-//! The mounts of `run`, as users write them.
+//! Reads the options of `strata run` for mounts.
 //!
 //! # References
 //! docker's command line, "docker run": `--volume`, `--mount`, `--tmpfs`.
@@ -17,7 +17,7 @@ pub enum ParsedMount {
     Bind {
         /// Path on this machine.
         source: PathBuf,
-        /// Where, as an absolute path of the container.
+        /// The mount point, as an absolute path of the container.
         target: String,
         /// Whether the container may write to it.
         access: Access,
@@ -26,7 +26,7 @@ pub enum ParsedMount {
     Tmpfs(Tmpfs),
 }
 
-/// An absolute path for a volume's source.
+/// Reads a volume, `SRC:DST[:ro]`: returns the source, the target, and whether the volume is read-only.
 ///
 /// # Errors
 /// `InvalidArgument` if the text is no `SRC:DST[:ro]`.
@@ -84,7 +84,7 @@ pub fn parse_tmpfs(text: &str) -> Result<Tmpfs> {
         match option.split_once('=').unwrap_or((option, "")) {
             ("size", bytes) => tmpfs.size_bytes = Some(size(bytes).ok_or_else(wrong)?),
             ("ro", "") => tmpfs.access = Access::ReadOnly,
-            // Every mount has these properties.
+            // Every mount is `nosuid` and `nodev`, and `rw` is the default.
             ("rw" | "nosuid" | "nodev", "") => {}
             _ => return Err(wrong()),
         }

@@ -1,10 +1,12 @@
 //! Words of a Dockerfile: quotes, escapes, variables.
 //!
-//! Single quotes keep everything; double quotes keep spaces, and in them the escape character works before `"`, `$` and
-//! itself; elsewhere it keeps the next character as it is. `$x` and `${x}` are values, `${x:-word}` and `${x-word}`
-//! have a default, `${x:+word}` and `${x+word}` an alternative, `${x:?word}` and `${x?word}` an error; the colon takes
-//! an empty value for none. `${x#pattern}` and `${x%pattern}` take a prefix or suffix away, `${x/pattern/text}`
-//! replaces (`patterns.rs`). Words in braces are expanded in turn. A variable that is not set is empty.
+//! In single quotes every character is literal. In double quotes the escape character makes `"`, `$` and itself
+//! literal, and stays before other characters. Outside of quotes the escape character makes any next character literal.
+//!
+//! `$x` and `${x}` are values; a variable that is not set is empty. `${x:-word}` and `${x-word}` have a default,
+//! `${x:+word}` and `${x+word}` an alternative, `${x:?word}` and `${x?word}` an error. With the colon, an empty value
+//! counts as not set. `${x#pattern}` and `${x%pattern}` remove a prefix or a suffix, `${x/pattern/text}` replaces
+//! (`patterns.rs`). Words in braces are expanded, too.
 //!
 //! # References
 //! Dockerfile reference, "Environment replacement", "Escape".
@@ -23,10 +25,10 @@ pub(super) trait Values {
     /// Returns the value of `name`, if it has one.
     fn value(&self, name: &str) -> Option<&str>;
 
-    /// Counts `bytes` of a value that a pattern is matched with.
+    /// Counts `bytes` of a value that is compared with a pattern, against a limit of the build.
     ///
     /// # Errors
-    /// The reason, if there were enough.
+    /// The message, if the limit is reached.
     fn matched(&self, bytes: usize) -> Result<(), Wrong> {
         let _ = bytes;
         Ok(())
@@ -39,7 +41,7 @@ impl Values for Variables {
     }
 }
 
-/// Values over other values: the first that knows a name decides.
+/// Two sets of values: the second is asked for the names that the first lacks.
 pub(super) struct Over<'a>(pub(super) &'a dyn Values, pub(super) &'a dyn Values);
 
 impl Values for Over<'_> {
@@ -60,8 +62,8 @@ pub(super) fn expand(text: &str, escape: char, variables: &dyn Values) -> Result
     Reader { rest: text.chars().peekable(), escape, variables, depth: 0 }.until(None, false)
 }
 
-/// The lines of a here-document with their variables replaced. Quotes mean nothing, and of a backslash and the next
-/// character the latter stays.
+/// Returns the text of a here-document with its variables replaced. Quotes are literal. A backslash is removed, and the
+/// character after it is literal.
 pub(super) fn expand_document(text: &str, variables: &dyn Values) -> Result<String, Wrong> {
     let mut reader = Reader { rest: text.chars().peekable(), escape: '\\', variables, depth: 0 };
     let mut expanded = String::new();
@@ -99,8 +101,8 @@ pub(super) fn split(text: &str, escape: char) -> Vec<String> {
     words
 }
 
-/// Splits `text` into words that begin with `--`, each with its offset and without its quotes, and the offset of what
-/// follows them. A word `--` alone ends them.
+/// Returns the words at the start of `text` that begin with `--`, each with its offset and without its quotes, and the
+/// offset of the rest. A word `--` ends the flags.
 pub(super) fn leading_flags(text: &str, escape: char) -> (Vec<(usize, String)>, usize) {
     let mut flags = Vec::new();
     let mut chars = text.char_indices().peekable();
@@ -126,8 +128,8 @@ pub(super) fn leading_flags(text: &str, escape: char) -> (Vec<(usize, String)>, 
     }
 }
 
-/// Splits `NAME=VALUE` words, or `NAME REST` where the first word has no `=`, into names and values that are not
-/// expanded yet.
+/// Splits `NAME=VALUE` words into names and values, which are not expanded yet. If the first word has no `=`, it is the
+/// name, and the rest of `text` is the value.
 pub(super) fn assignments(text: &str, escape: char) -> Result<Vec<(String, String)>, Wrong> {
     let words = split(text, escape);
     let Some(first) = words.first() else { return Err("a NAME=VALUE is missing".to_owned()) };
@@ -149,13 +151,13 @@ struct Reader<'a> {
     rest: Peekable<Chars<'a>>,
     escape: char,
     variables: &'a dyn Values,
-    /// How many braces are open.
+    /// Number of open braces.
     depth: usize,
 }
 
 impl Reader<'_> {
-    /// Reads up to `end`, which is taken, or to the end of the text. In a `pattern` escape characters stay, with what
-    /// they escape.
+    /// Reads and expands up to `end`, which is consumed, or to the end of the text. In a `pattern` the escape
+    /// characters stay, because `patterns.rs` interprets them.
     fn until(&mut self, end: Option<char>, pattern: bool) -> Result<String, Wrong> {
         let mut text = String::new();
         while let Some(c) = self.rest.next() {
@@ -202,7 +204,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Reads the variable behind a `$`, and returns its value.
+    /// Reads the variable after a `$`, and returns its value.
     fn variable(&mut self) -> Result<String, Wrong> {
         if self.rest.next_if_eq(&'{').is_none() {
             let name = self.name();
@@ -228,7 +230,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `${x-word}` and its like, behind the operator.
+    /// Reads the rest of `${x-word}`, `${x+word}` or `${x?word}`, after the operator.
     fn alternative(&mut self, name: &str, value: Option<String>, operator: char) -> Result<String, Wrong> {
         let word = self.braced('}', false)?;
         match (operator, value) {
@@ -240,7 +242,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `${x#pattern}`, `${x##pattern}` and the same with `%`, behind the first operator.
+    /// Reads the rest of `${x#pattern}`, `${x##pattern}` or the same with `%`, after the first operator character.
     fn trimmed(&mut self, value: &str, operator: char) -> Result<String, Wrong> {
         let length = if self.rest.next_if_eq(&operator).is_some() { Length::Longest } else { Length::Shortest };
         let pattern = self.braced('}', true)?;
@@ -251,7 +253,7 @@ impl Reader<'_> {
         }
     }
 
-    /// `${x/pattern/text}` and `${x//pattern/text}`, behind the first slash.
+    /// Reads the rest of `${x/pattern/text}` or `${x//pattern/text}`, after the first slash.
     fn replaced(&mut self, value: &str) -> Result<String, Wrong> {
         let all = self.rest.next_if_eq(&'/').is_some();
         let pattern = self.braced('/', true)?;
@@ -260,7 +262,7 @@ impl Reader<'_> {
         patterns::replaced(value, &pattern, &text, all)
     }
 
-    /// Reads a word in braces, with what ends it.
+    /// Reads a word in braces, and the character `end` after it.
     fn braced(&mut self, end: char, pattern: bool) -> Result<String, Wrong> {
         if self.depth == DEPTH_MAX {
             return Err(format!("${{...}} is nested deeper than {DEPTH_MAX} levels"));
@@ -271,7 +273,7 @@ impl Reader<'_> {
         word
     }
 
-    /// The longest name that comes next: letters, digits and underscores, or digits, or one of a shell's special ones.
+    /// Reads the longest name: letters, digits and underscores; or digits only; or one special parameter of a shell.
     fn name(&mut self) -> String {
         if let Some(special) = self.rest.next_if(|c| "@*#?-$!".contains(*c)) {
             return special.to_string();
@@ -291,7 +293,7 @@ impl Reader<'_> {
     }
 }
 
-/// The error for what stands behind a name in braces and is no operator.
+/// Returns the error for text after a name in braces that is no operator.
 fn unknown(name: &str, colon: &str, found: Option<char>) -> Wrong {
     match found {
         None => format!("the brace of ${{{name} is not closed"),

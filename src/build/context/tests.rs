@@ -105,7 +105,7 @@ fn dockerignore() {
     let names = ["a", "b/a", "b/c/a", "b/c/keep", "d/x.log", "d/y", "x.log"];
     for (text, left) in [
         ("", &["", "a", "b", "b/a", "b/c", "b/c/a", "b/c/keep", "d", "d/x.log", "d/y", "x.log"][..]),
-        // Patterns begin at the root, unlike git's.
+        // A pattern is relative to the root of the build context, unlike a pattern of git.
         ("a", &["", "b", "b/a", "b/c", "b/c/a", "b/c/keep", "d", "d/x.log", "d/y", "x.log"]),
         ("**/a\n# note\n/d/", &["", "b", "b/c", "b/c/keep", "x.log"]),
         ("b/\n!b/c/keep", &["", "a", "b", "b/c", "b/c/keep", "d", "d/x.log", "d/y", "x.log"]),

@@ -18,7 +18,7 @@ use crate::mount::{Access, Mount};
 use crate::store::{Database, Durability, LOCAL};
 use crate::tree::{Meta, Node, Xattrs};
 
-/// Plain directories that are sealed to a fresh id, as btrfs seals. So a commit reserves its name first.
+/// A backend of plain directories that seals to a fresh id, as btrfs does: a commit then reserves the name first.
 #[derive(Debug)]
 struct Plain {
     snapshots: PathBuf,
@@ -107,7 +107,7 @@ fn store(root: &Path, key: &str, pause: Option<Pause>) -> Store {
     store
 }
 
-/// The other build has reserved the ChainID and sealed nothing yet: this one waits for its outcome.
+/// The build `other` has reserved the ChainID and has not sealed yet: the build `own` waits for the outcome of `other`.
 #[test]
 fn another_build_makes_the_same_layer() {
     for succeeds in [true, false] {
@@ -120,7 +120,7 @@ fn another_build_makes_the_same_layer() {
             let others = scope.spawn(|| commit(&other, "other", None, &never));
             reserved.recv().expect("it seals");
             let owns = scope.spawn(|| commit(&own, "own", None, &never));
-            // A build that does not wait fails within this time, and is found out. The test passes however slow it is.
+            // A build that wrongly does not wait fails within this time. A slow build cannot fail the test.
             for _ in 0..30 {
                 if !owns.is_finished() {
                     thread::sleep(Duration::from_millis(10));

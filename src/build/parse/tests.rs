@@ -68,7 +68,7 @@ fn stages() {
     assert_eq!(parse("D", "# escape=`\nFROM a\nRUN b `\n c").expect("backticks").escape, '`');
 }
 
-/// Forms of other tools and other times.
+/// Rare and old forms of instructions.
 #[test]
 fn forms() {
     for (text, shown) in [
@@ -102,7 +102,7 @@ fn forms() {
     assert!(parse_trigger("T", "RUN a\nRUN b").is_err());
 }
 
-/// Each says where.
+/// Each error begins with the position of the mistake.
 #[test]
 fn what_is_wrong() {
     for (text, place) in [
@@ -135,7 +135,7 @@ fn what_is_wrong() {
     }
 }
 
-/// The kernel cut the command at the NUL.
+/// The kernel would cut the command at the NUL byte.
 #[test]
 fn nul_bytes() {
     for (text, place) in

@@ -103,7 +103,7 @@ impl Planner<'_, '_> {
     }
 }
 
-/// The absolute path of a target, with a slash at its end if it has to be a directory.
+/// Returns the target `text` as an absolute path, with a slash at the end if the target has to be a directory.
 fn target(evaluation: &Evaluation, text: &str) -> String {
     let mut target = evaluation.absolute(text);
     if (text.is_empty() || text == "." || text.ends_with('/') || text.ends_with("/.")) && target != "/" {
@@ -134,7 +134,8 @@ fn is_remote(at: &Position, source: &str, is_add: bool) -> Result<bool> {
     }
 }
 
-/// Refuses a checksum of something else, and a file without a name.
+/// Refuses `--checksum` unless a URL is the only source, `--keep-git-dir`, and a URL without a file name if the copy
+/// needs one.
 fn check_remotes(at: &Position, remotes: &[Remote], copy: &parse::Copy, target: &str) -> Result<()> {
     if copy.checksum.is_some() && (remotes.len() != 1 || copy.sources.len() != 1) {
         return Err(at.wrong("--checksum is for one source, which is a URL"));

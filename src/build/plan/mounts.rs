@@ -10,17 +10,18 @@ use crate::container::Bind;
 use crate::error::Result;
 use crate::mount::Access;
 
-/// Where a command finds its secrets.
+/// The default directory of secrets in the container.
 const SECRETS: &str = "/run/secrets";
 
-/// Where a command finds the socket of an agent, without its number.
+/// The default path of an agent's socket in the container, without the number of the mount.
 const AGENT: &str = "/run/buildkit/ssh_agent";
 
-/// The agent that is meant without an id.
+/// The id of the agent, if a mount gives none.
 const DEFAULT_AGENT: &str = "default";
 
 impl Planner<'_, '_> {
-    /// Evaluates the mount number `number` of a command; `None` for one that is left out.
+    /// Evaluates the mount number `number` of a command; `None` for a secret or an agent that is neither given nor
+    /// required.
     pub(super) fn mount(
         &mut self,
         at: &Position,
@@ -83,7 +84,7 @@ impl Planner<'_, '_> {
         if !read_only {
             return Ok(RunMount::ContextCopy { selected: Box::new(selected), target });
         }
-        // From here on an exchange in the context changes nothing.
+        // The file is opened now: a change of names in the context has no effect on the mount later.
         let (opened, shown) = context.open(&selected)?;
         let bind = Bind::new(opened, &shown, target, Access::ReadOnly)?;
         Ok(RunMount::Context { selected: Box::new(selected), bind })

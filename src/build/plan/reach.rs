@@ -1,7 +1,8 @@
-//! The stages that a target needs, as far as the text of the Dockerfile says so.
+//! The stages that a target needs, as far as the text of the Dockerfile shows before it is evaluated.
 //!
-//! A stage that nobody needs is not evaluated: its base is not asked for, and its mistakes are no errors. Names may
-//! hold variables, and images have triggers, so evaluation can find that more stages are needed. Then it begins anew.
+//! A stage that the target does not need is not evaluated: its base image is not looked up, and its mistakes are no
+//! errors. The evaluation can find that more stages are needed, because a name may hold variables, and a base image may
+//! have `ONBUILD` instructions. Then the evaluation starts again, with these stages.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -12,7 +13,7 @@ use crate::build::words::{self, Variables};
 use crate::error::Result;
 use crate::oci::config::{Config, Settings};
 
-/// Adds the stage `first` and all that the text says it needs; stages only need earlier ones.
+/// Adds the stage `first` to `needed`, and all stages that the text shows it to need; these are earlier ones.
 pub(super) fn reach(file: &Dockerfile, first: usize, needed: &mut BTreeSet<usize>) {
     let mut open = vec![first];
     while let Some(stage) = open.pop() {
@@ -30,7 +31,7 @@ fn number_of(file: &Dockerfile, name: &str, stage: usize) -> Option<usize> {
     named.or_else(|| name.parse().ok().filter(|number| *number < stage))
 }
 
-/// The names that a stage takes a base or files from.
+/// Returns the names in a stage of its base and of its sources of files.
 fn names_in(stage: &Stage) -> Vec<&str> {
     let mut names = vec![stage.from.as_str()];
     for step in &stage.steps {
@@ -60,7 +61,8 @@ impl Planner<'_, '_> {
         Ok(())
     }
 
-    /// Stands for a stage that nobody needs. Its arguments are declared all the same.
+    /// Returns a placeholder for a stage that is not needed. Its `ARG`s count as declared, so the build does not warn
+    /// of build arguments with these names.
     fn left_out(&mut self, stage: &Stage) -> PlannedStage {
         for instruction in &stage.steps {
             if let What::Arg(text) = &instruction.what {
@@ -80,12 +82,12 @@ impl Planner<'_, '_> {
         }
     }
 
-    /// The number of an earlier stage of that name.
+    /// Returns the number of the last earlier stage called `name`, and notes that the stage is needed.
     pub(super) fn stage_of(&self, name: &str) -> Option<usize> {
         self.numbers.get(name.to_lowercase().as_str()).map(|number| self.needs(*number))
     }
 
-    /// Notes that something needs the earlier stage `number`.
+    /// Notes that the earlier stage `number` is needed; returns `number`.
     pub(super) fn needs(&self, number: usize) -> usize {
         if !self.evaluated.contains(&number) && number < self.stages.len() {
             self.missing.set(Some(number));

@@ -30,14 +30,14 @@ impl Planner<'_, '_> {
         match run.network.as_ref().map(|(at, network)| (at, network.as_str())) {
             None | Some((_, "default")) => Ok(self.around.network),
             Some((_, "none")) => Ok(Network::None),
-            // A Dockerfile from elsewhere does not get the machine's network unless the caller gave it.
+            // Only the caller can give the machine's network to a build, because the Dockerfile may be a stranger's.
             Some((_, "host")) if self.around.network == Network::Host => Ok(Network::Host),
             Some((at, "host")) => Err(at.wrong("--network=host is for builds with --network host only")),
             Some((at, other)) => Err(at.wrong(format!("--network={other}: there is default, none and host"))),
         }
     }
 
-    /// The variables of a command, and the names of those that make no difference to what is cached.
+    /// Returns the variables of a command, and the names of the variables that are no part of the cache key.
     fn environment(&self, evaluation: &Evaluation) -> (Vec<String>, Vec<String>) {
         let arguments = &evaluation.arguments;
         let given = |name: &&str| self.around.arguments.contains_key(*name) && !arguments.contains_key(*name);

@@ -209,7 +209,7 @@ fn copies() {
     assert_eq!(texts, [("A", "$B\n"), ("C", "base \"q\"\n")]);
 }
 
-/// Each says where, before anything runs.
+/// Each error begins with the position of the mistake.
 #[test]
 fn what_is_wrong() {
     for (text, place, what) in [
@@ -258,7 +258,7 @@ fn what_is_wrong() {
     }
 }
 
-/// Forty doublings of a value were a terabyte.
+/// A value that is doubled forty times would take terabytes.
 #[test]
 fn doubling_variables_are_refused() {
     let doubled =
@@ -275,7 +275,7 @@ fn doubling_variables_are_refused() {
     }
 }
 
-/// Each value is small enough, and all of them were gigabytes.
+/// Each value is within the limit of one text, and all values together exceed the limit of a build.
 #[test]
 fn the_values_of_a_build_are_bounded_together() {
     let long = "v".repeat(500_000);

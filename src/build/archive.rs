@@ -159,8 +159,8 @@ impl Sink for Below<'_, '_> {
         let below =
             |path: &Path| if path.as_os_str().is_empty() { self.target.to_owned() } else { self.target.join(path) };
         let moved = match change {
-            // The root entry of an archive is skipped: a target that exists keeps its attributes, and a missing one was
-            // made.
+            // The root entry is skipped: a target that exists keeps its attributes, and a missing target was made
+            // before.
             Change::Put { path, .. } if path.as_os_str() == OsStr::new("") => return Ok(()),
             Change::Put { path, existed, meta } => {
                 let mut meta = meta.clone();

@@ -39,7 +39,7 @@ const MODE: u32 = 0o755;
 /// A cache in use.
 #[derive(Debug)]
 pub(super) struct Cache {
-    /// The directory of the cache. Its descriptor holds the lock.
+    /// The directory of the cache, with a descriptor that holds the lock.
     dir: Dir,
     name: String,
 }
@@ -137,8 +137,7 @@ impl Cache {
     }
 }
 
-/// Returns the name of a cache's directory. Another owner or another first content is another cache, even with the same
-/// id.
+/// Returns the name of a cache's directory. The same id with another owner or first content is another cache.
 fn name(mount: &CacheMount, seed: Option<&Seed<'_>>) -> String {
     if mount.owner == Ownership::default() && seed.is_none() {
         return Digest::of(mount.id.as_bytes()).hex();

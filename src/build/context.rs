@@ -150,8 +150,7 @@ impl Origin {
         } else {
             let is_named = !has_wildcards(source);
             for mut found in self.select(source)? {
-                // `excluded` holds for a file that a pattern matched, and not for a file that the source names, as in
-                // BuildKit.
+                // `excluded` is for files that a pattern matched, not for a file that the source names, as in BuildKit.
                 if !is_named
                     && !found.is_dir()
                     && (excluded.covers(&found.path) || excluded.covers(Path::new(&found.name)))
@@ -254,8 +253,7 @@ impl Origin {
         }
     }
 
-    /// Calls `visit` for the selected file or directory, and for all files below it. Paths are relative to the selected
-    /// one.
+    /// Calls `visit` for the selected file or directory and everything below it, with paths that are relative to it.
     pub(super) fn visit(
         &self,
         selected: &Selected,
@@ -268,7 +266,7 @@ impl Origin {
             return visit(Path::new(""), &WalkEntry { path: Path::new(""), dir: &parent, name, stat: selected.stat });
         }
         let root = if name.is_empty() { parent } else { parent.open_dir(name)? };
-        // Directories that are left out so far. They are visited as soon as a file below them is not left out.
+        // Directories that are left out so far, and are visited as soon as a file below them is not left out.
         let mut held: Vec<(PathBuf, Stat)> = Vec::new();
         let mut walk = Walk::new(&root)?;
         while let Some(entry) = walk.next_entry()? {

@@ -6,8 +6,7 @@
 //!   every strategy.
 //! - Files from a build context belong to root and have no extended attributes, because these depend on the user and
 //!   the file system of a checkout.
-//! - A directory goes through a link to a directory that is in its place, so that `COPY root/ /` works where `/bin` is
-//!   a link.
+//! - A directory is copied through a link to a directory at its target: `COPY root/ /` works where `/bin` is a link.
 //! - Only regular files are opened. A FIFO or a device is copied as a node of the same kind, as BuildKit does. A socket
 //!   is left out, because a layer cannot hold one.
 //!
@@ -114,8 +113,7 @@ impl Copying<'_> {
         Ok(Digest::finish(hasher))
     }
 
-    /// Pushes the changes of the copy into `sink`. `root` is the tree that they change; without it, they do not depend
-    /// on a tree.
+    /// Pushes the changes of the copy into `sink`. `root` is the tree below; without it, no link is resolved.
     pub(super) fn write(&self, root: Option<&Dir>, ingest: &IngestOptions, sink: &mut dyn Sink) -> Result<()> {
         let count = self.selected.len() + self.texts.len() + self.fetched.len();
         if count == 0 {

@@ -129,8 +129,7 @@ fn numbers_are_bounded() {
     }
 }
 
-/// A pattern can shorten a megabyte to nothing, which the limit of results does not count: a Dockerfile of 700 KB took
-/// minutes.
+/// A pattern can shorten a megabyte to nothing, which costs no length: a Dockerfile of 700 KB took minutes.
 #[test]
 fn patterns_look_at_a_bounded_number_of_bytes() {
     let value = format!("FROM scratch\nENV a={}\nENV x={}\n", "v".repeat(1 << 10), "$a".repeat(64));

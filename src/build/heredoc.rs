@@ -61,8 +61,7 @@ pub(super) fn announced(line: &str, escape: char) -> Vec<Document> {
     words(line).iter().filter_map(|word| Document::parse(word)).collect()
 }
 
-/// Returns whether the instruction can have documents: it is one of [`INSTRUCTIONS`], and its arguments are no JSON
-/// list.
+/// Returns whether the instruction can have documents: one of [`INSTRUCTIONS`], with arguments that are no JSON list.
 fn can_announce(line: &str, escape: char) -> bool {
     let mut rest = line.trim_start();
     loop {

@@ -20,8 +20,7 @@ use crate::tree::{Dir, Timestamp};
 /// The length of a layer without an entry: the two blocks of zeros that end an archive.
 const EMPTY_BYTES: u64 = 1024;
 
-/// Returns the DiffID and the length in bytes of the layer that the active snapshot `key` makes; `None` if the snapshot
-/// has no changes.
+/// Returns the DiffID and the length in bytes of the active snapshot `key` as a layer; `None` if it has no changes.
 pub(super) fn write_layer(store: &Store, key: &str, cancel: &Cancel) -> Result<Option<(DiffId, u64)>> {
     let encoding = Encoding::Canonical(MtimePrecision::Nanoseconds);
     let options = EmitOptions { encoding, cancel: cancel.clone(), ..EmitOptions::default() };

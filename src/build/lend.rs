@@ -47,8 +47,7 @@ pub(super) struct Lent<'a> {
     trees: Vec<LentTree<'a>>,
 }
 
-/// A temporary snapshot, of which a command sees a part. Dropping the value removes it, with the files that the command
-/// wrote.
+/// A temporary snapshot, of which a command sees a part. Dropping the value removes the snapshot.
 struct LentTree<'a> {
     store: &'a Store,
     key: String,
@@ -121,7 +120,7 @@ impl<'a> Lender<'a> {
         })
     }
 
-    /// Makes the mounts of a command. They last as long as the returned value.
+    /// Makes the mounts of a command, which last as long as the returned value.
     ///
     /// # Errors
     /// `NotFound` for a source that is not there; errors of the store and the file system.

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use super::parse::{Position, Stage};
 use crate::error::Result;
 
-/// The most instructions of a build, those of `ONBUILD` and of all stages up to the target included. Each becomes an
-/// entry of the image's history, which every reader of the image loads.
+/// The most instructions of a build, those of `ONBUILD` and of all stages up to the target included. Each instruction
+/// becomes an entry of the image's history, which every reader of the image loads.
 pub const INSTRUCTIONS_MAX: usize = 10_000;
 
 /// The most stages: each stage copies the history and the settings of its base.
@@ -67,8 +67,7 @@ impl Limits {
     }
 }
 
-/// The part of a build's limits that is left. All stages share one budget, because many small values can be too much
-/// together.
+/// The part of a build's limits that is left. All stages share one budget, because many small values add up.
 #[derive(Clone, Debug)]
 pub(super) struct Budget(Rc<Left>);
 

@@ -1,5 +1,4 @@
-//! The instructions of a Dockerfile as texts: continued lines are joined, comments left out, and here-documents kept
-//! apart.
+//! The instructions of a Dockerfile: continued lines joined, comments left out, here-documents separated.
 //!
 //! An instruction continues on the next line if its line ends with a single escape character, spaces and tabs aside.
 //! Comments and empty lines in between are skipped. The lines after an instruction with here-documents, up to the end
@@ -55,7 +54,7 @@ impl<'a> Reader<'a> {
     /// Returns a reader of `text`. The directives at the top of `text` are read now: they set the escape character.
     ///
     /// # Errors
-    /// `InvalidArgument` for a directive that is given twice, or an escape character other than a backslash or a
+    /// `InvalidArgument` for a directive that is given twice, or an escape character that is neither `\` nor a
     /// backtick.
     pub(super) fn new(lines: &'a Lines<'a>, text: &'a str) -> Result<Self> {
         let escape = directives(lines, text)?;

@@ -107,7 +107,7 @@ pub struct Options<'a> {
     pub no_cache: bool,
     /// If true, [`Outcome::explained`] lists the first changed paths of each step.
     pub explain: bool,
-    /// Returns the runtime for commands. It is called when the first command has to run.
+    /// Returns the runtime for commands. The function is called when the first command has to run.
     pub runtime: &'a dyn Fn() -> Result<Runtime>,
     /// The network of commands without `--network`.
     pub network: Network,

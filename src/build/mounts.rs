@@ -90,7 +90,7 @@ pub(super) enum MountFrom {
     Image(Option<String>),
 }
 
-/// The options of a mount. Each of them is valid for the mount's kind.
+/// The options of a mount, each of them valid for the mount's kind.
 pub(super) struct MountOptions<'a> {
     at: &'a Position,
     pub(super) kind: &'static str,

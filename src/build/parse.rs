@@ -4,8 +4,7 @@
 //! is an error here, before anything runs.
 //!
 //! # References
-//! Dockerfile reference; BuildKit, `frontend/dockerfile/{parser,instructions}`, for cases that the reference leaves
-//! open.
+//! Dockerfile reference; BuildKit, `frontend/dockerfile/{parser,instructions}`, where the reference leaves a case open.
 
 use super::arguments;
 pub(super) use super::arguments::Source;
@@ -232,7 +231,8 @@ fn simple(head: &Head<'_>) -> Result<What> {
     })
 }
 
-/// Reads an `ONBUILD`. Its instruction is checked now: a mistake fails this build, not the build of a child image.
+/// Reads an `ONBUILD`. The inner instruction is checked now: a mistake fails this build, not the build of a child
+/// image.
 fn onbuild(head: &Head<'_>) -> Result<What> {
     let trigger = Head::read(head.lines, head.escape, head.line, head.rest_start)?;
     match trigger.keyword.as_str() {

@@ -11,8 +11,7 @@ use regex::Regex;
 /// The message for a mistake in a word. The caller adds the position.
 pub(super) type Wrong = String;
 
-/// The most bytes that one expanded text may have. A variable that repeats another one twice doubles the length with
-/// each line.
+/// The most bytes that one expanded text may have. A variable that holds another one twice doubles the length.
 pub(super) const VALUE_BYTES_MAX: usize = 1 << 20;
 
 /// The match of a pattern that is removed.

@@ -113,8 +113,7 @@ pub(super) struct CopyAction {
     pub(super) from: From,
     /// Paths and patterns.
     pub(super) sources: Vec<String>,
-    /// The files of the build context that `sources` select. The files of a stage or an image are selected when the
-    /// step runs.
+    /// The selected files of the build context. Files of a stage or an image are selected when the step runs.
     pub(super) selected: Vec<Selected>,
     pub(super) texts: Vec<(String, String)>,
     /// Sources that are URLs.
@@ -234,8 +233,7 @@ fn target(file: &Dockerfile, wanted: Option<&str>) -> Result<usize> {
     })
 }
 
-/// Adds `stage`, and all stages that it needs, to `needed`. The recursion ends, because a stage needs earlier stages
-/// only.
+/// Adds `stage` and all stages that it needs. The recursion ends, because a stage only needs earlier stages.
 fn need(stages: &[PlannedStage], stage: usize, needed: &mut BTreeSet<usize>) {
     if !needed.insert(stage) {
         return;

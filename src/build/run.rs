@@ -38,8 +38,7 @@ pub struct RunOptions {
     pub tmpfs: Vec<Tmpfs>,
     /// Whether the container's root is read-only.
     pub read_only: bool,
-    /// The entry point, instead of the image's, with `command` as its arguments. With an empty one, `command` runs
-    /// alone.
+    /// The entry point, instead of the image's, with `command` as its arguments. If it is empty, `command` runs alone.
     pub entrypoint: Option<Vec<String>>,
     /// The working directory, instead of the image's.
     pub dir: Option<String>,

@@ -1,7 +1,7 @@
 //! Sockets of SSH agents in containers: each connection to one is passed on to an agent of the machine.
 //!
 //! The socket lies in the workplace, in memory, with the owner and mode that the container needs. So the agent's own
-//! socket keeps its permissions, and nothing of it is left when the container ends.
+//! socket keeps its permissions, and no file is left when the container ends.
 
 use std::io;
 use std::net::Shutdown;
@@ -22,15 +22,15 @@ use crate::tree::Dir;
 pub struct Agent {
     /// The agent's socket, as an absolute path of the machine.
     pub socket: PathBuf,
-    /// Where the container sees one, as an absolute path.
+    /// The path of the socket in the container, absolute.
     pub target: String,
-    /// Its owner and group.
+    /// The owner and group of the socket in the container.
     pub owner: (u32, u32),
-    /// Its mode.
+    /// The mode of the socket in the container.
     pub mode: u32,
 }
 
-/// A socket that passes connections on, until it is dropped.
+/// A socket that passes connections on to an agent. Dropping the value ends this.
 #[derive(Debug)]
 pub(super) struct Forwarder {
     pub(super) path: PathBuf,
@@ -44,7 +44,7 @@ impl Forwarder {
     /// Errors of the system calls.
     pub(super) fn new(agent: &Agent, place: &Path, name: &str) -> Result<Self> {
         let path = place.join(name);
-        // The whole path may be longer than the address of a socket.
+        // The whole path may be too long for the address of a socket.
         let dir = Dir::open(place)?.into_fd();
         let short = format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
         let listener = UnixListener::bind(short).at("make the socket", &path)?;
@@ -68,7 +68,7 @@ impl Drop for Forwarder {
         if let (Some(place), Some(name)) = (self.path.parent(), self.path.file_name())
             && let Ok(dir) = Dir::open(place)
         {
-            // Wakes the thread; if that fails, it ends with the process.
+            // A connection wakes the thread. If it fails, the thread ends with the process.
             let dir = dir.into_fd();
             let short = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string()).join(name);
             drop(UnixStream::connect(short));
@@ -82,7 +82,7 @@ fn forward(listener: &UnixListener, socket: &Path, ended: &AtomicBool) {
         if ended.load(Ordering::Relaxed) {
             return;
         }
-        // The container sees a connection that ends where there is no agent.
+        // If there is no agent, the connection of the container is closed.
         let Ok(agent) = UnixStream::connect(socket) else { continue };
         let (Ok(from), Ok(to)) = (stream.try_clone(), agent.try_clone()) else { continue };
         thread::spawn(move || pass(from, agent));
@@ -90,9 +90,9 @@ fn forward(listener: &UnixListener, socket: &Path, ended: &AtomicBool) {
     }
 }
 
-/// Passes on what comes from one side, until it ends.
+/// Copies the bytes of `from` to `to`, until `from` ends.
 fn pass(mut from: UnixStream, mut to: UnixStream) {
-    // A side that is gone ends both.
+    // An error ends the connection like the end of `from`.
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
 }

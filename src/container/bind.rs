@@ -1,8 +1,8 @@
 //! Files and directories of the machine, opened once and bound into a container by descriptor.
 //!
-//! A path that is checked first and handed to the runtime afterwards can be exchanged for a link in between. A [`Bind`]
-//! is a detached copy of the mount of an open file, so no path of the machine is resolved again: the copy is attached
-//! in the workplace, which no other user reaches, and the runtime is told that place.
+//! A file whose path is checked first and given to the runtime afterwards can be replaced by a link in between. A
+//! [`Bind`] is a detached copy of the mount of an open file, so no path of the machine is resolved again: the copy is
+//! attached in the workplace, which no other user can reach, and the runtime gets the path there.
 //!
 //! # References
 //! `open_tree(2)`, `move_mount(2)`, `mount_setattr(2)`.
@@ -19,9 +19,9 @@ use crate::mount::{self, Access};
 
 /// A file or directory of the machine, opened, and the place where one container sees it.
 ///
-/// The mount is read-only throughout where the access says so, and never shows devices or set-user-ID programs. It is
-/// attached nowhere before [`crate::container::run`], which can attach it once, and goes away with the last clone of
-/// the value.
+/// The access decides whether the mount is read-only, with all mounts below it. Devices and set-user-ID bits never have
+/// an effect in it. Only [`crate::container::run`] attaches the mount, and can do so once. The kernel removes the mount
+/// with the last clone of the value.
 #[derive(Clone, Debug)]
 pub struct Bind {
     tree: Arc<OwnedFd>,
@@ -44,8 +44,8 @@ impl Bind {
         Self::new(&opened, source, target.clone(), *access)
     }
 
-    /// Binds what `source` has open, with everything that is mounted below; `shown` is its path in messages. The mount
-    /// of `source` must be one of the mount namespace of the calling thread.
+    /// Copies the mount of the open file or directory `source`, with all mounts below; `shown` is its path in messages.
+    /// The mount of `source` must be one of the mount namespace of the calling thread.
     ///
     /// # Errors
     /// `PermissionDenied` without root and outside a user namespace; what the kernel reports.
@@ -56,12 +56,12 @@ impl Bind {
         Ok(Self { tree, is_file, target, access })
     }
 
-    /// Where the container sees it.
+    /// Returns the mount point, as an absolute path of the container.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Attaches the mount at `point`, which is made for it.
+    /// Makes the mount point `point`, and attaches the mount there.
     pub(super) fn attach(&self, point: PathBuf) -> Result<PathBuf> {
         if self.is_file {
             super::write(&point, b"", 0o600)?;

@@ -1,4 +1,4 @@
-//! `config.json`: what the runtime is told.
+//! `config.json`: the configuration of a container for the runtime.
 //!
 //! Capabilities, masked and read-only paths, and the filter of system calls are the defaults of podman and Docker,
 //! without the capabilities to make device nodes, raw packets and audit records.
@@ -107,7 +107,7 @@ pub(super) struct BundleMount {
     fstype: &'static str,
     source: String,
     options: Vec<Cow<'static, str>>,
-    /// Whether what is mounted is no directory.
+    /// Whether the source is no directory.
     #[serde(skip)]
     pub(super) is_file: bool,
 }
@@ -126,7 +126,7 @@ struct Linux<'a> {
 struct Namespace<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Path of an existing one to join, instead of a new one.
+    /// The path of an existing namespace to join; `None` for a new namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     path: Option<&'a Path>,
 }
@@ -147,7 +147,7 @@ impl<'a> Config<'a> {
             NetworkNamespace::New => namespaces.push(new("network")),
             NetworkNamespace::Connected(path) => namespaces.push(Namespace { kind: "network", path: Some(path) }),
         }
-        // Nobody but root has any at first, and root those of the bounding set.
+        // Root begins with all capabilities of the bounding set, and another user with none.
         let own: &[&str] = if user.uid == 0 { &CAPABILITIES } else { &[] };
         Self {
             oci_version: "1.0.2",
@@ -174,7 +174,7 @@ impl<'a> Config<'a> {
     }
 }
 
-/// The variables of the process, with those that every process has.
+/// Returns the variables of the process, with defaults for `PATH`, `HOME` and, with a terminal, `TERM`.
 fn environment(spec: &Spec<'_>, user: &User) -> Vec<String> {
     let mut env = spec.process.env.clone();
     let mut default = |variable: String| {
@@ -233,8 +233,9 @@ pub(super) fn mounts(spec: &Spec<'_>, files: &Files) -> Result<Vec<BundleMount>>
     Ok(mounts)
 }
 
-/// `/sys`. It shows devices of the network, so root of a user namespace may make a new one only for a network of its
-/// own; otherwise the container gets the one that is there.
+/// Returns the mount of `/sys`. A sysfs shows network devices, so root of a user namespace may mount a new one only for
+/// a network namespace of its own. There, a container with the machine's network gets a bind mount of the machine's
+/// `/sys`.
 fn sys(network: Network) -> Result<BundleMount> {
     let (fstype, source, bound) = match network {
         Network::Host if probe::in_user_namespace()? => {
@@ -251,7 +252,8 @@ fn sys(network: Network) -> Result<BundleMount> {
     })
 }
 
-/// A bind of `source`. A runtime that changes one attribute of a mount takes away the others that it is not told.
+/// Returns a bind mount of `source`. The options name all attributes, because a runtime that changes one attribute of a
+/// mount drops the attributes that are not named.
 fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<BundleMount> {
     let source = source.to_str().ok_or_else(|| {
         Error::invalid(format!("{} cannot be given to a container: its path is no UTF-8", source.display()))
@@ -265,7 +267,7 @@ fn bind(source: &Path, target: &str, access: Access, is_file: bool) -> Result<Bu
     })
 }
 
-/// The option that says whether a mount can be written to.
+/// Returns the mount option for `access`.
 fn mode(access: Access) -> &'static str {
     if access == Access::ReadOnly { "ro" } else { "rw" }
 }

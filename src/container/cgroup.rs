@@ -1,12 +1,13 @@
-//! Control groups of a container: how many processes it may have, and which devices it may open.
+//! Control groups of a container, which limit the number of its processes and the devices that it can open.
 //!
-//! strata makes the groups itself, beside its own, and puts the runtime into them before that runs. So the limits hold
-//! for every runtime, and strata knows what to remove. The runtime sees control groups read-only and makes none.
+//! strata makes the groups itself, and the process of the runtime enters them before it executes the runtime. So the
+//! limits hold for every runtime, and strata knows the groups to remove. The runtime sees control groups read-only and
+//! makes none.
 //!
-//! A group is locked while its container lives. The next container removes those that nobody locks: a killed strata
-//! leaves empty groups.
+//! A group is locked while its container lives. A killed strata leaves empty groups without a lock, which the next
+//! container removes.
 //!
-//! Where strata may not make groups, or the machine has no controller, the container has no limit.
+//! The container has no limit if strata may not make groups, or if the machine lacks the controller.
 //!
 //! # References
 //! Kernel documents `admin-guide/cgroup-v1/{pids,devices}.rst`, `admin-guide/cgroup-v2.rst`; `cgroups(7)`.
@@ -22,10 +23,10 @@ use rustix::io::Errno;
 
 use crate::error::{Context, Result};
 
-/// Where control groups are mounted, by convention.
+/// The mount point of control groups, by convention.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// How the names of groups begin.
+/// The prefix of the names of groups.
 const PREFIX: &str = "strata-";
 
 /// The controllers whose limits are set.
@@ -45,11 +46,11 @@ const DEVICES: [&str; 9] = [
     "c 136:* rw",
 ];
 
-/// How long the kernel may take until a group whose processes were killed is empty.
+/// Maximum number of tries to remove a group, and their pause: killed processes leave the group with a delay.
 const EMPTY_TRIES_MAX: u32 = 200;
 const EMPTY_PAUSE: Duration = Duration::from_millis(5);
 
-/// The groups of one container; they go with the value.
+/// The groups of one container. Dropping the value removes them.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     groups: Vec<Group>,
@@ -58,12 +59,12 @@ pub(super) struct Groups {
 #[derive(Debug)]
 struct Group {
     path: PathBuf,
-    /// The directory, with a lock on it.
+    /// The descriptor of the directory, which holds the lock.
     _lock: OwnedFd,
 }
 
 impl Groups {
-    /// Makes the groups that can be made, called by `id`, for at most `pids_max` processes.
+    /// Makes a group called by `id` for each controller that strata can use, for at most `pids_max` processes.
     pub(super) fn new(id: &str, pids_max: Option<u32>) -> Self {
         let mut made = Self::default();
         for (controller, above) in parents() {
@@ -76,7 +77,7 @@ impl Groups {
         made
     }
 
-    /// Opens the files into which the runtime's process has to write its number.
+    /// Opens the files `cgroup.procs`. The runtime's process enters a group by a write to its file.
     pub(super) fn entries(&self) -> Result<Vec<OwnedFd>> {
         let open = |group: &Group| {
             let path = group.path.join("cgroup.procs");
@@ -87,7 +88,7 @@ impl Groups {
 }
 
 impl Group {
-    /// Makes the group `path` with the limit of `controller`; `None` if the controller is not at work there.
+    /// Makes the group `path` with the limit of `controller`; `None` if the controller is not enabled there.
     fn new(path: &Path, controller: &str, pids_max: Option<u32>) -> Result<Option<Self>> {
         rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).at("make the control group", path)?;
         let group = Self { path: path.to_owned(), _lock: lock(path, FlockOperation::LockShared)? };
@@ -113,7 +114,7 @@ impl Drop for Group {
     fn drop(&mut self) {
         for _ in 0..EMPTY_TRIES_MAX {
             match rustix::fs::rmdir(&self.path) {
-                // The kernel has not buried all processes of it yet.
+                // Killed processes are still in the group.
                 Err(Errno::BUSY) => thread::sleep(EMPTY_PAUSE),
                 Err(errno) if errno != Errno::NOENT => {
                     tracing::warn!(group = %self.path.display(), %errno, "a control group is left");
@@ -136,19 +137,19 @@ fn lock(path: &Path, how: FlockOperation) -> Result<OwnedFd> {
     Ok(dir)
 }
 
-/// Removes the groups in `above` that a killed strata left: nobody has a lock on them, and no process is in them.
+/// Removes the groups in `above` that a killed strata left: they have no lock and no process.
 fn remove_left(above: &Path) {
     let Ok(entries) = fs::read_dir(above) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_ours = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
-        // Between the making of a group and its lock another strata may find it. It makes the group anew then.
+        // Another strata may remove a new group before its lock is taken. The container then has no limit.
         if is_ours && lock(&path, FlockOperation::NonBlockingLockExclusive).is_ok() {
             let _ = rustix::fs::rmdir(&path);
         }
     }
 }
 
-/// Returns the directories in which groups are made, each with its controller: the group of this process.
+/// Returns each controller with the directory for new groups: in version 1, the group of this process.
 fn parents() -> Vec<(&'static str, PathBuf)> {
     let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let mut parents = Vec::new();
@@ -171,7 +172,7 @@ fn parents() -> Vec<(&'static str, PathBuf)> {
     parents
 }
 
-/// Returns the group nearest to that of this process whose children have the limits of version 2.
+/// Returns the group of this process, or its nearest ancestor, whose children have the controller `pids` of version 2.
 fn version_2(own: &str) -> Option<PathBuf> {
     let own = Path::new(ROOT).join(own);
     let passes_on = |group: &&Path| {

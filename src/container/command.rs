@@ -1,7 +1,7 @@
-//! Whether the program that is to run is there, and what runs it.
+//! Checks that the program of a container exists, and the interpreter or loader that runs it.
 //!
-//! crun and runc write why they could not start a command to its standard error as well as to their log, so that people
-//! would read it twice. The usual reasons are found here, before they are asked.
+//! crun and runc write the reason why a command cannot start to its standard error as well as to their log, so a user
+//! would read the reason twice. These checks find the usual reasons before the runtime is started.
 
 use std::fs::File;
 use std::path::Path;
@@ -12,18 +12,18 @@ use crate::error::{Error, Result};
 use crate::tree::resolve::{Found, Resolver};
 use crate::tree::{Dir, FileType, Stat};
 
-/// The bits of a mode of which one makes a file a program.
+/// The execution bits of a mode. One of them is enough.
 const EXECUTABLE: u32 = 0o111;
 
-/// How many scripts may run one another: the kernel allows no more.
+/// Maximum length of a chain of interpreters. The kernel allows no longer chain.
 const INTERPRETERS_MAX: usize = 5;
 
-/// Checks that the program of `process` is in the tree `root`, and what runs that, as far as it shows: what a mount
-/// covers, or a link leads to, the runtime may find where the tree has nothing.
+/// Checks that the tree `root` has the program of `process`, and its interpreters. A path that a mount covers, or that
+/// is a link, passes: the runtime may find a program there that the tree does not have.
 ///
 /// # Errors
-/// `NotFound` naming what is missing, and where it was looked for; `FailedPrecondition` for what may not be executed;
-/// what the file system reports.
+/// `NotFound`, with the missing program and the searched directories; `FailedPrecondition` for a file that is not
+/// executable; errors of the file system.
 pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Result<()> {
     let Some(name) = process.args.first() else { return Ok(()) };
     let mut search = Search { resolver: Resolver::new(root.try_clone()?), mounts, dir: Path::new(&process.dir) };
@@ -33,7 +33,7 @@ pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Re
         let path = Path::new(dir).join(name);
         match search.look_at(&path)? {
             Sight::Nothing => {}
-            // One further on may do.
+            // A later directory of `PATH` may have an executable file.
             Sight::NotExecutable { mode } => found = found.or_else(|| Some(not_executable(&path, "", mode))),
             Sight::Program(program) => return search.check_interpreters(name, program),
             Sight::Unknown => return Ok(()),
@@ -46,7 +46,7 @@ pub(super) fn check(root: &Dir, process: &Process, mounts: &[BundleMount]) -> Re
     Err(Error::not_found(format!("the image has no program {name:?}{place}")))
 }
 
-/// Refuses a text, which the kernel cannot run: usually a script without its first line.
+/// Refuses a text, which the kernel cannot run: usually a script without its line `#!`.
 fn check_form(name: &str, program: &File) -> Result<()> {
     match interpreter::is_text(program) {
         true => Err(Error::precondition(format!(
@@ -61,7 +61,7 @@ fn search_path(process: &Process) -> &str {
     given.unwrap_or(&DEFAULT_PATH["PATH=".len()..])
 }
 
-/// The error for the file at `path`; `part` says what it has to do with the program, if it is another.
+/// Returns the error for the file at `path`; if the file is an interpreter, `part` names the program that needs it.
 fn not_executable(path: &Path, part: &str, mode: u32) -> Error {
     Error::precondition(format!(
         "the image's file {path:?}{part} is not executable: its mode is {mode:04o} (chmod +x; COPY --chmod=755)"
@@ -76,18 +76,18 @@ fn is_link(stat: Option<&Stat>) -> bool {
 enum Sight {
     /// No program is there.
     Nothing,
-    /// A file that nobody may execute.
+    /// A file without an execution bit.
     NotExecutable { mode: u32 },
-    /// This one.
+    /// The program, opened.
     Program(File),
-    /// There may be one.
+    /// A link, a mount or an unreadable file: the runtime decides.
     Unknown,
 }
 
 struct Search<'a> {
     resolver: Resolver,
     mounts: &'a [BundleMount],
-    /// Where relative paths begin.
+    /// The working directory, at which relative paths begin.
     dir: &'a Path,
 }
 
@@ -116,7 +116,7 @@ impl Search<'_> {
             Some(Stat { file_type: FileType::File, mode, .. }) if mode & EXECUTABLE == 0 => {
                 Sight::NotExecutable { mode }
             }
-            // Its user may run what the root of a user namespace cannot read.
+            // The container's user may execute a file that the root of a user namespace cannot read.
             Some(Stat { file_type: FileType::File, .. }) => {
                 parent.dir.open_file(name).map_or(Sight::Unknown, Sight::Program)
             }
@@ -124,7 +124,7 @@ impl Search<'_> {
         })
     }
 
-    /// Checks that what `program`, called `name`, says it is run by is there, and what that is run by.
+    /// Checks that the interpreter of `program` exists, and its own interpreter, and so on. `name` is for errors.
     fn check_interpreters(&mut self, name: &str, mut program: File) -> Result<()> {
         for _ in 0..INTERPRETERS_MAX {
             let Some(interpreter) = interpreter::of(&program) else { return check_form(name, &program) };

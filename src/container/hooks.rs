@@ -1,8 +1,8 @@
 //! Hooks that the runtime calls while it makes a container.
 //!
-//! crun takes the attributes of the root's mount away when it binds the root, and among them `nodev`. The runtimes have
-//! no option for them, so `mount(8)` gives them back after the runtime has mounted everything and before the command
-//! can run.
+//! crun drops the attributes of the root's mount, `nodev` among them, when it binds the root. The runtimes have no
+//! option to keep the attributes, so `mount(8)` sets them again, after the runtime has made all mounts and before the
+//! command can run.
 //!
 //! # References
 //! OCI runtime specification, `config.md`, "POSIX-platform Hooks"; `mount(8)`.
@@ -15,15 +15,15 @@ use serde::Serialize;
 use crate::error::{Context, Error, Result};
 use crate::mount::Access;
 
-/// Reads the state of the container to its end before the program starts: crun fails with a broken pipe if a hook ends
-/// while crun still writes.
+/// Reads the state of the container from the standard input to its end, and then executes `mount(8)`: crun fails with a
+/// broken pipe if a hook ends while crun still writes the state.
 const SCRIPT: &str = r#"while read -r line; do :; done; exec "$@""#;
 
 /// `hooks` of `config.json`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Hooks {
-    /// In the mount namespace of the container, before its root is the root.
+    /// The runtime runs this hook in the mount namespace of the container, before `pivot_root(2)`.
     create_container: [Hook; 1],
 }
 
@@ -34,7 +34,7 @@ struct Hook {
 }
 
 impl Hooks {
-    /// The hooks of a container with this `root`, which may be for reading only; `mount` is the program.
+    /// Returns the hooks of a container with the root `root`; `mount` is the path of `mount(8)`.
     pub(super) fn new(root: &Path, mount: &Path, access: Access) -> Result<Self> {
         let options = format!("remount,bind,nodev{}", kept(root, access)?);
         let (mount, root) = (text(mount)?, text(root)?);
@@ -46,8 +46,8 @@ impl Hooks {
     }
 }
 
-/// The attributes that the mount of `root` has besides, or is to have: a remount takes away what it is not told, and in
-/// a user namespace the kernel refuses that.
+/// Returns the other attributes that the mount of `root` has, and `ro` if `access` asks for it. A remount drops the
+/// attributes that it does not name, and in a user namespace the kernel refuses to drop them.
 fn kept(root: &Path, access: Access) -> Result<String> {
     let mut flags = statvfs(root).at("stat the mount at", root)?.f_flag;
     flags.set(StatVfsMountFlags::RDONLY, flags.contains(StatVfsMountFlags::RDONLY) || access == Access::ReadOnly);

@@ -1,6 +1,6 @@
-//! The program that runs another one: that of a script, and the loader of a dynamic executable.
+//! The interpreter of a script, and the loader of a dynamic executable.
 //!
-//! Files of an image are a stranger's. What does not look as it should names nothing, and is left to the kernel.
+//! Files of an image come from strangers. A malformed file has no interpreter here, and the kernel decides about it.
 //!
 //! # References
 //! `execve(2)`, "Interpreter scripts"; `elf(5)`.
@@ -11,22 +11,22 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
 
-/// How much of a script the kernel reads.
+/// The length of the start of a file in which the kernel looks for a `#!` line, in bytes.
 const LINE_BYTES_MAX: usize = 256;
 
-/// The longest path that the kernel takes, with its end.
+/// The longest path that the kernel takes, in bytes, with the NUL byte at its end.
 const PATH_BYTES_MAX: u64 = 4096;
 
-/// How an executable begins that is of 64 bits, the least significant byte first.
+/// The first bytes of a little-endian ELF file of 64 bits.
 const ELF: &[u8] = b"\x7fELF\x02\x01";
 
 /// The type of the segment with the path of the loader.
 const PT_INTERP: u32 = 3;
 
-/// How many segments are looked at: compilers make a dozen.
+/// Maximum number of segments that are read. Compilers make about a dozen.
 const SEGMENTS_MAX: u64 = 64;
 
-/// The program that `file` names to run it, as it is spelled there.
+/// Returns the path of the interpreter or loader, as `file` spells it.
 pub(super) fn of(file: &File) -> Option<PathBuf> {
     let mut start = [0; LINE_BYTES_MAX];
     let count = file.read_at(&mut start, 0).ok()?;
@@ -39,7 +39,7 @@ pub(super) fn of(file: &File) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(&path)))
 }
 
-/// Whether `file` begins with lines of text, and names nothing to run it: no format of programs begins so.
+/// Returns whether `file` begins with text, and not with `#!`. No format of executables begins like this.
 pub(super) fn is_text(file: &File) -> bool {
     let mut start = [0; LINE_BYTES_MAX];
     let count = file.read_at(&mut start, 0).unwrap_or_default();
@@ -68,7 +68,7 @@ fn of_executable(file: &File, header: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-/// The number of `length` bytes at `at`.
+/// Returns the little-endian number of `length` bytes at `at`.
 fn number(bytes: &[u8], at: usize, length: usize) -> Option<u64> {
     let bytes = bytes.get(at..at + length)?;
     Some(bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
@@ -100,7 +100,8 @@ mod tests {
         }
     }
 
-    /// An executable with a segment of another kind, and one with the path of the loader: its file at `at`.
+    /// An executable with a segment of another kind, and a segment that says that the path of the loader has `length`
+    /// bytes at `at`. The file ends with `path`.
     fn executable(at: u64, length: u64, path: &[u8]) -> Vec<u8> {
         let mut bytes = [ELF, &[0; 64 - ELF.len()]].concat();
         bytes[32..40].copy_from_slice(&64_u64.to_le_bytes());

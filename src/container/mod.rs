@@ -2,18 +2,20 @@
 //!
 //! # What is private
 //! The mounts of the container are made in a mount namespace of the calling thread, below a [`Workplace`] in memory
-//! that also holds the bundle and the runtime's state. The runtime is the first process of a process namespace:
-//! whatever ends it, or the calling process, ends the container, and the kernel takes the rest away. Nothing is left on
-//! disk.
+//! that also holds the bundle and the runtime's state. The runtime is the first process of a PID namespace: the
+//! container ends with the runtime, and the runtime with the calling process. Then the kernel removes the mounts.
+//! Nothing is left on disk.
 //!
 //! # What a container sees of the machine
-//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the volumes that it was given; and the
-//! network that [`Network`] says. No device of the machine can be opened: every mount but `/dev` is `nodev`, `/dev`
-//! holds the standard nodes only, a container cannot make others, and a control group forbids other devices where there
-//! is one. The number of its processes is limited where there are control groups (`cgroup.rs`).
+//! Copies of `/etc/resolv.conf` and `/etc/hosts`, read-only; `/sys`, read-only; the volumes of the [`Spec`]; and the
+//! network that [`Network`] describes. No device of the machine can be opened: every mount but `/dev` is `nodev`,
+//! `/dev` holds the standard nodes only, a container cannot make others, and a control group for devices, where the
+//! machine has one, forbids other devices. Where strata can make control groups, the number of processes is limited
+//! (`cgroup.rs`).
 //!
 //! Mount points that the snapshot lacks are made first and removed afterwards, so they are never part of a layer
-//! (`tree::mount_points`). The caller is told of the mount points before they are made, for the case of a crash.
+//! (`tree::mount_points`). [`run`] tells the caller of the mount points before they are made, so that they can be
+//! removed after a crash.
 //!
 //! # References
 //! OCI runtime specification: `config.md`, `config-linux.md`, `runtime.md`; `runc(8)`, `crun(1)`.
@@ -45,13 +47,13 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::mount::{Access, Mount, Mounted, Workplace};
 use crate::tree::{Dir, mount_points};
 
-/// The search path of an image that has none.
+/// The variable `PATH` of an image that has none.
 pub const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The longest `/etc/resolv.conf` or `/etc/hosts` that is copied, in bytes.
 const COPIED_BYTES_MAX: u64 = 1 << 20;
 
-/// Where a container finds the scripts that it was given.
+/// The directory of [`Spec::scripts`] in the container.
 pub const SCRIPTS: &str = "/dev/pipes";
 
 /// A directory or file of the machine that a container is to see; [`Bind::open`] opens it.
@@ -70,54 +72,54 @@ pub struct Volume {
 pub struct Process {
     /// The program and its arguments. A program without a slash is looked for in `PATH` of `env`.
     pub args: Vec<String>,
-    /// `NAME=VALUE`.
+    /// The environment, as `NAME=VALUE`.
     pub env: Vec<String>,
     /// The working directory: absolute, made if it is missing.
     pub dir: String,
     /// A name or number, with a group or without: `name`, `1000:100`; empty for root.
     pub user: String,
-    /// Whether it has a terminal, which is then that of the caller.
+    /// Whether the process has a terminal, connected to the caller's.
     pub terminal: bool,
-    /// Whether no program can give it privileges that it lacks: set-user-ID bits and file capabilities have no effect.
+    /// Whether set-user-ID bits and file capabilities have no effect: no program gives the process more privileges.
     pub no_new_privs: bool,
 }
 
 /// A directory in memory, empty at first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tmpfs {
-    /// Where, as an absolute path of the container.
+    /// The mount point, as an absolute path of the container.
     pub target: String,
-    /// How much it can hold; `None` for what the kernel allows.
+    /// The size; `None` for the kernel's default.
     pub size_bytes: Option<u64>,
     /// Whether the container may write to it.
     pub access: Access,
 }
 
-/// Something of another snapshot that a container sees.
+/// A file or directory of another snapshot that a container sees.
 #[derive(Clone, Debug)]
 pub struct TreeMount<'a> {
     /// The mounts of that snapshot.
     pub mounts: &'a [Mount],
-    /// The part of it to show, as a relative path without links.
+    /// The file or directory, as a relative path without links.
     pub source: PathBuf,
-    /// Whether that is no directory.
+    /// Whether the source is no directory.
     pub is_file: bool,
-    /// Where, as an absolute path of the container.
+    /// The mount point, as an absolute path of the container.
     pub target: String,
     /// Whether the container may write to it.
     pub access: Access,
 }
 
-/// A file that only the container sees, and that is in memory only.
+/// A file in memory that only the container sees.
 #[derive(Clone)]
 pub struct Secret {
-    /// Where, as an absolute path of the container.
+    /// The mount point, as an absolute path of the container.
     pub target: String,
-    /// Its content.
+    /// The content of the file.
     pub content: Vec<u8>,
-    /// Its owner and group.
+    /// The owner and group of the file.
     pub owner: (u32, u32),
-    /// Its mode.
+    /// The mode of the file.
     pub mode: u32,
 }
 
@@ -132,39 +134,40 @@ impl std::fmt::Debug for Secret {
 pub struct Spec<'a> {
     /// The mounts of the container's root.
     pub mounts: &'a [Mount],
-    /// Whether nothing that it writes there has to survive a power cut: then no call in it waits for the disk.
+    /// Whether a power cut may lose the files that the container writes to its root. Then the writes, syncs and the
+    /// unmount of an overlay do not wait for the disk.
     pub volatile: bool,
     /// The process that runs in the container.
     pub process: Process,
-    /// Files and directories of the machine that the container sees besides its root. Each is open already, so that no
-    /// path is resolved again.
+    /// Files and directories of the machine that the container sees besides its root. Each volume is open already, so
+    /// that no path is resolved again.
     pub volumes: Vec<Bind>,
     /// Directories in memory.
     pub tmpfs: Vec<Tmpfs>,
-    /// Other snapshots that it sees.
+    /// Files and directories of other snapshots that the container sees.
     pub trees: Vec<TreeMount<'a>>,
-    /// Files that only it sees.
+    /// Files in memory that only the container sees.
     pub secrets: Vec<Secret>,
-    /// Agents that it can ask for signatures.
+    /// SSH agents that the container can ask for signatures.
     pub agents: Vec<Agent>,
-    /// Whether it may write to its root.
+    /// Whether the container may write to its root.
     pub access: Access,
-    /// Texts that it finds below [`SCRIPTS`], by their number, and may run.
+    /// Scripts that the container finds below [`SCRIPTS`] and can execute; the name of each is its index.
     pub scripts: Vec<String>,
-    /// Its network.
+    /// The network of the container.
     pub network: Network,
-    /// How many processes it may have; `None` for as many as the machine can have.
+    /// Maximum number of processes in the container; `None` for no limit.
     pub pids_max: Option<u32>,
-    /// Its host name.
+    /// The host name of the container.
     pub hostname: String,
-    /// Where its input and output go.
+    /// The input and output of the container.
     pub streams: Streams,
 }
 
-/// Where the input and output of a container go.
+/// The input and output of a container.
 #[derive(Debug)]
 pub enum Streams {
-    /// They are the caller's; of its input nothing unless `stdin`.
+    /// Output goes to the caller's streams. The input is empty unless `stdin`.
     Inherit {
         /// Whether the container reads the caller's standard input.
         stdin: bool,
@@ -173,18 +176,18 @@ pub enum Streams {
     Captured,
 }
 
-/// How a container ended: the status of its first process, 128 and the number of the signal that killed it.
+/// The status of a container: that of its first process, or 128 plus the number of the signal that killed it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Exit(pub u8);
 
-/// Runs `spec` to its end by `runtime`; `place` is a directory for its workplace ([`Workplace::new`]). `note` is told
-/// what mount points will be made: recovery needs that after a crash.
+/// Runs the container `spec` with `runtime`, until the container ends; `place` is the directory of the workplace
+/// ([`Workplace::new`]). `note` receives the mount points before they are made: recovery removes them after a crash.
 ///
 /// When the function returns, the files that the container wrote are in the snapshot, and nothing is mounted any more.
 ///
 /// # Errors
-/// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be; what the runtime
-/// says if it cannot start the command; what `note` and the system calls report.
+/// `NotFound` if the image has no such user or program; `InvalidArgument` for a volume that cannot be mounted; the
+/// message of the runtime if it cannot start the command; errors of `note` and the system calls.
 pub fn run(
     runtime: &Runtime,
     place: &Path,
@@ -213,7 +216,7 @@ pub fn run(
     done.and_then(|exit| unmounted.map(|()| exit))
 }
 
-/// Mounts the other snapshots that a container sees; each comes with its place.
+/// Mounts the other snapshots that a container sees; returns each with its mount point.
 fn mount_trees(place: &Path, trees: &[TreeMount<'_>]) -> Result<Vec<(Mounted, PathBuf)>> {
     let mount = |(number, tree): (usize, &TreeMount<'_>)| {
         let root = make_dir(place.join(format!("tree-{number}")))?;
@@ -269,8 +272,8 @@ fn run_mounted(
     done.and_then(|exit| restored.map(|()| exit))
 }
 
-/// Refuses a NUL byte in a text that the runtime is told. A runtime in C would end the text there: another command
-/// would run, or another place of the container would be mounted over.
+/// Refuses a NUL byte in a text for the runtime. A runtime in C would cut the text there, and run another command, or
+/// mount over another path.
 fn check_text(spec: &Spec<'_>) -> Result<()> {
     let volumes = spec.volumes.iter().map(Bind::target);
     let trees = spec.trees.iter().map(|tree| tree.target.as_str());
@@ -282,10 +285,10 @@ fn check_text(spec: &Spec<'_>) -> Result<()> {
     no_nul("host name", &spec.hostname)
 }
 
-/// Refuses a NUL byte in what says how a process runs.
+/// Refuses a NUL byte in the description of a process.
 ///
 /// # Errors
-/// `InvalidArgument` with what holds it.
+/// `InvalidArgument`, with the text that holds the NUL byte.
 pub(crate) fn check_process(process: &Process) -> Result<()> {
     process.args.iter().try_for_each(|text| no_nul("argument of the command", text))?;
     process.env.iter().try_for_each(|text| no_nul("variable", text))?;
@@ -293,7 +296,7 @@ pub(crate) fn check_process(process: &Process) -> Result<()> {
     no_nul("user", &process.user)
 }
 
-/// Refuses a NUL byte in the places of a container where something is mounted.
+/// Refuses a NUL byte in the mount points of a container.
 ///
 /// # Errors
 /// `InvalidArgument`.
@@ -312,9 +315,9 @@ struct Files {
     resolv_conf: PathBuf,
     hosts: PathBuf,
     scripts: Vec<PathBuf>,
-    /// Where the volumes are attached, in their order.
+    /// The mount points of the volumes in the workplace, in the order of [`Spec::volumes`].
     volumes: Vec<PathBuf>,
-    /// Where the trees are, in their order.
+    /// The paths of the sources of [`Spec::trees`] in the workplace, in the same order.
     trees: Vec<PathBuf>,
     secrets: Vec<PathBuf>,
     agents: Vec<agent::Forwarder>,
@@ -370,7 +373,7 @@ fn secret_file(place: &Path, number: usize, secret: &Secret) -> Result<PathBuf> 
     Ok(path)
 }
 
-/// The content of a file of the machine; nothing if there is no such file.
+/// Returns the content of a file of the machine, with a newline at the end; nothing if there is no such file.
 fn copy_of(path: &str) -> Result<Vec<u8>> {
     let file = match fs::File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),

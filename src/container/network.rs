@@ -4,7 +4,7 @@
 //! it translates what the container sends into sockets of its own. The container reaches what the machine reaches, but
 //! neither the machine's loopback services nor its abstract sockets.
 //!
-//! pasta is killed with the thread that started it. It is asked for nothing that the machine would keep.
+//! The kernel kills pasta when the thread that started it ends. pasta leaves nothing on the machine.
 //!
 //! # References
 //! `passt(1)`; `network_namespaces(7)`; OCI runtime specification, `config-linux.md`, "Namespaces".
@@ -24,26 +24,26 @@ use super::Control;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// Which network a container has.
+/// The network of a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Network {
-    /// One of its own, with outgoing connections where pasta is installed, else with the loopback device alone.
+    /// A network of its own, with outgoing connections if pasta is installed, else with the loopback device only.
     #[default]
     Private,
     /// The machine's.
     Host,
-    /// One of its own, with nothing in it but the loopback device.
+    /// A network of its own, with the loopback device only.
     None,
 }
 
-/// The network namespace as the runtime gets it.
+/// The network namespace in which the runtime starts the container.
 #[derive(Debug)]
 pub(super) enum NetworkNamespace {
     /// The machine's.
     Host,
     /// A new one, which the runtime makes.
     New,
-    /// The one at this path, which pasta serves.
+    /// The network namespace at this path, which pasta connects.
     Connected(PathBuf),
 }
 
@@ -51,14 +51,14 @@ pub(super) enum NetworkNamespace {
 /// machine.
 const RESOLVER: &str = "169.254.1.1";
 
-/// How long pasta may take to begin.
+/// Time limit for the start of pasta.
 const START: Duration = Duration::from_secs(10);
 
-/// How long nobody looks whether it has begun.
+/// The pause between two checks whether pasta has started.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Starts `pasta` for a container whose workplace is `place`. `None`, with a warning to `control`, where there is no
-/// pasta or where it cannot be started.
+/// Starts `pasta` for a container whose workplace is `place`. Returns `None`, and warns `control`, if pasta is not
+/// installed or cannot be started.
 pub(super) fn connect(pasta: Option<&Path>, place: &Path, control: &mut dyn Control) -> Option<Connection> {
     let started = match pasta {
         Some(pasta) => Connection::start(pasta, place).map_err(|error| error.chain()),
@@ -72,7 +72,7 @@ fn without(why: &str) -> String {
     format!("the container has no network: {why}; --network host gives it the machine's")
 }
 
-/// A pasta that serves a network namespace, until the value is dropped.
+/// A running pasta that connects a network namespace. Dropping the value kills it.
 #[derive(Debug)]
 pub(super) struct Connection {
     child: Child,
@@ -96,7 +96,7 @@ impl Connection {
         command.args(["-t", "none", "-u", "none", "-T", "none", "-U", "none"]);
         command.args(["--dns-forward", RESOLVER]);
         command.arg("--pid").arg(&ready).arg("--netns").arg(&namespace);
-        // Apart from the terminal's group: what the user types to stop is for the container.
+        // pasta gets a process group of its own, so that Ctrl-C in the terminal reaches the container and not pasta.
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -106,8 +106,8 @@ impl Connection {
         Ok(Self { child, namespace, ready, log })
     }
 
-    /// Waits until pasta has set the namespace up, and returns it. Where pasta cannot, the container gets a network
-    /// without connections, and `control` a warning.
+    /// Waits until pasta has set the namespace up, and returns it. If pasta fails, the container gets a network without
+    /// connections, and `control` a warning.
     pub(super) fn namespace(&mut self, control: &mut dyn Control) -> NetworkNamespace {
         match self.wait() {
             Ok(()) => NetworkNamespace::Connected(self.namespace.clone()),
@@ -141,7 +141,7 @@ impl Connection {
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        // Killing what has ended, and waiting again, do nothing.
+        // Both calls do nothing if pasta has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -155,9 +155,10 @@ fn make_namespace(path: &Path) -> Result<()> {
     mount_bind("/proc/thread-self/ns/net", path).at("bind the network namespace at", path)
 }
 
-/// Returns the `resolv.conf` of a container with a private network, where the machine has `text`.
+/// Returns the `resolv.conf` of a container with a private network; `text` is that of the machine.
 ///
-/// pasta passes queries on to the machine's resolver, which may listen on the loopback device. The other lines stay.
+/// pasta takes the place of the name servers, because the container cannot reach a server on the machine's loopback
+/// device. The other lines stay.
 pub(super) fn resolv_conf(text: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(text);
     let others = text.lines().filter(|line| line.split_whitespace().next() != Some("nameserver"));

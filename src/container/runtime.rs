@@ -31,48 +31,47 @@ use super::{Exit, Streams};
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::sys;
 
-/// Those that are known, the one to prefer first, with what they are told before the command.
+/// The known runtimes in order of preference, each with its global options.
 const KNOWN: [(&str, &[&str]); 3] =
     [("crun", &["--cgroup-manager=disabled"]), ("runc", &["--rootless=true"]), ("youki", &[])];
 
-/// The status of a command that is not there.
+/// The exit status for a command that does not exist, as in a shell.
 pub const NOT_FOUND: u8 = 127;
 
-/// The status of a command that may not be executed.
+/// The exit status for a command that is not executable, as in a shell.
 pub const NOT_EXECUTABLE: u8 = 126;
 
-/// How long nobody looks whether the container is to be stopped.
+/// The longest pause between two calls of [`Control::signal`].
 const POLL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
-/// How much output is taken at a time.
+/// The size of the buffer for output, in bytes.
 const OUTPUT_BYTES: usize = 32 << 10;
 
-/// How many bytes of a runtime's log are read.
+/// Maximum number of bytes of a runtime's log that are read.
 const LOG_BYTES_MAX: u64 = 64 << 10;
 
 /// Controls a running container: receives its output, and gives signals for it.
 pub trait Control {
-    /// A signal to send to it now. Asked ten times a second, and whenever [`Control::fd`] can be read.
+    /// Returns a signal to send to the container now. Called every 100 ms, and when [`Control::fd`] is readable.
     fn signal(&mut self) -> Option<Signal>;
 
-    /// A descriptor that becomes readable when a signal is there.
+    /// Returns a descriptor that becomes readable when there is a signal to send.
     fn fd(&self) -> Option<BorrowedFd<'_>> {
         None
     }
 
-    /// It wrote this.
+    /// Receives output of the container.
     ///
     /// # Errors
-    /// Receives output of the container. An error kills the container.
+    /// An error kills the container.
     fn output(&mut self, bytes: &[u8]) -> Result<()>;
 
-    /// Takes a warning for people: the container lacks something that it would have on another machine.
+    /// Receives a warning for the user: the container lacks a feature that this machine cannot provide.
     fn warn(&mut self, warning: &str) {
         let _ = warning;
     }
 
-    /// Hears that the command cannot be started: its status is what a shell would say, [`NOT_FOUND`] or
-    /// [`NOT_EXECUTABLE`].
+    /// Called if the command cannot be started. `status` is that of a shell, [`NOT_FOUND`] or [`NOT_EXECUTABLE`].
     fn cannot_start(&mut self, status: u8) {
         let _ = status;
     }
@@ -83,7 +82,7 @@ pub trait Control {
 pub struct Runtime {
     program: PathBuf,
     options: &'static [&'static str],
-    /// `mount(8)`.
+    /// The program `mount(8)`, if it is installed.
     mount: Option<PathBuf>,
     /// The program that connects private networks, if it is installed.
     pasta: Option<PathBuf>,
@@ -117,12 +116,12 @@ impl Runtime {
         }
     }
 
-    /// Its program.
+    /// Returns the path of the runtime.
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// `mount` of the same search path.
+    /// Returns the program `mount(8)` of the search path.
     pub(super) fn mount(&self) -> Result<&Path> {
         let missing =
             || Error::not_found("a container needs the program mount: install the package mount or util-linux");
@@ -184,7 +183,7 @@ fn container_id() -> String {
     format!("{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Says where the command's streams go; answers with the end to read its output from, if it is captured.
+/// Sets the streams of `command`. Returns the reader of the output, if the output is captured.
 fn direct(command: &mut Command, streams: &Streams) -> io::Result<Option<PipeReader>> {
     match streams {
         Streams::Inherit { stdin } => {
@@ -201,18 +200,18 @@ fn direct(command: &mut Command, streams: &Streams) -> io::Result<Option<PipeRea
     }
 }
 
-/// Gives the terminal back the state it had: a runtime that was killed could not.
+/// Gives the terminal its former state, because a runtime that was killed could not.
 fn restore(terminal: Option<Termios>) {
     if let Some(termios) = terminal {
-        // It may be gone by now, and then needs nothing.
+        // The call fails if the terminal is gone: then there is nothing to restore.
         let _ = tcsetattr(io::stdin(), OptionalActions::Now, &termios);
     }
 }
 
-/// A runtime, and the thread that it lives with.
+/// A running runtime, and the thread that started it: the kernel kills the runtime when the thread ends.
 struct Running {
     child: Child,
-    /// The thread ends when this is dropped.
+    /// Dropping the sender ends the thread.
     leave: Option<mpsc::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -223,10 +222,10 @@ impl Running {
         let (leave, left) = mpsc::channel::<()>();
         let work = move || {
             let child = sys::process::spawn_as_init(&mut command, groups);
-            // With it, its ends of the pipes.
+            // This closes the pipe ends of `command`: the output would not end as long as they are open.
             drop(command);
             if started.send(child).is_ok() {
-                // Ends with an error: nothing is ever sent.
+                // The call returns when the sender is dropped, because nothing is ever sent.
                 let _ = left.recv();
             }
         };
@@ -235,9 +234,9 @@ impl Running {
         Ok(Self { child: child.at("run", program)?, leave: Some(leave), thread: Some(thread) })
     }
 
-    /// Waits for its end; answers also whether it was killed from here.
+    /// Waits for the end of the runtime. Also returns whether `control` killed it.
     fn wait(mut self, mut output: Option<PipeReader>, control: &mut dyn Control) -> Result<(ExitStatus, bool)> {
-        // A process id fits, and is not 0.
+        // A process id fits into an `i32`, and is not 0.
         let pid = i32::try_from(self.child.id())
             .ok()
             .and_then(Pid::from_raw)
@@ -264,7 +263,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // After an error it runs still. Killing what has ended, and waiting again, do nothing.
+        // After an error the runtime still runs. Both calls do nothing if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
         drop(self.leave.take());
@@ -294,7 +293,7 @@ fn wait_for(process: BorrowedFd<'_>, output: Option<BorrowedFd<'_>>, control: Op
     Ok(Ready { ended: is_ready(0), output: output.is_some() && is_ready(1) })
 }
 
-/// Passes on what can be read; false at the end.
+/// Passes readable output on to `control`; returns false at the end of the output.
 fn take(output: &mut Option<PipeReader>, control: &mut dyn Control) -> Result<bool> {
     let Some(reader) = output else { return Ok(false) };
     let mut buffer = vec![0; OUTPUT_BYTES];
@@ -321,7 +320,7 @@ struct LogLine {
     msg: String,
 }
 
-/// Why the runtime could not start the command, if it said so.
+/// Returns the last error in the runtime's log, if the log has one.
 fn failure(log: &Path) -> Result<Option<String>> {
     let file = match File::open(log) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),

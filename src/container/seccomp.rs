@@ -19,7 +19,7 @@ const EAFNOSUPPORT: u32 = 97;
 /// the exit signal in `clone(2)` and exists for `unshare` and `clone3` only.
 const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 
-/// `PER_LINUX`, `PER_LINUX32`, both with `UNAME26`, and the question for the current value.
+/// `PER_LINUX` and `PER_LINUX32`, each without and with `UNAME26`; 0xFFFFFFFF asks for the current value.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xFFFF_FFFF];
 
 /// The last address family that a container may use: netlink. Families above it are VSOCK, which reaches the host of a
@@ -77,7 +77,7 @@ const ALLOWED: &str = "
 const ALLOWED_X86: &str = "arch_prctl modify_ldt";
 const ALLOWED_ARM: &str = "arm_fadvise64_64 arm_sync_file_range breakpoint cacheflush set_tls sync_file_range2";
 
-/// Calls of which a program is told that it may not make them, not that the kernel lacks them.
+/// Calls that fail with `EPERM` instead of `ENOSYS`: a program learns that it lacks the right to make them.
 const REFUSED: &str = "
     acct add_key bpf clock_settime clock_settime64 delete_module fanotify_init finit_module fsconfig fsmount fsopen
     fspick init_module ioperm iopl kcmp kexec_file_load kexec_load keyctl lookup_dcookie migrate_pages mount
@@ -142,8 +142,8 @@ impl Filter {
     }
 }
 
-/// A thread or a process is made, a namespace is not. The flags of `clone3` lie in memory, where no filter sees them:
-/// a program that is told that `clone3` is missing uses `clone`.
+/// Returns rules that allow new threads and processes, and no new namespaces. The flags of `clone3` lie in memory,
+/// where no filter sees them, so `clone3` fails with `ENOSYS`, and programs use `clone`.
 fn clones() -> [Rule; 2] {
     let no_namespace = Argument { index: 0, value: NAMESPACE_FLAGS, value_two: Some(0), op: "SCMP_CMP_MASKED_EQ" };
     [allow("clone", vec![no_namespace]), refuse("clone3", ENOSYS, Vec::new())]

@@ -28,7 +28,7 @@ fn users_by_name_and_number() {
         ("alice:extra", 1000, 200, &[200], "/home/alice"),
         ("alice:7", 1000, 7, &[7], "/home/alice"),
         (":users", 0, 100, &[100], "/root"),
-        // A name first, whatever it looks like.
+        // A name counts before a number, even if it is made of digits.
         ("12", 7, 8, &[8], "/seven"),
         ("4000000000", 4_000_000_000, 0, &[0], "/"),
     ] {
@@ -83,7 +83,7 @@ fn a_runtime_is_found_by_name_or_path() {
     assert_eq!(Runtime::find(None, &path).expect("the first").program(), dir.path().join("crun"));
 }
 
-/// After a crash only what is as it was made goes, and its directories keep their times.
+/// After a crash, only mount points that are still as they were made are removed; their directories keep the times.
 #[test]
 fn mount_points_are_taken_away_by_their_note() {
     let root = if rustix::process::geteuid().is_root() { Ok(()) } else { Err("not root".to_owned()) };

@@ -1,7 +1,7 @@
 //! Users of an image: a name becomes numbers by the image's own `/etc/passwd` and `/etc/group`.
 //!
-//! Both files are a stranger's: they are opened beneath the root, links in them lead nowhere else, and they are read to
-//! a limit only.
+//! Both files come from strangers: they are opened with the image's root as `/`, so that no link leads out of it, and
+//! their length is limited.
 //!
 //! # References
 //! OCI image specification, `config.md`, "User"; `passwd(5)`, `group(5)`.
@@ -16,20 +16,20 @@ use rustix::io::Errno;
 use crate::error::{Context, Error, Result};
 use crate::tree::Dir;
 
-/// The longest of these files that is read, in bytes: some tens of thousands of users.
+/// Maximum length of each file, in bytes: some tens of thousands of users.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The user, group and supplementary groups of a process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct User {
-    /// Its user number.
+    /// The user number.
     pub uid: u32,
-    /// Its group number.
+    /// The group number.
     pub gid: u32,
-    /// The numbers of all its groups, its own first: without that one among them, a process that changes its group
-    /// would no longer be refused by what refuses the group.
+    /// The numbers of all groups, `gid` first. With `gid` in this list, a process that changes its group is still a
+    /// member: a file that refuses the members of `gid` stays closed to the process.
     pub groups: Vec<u32>,
-    /// Its home directory.
+    /// The home directory.
     pub home: String,
 }
 
@@ -48,8 +48,8 @@ struct Group {
     members: Vec<String>,
 }
 
-/// Finds who `user` is in the tree `root`: `name` or number, with `:group` (a name or number) or without; empty for
-/// root. A number need not be in the files.
+/// Looks `user` up in the tree `root`: a name or number, with `:group` (a name or number) or without; empty for root. A
+/// number need not be in the files.
 ///
 /// # Errors
 /// `NotFound` for a name that the tree does not know; `InvalidArgument` if a file is no regular file or too long.
@@ -79,7 +79,7 @@ pub fn find_user(root: &Dir, user: &str) -> Result<User> {
     Ok(User { uid, gid, groups, home: if home.is_empty() { "/".to_owned() } else { home } })
 }
 
-/// The number of the group `name`, a name or a number, in `known`.
+/// Returns the number of the group `name` in `known`; `name` may also be a number.
 fn group_number(known: &[Group], name: &str) -> Result<u32> {
     match (known.iter().find(|group| group.name == name), name.parse()) {
         (Some(group), _) => Ok(group.gid),
@@ -118,7 +118,7 @@ fn groups(text: &str) -> Vec<Group> {
     text.lines().filter_map(group).collect()
 }
 
-/// The file `path` of the tree; nothing if it is not there.
+/// Returns the text of the file `path` in the tree; an empty text if the file does not exist.
 fn text(root: &Dir, path: &str) -> Result<String> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK;
     let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;

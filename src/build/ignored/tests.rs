@@ -3,8 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::build::growth::cpu_time;
 
-/// Decides like [`Ignored::covers`], by a simple implementation that tries one pattern after the other, the last one
-/// first.
+/// Decides like [`Ignored::covers`], by a simple implementation that tries each pattern, the last one first.
 fn one_by_one(text: &str, path: &Path) -> bool {
     let matches = |pattern: &str| {
         let regex = regex::bytes::Regex::new(&expression(pattern).expect("a pattern")).expect("an expression");

@@ -134,8 +134,7 @@ fn is_remote(at: &Position, source: &str, is_add: bool) -> Result<bool> {
     }
 }
 
-/// Refuses `--checksum` unless a URL is the only source, `--keep-git-dir`, and a URL without a file name if the copy
-/// needs one.
+/// Refuses `--checksum` unless a URL is the only source, `--keep-git-dir`, and a URL that lacks a needed file name.
 fn check_remotes(at: &Position, remotes: &[Remote], copy: &parse::Copy, target: &str) -> Result<()> {
     if copy.checksum.is_some() && (remotes.len() != 1 || copy.sources.len() != 1) {
         return Err(at.wrong("--checksum is for one source, which is a URL"));

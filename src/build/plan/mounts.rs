@@ -20,8 +20,7 @@ const AGENT: &str = "/run/buildkit/ssh_agent";
 const DEFAULT_AGENT: &str = "default";
 
 impl Planner<'_, '_> {
-    /// Evaluates the mount number `number` of a command; `None` for a secret or an agent that is neither given nor
-    /// required.
+    /// Evaluates mount `number` of a command; `None` for a secret or an agent that is neither given nor required.
     pub(super) fn mount(
         &mut self,
         at: &Position,

@@ -59,7 +59,7 @@ impl Cache {
     /// are the caches that the command has open already.
     ///
     /// # Errors
-    /// `Cancelled` if `cancelled` says so; what the file system reports.
+    /// The error of `cancelled`; `Unavailable` if too many caches of the id are in use; errors of the file system.
     pub(super) fn open(
         store: &Store,
         mount: &CacheMount,

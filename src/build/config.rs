@@ -18,7 +18,7 @@ const OF_THE_BASE: [&str; 6] = ["container", "container_config", "docker_version
 /// Reads the config `bytes` of a base image.
 ///
 /// # Errors
-/// `DataLoss` if it is none.
+/// `DataLoss` if `bytes` is no config.
 pub(super) fn of_base(bytes: &[u8]) -> Result<Config> {
     let mut config: Config = serde_json::from_slice(bytes)
         .map_err(|error| Error::data_loss("the base image's config is not what it should be").with_source(error))?;
@@ -46,7 +46,7 @@ pub(super) type LayerDescriptor = Value;
 /// Returns the layers that the manifest `bytes` of a base image names.
 ///
 /// # Errors
-/// `DataLoss` if it is none.
+/// `DataLoss` if `bytes` is no manifest.
 pub(super) fn layers_of(bytes: &[u8]) -> Result<Vec<LayerDescriptor>> {
     #[derive(Deserialize)]
     struct Manifest {

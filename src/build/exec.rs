@@ -36,7 +36,7 @@ const TAIL_BYTES: usize = 2048;
 /// The host name of all containers of builds: constant, because commands write it into files of layers.
 const HOSTNAME: &str = "build";
 
-/// How many changed paths `--explain` shows of a step.
+/// The number of changed paths that `--explain` shows of a step.
 const EXPLAINED: usize = 10;
 
 /// The result of a stage.

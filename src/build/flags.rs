@@ -60,7 +60,7 @@ impl Flags {
     /// Takes all flags `name`.
     ///
     /// # Errors
-    /// `InvalidArgument` if one has no value.
+    /// `InvalidArgument` if a flag has no value.
     pub(super) fn take_all(&mut self, name: &str) -> Result<Vec<(Position, String)>> {
         let mut taken = Vec::new();
         while let Some(flag) = self.take(name)? {

@@ -20,7 +20,7 @@ pub(super) struct Head<'a> {
     pub(super) escape: char,
     pub(super) line: &'a Logical,
     pub(super) at: Position,
-    /// In upper case.
+    /// The keyword, in upper case.
     pub(super) keyword: String,
     /// The offset in the line of the text after the keyword.
     pub(super) rest_start: usize,
@@ -46,7 +46,7 @@ impl<'a> Head<'a> {
         Ok(Self { lines, escape, line, at, keyword, rest_start, flags, arguments_start, arguments })
     }
 
-    /// The instruction on one line.
+    /// Returns the instruction as one line.
     pub(super) fn text(&self) -> String {
         format!("{} {}", self.keyword, self.line.text[self.rest_start..].trim()).trim_end().to_owned()
     }

@@ -61,7 +61,7 @@ struct LentTree<'a> {
 impl Drop for LentTree<'_> {
     fn drop(&mut self) {
         drop(self.claim.take());
-        // If this fails, gc removes the snapshot.
+        // If the removal fails, gc removes the snapshot.
         let _ = self.store.take_back(&self.key);
     }
 }

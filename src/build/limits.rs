@@ -148,7 +148,8 @@ impl Budget {
     }
 }
 
-/// Refuses a list of the image's config that has more than [`ENTRIES_MAX`] entries; errors call these `what`.
+/// Refuses a list of the image's config that has more than [`ENTRIES_MAX`] entries; `what` is the name of the entries
+/// in the error.
 ///
 /// # Errors
 /// `InvalidArgument`.

@@ -1,11 +1,11 @@
-//! Images from Dockerfiles, and from containers.
+//! Builds images from Dockerfiles, runs containers, and makes images of containers.
 //!
 //! # How a build goes
 //! The Dockerfile is read (`parse.rs`) and evaluated (`plan.rs`) before anything runs. Then each step that can change
 //! files gets an active snapshot on top of the last layer. `RUN` runs a container in the snapshot, `COPY` applies a
 //! stream of changes to it. The changes against the parent become a layer: a committed snapshot named by its ChainID. A
-//! step without changes makes no layer, and the image's history says so. The image is named last, in one durable
-//! transaction.
+//! step without changes makes no layer: its entry in the image's history is marked as empty. The image is named last,
+//! in one durable transaction.
 //!
 //! # Invariants
 //! - A step that failed, or was stopped, leaves nothing. The steps before it stay in the cache, and no image is named.

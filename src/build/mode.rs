@@ -8,7 +8,7 @@ use crate::tree::MODE_MASK;
 /// The mode of a directory that neither a source nor an octal `--chmod` describes.
 const NEW_DIR: u32 = 0o755;
 
-/// A change of modes.
+/// The value of `--chmod`: a change of modes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Chmod {
     /// All files get this mode.
@@ -60,7 +60,7 @@ impl Chmod {
         }
     }
 
-    /// Returns the mode of a directory that is made on the way to a target.
+    /// Returns the mode of a missing directory of a target.
     pub(super) fn of_new_dir(chmod: Option<&Self>) -> u32 {
         if let Some(Self::To(mode)) = chmod { *mode } else { NEW_DIR }
     }
@@ -149,7 +149,7 @@ mod tests {
         }
     }
 
-    /// The same as `chmod` of this machine, for every clause of one operator and every kind of mode.
+    /// [`Chmod`] and the program `chmod` agree, for clauses of one operator and every kind of mode.
     #[test]
     fn chmod_agrees() {
         let dir = tempfile::tempdir().expect("a directory");

@@ -26,7 +26,7 @@ use crate::tree::Timestamp;
 /// Maximum length of a fetched file, in bytes.
 const REMOTE_BYTES_MAX: u64 = 16 << 30;
 
-/// How long a server may take to answer.
+/// Time limit of the connection to a server, and of its response.
 const ANSWER: Duration = Duration::from_secs(60);
 
 /// The size of the buffer for reading, in bytes.

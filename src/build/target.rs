@@ -14,7 +14,7 @@ const LINKS_MAX: u32 = 40;
 #[derive(Debug)]
 pub(super) enum ImagePath {
     Dir(PathBuf),
-    /// Something else than a directory.
+    /// A file that is no directory.
     Other(PathBuf),
     /// Nothing exists at the path: the directory lacks the first of the names.
     Missing(PathBuf, Vec<OsString>),

@@ -103,7 +103,7 @@ mod tests {
 
     use super::*;
 
-    /// An agent that answers what it is asked, behind a path that is too long for the address of a socket.
+    /// A forwarder passes questions and answers on, even at a path that is too long for the address of a socket.
     #[test]
     fn what_is_asked_is_answered() {
         let dir = tempfile::tempdir().expect("a directory");

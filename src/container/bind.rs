@@ -48,7 +48,7 @@ impl Bind {
     /// The mount of `source` must be one of the mount namespace of the calling thread.
     ///
     /// # Errors
-    /// `PermissionDenied` without root and outside a user namespace; what the kernel reports.
+    /// `PermissionDenied` without root and outside a user namespace; errors of the kernel.
     pub fn new(source: impl AsFd, shown: &Path, target: String, access: Access) -> Result<Self> {
         let mode = fstat(&source).at("stat", shown)?.st_mode;
         let is_file = !FileType::from_raw_mode(mode).is_dir();

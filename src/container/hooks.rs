@@ -62,7 +62,7 @@ fn kept(root: &Path, access: Access) -> Result<String> {
     Ok(known.into_iter().filter(|(flag, _)| flags.contains(*flag)).map(|(_, option)| option).collect())
 }
 
-/// A path as an argument.
+/// Returns `path` as an argument of the hook.
 fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::invalid(format!("{} cannot be given to a container's hook: the path is no UTF-8", path.display()))

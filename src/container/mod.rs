@@ -1,4 +1,4 @@
-//! A command in a container, over the mounts of a snapshot, by a real OCI runtime.
+//! Runs a command in a container, over the mounts of a snapshot, with an OCI runtime.
 //!
 //! # What is private
 //! The mounts of the container are made in a mount namespace of the calling thread, below a [`Workplace`] in memory

@@ -1,8 +1,8 @@
 //! The network of a container: the machine's, none, or one of its own with outgoing connections.
 //!
 //! The connections of a private network go through pasta, a program that needs no privilege in the machine's network:
-//! it translates what the container sends into sockets of its own. The container reaches what the machine reaches, but
-//! neither the machine's loopback services nor its abstract sockets.
+//! it forwards the connections of the container through sockets of its own. The container reaches what the machine
+//! reaches, but neither the machine's loopback services nor its abstract sockets.
 //!
 //! The kernel kills pasta when the thread that started it ends. pasta leaves nothing on the machine.
 //!
@@ -30,7 +30,7 @@ pub enum Network {
     /// A network of its own, with outgoing connections if pasta is installed, else with the loopback device only.
     #[default]
     Private,
-    /// The machine's.
+    /// The machine's network.
     Host,
     /// A network of its own, with the loopback device only.
     None,
@@ -39,9 +39,9 @@ pub enum Network {
 /// The network namespace in which the runtime starts the container.
 #[derive(Debug)]
 pub(super) enum NetworkNamespace {
-    /// The machine's.
+    /// The network namespace of the machine.
     Host,
-    /// A new one, which the runtime makes.
+    /// A new network namespace, which the runtime makes.
     New,
     /// The network namespace at this path, which pasta connects.
     Connected(PathBuf),
@@ -67,7 +67,7 @@ pub(super) fn connect(pasta: Option<&Path>, place: &Path, control: &mut dyn Cont
     started.inspect_err(|why| control.warn(&without(why))).ok()
 }
 
-/// Returns the warning that a private network leads nowhere.
+/// Returns the warning that a private network has no connections.
 fn without(why: &str) -> String {
     format!("the container has no network: {why}; --network host gives it the machine's")
 }

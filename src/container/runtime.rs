@@ -1,7 +1,7 @@
-//! The OCI runtime: finding it, running it, telling its own failures from those of the command.
+//! Finds and runs the OCI runtime, and tells failures of the runtime from failures of the command.
 //!
-//! crun is told to make no control groups, and runc to go on where it may not make them, because strata makes the
-//! groups (`cgroup.rs`).
+//! The options of crun switch control groups off, and those of runc let it go on if it may not make any, because strata
+//! makes the groups (`cgroup.rs`).
 //!
 //! # References
 //! OCI runtime specification, `runtime.md`; `runc(8)`, `crun(1)`.
@@ -193,7 +193,7 @@ fn direct(command: &mut Command, streams: &Streams) -> io::Result<Option<PipeRea
         Streams::Captured => {
             let (reader, writer) = io::pipe()?;
             command.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
-            // A signal from the terminal, as by Ctrl-C, is for the caller, who then ends the container.
+            // Ctrl-C in the terminal signals the caller only, and the caller then ends the container.
             command.process_group(0);
             Ok(Some(reader))
         }

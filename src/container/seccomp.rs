@@ -1,9 +1,9 @@
 //! The system calls that a container may make, as a seccomp filter of `config.json`.
 //!
 //! The set is the intersection of the defaults of Docker and podman for a container without `CAP_SYS_ADMIN`. A call
-//! that no list names answers `ENOSYS`, so programs fall back as on an older kernel. Calls that make namespaces, mount,
-//! or use kernel keyrings answer `EPERM`: a container has no use for them that its capabilities would allow, and the
-//! code behind these calls is the part of the kernel with most of the known escapes.
+//! that no list names fails with `ENOSYS`, so programs fall back as on an older kernel. Calls that make namespaces,
+//! mount, or use kernel keyrings fail with `EPERM`: programs in a container rarely need them, and most known escapes
+//! from containers use the kernel code of these calls.
 //!
 //! # References
 //! OCI runtime specification, `config-linux.md`, "Seccomp"; `seccomp(2)`, `clone(2)`, `personality(2)`.
@@ -15,8 +15,8 @@ const EINVAL: u32 = 22;
 const ENOSYS: u32 = 38;
 const EAFNOSUPPORT: u32 = 97;
 
-/// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`. `CLONE_NEWTIME` takes the place of
-/// the exit signal in `clone(2)` and exists for `unshare` and `clone3` only.
+/// `CLONE_NEWNS`, `NEWCGROUP`, `NEWUTS`, `NEWIPC`, `NEWUSER`, `NEWPID`, `NEWNET`. `CLONE_NEWTIME` is missing: in
+/// `clone(2)` this bit belongs to the exit signal, and the flag exists for `unshare` and `clone3` only.
 const NAMESPACE_FLAGS: u64 = 0x7E02_0000;
 
 /// `PER_LINUX` and `PER_LINUX32`, each without and with `UNAME26`; 0xFFFFFFFF asks for the current value.

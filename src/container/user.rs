@@ -1,4 +1,4 @@
-//! Users of an image: a name becomes numbers by the image's own `/etc/passwd` and `/etc/group`.
+//! Users of an image: `/etc/passwd` and `/etc/group` of the image give the numbers of a name.
 //!
 //! Both files come from strangers: they are opened with the image's root as `/`, so that no link leads out of it, and
 //! their length is limited.

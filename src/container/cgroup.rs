@@ -21,7 +21,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use rustix::io::Errno;
 
-use crate::error::{Context, Result};
+use crate::error::{Context, ErrorKind, Result};
 
 /// The mount point of control groups, by convention.
 const ROOT: &str = "/sys/fs/cgroup";
@@ -90,8 +90,7 @@ impl Groups {
 impl Group {
     /// Makes the group `path` with the limit of `controller`; `None` if the controller is not enabled there.
     fn new(path: &Path, controller: &str, pids_max: Option<u32>) -> Result<Option<Self>> {
-        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).at("make the control group", path)?;
-        let group = Self { path: path.to_owned(), _lock: lock(path, FlockOperation::LockShared)? };
+        let group = Self { path: path.to_owned(), _lock: make_locked(path)? };
         let limit = match controller {
             "pids" => path.join("pids.max"),
             _ => path.join("devices.deny"),
@@ -131,6 +130,30 @@ fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).at("write", path)
 }
 
+/// Makes the group `path` and locks it. Another strata can remove the group before it is locked; then the group is made
+/// again.
+fn make_locked(path: &Path) -> Result<OwnedFd> {
+    loop {
+        rustix::fs::mkdir(path, Mode::from_raw_mode(0o755)).at("make the control group", path)?;
+        match lock(path, FlockOperation::LockShared) {
+            // A lock can also be that of a group which was removed after it was opened.
+            Ok(group) if is_at(&group, path)? => return Ok(group),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+}
+
+/// Returns whether `path` leads to the open directory `dir`.
+fn is_at(dir: &OwnedFd, path: &Path) -> Result<bool> {
+    let open = rustix::fs::fstat(dir).at("stat", path)?;
+    match rustix::fs::lstat(path) {
+        Ok(there) => Ok((there.st_dev, there.st_ino) == (open.st_dev, open.st_ino)),
+        Err(Errno::NOENT) => Ok(false),
+        Err(errno) => Err(errno).at("stat", path),
+    }
+}
+
 fn lock(path: &Path, how: FlockOperation) -> Result<OwnedFd> {
     let dir = OwnedFd::from(File::open(path).at("open", path)?);
     flock(&dir, how).at("lock", path)?;
@@ -142,8 +165,11 @@ fn remove_left(above: &Path) {
     let Ok(entries) = fs::read_dir(above) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         let is_ours = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(PREFIX.as_bytes()));
-        // Another strata may remove a new group before its lock is taken. The container then has no limit.
-        if is_ours && lock(&path, FlockOperation::NonBlockingLockExclusive).is_ok() {
+        if !is_ours {
+            continue;
+        }
+        // The lock is kept until the group is removed: whoever made the group waits, and then makes it again.
+        if let Ok(_lock) = lock(&path, FlockOperation::NonBlockingLockExclusive) {
             let _ = rustix::fs::rmdir(&path);
         }
     }
@@ -180,4 +206,36 @@ fn version_2(own: &str) -> Option<PathBuf> {
         controllers.split_whitespace().any(|name| name == "pids")
     };
     own.ancestors().take_while(|group| group.starts_with(ROOT)).find(passes_on).map(Path::to_path_buf)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    /// How many groups are made while another thread removes those without a lock.
+    const GROUPS: usize = 3000;
+
+    #[test]
+    fn a_locked_group_is_there() {
+        let above = tempfile::tempdir().expect("a directory");
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    remove_left(above.path());
+                }
+            });
+            for number in 0..GROUPS {
+                let path = above.path().join(format!("{PREFIX}{number}"));
+                let group = make_locked(&path);
+                let is_there = group.as_ref().is_ok_and(|group| is_at(group, &path).is_ok_and(|there| there));
+                drop(group);
+                done.fetch_or(!is_there, Ordering::Relaxed);
+                assert!(is_there, "group {number}");
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+    }
 }

@@ -20,8 +20,8 @@ use crate::tree::Meta;
 /// The length of the longest magic number of xz and bzip2, in bytes.
 const MAGIC_BYTES: u64 = 6;
 
-/// The most memory that an xz archive may need, in KiB: four times the largest preset of xz. The format has dictionaries
-/// of up to 4 GiB.
+/// The most memory that an xz archive may need, in KiB: four times the largest preset of xz. The format has
+/// dictionaries of up to 4 GiB.
 const XZ_MEMORY_KIB: u32 = 256 << 10;
 
 /// The length of a tar header.

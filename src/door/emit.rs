@@ -1,6 +1,6 @@
-//! Writes what a snapshot holds as a layer: a tar archive, compressed and digested.
+//! Writes the changes in a snapshot as a layer: a tar archive, compressed and digested.
 //!
-//! The snapshots are read from the database once, and each of the two trees is mounted once.
+//! The rows of both snapshots are read in one transaction, and each of the two trees is mounted once.
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::tree::{Meta, Node, Timestamp};
 /// Encoding of a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// Byte for byte that of the layer which the snapshot was made from. For a snapshot that was not made from a layer,
-    /// the canonical encoding in nanoseconds.
+    /// The encoding of the layer that the snapshot was made from, byte for byte. A snapshot that was not made from a
+    /// layer gets the canonical encoding in nanoseconds.
     Original,
-    /// The encoding of [`Encoder`] for the changes.
+    /// The encoding that [`Encoder`] gives the changes.
     Canonical(MtimePrecision),
 }
 
@@ -35,8 +35,8 @@ pub struct EmitOptions<'a> {
     pub compression: Compression,
     /// Latest time in a canonical layer (`SOURCE_DATE_EPOCH`).
     pub epoch: Option<Timestamp>,
-    /// The most bytes of files that a canonical layer may have. Holes are written as zeros, so that a file of a few
-    /// blocks can take hours.
+    /// Maximum bytes of files in a canonical layer. Holes are written as zeros, so a sparse file of a few blocks could
+    /// take hours.
     pub content_bytes_max: u64,
     /// Stops the call, which then ends with `Cancelled`.
     pub cancel: Cancel,
@@ -50,7 +50,7 @@ impl Default for EmitOptions<'_> {
     }
 }
 
-/// Writes what the snapshot `key`, of any kind, adds to its parent (or to another base) as a layer.
+/// Writes the changes of the snapshot `key`, of any kind, against its parent or another base as a layer.
 ///
 /// # Errors
 /// `NotFound`; `DataLoss` if the snapshot was made from a layer that cannot be written again byte for byte; errors of
@@ -105,7 +105,7 @@ fn write_canonical(comparison: &Comparison<'_>, options: &EmitOptions<'_>, write
     encoder.finish().map(drop)
 }
 
-/// The length of the file that a change brings.
+/// Returns the length of the file that a change writes.
 fn content_bytes(change: &Change) -> u64 {
     match change {
         Change::Put { meta: Meta { node: Node::File { size }, .. }, .. } => *size,

@@ -90,7 +90,7 @@ impl Expected {
     }
 }
 
-/// Returns the error for a blob with the digest `found`, or of which the digest is not known.
+/// Returns the error for a damaged blob with the digest `found`; `None` for a blob that was not read to its end.
 fn damaged(found: Option<Digest>, cause: Option<Error>) -> Error {
     match (found, cause) {
         (None, Some(cause)) => cause,
@@ -111,19 +111,19 @@ pub struct Verified {
     pub plain_bytes: u64,
 }
 
-/// A snapshot that was filled.
+/// The result of [`fill`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filled {
     /// The layer.
     pub verified: Verified,
-    /// Statistics of its application.
+    /// Statistics of the layer's application.
     pub applied: Applied,
 }
 
 /// Information that the store keeps of a layer beside its files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
-    /// Nothing: other changes may be in the snapshot.
+    /// Nothing, because the snapshot may have other changes.
     Nothing,
     /// The DiffID, and the encoding of the archive, so that the snapshot can be written as the same layer again.
     TarSplit,
@@ -151,7 +151,7 @@ pub fn layers<'a, T>(
 /// # Errors
 /// As [`Snapshotter::apply`](crate::Snapshotter::apply); `DataLoss` if the blob is damaged or has other digests than
 /// `expected`; `ResourceExhausted` beyond a limit of `options`; `Cancelled`; errors of `open`. After an error the
-/// snapshot may hold a part of the blob, if that was opened.
+/// snapshot may hold a part of the blob, unless `open` was not called.
 pub fn fill<'a>(
     store: &Store,
     key: &str,
@@ -205,11 +205,13 @@ impl fmt::Debug for Intake<'_, '_> {
 
 impl Intake<'_, '_> {
     /// Commits the next blob, whose digest must be `blob`, as the snapshot of `layer`, whose parent must be committed.
-    /// `on_read` gets the numbers of compressed bytes that were read. The snapshot is durable after [`Store::sync`].
+    /// `on_read` is called with the number of compressed bytes of each read. The snapshot is durable after
+    /// [`Store::sync`].
     ///
     /// # Errors
     /// `DataLoss` if the blob is damaged or has another DiffID; `ResourceExhausted` beyond a limit; errors of
-    /// [`commit_layer`] and of the store. Nothing is left of the layer then, and no other blob can be committed.
+    /// [`commit_layer`] and of the store. After an error nothing of the layer is left, and no other blob can be
+    /// committed.
     pub fn commit(&mut self, layer: &LayerName, blob: Option<Digest>, on_read: &dyn Fn(u64)) -> Result<Applied> {
         let key = format!("{} {}", unique_key("import"), layer.chain_id());
         let parent = layer.parent.map(|parent| parent.to_string());
@@ -243,7 +245,8 @@ impl Intake<'_, '_> {
 struct Source<'a, 's> {
     stream: &'a mut Stream<'s>,
     options: &'a IngestOptions,
-    /// Gets the numbers of plain bytes that were read, which are about the numbers of bytes that will be written.
+    /// Is called with the number of decompressed bytes of each read, which is about the number of bytes that will be
+    /// written.
     written: &'a dyn Fn(u64),
 }
 
@@ -253,7 +256,8 @@ impl Source<'_, '_> {
         let Self { stream, options, written } = self;
         let mut plain = Watched { stream, cancel: &options.cancel, reported_bytes: 0, on_read, written: *written };
         let decoded = tar::decode(&mut plain, &options.limits, sink);
-        // Damage mostly shows as nonsense in the archive; then the digest of the blob says that it is damage.
+        // A damaged blob mostly fails as an invalid archive. The blob is then read to its end, so that a wrong digest
+        // can explain the error.
         let explains = |error: &Error| expected.blob.is_some() && may_be_damage(error);
         let decoded = match decoded {
             Err(error) if !explains(&error) => return Err(error),
@@ -270,7 +274,7 @@ impl Source<'_, '_> {
 struct Watched<'a, 's> {
     stream: &'a mut Stream<'s>,
     cancel: &'a Cancel,
-    /// Number of compressed bytes that `on_read` was told of.
+    /// Number of compressed bytes that were reported to `on_read`.
     reported_bytes: u64,
     on_read: &'a dyn Fn(u64),
     written: &'a dyn Fn(u64),

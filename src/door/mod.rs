@@ -1,4 +1,4 @@
-//! The way of layers into a store and out of it.
+//! Reading layers into a store, and writing snapshots as layers.
 //!
 //! [`ingest`] reads a blob (compressed or not), verifies it and writes it into an active snapshot, or commits it as a
 //! snapshot named by its ChainID. The import of images, containerd's differ, `strata apply` and `ADD` all call it, so

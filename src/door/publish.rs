@@ -16,7 +16,7 @@ const RIVAL_WAIT: Duration = Duration::from_secs(120);
 /// Time between two looks at the reservation of another process.
 const RIVAL_POLL: Duration = Duration::from_millis(20);
 
-/// A layer and the layers below it: together they decide the name of its snapshot.
+/// A layer and the layers below it. Together they determine the ChainID, which names the snapshot of the layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LayerName {
     /// ChainID of the parent; `None` for the lowest layer.
@@ -52,13 +52,14 @@ pub fn is_present(store: &Store, layer: &LayerName) -> Result<bool> {
     Err(Error::already_exists(format!("the snapshot {name} was not made from the layer {diff_id}: remove it first")))
 }
 
-/// Commits the active snapshot `key`, which holds `layer`, under its ChainID. It is durable after [`Store::sync`].
+/// Commits the active snapshot `key`, which holds `layer`, under the ChainID of `layer`. The snapshot is durable after
+/// [`Store::sync`].
 ///
-/// If another process has reserved the ChainID, this one waits: until the other has committed the layer, in which case
-/// `key` is removed, or until the other has given up, in which case `key` is committed.
+/// If another process has reserved the ChainID, this call waits. If the other process commits the layer, `key` is
+/// removed; if the other process fails, `key` is committed.
 ///
 /// # Errors
-/// As [`is_present`] and [`Store::commit_with`]; `Cancelled`. The key stays active then.
+/// As [`is_present`] and [`Store::commit_with`]; `Cancelled`. After an error `key` stays active.
 pub fn commit_layer(store: &Store, key: &str, layer: &LayerName, labels: &Labels, cancel: &Cancel) -> Result<()> {
     let name = layer.chain_id().to_string();
     let options = CommitOptions { flush: Flush::Later, origin: Origin::Image, diff_id: Some(layer.diff_id) };

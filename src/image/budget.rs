@@ -1,17 +1,17 @@
-//! How much is read to find one image.
+//! The limit of bytes that are read to find one image.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::{Error, ErrorKind, Result};
 
-/// The most bytes that the documents may have together which are read to find one image. To know which image is meant,
-/// every image of an archive or index may have to be looked at, and one document can have many names.
+/// Maximum bytes of all documents that are read to find one image. To find it, every image of an archive or index may
+/// have to be read, and an index can name one document many times.
 const DOCUMENTS_BYTES_MAX: u64 = 64 << 20;
 
-/// How long a document counts at least: each is a request to a registry.
+/// Minimum bytes that a document counts, because each document is a request to a registry.
 const COUNTED_BYTES_MIN: u64 = 4 << 10;
 
-/// The rest of [`DOCUMENTS_BYTES_MAX`].
+/// The bytes of [`DOCUMENTS_BYTES_MAX`] that are left.
 #[derive(Debug)]
 pub(super) struct Budget(AtomicU64);
 
@@ -25,7 +25,7 @@ impl Budget {
     /// Takes `bytes` of a document.
     ///
     /// # Errors
-    /// `ResourceExhausted` if there are no more.
+    /// `ResourceExhausted` if fewer bytes are left.
     pub(super) fn take(&self, bytes: u64) -> Result<()> {
         let take = |left: u64| Some(left.saturating_sub(bytes.max(COUNTED_BYTES_MIN)));
         match self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take) {

@@ -1,7 +1,7 @@
 //! Archives as `docker save` writes them: `manifest.json` names the config and the layers of each image.
 //!
-//! Such an archive has no manifest in the sense of a registry. The store keeps one with every image, so one is written
-//! here, always the same for the same archive: an OCI manifest that describes config and layers as they were found.
+//! Such an archive has no manifest in the sense of a registry. The store keeps a manifest with every image, so this
+//! module makes an OCI manifest of the config and the layers. It is the same for the same archive.
 //!
 //! # References
 //! Docker's image specification v1.2, "Combined Image JSON + Filesystem Changeset Format".
@@ -26,10 +26,10 @@ use crate::task::{Cancel, Cancellable};
 /// The file that names the images.
 pub(super) const MANIFEST: &str = "manifest.json";
 
-/// How many images an archive may name: the config of each is read to know its ID.
+/// Maximum number of images in an archive: the config of each is read for its ID.
 const IMAGES_MAX: usize = 1000;
 
-/// The tag by which docker would know the image `name`, if it can.
+/// Returns the tag of the image `name` for docker; `None` if docker accepts no such tag.
 pub(super) fn tag(name: &str) -> Result<Option<String>> {
     let tagged = |has_tag| if has_tag { name.to_owned() } else { format!("{name}:latest") };
     Ok(has_tag(name)?.map(tagged))
@@ -47,7 +47,8 @@ struct Saved {
 }
 
 impl Saved {
-    /// The config, and its digest, which is the image's ID. Most writers put it into the name of the file.
+    /// Returns the config and its digest, which is the image's ID. Most writers name the file by the digest, which is
+    /// then checked.
     fn config(&self, files: &Files) -> Result<(Vec<u8>, Digest)> {
         let path = &self.config;
         let bytes = files.document(path)?.ok_or_else(|| Error::data_loss(format!("the config {path} is missing")))?;
@@ -65,8 +66,8 @@ impl Saved {
 /// Finds the image that `reference` names, by a tag or its ID, or the only one.
 ///
 /// # Errors
-/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
-/// what is damaged or missing; `ResourceExhausted` beyond a limit; `Cancelled`.
+/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for a
+/// damaged or missing file; `ResourceExhausted` beyond a limit; `Cancelled`.
 pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptions) -> Result<Found> {
     let list = files.document(MANIFEST)?.ok_or_else(|| Error::data_loss(format!("the archive has no {MANIFEST}")))?;
     let list: Vec<Saved> = parse(&list, MANIFEST)?;
@@ -95,7 +96,7 @@ pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptio
     image(files, name, &chosen.layers, chosen.config(files)?.0, options)
 }
 
-/// Describes the image of that config, whose layers are at `paths`.
+/// Describes the image with the config `config` and the layers at `paths`.
 pub(super) fn image(
     files: &Files,
     name: Option<String>,
@@ -136,7 +137,7 @@ pub(super) fn image(
 }
 
 /// Returns the descriptor of the layer at `path` for a manifest. The digest of an uncompressed layer is its DiffID,
-/// which is known. A compressed layer, which docker itself never writes, is read for its digest.
+/// which the config has. A compressed layer, which docker itself never writes, is read to compute its digest.
 fn describe(files: &Files, path: &str, diff_id: Digest, cancel: &Cancel) -> Result<Descriptor> {
     let blob = files.blob(path)?;
     let (size, compression) = (blob.size(), blob.compression()?);

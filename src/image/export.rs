@@ -1,4 +1,4 @@
-//! From a store into a layout: one image, with the config that it came with, and layers of the same DiffIDs.
+//! From a store into a layout: one image, with its original config, and layers with the same DiffIDs.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -22,10 +22,11 @@ use crate::snapshotter::Snapshotter as _;
 use crate::store::Store;
 use crate::task::Cancel;
 
-/// Annotations that are about the bytes of one blob, and wrong for the same layer compressed otherwise.
+/// Prefixes of annotations that describe the bytes of one blob. Such annotations are wrong for the same layer in
+/// another compression.
 const OF_THE_BLOB: [&str; 2] = ["containerd.io/snapshot/", "io.github.containers.zstd-chunked"];
 
-/// Where an image goes, and in which form.
+/// The place and the form of an exported image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// `oci:DIR[:TAG]`: an OCI layout in a new or empty directory.
@@ -42,13 +43,13 @@ pub enum Destination {
         /// Name of the image in the layout, instead of its name in the store.
         tag: Option<String>,
     },
-    /// `docker-archive:FILE`: what `docker load` reads.
+    /// `docker-archive:FILE`: an archive that `docker load` reads.
     DockerArchive(PathBuf),
 }
 
 impl Destination {
-    /// Reads `FORM:PATH[:TAG]`, as users write it, here and for skopeo: a tag begins behind the path's first colon. A
-    /// docker archive has none, and may have colons in its path.
+    /// Reads `FORM:PATH[:TAG]`, as users write it for strata and skopeo. A tag begins after the first colon of the
+    /// path. A docker archive has no tag, and its path may have colons.
     ///
     /// # Errors
     /// `InvalidArgument` for an unknown form, an empty path or a tag that no layout can have.
@@ -82,7 +83,7 @@ fn split_at_colon(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..at], &bytes[at + 1..]))
 }
 
-/// `tag`, if a layout's index can have it for a `ref.name`.
+/// Returns `tag` if it is valid as `ref.name` in the index of a layout.
 fn check_tag(tag: &[u8]) -> Option<String> {
     let is_allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._:@+/".contains(byte);
     let is_good = tag.first().is_some_and(u8::is_ascii_alphanumeric) && tag.iter().all(is_allowed);
@@ -121,27 +122,27 @@ impl Default for ExportOptions {
     }
 }
 
-/// An image that left.
+/// An image that was exported.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Exported {
-    /// Its name.
+    /// The name of the image in the store.
     pub name: String,
-    /// The digest of its config: the image ID, as it is in the store.
+    /// The digest of the config: the image ID, unchanged by the export.
     pub id: Digest,
-    /// The digest of its manifest, which depends on the compression; a docker archive has none.
+    /// The digest of the manifest, which depends on the compression. A docker archive has no manifest.
     pub manifest: Option<Digest>,
-    /// How many layers it has.
+    /// How many layers the image has.
     pub layers: usize,
-    /// The length of its layers' blobs.
+    /// The length of all blobs of layers.
     pub size_bytes: u64,
 }
 
-/// Writes the image `name` to `destination`: the bytes of its config, and layers with the DiffIDs that it names.
-/// Other members of the manifest are kept. The destination appears when all of it is written.
+/// Writes the image `name` to `destination`: its config byte for byte, and layers with the DiffIDs in the config. Other
+/// members of the manifest are kept. The destination gets its name when it is complete.
 ///
 /// # Errors
-/// `NotFound`; `DataLoss` if a layer does not come out as it went in; `AlreadyExists` for a directory that is not
-/// empty; `Cancelled`; what the file system reports. Then nothing is left at the destination.
+/// `NotFound`; `DataLoss` if a layer cannot be written as it was imported; `AlreadyExists` for a directory that is not
+/// empty; `Cancelled`; errors of the file system. After an error nothing is left at the destination.
 pub fn export(
     store: &Store,
     name: &str,
@@ -166,7 +167,7 @@ pub fn export(
     Ok(Exported { name: name.to_owned(), id: found.id, manifest, layers: blobs.len(), size_bytes })
 }
 
-/// An image of the store.
+/// An image of the store that is being exported or pushed.
 pub(super) struct Outgoing<'a> {
     pub(super) store: &'a Store,
     name: &'a str,
@@ -205,7 +206,7 @@ impl<'a> Outgoing<'a> {
         Ok(Self { store, name, id: image.config, layers: layers.collect(), config, manifest, snapshots })
     }
 
-    /// Writes each layer once, however often it is in the image.
+    /// Writes the blobs of the layers. A layer that is in the image several times is written once.
     fn write_layers(
         &self,
         output: &mut Output,
@@ -256,7 +257,8 @@ impl<'a> Outgoing<'a> {
         output.file(layout::INDEX, &bytes_of(&index)).map(|()| digest)
     }
 
-    /// The manifest that it came with, where that is still true; else the same with other layers.
+    /// Returns the stored manifest if it is an OCI manifest of the same blobs; otherwise the stored manifest with new
+    /// descriptors of the layers.
     fn oci_manifest(&self, blobs: &[Blob], compression: Compression) -> Result<Vec<u8>> {
         let mut manifest: Value = parse(&self.manifest, "the image's manifest")?;
         let known = |at: usize| manifest["layers"][at]["digest"] == json!(blobs[at].digest);
@@ -283,7 +285,7 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// The snapshots from the base up to `top`.
+/// Returns the snapshots from the lowest up to `top`.
 fn snapshots(store: &Store, top: Option<String>) -> Result<Vec<String>> {
     let mut snapshots = Vec::new();
     let mut next = top.unwrap_or_default();
@@ -295,7 +297,7 @@ fn snapshots(store: &Store, top: Option<String>) -> Result<Vec<String>> {
     Ok(snapshots)
 }
 
-/// Returns the descriptor of a layer: the one `before`, with another blob.
+/// Returns the descriptor `before` of a layer with the digest and size of another blob.
 pub(super) fn descriptor(before: &Value, blob: &Blob, compression: Compression) -> Value {
     let mut descriptor = before.clone();
     if before["digest"] != json!(blob.digest)
@@ -312,7 +314,7 @@ pub(super) fn descriptor(before: &Value, blob: &Blob, compression: Compression) 
     descriptor
 }
 
-/// Where a docker archive has the layer `diff_id`.
+/// Returns the path of the layer `diff_id` in a docker archive.
 fn docker_layer(diff_id: DiffId) -> String {
     format!("{}.tar", diff_id.hex())
 }
@@ -321,7 +323,7 @@ fn bytes_of(document: &Value) -> Vec<u8> {
     document.to_string().into_bytes()
 }
 
-/// A blob, while somebody looks on.
+/// A writer that reports the bytes of a blob to `progress`.
 pub(super) struct Watched<'a> {
     pub(super) writer: &'a mut dyn Write,
     pub(super) layer: &'a Layer,

@@ -1,12 +1,12 @@
 //! The files of a layout, in a directory or in an archive.
 //!
-//! An archive that is a plain file stays where it is: its headers are read once, and members are read at their offsets,
-//! in any order. One that is compressed, or comes through a pipe, is written without compression into an unnamed file
-//! in the store first, because manifests may stand behind the layers that they describe.
+//! An uncompressed archive in a file is read in place: its headers are read once, and members at their offsets, in any
+//! order. An archive that is compressed or comes through a pipe is first written, decompressed, into an unnamed file in
+//! the store, because a manifest may follow the layers that it describes.
 //!
-//! Invariant: a path is looked up by its clean, relative form, and one with `..` in it names nothing. Links of an
-//! archive lead to its own members only (old docker archives have such for equal layers). In a directory, which
-//! somebody could only have filled who may write here, links are followed.
+//! Invariant: a path is looked up by its clean, relative form, and a path with `..` is not found. Links of an archive
+//! lead only to its own members (old docker archives have links for equal layers). Links of a directory are followed,
+//! because only a user who may write on this machine could have made them.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -27,16 +27,16 @@ use crate::error::{Context, Error, Result};
 use crate::oci::DOCUMENT_BYTES_MAX;
 use crate::task::Cancel;
 
-/// How long an archive may be that has to be spooled: more than any image, less than a disk.
+/// Maximum length of an archive that has to be spooled: more than any image, less than a disk.
 pub const SPOOL_BYTES_MAX: u64 = 64 << 30;
 
 /// Number of bytes that are read and written at a time.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// How many links a path in an archive may lead through.
+/// Maximum number of links that a path in an archive may lead through.
 const LINKS_MAX: usize = 8;
 
-/// Where to put what can be read only once.
+/// The place for a copy of an archive that cannot be read in place.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Spool<'a> {
     /// A directory of the store.
@@ -71,8 +71,8 @@ impl Files {
     /// Opens the layout at `place`.
     ///
     /// # Errors
-    /// `NotFound`; `DataLoss` if it is no directory and no archive; `Unsupported` for a compression that is not known;
-    /// `ResourceExhausted` if it has to be spooled and is longer than that may be.
+    /// `NotFound`; `DataLoss` if `place` is neither a directory nor an archive; `Unsupported` for an unknown
+    /// compression; `ResourceExhausted` for an archive that has to be spooled and is too long.
     pub(super) fn open(place: &Place, spool: Spool<'_>) -> Result<Self> {
         let place = match place {
             Place::Path(path) if path.is_dir() => FilesPlace::Dir(path.clone()),
@@ -112,7 +112,7 @@ impl Files {
     /// The file at `path`, if there is one.
     ///
     /// # Errors
-    /// `DataLoss` if something else is there.
+    /// `DataLoss` if `path` is not a regular file.
     pub(super) fn find(&self, path: &str) -> Result<Option<Blob>> {
         let Some(clean) = clean(path.as_bytes()) else { return Ok(None) };
         match &self.place {
@@ -150,7 +150,7 @@ impl Files {
         }
     }
 
-    /// The names of the directories at the top that have the file `name`.
+    /// Returns the names of the top-level directories that have the file `name`.
     pub(super) fn dirs_with(&self, name: &str) -> Result<Vec<String>> {
         let text = |name: &OsStr| name.to_str().map(str::to_owned);
         let mut dirs = Vec::new();
@@ -185,7 +185,8 @@ impl Files {
     /// The bytes of the document at `path`, if there is one.
     ///
     /// # Errors
-    /// `DataLoss` if it is longer than [`DOCUMENT_BYTES_MAX`]; `ResourceExhausted` beyond the bytes of all documents.
+    /// `DataLoss` if the document is longer than [`DOCUMENT_BYTES_MAX`]; `ResourceExhausted` if all documents together
+    /// are too long.
     pub(super) fn document(&self, path: &str) -> Result<Option<Vec<u8>>> {
         let Some(mut blob) = self.find(path)? else { return Ok(None) };
         if blob.size > DOCUMENT_BYTES_MAX {
@@ -199,7 +200,7 @@ impl Files {
     }
 }
 
-/// A file of a layout, read from its start. Readers do not disturb one another.
+/// A file of a layout, read from its start. It is read at offsets, so that readers do not disturb one another.
 #[derive(Debug)]
 pub(super) struct Blob {
     file: Arc<File>,
@@ -211,9 +212,9 @@ pub(super) struct Blob {
 /// Location of a blob's bytes in its file.
 #[derive(Debug)]
 enum Content {
-    /// All of them from there on.
+    /// The bytes from this offset on.
     At(u64),
-    /// Those that are not in holes.
+    /// The stretches of a sparse file that are not holes.
     Sparse(Arc<[Stretch]>),
 }
 
@@ -223,7 +224,7 @@ impl Blob {
         self.size
     }
 
-    /// How it is compressed, by how it begins.
+    /// Returns the compression, by the first bytes.
     ///
     /// # Errors
     /// `Unsupported` for a compression that is not known.
@@ -236,7 +237,7 @@ impl Blob {
 }
 
 impl Blob {
-    /// Reads some bytes from `position` on, none only at the end of the file.
+    /// Reads some bytes from `position` on. Returns 0 only at the end of the file.
     fn read_at(&self, buffer: &mut [u8], position: u64) -> io::Result<usize> {
         let stretches = match &self.content {
             Content::At(at) => return self.file.read_at(buffer, at + position),
@@ -288,7 +289,7 @@ fn read_at_most(mut read: impl FnMut(&mut [u8], u64) -> io::Result<usize>, buffe
     Ok(filled)
 }
 
-/// Writes what `reader` yields, decompressed, into a file that has no name.
+/// Writes the decompressed bytes of `reader` into a file without a name.
 fn spooled(reader: &mut dyn Read, compression: Compression, spool: Spool<'_>, shown: &str) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     let file = rustix::fs::open(spool.dir, flags, Mode::RUSR | Mode::WUSR).at("make a file in", spool.dir)?;
@@ -336,7 +337,7 @@ fn index(file: &File) -> Result<HashMap<PathBuf, Member>> {
     Ok(index)
 }
 
-/// `raw` without empty and `.` components, relative; `None` if it has `..` in it.
+/// Returns `raw` as a relative path without empty and `.` components; `None` if `raw` has a `..` component.
 fn clean(raw: &[u8]) -> Option<PathBuf> {
     let mut path = PathBuf::new();
     for component in Path::new(OsStr::from_bytes(raw)).components() {
@@ -349,7 +350,7 @@ fn clean(raw: &[u8]) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Where the symbolic link `target` at `path` leads within the archive, by its text.
+/// Returns the member that the symbolic link `target` at `path` leads to, by its text; `None` outside of the archive.
 fn resolved(path: &Path, target: &[u8]) -> Option<PathBuf> {
     let target = Path::new(OsStr::from_bytes(target));
     let mut resolved = if target.is_absolute() { PathBuf::new() } else { path.parent()?.to_path_buf() };

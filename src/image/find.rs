@@ -1,8 +1,8 @@
-//! Which image of a directory or archive is meant, where it may have OCI's form, docker's, or both.
+//! Finding the image of a directory or archive that a user means. The files may have OCI's form, docker's, or both.
 //!
 //! Since version 25 `docker save` writes both forms into one archive, and several of its versions got one of them
-//! wrong. Both are read, then: a form that is broken counts for nothing, two forms that name one image are that image,
-//! and where they name different images the user chooses.
+//! wrong. So both are read. A broken form is ignored. If both forms name the same image, that image is found; if they
+//! name different images, the user has to choose.
 
 use super::files::Files;
 use super::{Form, Found, Options, ask, docker, layout, legacy};
@@ -13,7 +13,7 @@ use crate::id::Digest;
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named, or there is no image at all; `NotFound` if there is none
-/// of that name or platform; `Unsupported` for what is no image that strata can keep; `DataLoss` for what is damaged.
+/// of that name or platform; `Unsupported` for an image that strata cannot keep; `DataLoss` for a damaged image.
 pub(super) fn find(files: &Files, reference: Option<&str>, options: &Options) -> Result<Found> {
     let platform = options.platform.as_ref();
     let oci = || checked(layout::find(files, reference, platform), options);
@@ -47,7 +47,8 @@ fn is_docker(files: &Files) -> Result<bool> {
     Ok(files.find(docker::MANIFEST)?.is_some() || legacy::is_there(files)?)
 }
 
-/// Reads docker's form of today, else that from before 1.10, which docker wrote beside it until version 25.
+/// Reads docker's present form, or else the form from before 1.10, which docker wrote beside the present one until
+/// version 25.
 fn docker(files: &Files, reference: Option<&str>, options: &Options) -> Result<Found> {
     let broken = match files.find(docker::MANIFEST)?.map(|_| docker::find(files, reference, &options.ingest)) {
         Some(Err(error)) if error.kind() == ErrorKind::DataLoss => Some(error),
@@ -60,7 +61,7 @@ fn docker(files: &Files, reference: Option<&str>, options: &Options) -> Result<F
     }
 }
 
-/// Decides between what the two forms of one archive say.
+/// Decides between the results of the two forms of one archive.
 fn both(files: &Files, oci: Result<Found>, docker: Result<Found>) -> Result<Found> {
     let oci = oci.and_then(|found| blobs_are_there(files, &found).map(|()| found));
     let is_choice =
@@ -78,8 +79,8 @@ fn both(files: &Files, oci: Result<Found>, docker: Result<Found>) -> Result<Foun
     }
 }
 
-/// OCI's form says more of the same image. Of two images, one that is not for this machine is what only one of them
-/// could name of an image for several platforms.
+/// Decides between the images of the two forms. For one image, OCI's form is taken, because it says more. If only OCI's
+/// image is for this machine, it is taken too: docker's form can name only one platform of an image for several.
 fn agreed(oci: Found, docker: Found) -> Result<Found> {
     let ids = [&oci, &docker].map(|found| Digest::of(&found.config));
     if ids[0] == ids[1] || (oci.is_for_host() && !docker.is_for_host()) {
@@ -88,7 +89,7 @@ fn agreed(oci: Found, docker: Found) -> Result<Found> {
     Err(ask(&ids.map(|id| id.to_string())))
 }
 
-/// Fails if a layer's blob is missing, or has another length than it should.
+/// Fails if the blob of a layer is missing or has a wrong length.
 fn blobs_are_there(files: &Files, found: &Found) -> Result<()> {
     let is_whole = |path: &str, size| files.find(path).map(|blob| blob.is_some_and(|blob| blob.size() == size));
     for layer in &found.layers {

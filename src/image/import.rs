@@ -1,4 +1,4 @@
-//! From a layout into the store: find the image, unpack the layers that are missing, name the image.
+//! From a layout into the store: find the image, unpack the missing layers, record the image.
 
 use super::files::{Files, Spool};
 use super::find::find;
@@ -11,27 +11,27 @@ use crate::id::{Digest, check_key};
 use crate::store::{NewImage, Store};
 use crate::store_files;
 
-/// An image that is in the store now.
+/// An image that was imported.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Imported {
-    /// Its name.
+    /// The name of the image in the store.
     pub name: String,
-    /// The digest of its config: the image ID.
+    /// The digest of the config: the image ID.
     pub id: Digest,
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub manifest: Digest,
-    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    /// The committed snapshot of the topmost layer; `None` if the image has no layer.
     pub top: Option<String>,
-    /// How many layers it has.
+    /// How many layers the image has.
     pub layers: usize,
-    /// How many of them were unpacked now; the store had the others.
+    /// How many layers were unpacked now. The store had the others.
     pub unpacked: usize,
     /// Parts of the layers that could not be kept.
     #[serde(flatten)]
     pub losses: Losses,
 }
 
-/// Parts of an image that this machine, or the caller's rights on it, could not take.
+/// Parts of an image that could not be written: the file system cannot hold them, or the caller may not make them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Losses {
     /// Devices that the caller may not make. Snapshots that lack one have the label
@@ -39,7 +39,7 @@ pub struct Losses {
     pub skipped_devices: u64,
     /// Times that the file system cannot hold.
     pub clamped_times: u64,
-    /// Extended attributes that cannot be where a layer has them.
+    /// Extended attributes that cannot be set on the file that has them in the layer.
     pub dropped_xattrs: u64,
 }
 
@@ -51,16 +51,17 @@ impl Losses {
     }
 }
 
-/// Imports one image of `source`. An image that had the name before loses it.
+/// Imports one image of `source`. An image of the same name is replaced.
 ///
-/// It is durable when the call returns. Layers are named by their ChainIDs; one that the store has already is not read.
+/// The image is durable when the call returns. Layers are named by their ChainIDs. A layer that the store already has
+/// is not read.
 ///
 /// # Errors
 /// `NotFound` if there is no such source, image or platform; `InvalidArgument` if there are several images and none is
-/// named, or the name is none for an image; `DataLoss` for what is damaged, missing, cut short or has another digest,
-/// naming it; `Unsupported` for media types and compressions that are not known; `ResourceExhausted` for a full disk,
+/// named, or the name is not valid; `DataLoss` with the name of a document or layer that is damaged, missing, cut short
+/// or has another digest; `Unsupported` for unknown media types and compressions; `ResourceExhausted` for a full disk,
 /// or beyond a limit of `options`; `AlreadyExists` if the name of a layer belongs to another snapshot; `Cancelled`;
-/// what the store reports.
+/// errors of the store.
 pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn Progress) -> Result<Imported> {
     options.name.as_deref().map_or(Ok(()), check_name)?;
     let dir = store_files::run(store.root());
@@ -71,7 +72,7 @@ pub fn import(store: &Store, source: &Source, options: &Options, progress: &dyn 
     import_found(store, &found, &files, options, progress)
 }
 
-/// Imports the image that was found.
+/// Imports the image `found`.
 pub(super) fn import_found(
     store: &Store,
     found: &Found,
@@ -80,7 +81,7 @@ pub(super) fn import_found(
     progress: &dyn Progress,
 ) -> Result<Imported> {
     let id = Digest::of(&found.config);
-    // A name that no key can be is no reason to refuse an image either.
+    // A name in the layout that is no valid key is ignored: the image then gets its ID as name.
     let own = || found.name.clone().filter(|name| check_key(name).is_ok());
     let name = options.name.clone().or_else(own).unwrap_or_else(|| id.to_string());
     let importer = Importer { store, source, options, progress };
@@ -101,7 +102,7 @@ struct Importer<'a> {
 }
 
 impl Importer<'_> {
-    /// Brings the layers in, the lowest first; answers how many of them the store did not have.
+    /// Unpacks the layers that the store does not have, the lowest first. Returns their number.
     fn layers(&self, layers: &[Layer]) -> Result<(usize, Losses)> {
         check_layers(layers.len(), &self.options.ingest)?;
         let (mut missing, mut names) = (Vec::new(), Vec::new());

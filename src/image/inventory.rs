@@ -7,14 +7,14 @@ use crate::oci::config::{ConfigSummary, HistoryEntry};
 use crate::snapshotter::{Info, Kind, Snapshotter as _};
 use crate::store::{Image, Store};
 
-/// An image and what it takes.
+/// An image and the space that it takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The image.
     pub image: Image,
-    /// The nearest image below it: whose topmost layer is one of its layers, but not its topmost.
+    /// The nearest image below this one. The topmost layer of the base is one of this image's lower layers.
     pub base: Option<String>,
-    /// How many layers it has.
+    /// How many layers the image has.
     pub layers: usize,
     /// Bytes of the layers that no other image has: the space that the removal of all names of the image frees.
     pub alone_bytes: u64,
@@ -31,7 +31,7 @@ pub struct Made {
     pub created: Option<String>,
     /// The comment on the step.
     pub comment: Option<String>,
-    /// The snapshot of the layer that it made; `None` if it changed no file.
+    /// The snapshot of the layer that the step made; `None` if the step changed no file.
     pub layer: Option<String>,
     /// Bytes of that layer, without the layers below.
     pub size_bytes: u64,
@@ -50,7 +50,7 @@ impl Snapshots {
         Ok(Self(all))
     }
 
-    /// From `name` down to its base.
+    /// Returns `name` and its ancestors, nearest first.
     fn chain<'s>(&'s self, name: Option<&'s str>) -> impl Iterator<Item = &'s str> {
         let below = |name: &&str| self.0.get(*name).map(|info| info.parent.as_str());
         std::iter::successors(name, below).take_while(|name| !name.is_empty())
@@ -63,7 +63,7 @@ impl Snapshots {
 /// Errors of the store.
 pub fn summaries(store: &Store) -> Result<Vec<Summary>> {
     let (images, snapshots) = (store.images()?, Snapshots::read(store)?);
-    // Names of one image count as one.
+    // Several names of one image count as one, because they have the same topmost layer.
     let mut users: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for image in &images {
         let top = image.top.as_deref();
@@ -90,8 +90,8 @@ fn named<'i>(images: &'i [Image], layer: &str) -> Option<&'i str> {
     images.iter().find(|image| image.top.as_deref() == Some(layer)).map(|image| image.name.as_str())
 }
 
-/// How the image `name` was made, the first step first. A history may be of another length than the layers: layers
-/// that it does not tell of follow it, and a step without a layer left has none.
+/// Returns the steps that made the image `name`, the first step first. The history in the config may not match the
+/// layers: a layer without a step gets an empty step at the end, and a step may be left without a layer.
 ///
 /// # Errors
 /// `NotFound`; `DataLoss` for a damaged config.
@@ -112,13 +112,13 @@ pub fn history(store: &Store, name: &str) -> Result<Vec<Made>> {
     steps.into_iter().map(made).collect()
 }
 
-/// Removes the image `name`. Layers that nothing else uses are left to [`Store::gc`].
+/// Removes the image `name`. [`Store::gc`] removes layers that are no longer used.
 ///
 /// # Errors
-/// `NotFound`; `FailedPrecondition` that names a snapshot or a child image which needs it; not while it has another
-/// name.
+/// `NotFound`; `FailedPrecondition` with the name of a snapshot or a child image that needs the image, unless the image
+/// has another name.
 pub fn remove(store: &Store, name: &str) -> Result<()> {
-    // So that what nobody uses any more is in nobody's way.
+    // Unused layers are collected first, so that they do not count as snapshots that need the image.
     store.collect()?;
     let (image, images) = (store.image(name)?, store.images()?);
     let has_other_name = images.iter().any(|other| other.name != name && other.top == image.top);

@@ -1,4 +1,4 @@
-//! OCI image layouts: which image is meant, and what it consists of.
+//! OCI image layouts: finding the image that a user means.
 //!
 //! # References
 //! OCI image specification: `image-layout.md`, `annotations.md`; containerd's name for the whole name of an image where
@@ -19,19 +19,19 @@ pub(super) const MARKER: &str = "oci-layout";
 
 pub(super) const INDEX: &str = "index.json";
 
-/// The version that the marker must name: there has been no other.
+/// The version in the marker. There has been no other version.
 pub(super) const VERSION: &str = "1.0.0";
 
 pub(super) const REF_NAME: &str = "org.opencontainers.image.ref.name";
 
 pub(super) const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// Where the blob of `digest` is.
+/// Returns the path of the blob `digest`.
 pub(super) fn blob_path(digest: Digest) -> String {
     format!("blobs/sha256/{}", digest.hex())
 }
 
-/// Whether `files` are a layout.
+/// Returns true if `files` are a layout.
 pub(super) fn is_there(files: &Files) -> Result<bool> {
     Ok(files.find(MARKER)?.is_some() || files.find(INDEX)?.is_some())
 }
@@ -40,9 +40,9 @@ pub(super) fn is_there(files: &Files) -> Result<bool> {
 ///
 /// # Errors
 /// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name or platform;
-/// `Unsupported` for another version, or documents of another type; `DataLoss` for what is damaged or missing.
+/// `Unsupported` for another version, or documents of another type; `DataLoss` for a damaged or missing document.
 pub(super) fn find(files: &Files, reference: Option<&str>, platform: Option<&Platform>) -> Result<Found> {
-    // Other readers do not ask for the marker, so some writers leave it out.
+    // The marker is optional here: other readers do not need it, so some writers leave it out.
     if let Some(marker) = files.document(MARKER)? {
         check_version(&parse(&marker, MARKER)?)?;
     }
@@ -70,7 +70,7 @@ fn name_of(entry: &Descriptor) -> Option<&str> {
     }
 }
 
-/// Whether a user means `entry` by `reference`.
+/// Returns true if `reference` is the digest or a name of `entry`.
 fn is_named(entry: &Descriptor, reference: &str) -> bool {
     let names = [REF_NAME, CONTAINERD_NAME].map(|key| entry.annotations.get(key));
     entry.digest == reference || names.iter().flatten().any(|name| same_image(name, reference))
@@ -87,7 +87,7 @@ fn choose<'i>(
     let Some(reference) = reference else {
         return match all[..] {
             [] => Err(none_in(index)),
-            // Names of one image, or one name for an image of each platform.
+            // All entries are one image under several names. The next arm is one name with an image for each platform.
             [first, ..] if all.iter().all(|entry| entry.digest == first.digest) => Ok(first),
             _ if are_one_image(files, &all)? => resolve::for_platform(files, &all, platform),
             _ => Err(ask(&shown)),
@@ -104,8 +104,8 @@ fn choose<'i>(
     }
 }
 
-/// Whether all have one name and each is for another platform. Where entries do not say what they are for, their
-/// configs do.
+/// Returns true if all entries have one name and each has another platform. If entries name no platform, their configs
+/// are read.
 fn are_one_image(files: &Files, all: &[&Descriptor]) -> Result<bool> {
     if all.iter().any(|entry| name_of(entry) != name_of(all[0])) {
         return Ok(false);

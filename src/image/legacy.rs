@@ -3,12 +3,12 @@
 //! ```text
 //! repositories         {"app": {"1": "<ID of the topmost layer>"}}
 //! <ID>/VERSION         1.0
-//! <ID>/json            what the layer is: its parent, how it was made, the config of the image that ends with it
+//! <ID>/json            description of the layer: its parent, its command, the config of the image with this top
 //! <ID>/layer.tar       its files
 //! ```
 //!
-//! Docker wrote this form beside that of `manifest.json` until version 25. Such an image has no config of today's form.
-//! One is made here, always the same for the same archive.
+//! Docker wrote this form beside that of `manifest.json` until version 25. Such an image has no config of the present
+//! form, so this module makes one. It is the same for the same archive.
 //!
 //! # References
 //! Docker's image specification v1.0, "Combined Image JSON + Filesystem Changeset Format".
@@ -32,10 +32,10 @@ use crate::task::{Cancel, Cancellable};
 /// The file with the names.
 const REPOSITORIES: &str = "repositories";
 
-/// Maximum number of layers of an image, so that layers which name each other as parents come to an end.
+/// Maximum number of layers of an image: layers that name each other as parents would otherwise be read for ever.
 const LAYERS_MAX: usize = 1000;
 
-/// `json` of a layer. Everything else in it is kept where the form of today has it.
+/// The fields of a layer's `json` that the config or the chain of layers needs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Described {
@@ -50,7 +50,7 @@ struct Described {
     container_config: Option<Value>,
 }
 
-/// Whether `files` have this form.
+/// Returns true if `files` have this form.
 pub(super) fn is_there(files: &Files) -> Result<bool> {
     Ok(files.find(REPOSITORIES)?.is_some() || !files.dirs_with("json")?.is_empty())
 }
@@ -58,8 +58,8 @@ pub(super) fn is_there(files: &Files) -> Result<bool> {
 /// Finds the image that `reference` names, or the only one.
 ///
 /// # Errors
-/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for
-/// what is damaged or missing; `ResourceExhausted` beyond a limit; `Cancelled`.
+/// `InvalidArgument` if there are several and none is named; `NotFound` if there is none of that name; `DataLoss` for a
+/// damaged or missing file; `ResourceExhausted` beyond a limit; `Cancelled`.
 pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptions) -> Result<Found> {
     let names = names(files)?;
     let shown: Vec<String> = names.iter().map(|(name, id)| name.clone().unwrap_or_else(|| id.clone())).collect();
@@ -81,7 +81,8 @@ pub(super) fn find(files: &Files, reference: Option<&str>, options: &IngestOptio
     docker::image(files, name.clone(), &paths, config(&described, &diff_ids), options)
 }
 
-/// The names of the images with the IDs of their topmost layers; without names, the layers that no layer stands on.
+/// Returns the names of the images with the IDs of their topmost layers. Without names, the layers without children are
+/// taken.
 fn names(files: &Files) -> Result<Vec<(Option<String>, String)>> {
     if let Some(list) = files.document(REPOSITORIES)? {
         let list: BTreeMap<String, BTreeMap<String, String>> = parse(&list, REPOSITORIES)?;
@@ -107,7 +108,7 @@ fn read(files: &Files, id: &str) -> Result<Described> {
     parse(&bytes, &path)
 }
 
-/// The layers from the lowest to `top`, by ID, with what is said about each.
+/// Returns the IDs of the layers from the lowest to `top`, and their descriptions.
 fn chain(files: &Files, top: &str) -> Result<(Vec<String>, Vec<Described>)> {
     let (mut ids, mut all) = (Vec::new(), Vec::new());
     let mut next = Some(top.to_owned());
@@ -136,7 +137,8 @@ fn diff_id(files: &Files, path: &str, cancel: &Cancel) -> Result<Digest> {
     Ok(reader.finish().0)
 }
 
-/// The config that docker makes of such layers: the topmost says what the image is, each how it was made.
+/// Returns the config that docker makes of such layers. The topmost layer gives the fields of the image, every layer a
+/// step of the history.
 fn config(layers: &[Described], diff_ids: &[Digest]) -> Vec<u8> {
     let host = Platform::host();
     let top = layers.last();

@@ -1,16 +1,16 @@
-//! Images on their way into a store and out of it, and what the store knows of them.
+//! Import and export of images, and questions about the images of a store.
 //!
 //! An image lies in a *layout*: a directory or an archive that holds its documents and one blob for each layer, put
-//! together by OCI's rules or by docker's. [`import`] finds the image in it, turns each layer that the store does not
-//! have yet into a committed snapshot named by its ChainID, and names the topmost one. [`export`] puts one image into a
-//! layout; [`summaries`], [`history`] and [`remove`] are about the images that are there.
+//! together by OCI's rules or by docker's. [`import`] finds an image in a layout, makes a committed snapshot named by
+//! the ChainID of each layer that the store does not have, and records the image. [`export`] writes one image into a
+//! layout. [`summaries`], [`history`] and [`remove`] deal with images of the store.
 //!
 //! # Invariants
-//! - Nothing is visible before it is verified: the size and digest of each blob that is read, and the DiffID of the
-//!   stream in it. The image's name appears last, in one durable transaction, after one sync of everything.
+//! - A layer is visible only after the size and digest of its blob and the DiffID of the stream in the blob are
+//!   verified. The name of the image appears last, in one durable transaction, after one sync of all layers.
 //! - A failed or cancelled import leaves nothing but finished layers, which the next import finds or `gc` frees.
-//! - Config and manifest are kept as the bytes that they came as. An image leaves with the config that it has, and with
-//!   layers of the DiffIDs in it; an output appears whole or not at all.
+//! - Config and manifest are kept byte for byte. An export has the same config, and layers with the DiffIDs in it. An
+//!   output appears whole or not at all.
 //!
 //! # References
 //! OCI image specification: `image-layout.md`, `image-index.md`, `manifest.md`, `config.md`; docker's image
@@ -50,21 +50,21 @@ use crate::door::IngestOptions;
 use crate::error::{Error, ErrorKind};
 use crate::id::{ChainId, DiffId};
 
-/// Where an image comes from.
+/// The place of an image to import.
 #[derive(Debug)]
 pub struct Source {
     /// The layout.
     pub place: Place,
-    /// Which of its images, if there are several: a name, or the digest of a manifest or config.
+    /// The image to import, if the layout has several: a name, or the digest of a manifest or config.
     pub reference: Option<String>,
 }
 
-/// Where a layout is. What kind of layout it is shows in its content, not in its name.
+/// The place of a layout. The kind of the layout is detected by its content, not by its name.
 #[derive(Debug)]
 pub enum Place {
     /// A directory, or an archive, plain or compressed.
     Path(PathBuf),
-    /// An open archive: a file is read where it lies, what can be read only once (a pipe) is spooled in the store.
+    /// An open archive. A file is read in place; a pipe is first copied into the store.
     Open(File),
 }
 
@@ -77,7 +77,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// Which of its forms an image has, where a directory or archive could have both.
+/// The form of an image, for a directory or archive that has both forms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// OCI's image layout.
@@ -86,23 +86,23 @@ pub enum Form {
     Docker,
 }
 
-/// How users say which form a layout has; reading needs nobody to say it.
+/// Prefixes by which users name the form of a layout. Without a prefix the form is detected.
 const FORMS: [(&str, Form); 3] = [("oci:", Form::Oci), ("oci-archive:", Form::Oci), ("docker-archive:", Form::Docker)];
 
-/// A source as users write it.
+/// A source as a user wrote it, split into its parts.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The form that stands in front, if one does.
+    /// The form, if the text has a prefix.
     pub form: Option<Form>,
     /// The directory or archive, or `-`.
     pub path: PathBuf,
-    /// Which of its images.
+    /// The image, if the text names one.
     pub reference: Option<String>,
 }
 
-/// Splits `[FORM:]SRC[:REF]` at the colon that leaves the longest path that exists. A path that exists with the form in
-/// its name is that path. What is not there in any way is taken for a path, for the error that names all of it; `-`
-/// stands for itself.
+/// Splits `[FORM:]SRC[:REF]` at the colon that leaves the longest existing path. If a path exists that begins with a
+/// prefix such as `oci:`, the prefix is a part of the path. If no path exists, the whole text is the path, so that the
+/// error shows all of it. The path `-` counts as existing.
 pub fn split_reference(text: &OsStr) -> Written {
     let bytes = text.as_bytes();
     let bare = FORMS.iter().find_map(|(form, is)| Some((bytes.strip_prefix(form.as_bytes())?, Some(*is))));
@@ -129,15 +129,15 @@ fn split_existing(bytes: &[u8]) -> Option<(PathBuf, Option<String>)> {
 /// How to import.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The image's name in the store ([`check_name`]); otherwise that which its layout gives it, otherwise its ID.
+    /// The image's name in the store ([`check_name`]); otherwise its name in the layout, otherwise its ID.
     pub name: Option<String>,
-    /// The form to read; otherwise the one that is there. Where both are, they must agree.
+    /// The form to read; `None` for the form that the files have. If the files have both forms, these must agree.
     pub form: Option<Form>,
-    /// The platform to choose; `None` for the one of this machine, where there is a choice.
+    /// The platform to choose. With `None`, if there is a choice, the platform of this machine is chosen.
     pub platform: Option<Platform>,
-    /// Limits of the layers. Its `cancel` stops the import.
+    /// Limits of the layers. The `cancel` of these options stops the import.
     pub ingest: IngestOptions,
-    /// How long an archive may be that has to be spooled.
+    /// Maximum length of an archive that has to be spooled.
     pub spool_bytes_max: u64,
 }
 
@@ -151,19 +151,19 @@ impl Default for Options {
 /// One layer of an image that is imported or exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Its number, from 1 at the bottom.
+    /// The number of the layer, from 1 at the bottom.
     pub number: usize,
     /// How many layers the image has.
     pub total: usize,
-    /// The digest of its blob; in an export, where it is not known yet, the DiffID.
+    /// The digest of the layer's blob. In an export, which does not know that digest yet, the DiffID.
     pub digest: BlobDigest,
-    /// The length of its blob; in an export, of that which it came from.
+    /// The length of the layer's blob. In an export, the length of the blob in the stored manifest.
     pub size_bytes: u64,
     /// The digest of the stream in the blob.
     pub diff_id: DiffId,
-    /// The name of its snapshot.
+    /// The name of the layer's snapshot.
     pub chain_id: ChainId,
-    /// Its blob in the layout that it comes from.
+    /// The path of the layer's blob in the layout that is imported.
     path: String,
 }
 
@@ -173,8 +173,8 @@ impl fmt::Display for Layer {
     }
 }
 
-/// Receives the progress of an import or export. Each layer is started, or is there already. Of a started layer, bytes
-/// are read, or written, until the layer is done. Calls come from one thread at a time.
+/// Receives the progress of an import or export. Each layer is either present or started. Calls of `read` or `written`
+/// follow for a started layer, until the layer is done. Calls come from one thread at a time.
 pub trait Progress: Sync {
     /// The store has the layer already.
     fn present(&self, layer: &Layer) {
@@ -186,12 +186,12 @@ pub trait Progress: Sync {
         let _ = layer;
     }
 
-    /// So many more bytes of its blob were read.
+    /// `bytes` more bytes of the layer's blob were read.
     fn read(&self, layer: &Layer, bytes: u64) {
         let _ = (layer, bytes);
     }
 
-    /// So many more bytes of its blob were written.
+    /// `bytes` more bytes of the layer's blob were written.
     fn written(&self, layer: &Layer, bytes: u64) {
         let _ = (layer, bytes);
     }
@@ -202,7 +202,7 @@ pub trait Progress: Sync {
     }
 }
 
-/// Nobody wants to know.
+/// Ignores all progress.
 impl Progress for () {}
 
 /// One image of a layout, as it was found.
@@ -222,7 +222,7 @@ impl Found {
         self.platform.as_ref().is_none_or(|platform| platform.suits(&Platform::host()))
     }
 
-    /// Checks that it is for the platform that the user asked for.
+    /// Checks that the image is for the platform `wanted`, and not for Windows.
     fn check_platform(&self, wanted: Option<&Platform>) -> Result<(), Error> {
         if let Some(windows) = self.platform.as_ref().filter(|platform| platform.os == "windows") {
             let message = format!("the image is for {windows}: layers of Windows hold a registry and no plain files");
@@ -237,8 +237,8 @@ impl Found {
     }
 }
 
-/// Refuses an image of more layers than `options` allow. A layer can cost as much as all below it, and some layers are
-/// read to know what they are.
+/// Refuses an image of more layers than `options` allow. The limit is checked early: a layer can cost as much as all
+/// layers below it, and some layers are read to compute their digests.
 fn check_layers(layers: usize, options: &IngestOptions) -> Result<(), Error> {
     let layers_max = options.limits.layers;
     if layers <= layers_max {
@@ -248,18 +248,18 @@ fn check_layers(layers: usize, options: &IngestOptions) -> Result<(), Error> {
     Err(Error::new(ErrorKind::ResourceExhausted, message))
 }
 
-/// The place in the list that `@NUMBER` names, as in skopeo's names of archives.
+/// Returns the number in a reference `@NUMBER`: a place in the list of images, as in skopeo's names.
 fn nth(reference: &str) -> Option<usize> {
     reference.strip_prefix('@')?.parse().ok()
 }
 
-/// The error for a choice that the user has to make: `names` are what can be chosen.
+/// Returns the error that asks the user to choose one of `names`.
 fn ask(names: &[String]) -> Error {
     let names = names.join(", ");
     Error::new(ErrorKind::InvalidArgument, format!("there are several images; choose one with SRC:REF: {names}"))
 }
 
-/// The error for a name that is not there.
+/// Returns the error for a `reference` that names no image.
 fn unknown(reference: &str, names: &[String]) -> Error {
     let names = if names.is_empty() { "none at all".to_owned() } else { names.join(", ") };
     Error::not_found(format!("there is no image {reference:?}; there is {names}"))

@@ -1,6 +1,6 @@
-//! Names of images, as people give them: what registries, docker and podman take for one, too.
+//! Names of images as users write them. The rules are those of registries, docker and podman.
 //!
-//! The name of an image in a layout is kept as it is, also where it is no valid name by these rules.
+//! The name of an image in a layout is kept unchanged, even if it is not valid by these rules.
 //!
 //! # References
 //! OCI distribution specification, "Pulling manifests": `<name>` and `<reference>` as a tag.
@@ -16,7 +16,7 @@ const NAME: &str = r"^(?<path>([A-Za-z0-9][A-Za-z0-9.-]*(:[0-9]+)?/)?[a-z0-9]+((
 /// The longest registry and path, in bytes.
 const PATH_BYTES_MAX: usize = 255;
 
-/// Checks that `name` is `[HOST[:PORT]/]PATH[:TAG]`, and no image ID.
+/// Checks that `name` is `[HOST[:PORT]/]PATH[:TAG]` and not an image ID.
 ///
 /// # Errors
 /// `InvalidArgument`.
@@ -29,7 +29,7 @@ pub fn check_name(name: &str) -> Result<()> {
     })
 }
 
-/// Whether the name has a tag; `None` if it is no name.
+/// Returns whether `name` has a tag; `None` if it is not a valid name.
 pub(super) fn has_tag(name: &str) -> Result<Option<bool>> {
     let pattern =
         Regex::new(NAME).map_err(|error| Error::new(ErrorKind::Io, "preparing to look at names").with_source(error))?;
@@ -38,16 +38,16 @@ pub(super) fn has_tag(name: &str) -> Result<Option<bool>> {
     Ok(found.filter(|_| !is_id).map(|found| found.name("tag").is_some()))
 }
 
-/// The registry that a name without one means, and the path of its own images there.
+/// The registry of a name without a registry. A path of one component gets [`DEFAULT_PATH`] there.
 pub(super) const DEFAULT_REGISTRY: &str = "docker.io";
 const DEFAULT_PATH: &str = "library/";
 
-/// Whether two names mean one image: the registry, `library/` and the tag `latest` may be left out.
+/// Returns true if two names mean one image. The default registry, `library/` and the tag `latest` may be left out.
 pub(super) fn same_image(one: &str, other: &str) -> bool {
     one == other || whole(one) == whole(other)
 }
 
-/// Returns the name with everything that may be left out.
+/// Returns the name with its registry, `library/` and tag filled in.
 fn whole(name: &str) -> String {
     let (registry, path) = split_registry(name);
     let library = if registry == DEFAULT_REGISTRY && !path.contains('/') { DEFAULT_PATH } else { "" };

@@ -1,7 +1,7 @@
-//! The files of a layout on their way out, into a directory or an archive.
+//! Writing the files of a layout into a directory or an archive.
 //!
-//! Blobs are written before their names are known, which are their digests: in a directory they are renamed, in an
-//! archive the header before them is written last. So each is written once, whatever its size.
+//! The name of a blob is its digest, which is known only when the blob is written. In a directory the blob is renamed
+//! then; in an archive its header is written then. So each blob is written once, whatever its size.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -17,19 +17,19 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::tree::Dir;
 use crate::tree::partial::{PRIVATE, Partial};
 
-/// The unit of archives.
+/// The block size of tar archives.
 const BLOCK_BYTES: u64 = 512;
 
 /// The name of a blob that has no digest yet.
 const UNNAMED: &str = "unnamed";
 
-/// A layout in the making, which appears when it is finished.
+/// A layout that is being written. It gets its name when it is finished.
 #[derive(Debug)]
 pub(super) enum Output {
     Dir {
         partial: Partial,
         root: Dir,
-        /// The directories in it that have files, by their paths.
+        /// The open directories of the layout, by their paths.
         parents: BTreeMap<PathBuf, Dir>,
     },
     Archive {
@@ -39,16 +39,16 @@ pub(super) enum Output {
 }
 
 impl Output {
-    /// A directory at `target`.
+    /// Begins a directory at `target`.
     pub(super) fn dir(target: &Path) -> Result<Self> {
         let (partial, root) = Partial::dir(target)?;
         Ok(Self::Dir { partial, root, parents: BTreeMap::new() })
     }
 
-    /// An archive at `target`.
+    /// Begins an archive at `target`.
     ///
     /// # Errors
-    /// `InvalidArgument` if something is there that is no regular file: headers are written late.
+    /// `InvalidArgument` if `target` is not a regular file, because headers are written after their blobs.
     pub(super) fn archive(target: &Path) -> Result<Self> {
         if target.metadata().is_ok_and(|stat| !stat.is_file()) {
             let shown = target.display();
@@ -58,7 +58,7 @@ impl Output {
         Ok(Self::Archive { partial, file })
     }
 
-    /// Adds the blob that `write` makes, under the path that `name` gives it.
+    /// Adds the blob that `write` writes, under the path that `name` returns for it.
     pub(super) fn blob(
         &mut self,
         name: impl FnOnce(&Blob) -> String,
@@ -106,11 +106,12 @@ impl Output {
         }
     }
 
-    /// Writes the end, brings all of it to disk and gives it its name.
+    /// Writes the end of an archive, brings the layout to disk, and gives it its name.
     pub(super) fn finish(self) -> Result<()> {
         match self {
             Self::Dir { partial, root, parents } => {
-                // The deepest first: a directory's entry is durable when the one around it is synced.
+                // The deepest directory is synced first, because the entry of a directory is durable when its parent is
+                // synced.
                 for dir in parents.values().rev().chain([&root]) {
                     fsync(dir).at("sync", dir.shown())?;
                 }
@@ -124,7 +125,7 @@ impl Output {
     }
 }
 
-/// The directory of `path` below `root`, made where it is missing, and the name in it.
+/// Returns the directory of `path` below `root`, which is made if it is missing, and the file name in it.
 fn parent_of<'a>(
     root: &'a Dir,
     parents: &'a mut BTreeMap<PathBuf, Dir>,

@@ -1,6 +1,7 @@
-//! From a descriptor to an image: through indexes, by the platform, to the manifest, the config and the layers.
+//! From a descriptor to an image: an index leads to the manifest for the platform, the manifest to the config and the
+//! layers.
 //!
-//! An archive and a registry differ only in where the documents come from.
+//! The steps are the same for an archive and a registry, which differ only in how a document is read.
 //!
 //! # References
 //! OCI image specification: `image-index.md`, `manifest.md`, `config.md`.
@@ -15,11 +16,11 @@ use crate::oci::{Descriptor, Index, Manifest};
 /// Maximum number of indexes between the first descriptor and a manifest: tools nest one, rarely two.
 const INDEX_DEPTH_MAX: usize = 4;
 
-/// Finds the image that `entry` names, itself or by an index.
+/// Finds the image of `entry`, which is a manifest or an index.
 ///
 /// # Errors
-/// `NotFound` if there is none for the platform; `Unsupported` for what is no image; `DataLoss` for what is damaged or
-/// missing.
+/// `NotFound` if there is no image for the platform; `Unsupported` for other documents than images; `DataLoss` for a
+/// damaged or missing document.
 pub(super) fn image(source: &dyn ImageSource, entry: &Descriptor, platform: Option<&Platform>) -> Result<Found> {
     let mut chosen = entry.clone();
     for _ in 0..INDEX_DEPTH_MAX {
@@ -34,7 +35,8 @@ pub(super) fn image(source: &dyn ImageSource, entry: &Descriptor, platform: Opti
     Err(Error::data_loss(format!("more than {INDEX_DEPTH_MAX} indexes name each other")))
 }
 
-/// Chooses the image for the wished platform, or for this machine's; of several variants the usual one, else the first.
+/// Chooses the image for `platform`, or for this machine. Of several variants the usual one is chosen, otherwise the
+/// first.
 pub(super) fn for_platform<'i>(
     source: &dyn ImageSource,
     images: &[&'i Descriptor],
@@ -60,7 +62,7 @@ pub(super) fn for_platform<'i>(
 }
 
 /// Returns the platform that `entry` names, else the one that the image's own config names. An entry that is no image
-/// has none.
+/// has no platform.
 ///
 /// # Errors
 /// `ResourceExhausted` if no more documents may be read.

@@ -1,5 +1,5 @@
 //! The source of an image: the files of a layout, or a registry. Sources differ in how documents and blobs are read;
-//! which of them an image consists of, and the import, are the same for all.
+//! the rules by which documents make an image, and the import, are the same for all sources.
 
 use std::io::Read;
 
@@ -11,10 +11,10 @@ use crate::oci::{Descriptor, Sha512Reader};
 
 /// Reads the documents and the layers of an image.
 pub(super) trait ImageSource: Sync {
-    /// Returns the document that `entry` names, with the size and digest that it names.
+    /// Returns the document of `entry`, after its size and digest were verified.
     fn document_of(&self, entry: &Descriptor) -> Result<Vec<u8>>;
 
-    /// Fails if the layer that `entry` names is known to be missing.
+    /// Fails if the layer of `entry` is known to be missing.
     fn check_layer(&self, entry: &Descriptor) -> Result<()> {
         let _ = entry;
         Ok(())
@@ -62,7 +62,8 @@ impl ImageSource for Files {
     }
 }
 
-/// Returns the reader of a layer's blob. It compares a sha512 digest, which the pipeline does not compute.
+/// Returns the reader of a layer's blob. The reader verifies a sha512 digest, because the pipeline computes sha256
+/// only.
 pub(super) fn reader_of<'a>(layer: &Layer, blob: impl Read + Send + 'a) -> Box<dyn Read + Send + 'a> {
     match layer.digest {
         BlobDigest::Sha256(_) => Box::new(blob),

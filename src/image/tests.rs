@@ -45,7 +45,7 @@ fn every_form() {
             assert_eq!((imported.name.as_str(), imported.unpacked), ("app:1", 3), "{source:?}");
             check(&store, &imported);
             store.remove_image("app:1").expect("remove");
-            // The process at work holds what it imported, and each handle counts as one.
+            // A handle holds the layers that it imported until it is dropped.
             drop(store);
             fixture.store().gc().expect("gc");
             assert_eq!(snapshots(&fixture.store()), []);
@@ -68,7 +68,7 @@ fn what_is_there_is_not_read_again() {
     assert_eq!((again.name.as_str(), again.unpacked), ("app:2", 0));
     check(&store, &again);
     assert_eq!(store.images().expect("images").len(), 2);
-    // A name moves.
+    // Another image takes the name.
     let options = Options { name: Some("app:2".into()), ..Options::default() };
     let mut oci = Oci::default();
     let other = oci.image(&config_of(&layers()[..1]), &layers()[..1]);
@@ -165,13 +165,13 @@ fn the_choice_of_a_platform() {
         assert_eq!(missing.kind(), ErrorKind::NotFound);
         assert!(missing.chain().contains(&format!("linux/{foreign}/v6")), "{}", missing.chain());
     }
-    // The only image there is, but not what was asked for.
+    // The only image is for another platform than the requested one.
     let options = Options { platform: Some("linux/s390x".parse().expect("platform")), ..Options::default() };
     let error = import(&store, &fixture.dir(&docker(&["app:1"])), &options, &()).expect_err("another platform");
     assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
-/// Puts `new` in the place of `old` in a document, and follows the digests up to the index.
+/// Replaces `old` by `new` in a document, and updates the digests up to the index.
 fn edit(content: &Content, old: &str, new: &str) -> Content {
     let mut content = content.clone();
     let mut changes = vec![(old.to_owned(), new.to_owned())];
@@ -201,7 +201,7 @@ fn edit(content: &Content, old: &str, new: &str) -> Content {
     content
 }
 
-/// One damage: what it is called, what it leaves, the kind of the error and what its chain must name.
+/// One damage: its name, the damaged files, the kind of the error and a text that the error must contain.
 type Damage = (&'static str, Content, ErrorKind, String);
 
 fn damages() -> Vec<Damage> {
@@ -227,7 +227,7 @@ fn damages() -> Vec<Damage> {
         bytes
     };
     let truncated = bytes[..bytes.len() - 1].to_vec();
-    // Decompresses to the same stream, and so passes every check but that of the blob.
+    // This blob decompresses to the same stream, so that only the check of the blob's digest can fail.
     let mut other_blob = blob(1).1;
     other_blob[4] ^= 1;
     let config = digest(config_of(&layers()).to_string().as_bytes()).replace("sha256:", "blobs/sha256/");
@@ -299,7 +299,7 @@ fn archives_cut_anywhere() {
     let store = fixture.store();
     for content in [oci("app:1"), docker(&["app:1"])] {
         let whole = archive(&content);
-        // Nothing is lost with the zero blocks at the end, nor with the padding in front of them.
+        // An archive without the zero blocks at the end, and without the padding before them, has all its content.
         let padding = content.values().last().map_or(0, |last| last.len().next_multiple_of(512) - last.len());
         let end = whole.len() - 1024 - padding;
         run(&store, &fixture.file(&whole[..end])).expect("all content is there");
@@ -382,7 +382,7 @@ fn docker_archives() {
     assert_eq!(run(&store, &source).expect("again").manifest, imported.manifest, "the same for the same archive");
 }
 
-/// Links lead to members of the archive, and end.
+/// Links lead to members of the archive, and circles of links are an error.
 #[test]
 fn links_in_archives() {
     let Some(fixture) = Fixture::new() else { return };
@@ -414,7 +414,7 @@ fn links_in_archives() {
     }
 }
 
-/// Stops the import when so many bytes were read.
+/// Cancels the import when the given number of bytes was read.
 struct StopAt<'a>(u64, &'a Cancel, AtomicU64);
 
 impl Progress for StopAt<'_> {
@@ -450,7 +450,7 @@ fn a_cancelled_import_leaves_whole_layers_only() {
     let options = until(&cancel);
     let spooled = import(&fixture.store(), &pipe(archive.clone()), &options, &()).expect_err("cancelled");
     assert_eq!(spooled.kind(), ErrorKind::Cancelled);
-    // The manifest of such an archive is made up, and compressed layers are read for it.
+    // The manifest of a docker archive is made by strata, which reads compressed layers for their digests.
     let mut saved = docker(&["app:1"]);
     let path = format!("{:064}/layer.tar", 0);
     saved.insert(path.clone(), gzip(&saved[&path]));
@@ -480,7 +480,7 @@ fn what_an_ended_process_left_goes() {
     assert_eq!(left, ["named", "other"]);
 }
 
-/// Writes down what it is told.
+/// Records the calls of the progress.
 #[derive(Default)]
 struct Notes(Mutex<RefCell<Vec<String>>>);
 

@@ -10,13 +10,13 @@ use crate::id::DiffId;
 use crate::mount;
 use crate::tree::Dir;
 
-/// Pushes changes into a sink, and answers with the digest of the layer that they come from, where it knows one.
+/// Pushes changes into a sink. Returns the DiffID of the layer that the changes come from, if it is known.
 type Produce<'a> = dyn FnMut(&mut dyn Sink) -> Result<Option<DiffId>> + 'a;
 
 impl Store {
-    /// Writes the layer that `produce` decodes ([`crate::changeset::tar::decode`]) into `key`, a snapshot of
-    /// [`Store::prepare_layer`] which nothing else was written into, and keeps its tar-split data: committed with its
-    /// DiffID, the snapshot can be written as that layer again, byte for byte.
+    /// Writes the layer that `produce` decodes ([`crate::changeset::tar::decode`]) into `key`, an empty snapshot of
+    /// [`Store::prepare_layer`], and keeps the tar-split data of the layer. If the snapshot is committed with the
+    /// DiffID of the layer, the store can write that layer again, byte for byte.
     ///
     /// # Errors
     /// As [`Snapshotter::apply`](crate::Snapshotter::apply).
@@ -24,8 +24,8 @@ impl Store {
         self.apply_with(key, true, &mut |sink| produce(sink).map(|()| None))
     }
 
-    /// As [`Store::apply_layer`], into a snapshot of which others may have the mounts. `produce` answers with the
-    /// DiffID. The committed snapshot has that DiffID only if the committer says that it is this layer and nothing else
+    /// As [`Store::apply_layer`], into a snapshot whose mounts a client may have. `produce` returns the DiffID. The
+    /// committed snapshot has that DiffID only if the committer says that its content is exactly this layer
     /// ([`Store::commit_judged`]).
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Store {
         let claim = self.claim(key, &format!("cannot apply to {key:?}"))?;
         let applied = self.apply_to(&claim, record, produce);
         if applied.is_err() && record {
-            // The first error is the one to report; the stream goes with the snapshot at the latest.
+            // The first error is the one to report. The tar-split data is removed with the snapshot at the latest.
             let _ = tar_split_files::remove(&self.root, claim.row.id);
         }
         applied
@@ -59,9 +59,9 @@ impl Store {
         };
         let diff_id = produce(&mut applier)?;
         let applied = applier.finish()?;
-        // An importer syncs this layer together with the others.
+        // An importer (`Origin::Image`) syncs this layer together with the others.
         if row.origin == Origin::Named && self.waits(Flush::Now) {
-            // Where sealing needs no list of inodes there is none.
+            // A backend whose sealing is durable lists no inodes.
             let listed = !self.backend.capabilities().seal_is_durable;
             let survey = listed.then(|| self.backend.survey(row.id, &claim.stack[1..])).transpose()?;
             let synced = self.bring_to_disk(row.id, survey.and_then(|survey| survey.inodes));
@@ -73,8 +73,9 @@ impl Store {
         Ok(applied)
     }
 
-    /// Forgets what was applied to an active snapshot that this process has claimed, and its tar-split data: the digest
-    /// first, for without the stream it would promise what cannot be written again.
+    /// Forgets the DiffID and the tar-split data of the layer that was applied to an active snapshot. This process has
+    /// claimed the snapshot. The DiffID goes first: without tar-split data it would promise a layer that cannot be
+    /// written again.
     pub(super) fn forget_layer(&self, row: &Row) -> Result<()> {
         if row.diff_id.is_some() {
             self.note_layer(row, None)?;
@@ -82,7 +83,7 @@ impl Store {
         tar_split_files::remove(&self.root, row.id)
     }
 
-    /// Notes what was applied to an active snapshot: a power cut may take the note, and then nothing is known.
+    /// Notes the DiffID of the layer that was applied to an active snapshot. A power cut may take the note.
     fn note_layer(&self, row: &Row, diff_id: Option<DiffId>) -> Result<()> {
         self.meta.transact(Level::Relaxed, |tx| rows::set_diff_id(tx, row.row, diff_id))
     }

@@ -1,12 +1,12 @@
 //! Checking a store: its database against the disk, against its images, and layers against their digests.
 //!
-//! Findings are values: each says what is wrong with what, whether anything is lost by it, and what [`Store::repair`]
-//! would do about it. Checking changes nothing but, where that is asked for, digests that were not known. Reading
-//! layers takes the space of the largest imported one meanwhile ([`again`]).
+//! Findings are values: each has the problem, its severity, and the remedy that [`Store::repair`] would apply. A check
+//! changes nothing, except that [`CheckOptions::record`] adds missing digests. A check of layers needs, while it runs,
+//! the space of the largest imported layer ([`again`]).
 //!
 //! # Beside others at work
-//! Nobody is kept from the store. What may be missing or left over is looked for on disk before and after the rows are
-//! read, so that a snapshot which comes or goes meanwhile is no finding.
+//! A check locks no other process out. It lists the disk before and after it reads the rows, so that a snapshot that is
+//! made or removed meanwhile is no finding.
 //!
 //! # References
 //! SQLite: `PRAGMA integrity_check`, `PRAGMA foreign_key_check`. OCI image specification: `config.md`, "Layer DiffID".
@@ -42,10 +42,10 @@ pub const UNVERIFIED: &str = "strata/unverified";
 pub struct CheckOptions {
     /// Whether every layer is read, and compared with its DiffID.
     pub deep: bool,
-    /// Whether a layer without a DiffID gets the one that it has now. Such a layer is read, others only if `deep` says
-    /// so.
+    /// Whether a layer without a DiffID gets that of its present content. Such a layer is read, others only if `deep`
+    /// says so.
     pub record: bool,
-    /// Becomes true when the caller wants it to stop: it then ends with `Cancelled`.
+    /// Becomes true when the caller wants the check to stop. The check then fails with `Cancelled`.
     pub cancel: Cancel,
 }
 
@@ -60,11 +60,11 @@ pub struct Checked {
     pub snapshots: u64,
     /// How many images there are, of all owners.
     pub images: u64,
-    /// How many layers were read and have their DiffID.
+    /// How many layers were read and match their DiffID.
     pub verified: u64,
     /// How many layers got a DiffID.
     pub recorded: u64,
-    /// The findings about the others.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
@@ -89,11 +89,11 @@ struct Ground {
 }
 
 impl Store {
-    /// Checks the store, whoever owns what is in it.
+    /// Checks the snapshots and images of all owners.
     ///
     /// # Errors
     /// `DataLoss` for a database that cannot be read; `Cancelled`; `PermissionDenied` if layers are to be read and the
-    /// caller may not mount; what the file system reports of the store itself. What it reports of a layer is a finding.
+    /// caller may not mount; errors of the file system outside of layers. An error inside a layer is a finding.
     pub fn check(&self, options: &CheckOptions) -> Result<Checked> {
         let mut checked = Checked::default();
         self.check_database(&mut checked)?;
@@ -114,7 +114,7 @@ impl Store {
         Ok(checked)
     }
 
-    /// Whether SQLite finds its own file sound, and every reference in it leads somewhere.
+    /// Checks that SQLite finds its file sound, and that every reference leads to a row.
     fn check_database(&self, checked: &mut Checked) -> Result<()> {
         let reports = self.meta.integrity()?;
         let strays: Vec<(String, Option<i64>, String)> = self.meta.read(|connection| {
@@ -134,7 +134,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether every snapshot is on disk, and nothing else is.
+    /// Checks that every snapshot has a directory, and that every directory belongs to a snapshot.
     fn check_directories(&self, checked: &mut Checked) -> Result<Ground> {
         let before = self.backend.inventory()?;
         let (rows, rowless) = self.meta.view(|tx| Ok((rows::listed(tx)?, rows::without_row(tx, &before)?)))?;
@@ -158,7 +158,8 @@ impl Store {
         Ok(Ground { rows, present, unverified })
     }
 
-    /// Those of `ids` that have no row either when everybody is through who was making a directory and its row at once.
+    /// Returns those of `ids` that still have no row in a write transaction. The write transaction waits for processes
+    /// that make a directory and its row in one transaction.
     fn still_rowless(&self, ids: Vec<Id>) -> Result<Vec<Id>> {
         if ids.is_empty() {
             return Ok(ids);
@@ -197,7 +198,7 @@ impl Store {
         })
     }
 
-    /// Whether everything in work belongs to a living process.
+    /// Checks that every row in work belongs to a living process.
     fn check_workers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
         let living = lock::living(&self.run())?;
         let mine = self.worker_name();
@@ -211,14 +212,14 @@ impl Store {
         Ok(())
     }
 
-    /// Whether somebody can say of everything that it is on disk, or could bring it there.
+    /// Checks that every row is durable, or has a process that may mark it durable.
     fn check_vouchers(&self, ground: &Ground, checked: &mut Checked) -> Result<()> {
         checked.findings.extend(self.doubts_of(&ground.rows)?);
         Ok(())
     }
 
-    /// Finds the snapshots of which no process can say how much is on disk, whoever owns them: layers that the next
-    /// recovery drops, and active snapshots that are not committed before the next boot.
+    /// Finds the snapshots, of all owners, that may not be on disk, and that no process may mark durable: layers that
+    /// the next recovery drops, and active snapshots whose commit is refused until the next boot.
     ///
     /// # Errors
     /// Errors of the database or the file system.
@@ -253,7 +254,7 @@ impl Store {
         Ok(findings)
     }
 
-    /// Whether every image has its documents, as they came, and its topmost layer.
+    /// Checks that every image has its documents, unchanged, and its topmost layer.
     fn check_images(&self, checked: &mut Checked) -> Result<()> {
         let images = self.meta.view(images::listed)?;
         checked.images = images.len() as u64;

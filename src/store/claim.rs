@@ -11,11 +11,11 @@ use crate::mount::{self, Mount};
 use crate::snapshotter::{Kind, Snapshotter};
 use crate::tree::{Dir, mount_points};
 
-/// The label of a snapshot in which a container runs, with the mount points that were made for it and are no part of
-/// the snapshot.
+/// The label with the mount points that were made for a container in an active snapshot. They are no part of the
+/// snapshot's layer.
 pub(super) const MOUNT_POINTS: &str = "strata/mount-points";
 
-/// The right to write to an active snapshot, until it is dropped. A crash gives the snapshot back.
+/// The right to write to an active snapshot, until the value is dropped. After a crash, recovery ends the claim.
 #[derive(Debug)]
 #[must_use = "dropping it lets others commit and remove the snapshot"]
 pub struct Claim<'a> {
@@ -27,12 +27,12 @@ pub struct Claim<'a> {
 }
 
 impl Store {
-    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. The claim alone protects a writer
-    /// with detached mounts, or in another mount namespace.
+    /// Claims the active snapshot `key`; `cannot` begins the message of a refusal. Only the claim protects a writer
+    /// with detached mounts, or in another mount namespace: the check for mounts sees neither.
     ///
     /// # Errors
-    /// `NotFound`; `FailedPrecondition` if it is not active, is mounted, was made for a user namespace, or another call
-    /// works on it.
+    /// `NotFound`; `FailedPrecondition` if `key` is not active, is mounted, was made for a user namespace, or another
+    /// call works on it.
     pub fn claim(&self, key: &str, cannot: &str) -> Result<Claim<'_>> {
         check_key(key)?;
         let worker = self.begin()?;
@@ -78,7 +78,7 @@ impl Store {
             _ => Err(Error::precondition(format!("cannot remove {key:?}: another call works on it")).into()),
         });
         match taken {
-            // The database may need the space. No other process touches the directory of an unfinished row.
+            // The directory is removed first, because the database may need its space. No other process touches it.
             Err(error) if error.kind() == ErrorKind::ResourceExhausted => {
                 self.backend.remove(row.id)?;
                 self.meta.transact(Level::Relaxed, |tx| rows::delete(tx, row.row))

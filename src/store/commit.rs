@@ -40,7 +40,7 @@ struct Claimed {
     /// The row that reserves the name, and the id of the sealed snapshot; `None` if the snapshot is sealed in place.
     /// Then a crash leaves nothing to clear up, and of two commits to one name the first to publish gets the name.
     fresh: Option<(i64, Id)>,
-    /// Whether what was written has the ids of the machine, and is to get those of the user namespace.
+    /// True if the written files have the ids of the machine: the sealed snapshot gets those of the user namespace.
     translates: bool,
     judged: Judged,
 }
@@ -52,8 +52,8 @@ impl Claimed {
     }
 }
 
-/// Returns what an active snapshot holds. The arguments are the DiffID of the layer that [`Store::apply_named_layer`]
-/// applied last, if there is one, and the name of the parent.
+/// Judges the content of an active snapshot. The arguments are the DiffID of the layer that
+/// [`Store::apply_named_layer`] applied last, if there is one, and the name of the parent.
 type Judge<'a> = dyn Fn(Option<DiffId>, Option<&str>) -> Result<Judged> + 'a;
 
 /// Statements of a committer about the content of a snapshot.
@@ -61,7 +61,8 @@ type Judge<'a> = dyn Fn(Option<DiffId>, Option<&str>) -> Result<Judged> + 'a;
 pub struct Judged {
     /// The snapshot is exactly this layer.
     pub layer: Option<DiffId>,
-    /// True if the name says that the snapshot is a layer and nothing proves it. Then it gets the label [`UNVERIFIED`].
+    /// True if the name is that of a layer but the content is not proved to be the layer. The snapshot then gets the
+    /// label [`UNVERIFIED`].
     pub unverified: bool,
 }
 
@@ -74,7 +75,7 @@ impl Store {
         self.commit_by(name, key, labels, options, &|_, _| Ok(Judged::default())).map(drop)
     }
 
-    /// Commits as [`crate::Snapshotter::commit`] does, with what `judge` says of the content.
+    /// Commits as [`crate::Snapshotter::commit`] does. `judge` tells whether the content is a layer.
     ///
     /// # Errors
     /// As [`crate::Snapshotter::commit`]; errors of `judge`: then `key` stays active.
@@ -175,7 +176,7 @@ impl Store {
         match diff_id {
             Some(_) if sealed != active.id => tar_split_files::share(&self.root, active.id, sealed)?,
             Some(_) => {}
-            // Changes besides the layer were written into the snapshot.
+            // The caller does not say that the content is exactly the applied layer.
             None => self.forget_layer(active)?,
         }
         if self.waits(options.flush) {
@@ -190,8 +191,8 @@ impl Store {
         self.meta.transact(self.level(options.flush), |tx| self.publish(tx, claimed, &published, labels))
     }
 
-    /// Brings the sealed snapshot `id` to disk. The whole file system is synced if a parent has to be brought to disk
-    /// too, or if the sealing hides lost writes.
+    /// Brings the sealed snapshot `id` to disk. Syncs the whole file system if a parent is not on disk yet, or if the
+    /// sealing hides lost writes.
     fn wait_for(&self, id: Id, not_durable: &[Unvouched], inodes: Option<Inodes>) -> Result<()> {
         let Capabilities { seal_is_durable, seal_hides_errors, .. } = self.backend.capabilities();
         match (seal_is_durable, not_durable) {

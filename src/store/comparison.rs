@@ -1,4 +1,4 @@
-//! Two snapshots that are compared: read from the database once, each opened as a tree once.
+//! Two snapshots to compare. Their rows are read in one transaction.
 
 use std::io::Write;
 
@@ -79,12 +79,13 @@ impl Comparison<'_> {
         self.new.row.diff_id.filter(|_| self.new.row.kind == Kind::Committed && self.is_with_parent)
     }
 
-    /// Returns true if the snapshot is a view of the base, which cannot have changed.
+    /// Returns true if the snapshot is a view of the base: a view has no changes.
     pub fn is_view_of_base(&self) -> bool {
         self.new.row.kind == Kind::View && self.is_with_parent && self.base.is_some()
     }
 
-    /// Returns the paths where the snapshot can differ from the base. A strategy knows them only for the parent.
+    /// Returns the paths where the snapshot can differ from the base. A strategy knows these paths only for the parent
+    /// as base.
     ///
     /// # Errors
     /// As [`Backend::candidates`](crate::backend::Backend::candidates).
@@ -104,10 +105,11 @@ impl Comparison<'_> {
         }
     }
 
-    /// Writes the archive that the snapshot was made from, byte for byte; returns false if its encoding is not kept.
+    /// Writes the archive that the snapshot was made from, byte for byte. Returns false if the store has no tar-split
+    /// data.
     ///
     /// # Errors
-    /// `DataLoss` for a damaged tar-split data or a file that is missing; errors of `writer` and of the mount.
+    /// `DataLoss` for damaged tar-split data or a missing file; errors of `writer` and of the mount.
     pub fn write_original(&self, writer: &mut dyn Write) -> Result<bool> {
         let Some(stream) = tar_split_files::open(&self.store.root, self.new.row.id)? else { return Ok(false) };
         let run = self.store.run();

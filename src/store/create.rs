@@ -49,7 +49,7 @@ struct Placement {
     parent: Option<i64>,
     /// Ids of the ancestors, nearest first.
     parents: Vec<Id>,
-    /// Ancestors that a power cut may take.
+    /// The ancestors that are not durable.
     not_durable: Vec<Unvouched>,
     /// True for a view that has no directory.
     bare: bool,
@@ -113,7 +113,7 @@ impl Store {
         let worker = self.begin()?;
         let held_by = (origin == Origin::Image).then_some(worker.as_str());
         let is_brief = self.backend.capabilities().create_is_brief || is_bare(kind, !parent.is_empty());
-        // A translated mount is tried, which is more than a few system calls.
+        // A mount with translated ids is tried out, which takes more than a few system calls.
         let is_brief = is_brief && id_map.is_none();
         let level = if is_brief { self.level(flush) } else { Level::Relaxed };
         let made = Cell::new(None);
@@ -190,8 +190,8 @@ impl Store {
         }
     }
 
-    /// Makes row and directory in one transaction. `made` gets the id whose directory is removed if the transaction
-    /// fails.
+    /// Makes row and directory in one transaction. `made` is set to the id of the new directory: the caller removes it
+    /// if the transaction fails.
     fn make_in_transaction(
         &self,
         tx: &Transaction<'_>,
@@ -218,9 +218,9 @@ impl Store {
         Ok(self.mounts_of(request.kind, &placement.stack(id))?)
     }
 
-    /// Removes the directory of a transaction that was not committed. The id was free again meanwhile, so this is done
-    /// in a transaction of its own, which writes nothing and needs no space: if another process has made a directory at
-    /// the id, that process has written its row by then.
+    /// Removes the directory of a transaction that was rolled back. The rollback freed the id, so another process may
+    /// have made a directory there since. This function therefore removes within a write transaction, which begins
+    /// after that process has committed its row. The transaction writes nothing and needs no space.
     fn undo(&self, made: Option<Id>) {
         let Some(id) = made else { return };
         let undone = self.meta.transact(Level::Relaxed, |tx| {
@@ -302,8 +302,8 @@ fn is_bare(kind: Kind, has_parent: bool) -> bool {
     kind == Kind::View && has_parent
 }
 
-/// Calls `make` with `id`, or if a directory is in the way with the id that `next` returns. Returns the id that was
-/// used.
+/// Calls `make` with `id`; if a directory is in the way, calls it again with the id that `next` returns. Returns the id
+/// that was used.
 fn at_free_id<E: From<Error>>(
     mut id: Id,
     make: impl Fn(Id) -> Result<()>,
@@ -318,7 +318,7 @@ fn at_free_id<E: From<Error>>(
     Err(Error::data_loss(format!("{ID_TRIES_MAX} directories up to s/{id} are in the way: run strata gc")).into())
 }
 
-/// Gives `row` another id than `taken`, whose place is taken by debris.
+/// Gives `row` a new id in place of `taken`, whose directory is debris and goes into the trash.
 fn another_id(tx: &Transaction<'_>, row: i64, taken: Id) -> Result<Id, Failed> {
     let next = rows::next_id(tx)?;
     rows::renumber(tx, row, next)?;

@@ -1,4 +1,4 @@
-//! Finding, making and recognising a store: its database, before it is known which backend the store needs.
+//! Finding, making and recognising a store. The database is opened before the backend, because it names the backend.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::tree::Dir;
 /// Mode bits that let the group or others write.
 const OTHERS_WRITE: u32 = 0o022;
 
-/// The database of a store, open, before it is known which backend it needs.
+/// The open database of a store whose backend is not open yet.
 #[derive(Debug)]
 pub struct Database {
     pub(super) root: PathBuf,
@@ -70,7 +70,7 @@ impl Database {
         Ok(database)
     }
 
-    /// Checks that `root` holds a store, or nothing but what a fresh file system or an interrupted first start leaves.
+    /// Checks that `root` holds a store, or only entries that a fresh file system or an interrupted first start leaves.
     ///
     /// # Errors
     /// `FailedPrecondition` that names another entry of the directory; `DataLoss` if there are snapshots without a
@@ -91,7 +91,7 @@ impl Database {
         let run = store_files::run(&root);
         let others = || Ok(lock::living(&run)?.into_iter().next().map(|name| format!("the process of run/{name}")));
         let path = store_files::database(&root);
-        // Even reading the database takes space, for its index in shared memory.
+        // Reading the database takes space too: SQLite makes the file of its index in shared memory.
         let open = || {
             let meta = Meta::open(&path, create, others)?;
             meta.view(marker).map(|marker| (meta, marker))
@@ -154,7 +154,8 @@ fn check_fresh(root: &Path, dir: &Dir) -> Result<()> {
 }
 
 /// Returns true if there is an entry that only a store with a database makes: a snapshot's directory, whose name begins
-/// with a digit, or the directory of tar-split data. A backend may have left files in `s` before.
+/// with a digit, or the directory of tar-split data. Other names in `s` do not count, because a backend may make such
+/// files first.
 fn has_snapshots(dir: &Dir, names: &[OsString]) -> Result<bool> {
     let has = |name: &str| names.iter().any(|known| known == name);
     if !has(SNAPSHOTS) {
@@ -171,9 +172,9 @@ fn marker(tx: &Transaction<'_>) -> Result<(Option<String>, Durability), Failed> 
     Ok((rows::setting(tx, "backend")?, durability))
 }
 
-/// Brings the directory entries of a new store to disk. SQLite does so too when it makes its files, but ignores a
-/// failure (`unixSync` in its `os_unix.c`). The store is noted as made only after this, so the next process repeats it
-/// after a failure.
+/// Brings the directory entries of a new store to disk. SQLite also syncs directories when it makes its files, but
+/// ignores a failure (`unixSync` in its `os_unix.c`). The store is noted as made only after this, so the next process
+/// repeats it after a failure.
 pub(super) fn sync_directories(root: &Path) -> Result<()> {
     let dirs = [store_files::snapshots(root), store_files::run(root), root.to_owned()];
     dirs.iter().try_for_each(|dir| rustix::fs::fsync(&Dir::open(dir)?).at("fsync", dir))

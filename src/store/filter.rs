@@ -41,7 +41,7 @@ const STATES_BYTES_MAX: usize = 256 << 10;
 /// How many characters of a filter an error shows.
 const SHOWN_CHARS: usize = 256;
 
-/// Any of several filters; no filter at all matches everything.
+/// Filters, of which one has to match. An empty list matches everything.
 #[derive(Debug)]
 pub(super) struct Filters(Vec<Vec<Selector>>);
 
@@ -77,7 +77,7 @@ impl Filters {
         filters.iter().map(&mut parse).collect::<Result<_>>().map(Self)
     }
 
-    /// Whether any of them matches.
+    /// Returns true if one of the filters matches `info`.
     pub(super) fn matches(&self, info: &Info) -> bool {
         self.0.is_empty() || self.0.iter().any(|all| all.iter().all(|selector| selector.matches(info)))
     }
@@ -113,12 +113,12 @@ fn field(info: &Info, path: &[String]) -> Option<String> {
 struct Parser<'a> {
     whole: &'a str,
     at: usize,
-    /// How many patterns the filters of the call have so far.
+    /// Number of patterns that the filters of the call have so far.
     patterns: &'a mut usize,
 }
 
 impl Parser<'_> {
-    /// The filter for an error, shortened: a caller may have sent a long one.
+    /// Returns the text of the filter for an error, shortened because a client may send a long filter.
     fn shown(&self) -> String {
         let shown: String = self.whole.chars().take(SHOWN_CHARS).collect();
         if shown.len() < self.whole.len() { format!("{shown:?}...") } else { format!("{shown:?}") }
@@ -229,7 +229,7 @@ impl Parser<'_> {
         Ok(value)
     }
 
-    /// A string in quotes of its first character. In backticks nothing is special, elsewhere `\` is.
+    /// Reads a string whose first character is its quote. In backticks no character is special, in other quotes `\` is.
     fn quoted(&mut self) -> Result<String> {
         let mut chars = self.rest().char_indices();
         let Some((_, quote)) = chars.next() else { return Err(self.wrong("a quoted string")) };
@@ -251,7 +251,7 @@ impl Parser<'_> {
     }
 }
 
-/// The bytes that a Go escape sequence stands for; `next` gives the characters after its backslash.
+/// Returns the bytes of a Go escape sequence. `next` returns the characters after the backslash.
 fn unescape(next: &mut dyn FnMut() -> Option<char>) -> Option<Vec<u8>> {
     let kind = next()?;
     let byte = |byte: u8| Some(vec![byte]);
@@ -355,7 +355,7 @@ mod tests {
         assert!(Filters::parse(&["name==x", "kind==active"]).expect("or").matches(&info()));
     }
 
-    /// Filters that once took 7.4 GB, and more bytes, filters and patterns than a call may have.
+    /// A call is refused for filters that once took 7.4 GB, and for too many bytes, filters or patterns.
     #[test]
     fn bounds() {
         let kind = |filters: &[&str]| Filters::parse(filters).map(drop).map_err(|error| error.kind());
@@ -373,7 +373,7 @@ mod tests {
         assert!(error.len() < 1024, "{error}");
     }
 
-    /// Set in the process that has limits.
+    /// The variable that is set in the process with limits.
     const LIMITED: &str = "STRATA_TEST_LIMITED";
 
     /// Filters such as a hostile client sends, in a process that has 512 MiB of address space and one minute.

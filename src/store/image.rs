@@ -1,7 +1,7 @@
-//! The images of a store: names over snapshots, with the documents that an image leaves with.
+//! The images of a store: each has a name, its topmost snapshot, and the documents that an export writes.
 //!
-//! Config and manifest are kept byte for byte, in the database: so an image, its documents and the snapshot it stands
-//! on appear and go in one transaction, and no half of them can be debris.
+//! Config and manifest are kept byte for byte in the database, so that an image and its documents are added and removed
+//! in one transaction, and a crash cannot leave one without the other.
 
 use super::db::Transaction;
 use super::db::durability;
@@ -16,9 +16,9 @@ use crate::snapshotter::Kind;
 /// The answer of [`Store::hold_layer`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Held {
-    /// Nothing has the name.
+    /// No snapshot has the name.
     Missing,
-    /// A call under way will give the name, or fail. (A commit in place is not seen before it is done.)
+    /// Another call is making a snapshot with the name. (A commit in place does not show its name before it is done.)
     InWork,
     /// A committed snapshot.
     Committed,
@@ -29,7 +29,8 @@ fn no_image(name: &str) -> Error {
 }
 
 impl Store {
-    /// Names an image; an older one of that name loses it. Durable when it returns, as are the snapshots below.
+    /// Records an image, and replaces an older image of the same name. The image and its snapshots are durable when the
+    /// call returns.
     ///
     /// # Errors
     /// `InvalidArgument` for a name that is no key or a layer that is not committed; `NotFound` if the topmost layer
@@ -47,7 +48,7 @@ impl Store {
                         let kind = row.kind.phrase();
                         return Err(Error::invalid(format!("the layer {name:?} is not committed, it is {kind}")).into());
                     }
-                    // Another one may have the name since.
+                    // Another snapshot may have got the name after `sync_below`.
                     self.check_durable(&durability::ancestry(tx, Some(row.row))?.not_durable)?;
                     rows::release(tx, row.row)?;
                     Some(row.row)
@@ -89,7 +90,7 @@ impl Store {
     /// The bytes of a config or manifest that an image of the store has.
     ///
     /// # Errors
-    /// `NotFound`; `DataLoss` if they are not what the digest says.
+    /// `NotFound`; `DataLoss` if the bytes do not match the digest.
     pub fn document(&self, digest: Digest) -> Result<Vec<u8>> {
         let bytes = self.meta.read(|connection| images::document(connection, &digest.to_string()))?;
         let bytes =
@@ -100,12 +101,12 @@ impl Store {
         Ok(bytes)
     }
 
-    /// Looks for the committed snapshot `name`, for an importer to build on. One that came with an image is this
-    /// process's until it names its own or ends, and no collection takes it meanwhile; where another process has it
-    /// already, it is that one's, and goes with that one's image.
+    /// Looks for the committed snapshot `name`, for an importer to build on. If the snapshot came with an image, this
+    /// process holds it until it records its own image or ends, so that no `gc` removes the snapshot meanwhile. A
+    /// snapshot that another process holds stays with that process.
     ///
     /// # Errors
-    /// `AlreadyExists` if the name belongs to an active snapshot or a view; what the database reports.
+    /// `AlreadyExists` if the name belongs to an active snapshot or a view; errors of the database.
     pub fn hold_layer(&self, name: &str) -> Result<Held> {
         let look = |tx: &Transaction<'_>| rows::holder(tx, self.owner(), name);
         let held = |row: &Row| match (row.state, row.kind) {

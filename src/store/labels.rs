@@ -1,4 +1,4 @@
-//! Labels of a snapshot: which ones an update changes, and how many bytes they may have.
+//! Labels of a snapshot: the labels that an update changes, and the most bytes that labels may have.
 //!
 //! The bound of one label is containerd's. Without the bound of all labels of a snapshot, a client could set so many,
 //! one request after the other, that no message of `List` has room for the snapshot.
@@ -38,7 +38,7 @@ impl<'a> LabelChange<'a> {
         Ok(if names.is_empty() { Self::All } else { Self::Some(names) })
     }
 
-    /// Checks the labels of `info` that the update sets; the others may be those of an earlier release.
+    /// Checks the labels of `info` that the update sets. Other labels may be longer, if an earlier release stored them.
     pub(super) fn check(&self, info: &Info) -> Result<()> {
         match self {
             Self::All => check_labels(&info.labels),
@@ -59,7 +59,7 @@ impl<'a> LabelChange<'a> {
                 }
             }
         }
-        // A store of an earlier release may hold more: labels can be removed from it one by one.
+        // A snapshot of an earlier release may have more bytes. Labels can be removed from it one by one.
         let after = stored_labels::bytes_of_labels(tx, row)?;
         if after > before { Ok(check_total(after)?) } else { Ok(()) }
     }

@@ -1,7 +1,7 @@
 //! Finding a snapshot by the directory that its files lie in.
 //!
-//! A path is only ever compared: nothing is opened, written or answered because a caller named it. The answer is a
-//! snapshot that the database knows, and belongs to the owner of the handle.
+//! The path of a caller is only compared: no file is opened or written by it. The result is a snapshot that the
+//! database has and that belongs to the owner of the handle.
 
 use std::path::{Component, Path};
 
@@ -17,7 +17,7 @@ use crate::mount::Mount;
 use crate::snapshotter::{Info, Kind};
 use crate::store_files;
 
-/// How many of the last components of a path may be the id of a snapshot: strategies keep the files in `s/<id>` or in a
+/// Number of last components of a path that may be the id of a snapshot: strategies keep the files in `s/<id>` or in a
 /// directory in it.
 const DEPTH: usize = 2;
 
@@ -29,13 +29,13 @@ const PATH_BYTES_MAX: usize = 4095;
 pub struct Located {
     /// The snapshot.
     pub info: Info,
-    /// The mounts that show it: writable for an active snapshot, else read-only.
+    /// The mounts that show the snapshot: writable for an active one, otherwise read-only.
     pub mounts: Vec<Mount>,
 }
 
 impl Store {
-    /// The snapshot of this owner whose own files lie in `dir`: an active or a committed one, or a view without a
-    /// parent. (A view of a committed snapshot has no directory; the path leads to the committed one.) `dir` may lead
+    /// Returns the snapshot of this owner whose own files lie in `dir`: an active or a committed one, or a view without
+    /// a parent. (A view of a committed snapshot has no directory; the path leads to the committed one.) `dir` may lead
     /// there through links.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Store {
         Ok(None)
     }
 
-    /// The snapshot with the directory of `id`, if this owner has one.
+    /// Returns the snapshot with the directory of `id`, if it belongs to this owner.
     fn located(&self, id: Id) -> Result<Option<Located>> {
         self.meta.view(|tx| {
             let Some(row) = rows::by_id(tx, id)? else { return Ok(None) };
@@ -68,13 +68,13 @@ impl Store {
         })
     }
 
-    /// Whether `path` lies in the directory of this store, or leads there through links or a bind of that directory. A
-    /// path that leads nowhere is judged by how it is spelled.
+    /// Returns true if `path` lies in the directory of this store, or leads there through links or a bind of that
+    /// directory. A path that does not exist is judged by its spelling.
     pub fn contains(&self, path: &Path) -> bool {
         if path.starts_with(&self.root) {
             return true;
         }
-        // The kernel opens no longer path, and to look at each part of one takes time by the square of its length.
+        // The kernel refuses a longer path, and the loop below takes time quadratic in the length.
         if path.as_os_str().len() > PATH_BYTES_MAX {
             return false;
         }
@@ -92,7 +92,7 @@ fn id_in(component: Component<'_>) -> Option<Id> {
     }
 }
 
-/// Whether two paths lead to one directory.
+/// Returns true if two paths lead to one directory.
 pub fn is_same(one: &Path, other: &Path) -> bool {
     let identity = |path: &Path| {
         let stat = rustix::fs::statx(CWD, path, AtFlags::empty(), StatxFlags::INO).ok()?;

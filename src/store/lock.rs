@@ -1,4 +1,5 @@
-//! The processes that are at work on a store: each has a locked file in `run/`.
+//! Lock files in `run/`: one for each process that changes the store, one for recovery, one for the drain, and one for
+//! each daemon.
 //!
 //! A process that changes the store makes an unnamed file, locks it, and only then gives it a name. So a named file
 //! without a lock belongs to a process that has died. A pid could be used again, while a lock ends with its process,
@@ -32,7 +33,7 @@ const DAEMON: &str = "daemon-";
 /// The lock that one recovery holds.
 const RECOVER: &str = "recover";
 
-/// The announcement of this process. Drop removes its file.
+/// The named lock file that announces this process. Drop removes the file.
 #[derive(Debug)]
 pub(super) struct Worker {
     file: PathBuf,
@@ -68,7 +69,7 @@ impl Drop for Worker {
     }
 }
 
-/// Returns the write lock on a whole file, whatever its length.
+/// The write lock on a whole file of any length.
 const WHOLE: libc::flock = libc::flock {
     l_type: libc::F_WRLCK as libc::c_short,
     l_whence: libc::SEEK_SET as libc::c_short,
@@ -106,7 +107,7 @@ pub(super) struct Dead {
 }
 
 impl Dead {
-    /// Finds them in `run`.
+    /// Finds the dead workers in `run`, and takes their locks.
     pub(super) fn find(run: &Path) -> Result<Self> {
         let mut workers = Vec::new();
         for file in worker_files(run)? {
@@ -117,18 +118,18 @@ impl Dead {
         Ok(Self { workers })
     }
 
-    /// Returns true if there are none.
+    /// Returns true if no dead worker was found.
     pub(super) fn is_empty(&self) -> bool {
         self.workers.is_empty()
     }
 
-    /// Returns true if the worker `name` is one of them, or ended without a crash.
+    /// Returns true if the worker `name` has died, or has ended without a crash, which removes its file.
     pub(super) fn includes(&self, run: &Path, name: &str) -> Result<bool> {
         let file = run.join(name);
         Ok(self.workers.iter().any(|(dead, _)| *dead == file) || !file.try_exists().at("look for", &file)?)
     }
 
-    /// Removes their files, once no row refers to them.
+    /// Removes the files of the dead workers. The caller does so once no row refers to them.
     pub(super) fn bury(self) -> Result<()> {
         for (file, _lock) in &self.workers {
             match std::fs::remove_file(file) {
@@ -161,7 +162,7 @@ fn worker_files(run: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Makes the lock files that stay, so that freeing space on a full disk does not need room for them.
+/// Makes the lock files that are never removed, so that a drain or recovery on a full disk does not need room for them.
 pub(super) fn make_standing(run: &Path) -> Result<()> {
     [DRAIN, RECOVER].iter().try_for_each(|name| standing(&run.join(name)).map(drop))
 }
@@ -193,13 +194,13 @@ fn in_turn(file: PathBuf) -> Result<OwnedFd> {
     Ok(opened)
 }
 
-/// A daemon's right to be the only one of its owner, until the value is dropped or the process ends.
+/// The right to be the only daemon of an owner, until the value is dropped or the process ends.
 #[derive(Debug)]
 pub struct DaemonLock {
     _lock: OwnedFd,
 }
 
-/// Takes the right to be the daemon of `owner`. A later daemon that is refused gets the text `holder` in its error.
+/// Takes the right to be the daemon of `owner`. The text `holder` goes into the file, for the error of a later daemon.
 ///
 /// # Errors
 /// `FailedPrecondition` with the text of the daemon that has the right.
@@ -221,7 +222,7 @@ pub(super) fn daemon(run: &Path, owner: &str, holder: &str) -> Result<DaemonLock
     Ok(DaemonLock { _lock: lock })
 }
 
-/// Opens a lock file that stays when no process holds its lock.
+/// Opens a lock file that is never removed, and makes it if it is missing.
 fn standing(file: &Path) -> Result<OwnedFd> {
     let opened = File::options().create(true).truncate(false).write(true).open(file);
     opened.at("open the lock file", file).map(OwnedFd::from)
@@ -237,7 +238,7 @@ mod tests {
         let worker = Worker::announce(run.path()).expect("announce");
         assert_eq!(living(run.path()).expect("living"), [worker.name()]);
         assert!(Dead::find(run.path()).expect("dead").is_empty());
-        // As SIGKILL leaves it: the descriptor is closed, the file stays.
+        // SIGKILL leaves such a file: the descriptor is closed, the file stays.
         let Worker { file, .. } = &worker;
         std::fs::copy(file, run.path().join("12345")).expect("copy");
         assert_eq!(living(run.path()).expect("living"), [worker.name()]);

@@ -1,12 +1,12 @@
 //! Snapshots for containers in user namespaces, whose ids stand for other ids of the machine.
 //!
-//! A client asks for such a snapshot by the labels [`UIDS`] and [`GIDS`]. Its mounts show the files of the parents with
-//! the machine's ids, translated by the kernel; nothing is copied. Layers always have the ids that the container sees:
-//! the same edits give the same layer with and without a user namespace.
+//! A client asks for such a snapshot by the labels [`UIDS`] and [`GIDS`]. The mounts of the snapshot show the files of
+//! the parents with the machine's ids, translated by the kernel; nothing is copied. Layers always have the ids that the
+//! container sees: the same edits give the same layer with and without a user namespace.
 //!
-//! The kernel translates what is written through a bind mount back. It cannot translate the upper of an overlay, so an
-//! upper has the machine's ids until the commit, which writes its changes anew to a fresh id. Every other reader sees
-//! such an upper through a translation in the other direction.
+//! The kernel translates the ids of files that are written through a bind mount back. It cannot translate the upper of
+//! an overlay. So an upper has the machine's ids until the commit, which writes the changes anew to a fresh id. Every
+//! other reader sees such an upper through a translation in the other direction.
 //!
 //! # References
 //! containerd, `core/snapshots/snapshotter.go` (the labels) and `core/mount` (the mounts).
@@ -31,10 +31,10 @@ const GIDS: &str = "containerd.io/snapshot/gidmapping";
 const REF: &str = "containerd.io/snapshot.ref";
 
 /// Returns the ids of the user namespace that `labels` ask for. Labels of a snapshot that a layer is unpacked into can
-/// come from the annotations of an image, so they ask for nothing.
+/// come from the annotations of an image, so this function ignores them.
 ///
 /// # Errors
-/// `InvalidArgument` for a list that is none, and for one label without the other.
+/// `InvalidArgument` for a malformed list, and for one label without the other.
 pub(super) fn requested(labels: &Labels) -> Result<Option<IdMap>> {
     match (labels.get(UIDS), labels.get(GIDS)) {
         _ if labels.contains_key(REF) => Ok(None),
@@ -59,7 +59,7 @@ impl Store {
         })
     }
 
-    /// The mounts that show the content of `row` read-only, with the ids that its layer has.
+    /// Returns the mounts that show the content of `row` read-only, with the ids of its layer.
     pub(super) fn mounts_to_read(&self, row: &Row, stack: &[Id]) -> Result<Vec<Mount>> {
         let kind = if row.kind == Kind::View { Kind::View } else { Kind::Committed };
         let mounts = self.mounts_of(kind, stack)?;
@@ -69,7 +69,7 @@ impl Store {
         })
     }
 
-    /// Returns true if what was written into the active snapshot `row` has the machine's ids.
+    /// Returns true if the files that were written into the active snapshot `row` have the machine's ids.
     pub(super) fn has_outside_ids(&self, row: &Row, parents: &[Id]) -> Result<bool> {
         if row.id_map.is_none() || row.kind != Kind::Active {
             return Ok(false);
@@ -108,14 +108,14 @@ impl Store {
         Ok(Dir::from_fd(mount::detached(&mounts)?, "the root directory"))
     }
 
-    /// [`Store::map_root`] for the active snapshot `row`, which was made anew.
+    /// Calls [`Store::map_root`] for the active snapshot `row`, whose directory was made again.
     pub(super) fn map_root_again(&self, row: &Row, parents: &[Id]) -> Result<()> {
         let Some(ids) = &row.id_map else { return Ok(()) };
         let stack: Vec<Id> = [row.id].into_iter().chain(parents.iter().copied()).collect();
         self.map_root(&self.handed_out(row.kind, Some(ids), &stack)?, ids, parents)
     }
 
-    /// Makes the committed snapshot `sealed` of what was written into `active`, with the ids of the user namespace.
+    /// Makes the committed snapshot `sealed` from the changes in `active`, with the ids of the user namespace.
     pub(super) fn seal_with_inside_ids(&self, active: &Row, parents: &[Id], sealed: Id) -> Result<()> {
         let parent = *parents.first().ok_or_else(|| Error::invalid("an upper without a parent"))?;
         self.backend.create(sealed, parents)?;

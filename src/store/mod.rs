@@ -3,8 +3,8 @@
 //! # On disk
 //! ```text
 //! <root>/            0700, its own directory
-//!   strata.db        SQLite: snapshots, labels, images and their documents, what is in work, what is to be freed
-//!   s/<id>/          one directory (or subvolume) a snapshot; what is inside is the backend's
+//!   strata.db        SQLite: snapshots, labels, images and their documents, unfinished work, the trash
+//!   s/<id>/          one directory (or subvolume) a snapshot; the backend decides its content
 //!   streams/<id>.zst the tar-split data of the layer that a snapshot was made from
 //!   run/             a lock file for each process that changes the store
 //!   reserve/         space that a removal on a full disk uses
@@ -16,8 +16,8 @@
 //! 3. Bring the data to disk.
 //! 4. Publish, in a durable transaction, so that everything which the database calls durable is complete on disk.
 //!
-//! Work of a few system calls is done in one transaction. A failure takes the reservation back; after a crash recovery
-//! does so (`recover.rs`). Ids only grow, and directories without a row may be removed.
+//! Work of a few system calls is done in one transaction. After a failure the call removes its reservation; after a
+//! crash recovery does so (`recover.rs`). Ids only grow, and directories without a row may be removed.
 //!
 //! # Owners
 //! Every snapshot belongs to an owner, `local` or a daemon's name. A `Store` shows and changes only the snapshots of
@@ -114,8 +114,8 @@ impl Durability {
 pub enum Flush {
     /// The change is durable when the call returns.
     Now,
-    /// The snapshot can be used at once, as a parent too. It is lost by a power cut, and when this handle is dropped,
-    /// unless [`Store::sync`] was called before.
+    /// The snapshot can be used at once, as a parent too. The snapshot is lost by a power cut, and when this handle is
+    /// dropped, unless [`Store::sync`] was called before.
     Later,
 }
 
@@ -160,8 +160,8 @@ pub struct Store {
     /// True if `syncfs` has reported a lost write that could not be noted in the database (`vouch.rs`). The lock makes
     /// concurrent syncs see the report in turn, because the kernel reports each lost write to only one of them.
     lost_writes: Mutex<bool>,
-    /// An id that was not given yet when [`Store::root_fd`] was opened; `u64::MAX` until this handle has recovered the
-    /// store.
+    /// An id that no snapshot had when [`Store::root_fd`] was opened: `syncfs` reports every lost write to this id and
+    /// later ones. `u64::MAX` until this handle has recovered the store.
     since: AtomicU64,
     /// True if this handle has committed with [`Flush::Later`] since the last [`Store::sync`].
     owes_sync: AtomicBool,
@@ -169,7 +169,7 @@ pub struct Store {
     backend: Box<dyn Backend>,
     owner: String,
     durability: Durability,
-    /// The announcement of this process, from its first change on.
+    /// The lock file of this process; `None` before its first change.
     worker: Mutex<Option<lock::Worker>>,
     /// Rows whose reservation could not be taken back yet, because the database could not be written: see
     /// [`Store::let_go`].
@@ -257,11 +257,11 @@ impl Store {
         Ok(name)
     }
 
-    /// Makes this process the daemon of its owner while the returned value lives, and recovers the store. A second
-    /// daemon gets the text `holder` in its error.
+    /// Makes this process the only daemon of the handle's owner while the returned value lives, and recovers the store.
+    /// The error of a second daemon has the text `holder`.
     ///
     /// # Errors
-    /// `FailedPrecondition` with the text of the daemon that is there already.
+    /// `FailedPrecondition` with the text of the running daemon.
     pub fn become_daemon(&self, holder: &str) -> Result<DaemonLock> {
         self.with_reserve(|| {
             let daemon_lock = lock::daemon(&self.run(), &self.owner, holder)?;
@@ -293,12 +293,12 @@ impl Store {
         }
     }
 
-    /// Refuses a mount of `key` while a container or another call works on `key`: their mounts are in other mount
-    /// namespaces. Refuses also a second overlay in the caller's mount namespace: the kernel accepts two overlays with
-    /// one upper directory, and then neither shows the right content.
+    /// Refuses a mount of `key` while a container or another call works on `key`, because mounts in other mount
+    /// namespaces cannot be seen from here. Also refuses a second overlay in the caller's mount namespace: the kernel
+    /// accepts two overlays with one upper directory, and then neither shows the right content.
     ///
     /// # Errors
-    /// `FailedPrecondition` that says where it is mounted, or that it is in use; `NotFound`.
+    /// `FailedPrecondition` with the mount point of `key`, or because `key` is in use; `NotFound`.
     pub fn check_mountable(&self, key: &str, mounts: &[Mount]) -> Result<()> {
         let row = self.stack(key)?.0;
         if row.state == State::Claimed {
@@ -351,9 +351,9 @@ impl Store {
         Ok(Dir::from_fd(mount, &row.name))
     }
 
-    /// Calls work that needs the directories of `row` and its ancestors. A power cut may have taken an empty directory,
-    /// which recovery makes again. A directory that is still missing is lost: the error says so, and not that there is
-    /// no such snapshot.
+    /// Calls `work`, which needs the directories of `row` and its ancestors. A power cut may have taken an empty
+    /// directory: then recovery makes it again, and `work` is called once more. A directory that is still missing is
+    /// lost, so the error is `DataLoss` and not `NotFound`.
     fn on_disk<T>(&self, row: &Row, work: impl Fn() -> Result<T>) -> Result<T> {
         match work() {
             Err(error) if error.kind() == ErrorKind::NotFound => self.begin().map(drop)?,

@@ -6,13 +6,14 @@
 //! since.
 //!
 //! The disk is listed *before* the database is read. A directory that was listed and has no row is debris, even if
-//! other processes create and remove snapshots meanwhile. For a row is written before its directory is made, or in the
-//! same write transaction, and recovery's own transaction begins after that one; and ids are never used twice. Recovery
-//! itself deletes only mount points of containers whose strata died. Everything else is put into the trash by a
-//! transaction.
+//! other processes create and remove snapshots meanwhile. The reason: a row is written before its directory is made, or
+//! in the same write transaction, and the write transaction of recovery waits for that one. Ids are never used twice.
+//! Recovery itself deletes only the lock files of dead processes, the mount points of containers whose strata process
+//! died, and remains of a snapshot that it makes again. A transaction puts everything else into the trash.
 //!
 //! # Trash
-//! `remove` ends with a row in `trash`. Later one process at a time drains the trash: it frees the space in place.
+//! `remove` ends with a row in `trash`. Later one process at a time drains the trash: it deletes the directories where
+//! they are.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -56,7 +57,7 @@ pub struct StoreCounts {
     pub trash: Vec<Id>,
 }
 
-/// Recovers the store after crashes and a power cut. Returns an id that was not given before the call.
+/// Recovers the store after crashes and a power cut. Returns an id that no snapshot had before the call.
 pub(super) fn recover(store: &Store) -> Result<Id> {
     let _alone = lock::recovery(&store.run())?;
     let boot = std::fs::read_to_string(BOOT_ID).at("read", BOOT_ID)?.trim().to_owned();
@@ -65,7 +66,8 @@ pub(super) fn recover(store: &Store) -> Result<Id> {
         let known = (rows::setting(tx, "boot_id")?, rows::in_work(tx)?);
         Ok((known.0, known.1, durability::unvouched(tx)?, rows::first_free_id(tx)?))
     })?;
-    // A worker names itself in `run/` before it writes a row, so these look-ups come after the rows were read.
+    // A worker makes its file in `run/` before it writes a row. So the rows are read first, and `run/` is looked at
+    // afterwards.
     let mut gone = Vec::new();
     for (_, worker) in &in_work {
         if dead.includes(&store.run(), worker)? {
@@ -103,14 +105,14 @@ pub(super) fn recover(store: &Store) -> Result<Id> {
         rows::with_own_directory(tx)
     })?;
     expected.into_iter().for_each(|id| try_to_make_again(store, id, booted));
-    // The boot id is written last, so that a recovery after a crash of this one does all of it again.
+    // The boot id is written last: if this recovery crashes, the next one does all of the work again.
     if booted {
         store.meta.transact(Level::Durable, |tx| rows::set_setting(tx, "boot_id", &boot))?;
     }
     dead.bury().map(|()| free)
 }
 
-/// Puts directories without a row into the trash. The disk was listed before the database is read.
+/// Puts directories without a row into the trash. The disk is listed before the database is read, as in [`recover`].
 pub(super) fn discard_rowless(store: &Store) -> Result<()> {
     let on_disk = store.backend.inventory()?;
     store.meta.transact(Level::Durable, |tx| {
@@ -118,7 +120,7 @@ pub(super) fn discard_rowless(store: &Store) -> Result<()> {
     })
 }
 
-/// Ends the work on a row.
+/// Ends the work on a row: an unpublished row goes into the trash, a claimed row becomes ready.
 fn end(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     match row.state {
         State::Creating | State::Reserved => rows::discard(tx, row.row),
@@ -160,8 +162,8 @@ fn try_to_make_again(store: &Store, id: Id, booted: bool) {
     }
 }
 
-/// Makes the directory of `id` again if recovery could not, because the disk was full. Takes the lock of recovery: of
-/// two processes without it, each would remove what the other made.
+/// Makes the directory of `id` again if recovery could not, because the disk was full. Takes the lock of recovery,
+/// because two processes at this work would remove each other's directory.
 pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
     let dir = store.dir_of(id);
     if dir.try_exists().at("look for", &dir)? {
@@ -171,8 +173,9 @@ pub(super) fn make_again(store: &Store, id: Id) -> Result<()> {
     make_again_alone(store, id, false)
 }
 
-/// Makes the directory of `id` again if a power cut took it or a part of it. Strategies that publish an active snapshot
-/// without a sync rely on this: only the directory itself was acknowledged, not the data in it.
+/// Makes the directory of `id` again if a power cut took it or a part of it. Strategies without `create_needs_sync`
+/// rely on this: they publish an active snapshot before its directory is on disk. Data that was written into the
+/// snapshot was never acknowledged.
 fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
     let dir = store.dir_of(id);
     let is_there = dir.try_exists().at("look for", &dir)?;
@@ -196,7 +199,7 @@ fn make_again_alone(store: &Store, id: Id, booted: bool) -> Result<()> {
         }
         Some((row, parents)) => {
             tracing::warn!(name = row.name, %id, "nothing was left of a snapshot on disk: it is as new again");
-            // A part of an unfinished creation may be in the way.
+            // Remains of an earlier attempt may be in the way.
             store.backend.remove(id)?;
             store.backend.create(id, &parents)?;
             store.map_root_again(&row, &parents)
@@ -212,7 +215,8 @@ pub(super) fn may_be_missing(store: &Store, row: &Row, parents: &[Id]) -> bool {
 }
 
 impl Store {
-    /// Drops the committed snapshot `row` and its descendants, if it has no voucher and no living process needs it.
+    /// Runs a recovery if no process may ever mark the committed snapshot `row` durable. The recovery drops `row` and
+    /// its descendants, unless a living process needs one of them.
     pub(super) fn drop_nobodys(&self, row: i64) -> Result<()> {
         let found = self.meta.view(|tx| durability::unvouched_row(tx, row))?;
         let Some(found) = found else { return Ok(()) };
@@ -224,8 +228,8 @@ impl Store {
     }
 
     /// Ends this process's work on `rows`, which it did not publish: their directories are removed, and a claimed
-    /// snapshot becomes as before. If the database cannot be written now (the disk may be full), that is done before
-    /// the next change of this process, or by a recovery after its end.
+    /// snapshot becomes ready again. If the database cannot be written now (the disk may be full), the next change of
+    /// this process tries again, or a recovery after its end.
     pub(super) fn let_go(&self, rows: &[i64]) {
         let mut all = std::mem::take(&mut *self.ended.lock().unwrap_or_else(PoisonError::into_inner));
         all.extend(rows);
@@ -252,8 +256,8 @@ impl Store {
         })
     }
 
-    /// Begins a change that only removes: clears up behind processes that died, as [`Store::begin`] does. A removal
-    /// leaves no row in work, so it needs no lock file, for which a full disk may have no inode.
+    /// Begins a change that only removes: recovers the store, as [`Store::begin`] does, but announces no worker. A
+    /// removal leaves no row in work, so it needs no lock file, for which a full disk may have no inode.
     pub(super) fn begin_to_remove(&self) -> Result<()> {
         if self.worker_name().is_some() {
             self.let_go(&[]);
@@ -264,7 +268,7 @@ impl Store {
     }
 
     /// Frees the space of removed snapshots, until `limit` is over or `cancel` becomes true. Does nothing while another
-    /// process does so. The function can stop within a snapshot; the next call frees the rest. Each call makes
+    /// process frees space. The function can stop within a snapshot; the next call frees the rest. Each call makes
     /// progress.
     ///
     /// # Errors
@@ -278,12 +282,12 @@ impl Store {
         self.drain_as(lock::drainer(&self.run())?.as_ref(), &stop)
     }
 
-    /// Frees the space of all snapshots that were removed before the call. Waits for another process that does so.
+    /// Frees the space of all snapshots that were removed before the call. Waits while another process frees space.
     pub(super) fn drain_in_turn(&self) -> Result<Freed> {
         self.drain_as(Some(&lock::drainer_in_turn(&self.run())?), &|| false)
     }
 
-    /// Does the work of [`Store::drain`] if `lock` is held.
+    /// Does the work of [`Store::drain`]. Without the lock `drainer`, only counts the removed snapshots.
     fn drain_as(&self, drainer: Option<&OwnedFd>, stop: &dyn Fn() -> bool) -> Result<Freed> {
         let (mut freed, mut first, mut empty) = (Freed::default(), Ok(()), Vec::new());
         let mut got_on = false;
@@ -305,7 +309,7 @@ impl Store {
                 }
             }
         }
-        // A crash before this point only means that the freed directories are looked for once more.
+        // After a crash before this point, the next drain looks for the freed directories once more.
         self.with_reserve(|| {
             self.meta.transact(Level::Relaxed, |tx| empty.iter().try_for_each(|id| rows::forget(tx, *id)))
         })?;
@@ -331,7 +335,7 @@ impl Store {
     pub fn bytes_of_removed(&self, id: Id) -> Result<u64> {
         let Some(layer) = self.backend.layer(id) else { return Ok(0) };
         match Dir::open(&layer.dir).and_then(|dir| walk::usage(&dir)) {
-            // Another process frees it at the moment.
+            // Another process is freeing the snapshot.
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(0),
             space => space.map(|space| space.size_bytes),
         }

@@ -1,4 +1,5 @@
-//! Removing: one durable transaction puts what goes into the trash, all of it or nothing. The space is freed later.
+//! Removing: one durable transaction moves the rows of all snapshots to remove into the trash. Their space is freed
+//! later.
 
 use super::db::Transaction;
 use super::db::images;
@@ -11,19 +12,18 @@ use crate::id::{Id, check_key};
 /// The snapshots that a removal takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RemoveScope {
-    /// The snapshot alone: one that has children stays.
+    /// The snapshot alone. A snapshot with children is refused.
     Alone,
-    /// And all that stands on it.
+    /// The snapshot and all its descendants.
     WithDescendants,
 }
 
 impl Store {
-    /// Removes the snapshot `key`, and what `scope` says besides; all or nothing. Answers with the names of what is
-    /// gone, children first.
+    /// Removes the snapshots of `scope`, or none of them. Returns the names of the removed snapshots, children first.
     ///
     /// # Errors
-    /// As [`crate::Snapshotter::remove`], naming what stays and why; `Unavailable` if something new stands on it
-    /// meanwhile.
+    /// As [`crate::Snapshotter::remove`], with the name of the snapshot that cannot be removed; `Unavailable` if the
+    /// descendants of `key` changed meanwhile.
     pub fn remove_with(&self, key: &str, scope: RemoveScope) -> Result<Vec<String>> {
         check_key(key)?;
         self.with_reserve(|| self.try_to_remove(key, scope))
@@ -47,7 +47,7 @@ impl Store {
         })
     }
 
-    /// The snapshots that a removal of `key` takes, children first, if nothing speaks against it.
+    /// Returns the rows that a removal of `key` takes, children first. Fails if one of the rows is needed.
     fn removable(&self, tx: &Transaction<'_>, key: &str, scope: RemoveScope) -> Result<Vec<Row>, Failed> {
         let row = rows::visible(tx, &self.owner, key)?;
         let rows = match scope {
@@ -68,7 +68,7 @@ impl Store {
     }
 }
 
-/// The name of an image that needs `row` or something that stands on it.
+/// Returns the name of an image that needs `row` or one of its descendants.
 fn image_above(tx: &Transaction<'_>, row: &Row) -> Result<Option<String>, Failed> {
     for above in rows::with_descendants(tx, row.row)? {
         if let Some(image) = images::using(tx, above.row)? {
@@ -78,7 +78,7 @@ fn image_above(tx: &Transaction<'_>, row: &Row) -> Result<Option<String>, Failed
     Ok(None)
 }
 
-/// Refuses what an image or another call needs.
+/// Refuses a row that an image or another call needs.
 fn check_unused(tx: &Transaction<'_>, row: &Row) -> Result<(), Failed> {
     let cannot = format!("cannot remove {:?}", row.name);
     if row.state != State::Ready {

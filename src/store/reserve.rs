@@ -1,16 +1,16 @@
 //! Space that is kept for removals. A removal first writes to the database's log, and a full disk has no room for that.
 //!
-//! `reserve/0` to `reserve/7` are files of allocated blocks that nobody reads. A removal that finds the disk full
-//! unlinks one of them and is tried again; each gives back an inode, too. Missing files are made again by the next
-//! change and after space was freed, but only while the file system has [`SHARE`] times as much left: the last room of
-//! a disk belongs to its user.
+//! `reserve/0` to `reserve/7` are files of allocated blocks, whose content is never read. A removal that finds the disk
+//! full unlinks one of the files, which frees an inode too, and is tried again. The first change of a process makes
+//! missing files again, and so does a drain that frees a snapshot. The files take at most one part in [`SHARE`] of the
+//! free space ([`SHARE_OF_LITTLE`] on a small disk): the last room of a disk belongs to its user.
 //!
-//! A removal that a quota refuses uses the files as well. Their length follows from what the whole file system has
-//! left: `statvfs` does not tell of quota groups of btrfs.
+//! A removal that a quota refuses uses the files as well. The length of the files follows from the free space of the
+//! whole file system, because `statvfs` does not report quota groups of btrfs.
 //!
 //! # Crash behaviour
 //! A file is allocated before it gets its name, so each name stands for its whole space. The files are no part of a
-//! store's state: one without them works, but for removals on a full disk.
+//! store's state: a store without the files works, except for removals on a full disk.
 //!
 //! # References
 //! `fallocate(2)`; `open(2)`, `O_TMPFILE`; `statvfs(3)`.
@@ -27,19 +27,19 @@ use super::db::meta;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::store_files;
 
-/// The number of files. A removal may need several, and another process may take what one gave back.
+/// The number of files. A removal may need several, because another process may take the space that one of them frees.
 const PIECES: u64 = 8;
 
-/// The least that helps: a removal writes some ten pages of 4 KiB to the log, and SQLite maps 32 KiB for its index.
+/// The smallest useful file: a removal writes some ten pages of 4 KiB to the log, and SQLite maps 32 KiB for its index.
 const PIECE_BYTES_MIN: u64 = 32 << 10;
 
-/// As much as helps: with all pieces, the log of a removal of some 20,000 snapshots at once.
+/// The largest useful file: all files together hold the log of a removal of some 20,000 snapshots at once.
 const PIECE_BYTES_MAX: u64 = 2 << 20;
 
 /// The reserve takes at most this fraction (one part in `SHARE`) of the free bytes and the free inodes.
 const SHARE: u64 = 64;
 
-/// The same where little is left: there it is one part in so many, of pieces of the least length.
+/// The same fraction where little is left, so that each file has the length [`PIECE_BYTES_MIN`].
 const SHARE_OF_LITTLE: u64 = 16;
 
 /// The state of a store's reserve.
@@ -72,19 +72,19 @@ impl Reserve {
         Ok(found)
     }
 
-    /// Whether it can be used to the full.
+    /// Returns true if no file is missing.
     pub fn is_whole(&self) -> bool {
         self.pieces == self.pieces_whole
     }
 }
 
 impl Store {
-    /// Does `work`, which frees space, and gives up the reserve for it where the disk is full.
+    /// Calls `work`, which frees space. While the disk is full, the reserve is given up file by file for `work`.
     pub(super) fn with_reserve<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
         with(&self.root, work)
     }
 
-    /// The state of what is kept for removals on a full disk.
+    /// Returns the state of the reserve.
     ///
     /// # Errors
     /// Errors of the file system.
@@ -98,10 +98,10 @@ fn pieces(root: &Path) -> impl DoubleEndedIterator<Item = PathBuf> {
     (0..PIECES).map(move |number| dir.join(number.to_string()))
 }
 
-/// Makes what is missing of the reserve, if the file system has plenty of room. A store without a reserve works, so a
+/// Makes the missing files of the reserve, if the file system has plenty of room. A store without a reserve works, so a
 /// failure is logged only.
 pub(super) fn keep(root: &Path) {
-    // The last piece is spent first and made last: one look tells whether anything is missing.
+    // The last file is removed first and made last. If it is there, no file is missing.
     let last = pieces(root).next_back().unwrap_or_default();
     if access(&last, Access::EXISTS).is_ok() {
         return;
@@ -111,7 +111,7 @@ pub(super) fn keep(root: &Path) {
     }
 }
 
-/// The length of the pieces that are made where `stat` says how much is left; `None` where that is too little.
+/// Returns the length of a new file on the file system of `stat`; `None` if too few bytes or inodes are left.
 fn piece_bytes(stat: &StatVfs) -> Option<u64> {
     let left = stat.f_bavail.saturating_mul(stat.f_frsize);
     let few_inodes = stat.f_files > 0 && stat.f_favail / SHARE_OF_LITTLE < PIECES;
@@ -133,7 +133,7 @@ fn fill_up(root: &Path) -> Result<()> {
     pieces(root).try_for_each(|path| make_piece(&dir, &path, bytes))
 }
 
-/// Makes the piece `path` in `dir`, unless it is there.
+/// Makes the file `path` of the reserve in `dir`, unless it exists.
 fn make_piece(dir: &Path, path: &Path, bytes: u64) -> Result<()> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     if access(path, Access::EXISTS).is_ok() {
@@ -149,7 +149,7 @@ fn make_piece(dir: &Path, path: &Path, bytes: u64) -> Result<()> {
     }
 }
 
-/// Gives one piece back to the file system; answers whether there was one.
+/// Removes one file of the reserve. Returns false if none is left.
 fn spend(root: &Path) -> Result<bool> {
     for path in pieces(root).rev() {
         match std::fs::remove_file(&path) {
@@ -160,8 +160,8 @@ fn spend(root: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Does `work`, which frees space or only reads. While it fails for lack of space it is done again with one piece of
-/// the reserve less, and fails in earnest when nothing is left of the reserve.
+/// Calls `work`, which frees space or only reads. If `work` fails for lack of space, one file of the reserve is removed
+/// and `work` is called again. The error of `work` is returned when no file is left.
 ///
 /// # Errors
 /// Errors of `work`.
@@ -182,7 +182,7 @@ pub(super) fn with<T>(root: &Path, work: impl Fn() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Whether `error` says that blocks, inodes or a quota are used up.
+/// Returns true if `error` says that blocks, inodes or a quota are used up.
 fn lacks_space(error: &Error) -> bool {
     match error.errno() {
         Some(errno) => matches!(errno, Errno::NOSPC | Errno::DQUOT),
@@ -194,7 +194,7 @@ fn lacks_space(error: &Error) -> bool {
 mod tests {
     use super::*;
 
-    /// A file system of its own, with the store's root in it; `None` where the machine has none.
+    /// Makes a separate file system with the store's root in it; `None` if the machine cannot make one.
     fn place(size_bytes: u64) -> Option<crate::mount::scratch::Scratch> {
         let made = crate::mount::scratch::Scratch::new(crate::mount::scratch::FsType::Tmpfs, size_bytes);
         crate::testing::gate("tmpfs", made)

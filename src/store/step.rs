@@ -1,7 +1,7 @@
 //! The results of build steps: the build cache.
 //!
 //! A step is known by a digest of everything that the step depends on. The result of a step is a committed snapshot,
-//! which may be the snapshot that the step started from. An entry goes when its snapshot does.
+//! which may be the snapshot that the step started from. An entry is removed with its snapshot.
 
 use super::db::meta::Level;
 use super::db::rows;
@@ -11,20 +11,20 @@ use crate::error::{Error, Result};
 use crate::id::Digest;
 
 impl Store {
-    /// The result of the step `digest`, if it is known and still there.
+    /// Returns the result of the step `digest`, if there is an entry.
     ///
     /// # Errors
     /// Errors of the database.
     pub fn step(&self, digest: Digest) -> Result<Option<CachedStep>> {
-        // A recovery takes away what was not on disk when its writer ended.
+        // A recovery first drops snapshots that were not on disk when their writer ended.
         self.begin()?;
         self.meta.view(|tx| steps::find(tx, self.owner(), digest))
     }
 
-    /// Notes what the step `digest` came to. A power cut may take the note.
+    /// Records the result of the step `digest`. A power cut may take the record.
     ///
     /// # Errors
-    /// `NotFound` if its snapshot is gone; `InvalidArgument` if that is not committed.
+    /// `NotFound` if the snapshot of the result is gone; `InvalidArgument` if the snapshot is not committed.
     pub fn note_step(&self, digest: Digest, step: &CachedStep) -> Result<()> {
         self.begin()?;
         self.meta.transact(Level::Relaxed, |tx| {

@@ -1,8 +1,8 @@
 //! `streams/<id>.zst`: the tar-split data of the layer that the snapshot `id` was made from
 //! ([`crate::changeset::tar_split`]).
 //!
-//! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably; it
-//! goes with its id, whoever removes that.
+//! Invariants: a stream is complete and on disk before the row that has the layer's DiffID is published durably. Every
+//! removal of an id removes its stream too.
 
 use std::fs::File;
 use std::io::ErrorKind as IoKind;
@@ -18,7 +18,7 @@ use crate::id::Id;
 use crate::store_files::{TAR_SPLIT_ENDING, tar_split, tar_split_dir};
 use crate::tree::Dir;
 
-/// Begins the stream of `id`.
+/// Begins the stream of `id`, in place of an older one.
 pub(super) fn record(root: &Path, id: Id) -> Result<TarSplitWriter> {
     let (dir, path) = (tar_split_dir(root), tar_split(root, id));
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
@@ -38,7 +38,7 @@ pub(super) fn open(root: &Path, id: Id) -> Result<Option<File>> {
     }
 }
 
-/// Gives `to` the stream of `from`, if there is one; `from` keeps it.
+/// Links the stream of `from`, if there is one, as the stream of `to` too.
 pub(super) fn share(root: &Path, from: Id, to: Id) -> Result<()> {
     match std::fs::hard_link(tar_split(root, from), tar_split(root, to)) {
         Err(error) if error.kind() == IoKind::NotFound => Ok(()),
@@ -73,7 +73,7 @@ pub(super) fn remove(root: &Path, id: Id) -> Result<()> {
     }
 }
 
-/// The ids of which there is a stream.
+/// Returns the ids that have a stream.
 pub(super) fn inventory(root: &Path) -> Result<Vec<Id>> {
     let names = match Dir::open(tar_split_dir(root)) {
         Err(error) if error.errno() == Some(rustix::io::Errno::NOENT) => return Ok(Vec::new()),
@@ -83,7 +83,7 @@ pub(super) fn inventory(root: &Path) -> Result<Vec<Id>> {
     Ok(names.iter().filter_map(|name| name.to_str()).filter_map(id).collect())
 }
 
-/// A file without a name, for as long as it is open.
+/// Makes a file without a name: it is gone when it is closed.
 pub(super) fn spool(dir: &Path) -> Result<File> {
     let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
     rustix::fs::open(dir, flags, Mode::RUSR | Mode::WUSR).at("make a file in", dir).map(File::from)

@@ -45,7 +45,7 @@ impl During {
         Self::new(|_, _| Ok(()))
     }
 
-    /// Does `act` at the first call of `method`, and lets that call fail.
+    /// Calls `act` at the first call of `method`, and makes that call fail.
     fn failing(method: &'static str, act: impl Fn(Id) + Send + Sync + 'static) -> Self {
         let done = Mutex::new(false);
         Self::new(move |called, id| {
@@ -66,7 +66,7 @@ impl fmt::Debug for During {
     }
 }
 
-/// Snapshots as directories `s/<id>`, which no test looks into.
+/// A backend with directories `s/<id>`, whose content no test reads.
 #[derive(Debug)]
 struct Plain {
     snapshots: PathBuf,
@@ -146,7 +146,7 @@ fn on_disk(snapshots: &Path) -> Vec<Id> {
     ids
 }
 
-/// A root of its own, and handles of its store as separate processes would have them.
+/// A temporary root, and handles of its store as separate processes would have them.
 struct Place {
     dir: TempDir,
 }
@@ -188,7 +188,7 @@ impl Place {
         self.open(Durability::Commit, Plain { create_is_brief: true, ..self.plain(during) }, LOCAL)
     }
 
-    /// The database, as anybody could open it.
+    /// Opens the database without strata.
     fn sql(&self) -> Connection {
         Connection::open(self.root().join("strata.db")).expect("open the database")
     }
@@ -206,7 +206,7 @@ impl Place {
         on_disk(&self.root().join("s"))
     }
 
-    /// Makes the next process believe that the machine was booted since.
+    /// Makes the next recovery find that the machine was booted since.
     fn reboot(&self) {
         self.execute("UPDATE setting SET value = 'another boot' WHERE name = 'boot_id'");
     }
@@ -226,7 +226,7 @@ fn kind<T>(result: Result<T>) -> Option<ErrorKind> {
     result.err().map(|error| error.kind())
 }
 
-/// The committed snapshot `name` on `parent`.
+/// Makes the committed snapshot `name` on `parent`.
 fn committed(store: &Store, name: &str, parent: &str, flush: Flush) {
     store.prepare_with("making", parent, NONE, flush).expect("prepare");
     let options = super::CommitOptions { flush, ..super::CommitOptions::PLAIN };

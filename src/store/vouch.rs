@@ -11,9 +11,9 @@
 //!
 //! # The rule
 //! A successful `syncfs` shows that the data is on disk which was written after its descriptor was opened. It shows
-//! nothing about older data, because another descriptor may have reported that error. So a row that is not durable
-//! carries a *voucher*: the worker that wrote the row, and the id at which the worker wrote. This worker may mark the
-//! row durable, and so may a handle that was opened before the id was given.
+//! nothing about older data, because another descriptor may already have reported an error of older data. So a row that
+//! is not durable carries a *voucher*: the worker that wrote the row, and the id at which the worker wrote. This worker
+//! may mark the row durable, and so may a handle that was opened before the id was given.
 //!
 //! If a sync fails, [`NOBODY`] replaces the voucher of every row that the failure can concern, before the call returns:
 //! all rows that are not durable, and all active snapshots, whose content is never durable. A row whose writer has died
@@ -21,8 +21,8 @@
 //! next import writes them again. A commit refuses such an active snapshot until the next boot; after the boot, the
 //! snapshot shows what is on disk.
 //!
-//! This change needs no sync: only processes of this boot need it, and they read it from memory, as they read the lost
-//! pages. A boot removes every row that is not durable in any case.
+//! The change of the vouchers needs no sync: only processes of this boot need the new vouchers, and these processes
+//! read the database from the page cache. A boot removes every row that is not durable in any case.
 //!
 //! # References
 //! The Linux kernel, `Documentation/core-api/errseq.rst`, `fs/sync.c`, `mm/filemap.c`; `syncfs(2)`, `fsync(2)`.
@@ -132,8 +132,8 @@ impl Store {
         }
     }
 
-    /// Fails if another process has yet to mark one of `not_durable` durable. The rows are the ancestors of a snapshot
-    /// that shall be durable.
+    /// Fails if this handle may not mark all of `not_durable` durable. The rows are the ancestors of a snapshot that
+    /// shall be durable.
     ///
     /// # Errors
     /// `Unavailable`.
@@ -149,7 +149,8 @@ impl Store {
         if not_durable.is_empty() || !self.waits(Flush::Now) { Ok(()) } else { Err(not_mine(not_durable)) }
     }
 
-    /// Records that `not_durable`, ancestors of `row`, are on disk.
+    /// Records that `not_durable`, ancestors of `row`, are on disk. Fails if one of them has lost its voucher
+    /// meanwhile.
     pub(super) fn vouch_below(&self, tx: &Transaction<'_>, row: i64, not_durable: &[Unvouched]) -> Result<(), Failed> {
         if not_durable.is_empty() {
             return Ok(());
@@ -244,7 +245,7 @@ impl Store {
     /// Brings the data of `id` to disk: its `inodes`, or else the whole file system of the store.
     ///
     /// # Errors
-    /// Errors of a sync alone. Where a directory cannot be opened for `fsync`, the file system is synced.
+    /// Only errors of a sync. If a directory cannot be opened for `fsync`, the whole file system is synced instead.
     pub(super) fn bring_to_disk(&self, id: Id, inodes: Option<Inodes>) -> Result<()> {
         match inodes {
             Some(inodes) if self.sync_inodes(id, &inodes)? => Ok(()),
@@ -311,7 +312,7 @@ impl Store {
     }
 }
 
-/// Logs that a failed sync could not be noted: the file system is full, or takes no more writes.
+/// Logs that a failed sync could not be noted, because the file system is full or takes no more writes.
 fn tell(error: &Error) {
     tracing::error!(error = error.chain(), "a failed sync could not be noted in the database");
 }

@@ -1,10 +1,10 @@
-//! Having the disk begin before it is waited for.
+//! Early syncs, so that the last sync of an import finds little left to write.
 //!
-//! The kernel leaves what is written in memory for half a minute; a `syncfs` at the end of a large import then waits
-//! for all of it. One that is made every now and then, beside the work, leaves little to the last one.
+//! The kernel leaves written data in memory for half a minute, so a `syncfs` at the end of a large import waits for all
+//! of it. A thread therefore calls `syncfs` after every [`STEP_BYTES`] of the import.
 //!
-//! It goes through a descriptor of its own: the kernel tells each descriptor of an error that it met, and the one that
-//! matters is the last sync's.
+//! The thread has a descriptor of its own. The kernel reports a write error once to each descriptor, and the descriptor
+//! of the last sync has to get the report.
 
 use std::cell::Cell;
 use std::os::fd::AsFd as _;
@@ -15,12 +15,12 @@ use super::{Flush, Store};
 use crate::error::{Context, Result};
 use crate::tree::Dir;
 
-/// How much is written between one and the next: what a disk of this decade takes within a second.
+/// Bytes that are written between two early syncs: a disk of this decade takes them within a second.
 const STEP_BYTES: u64 = 128 << 20;
 
 impl Store {
-    /// Does `work`, which tells how many bytes it writes, and has them written back meanwhile. It makes nothing
-    /// durable: [`Store::sync`] does. Nothing is written back for a store that does not wait for the disk.
+    /// Calls `work`, which reports how many bytes it writes, and syncs the bytes early. They are durable only after
+    /// [`Store::sync`]. A store that does not wait for the disk has no early syncs.
     ///
     /// # Errors
     /// `ResourceExhausted` if no thread can be started; what `work` reports.
@@ -33,7 +33,7 @@ impl Store {
             let (wake, woken) = sync_channel(0);
             let write_back = move || {
                 for () in woken {
-                    // The sync in earnest is told of the same error, unless this process ends before.
+                    // The last sync gets the same error, but this process may end before it.
                     if rustix::fs::syncfs(root.as_fd()).is_err() {
                         let _ = self.note_lost_writes();
                     }
@@ -44,7 +44,7 @@ impl Store {
             let written = Cell::new(0);
             work(&move |bytes| {
                 written.set(written.get() + bytes);
-                // Not while one is under way.
+                // `try_send` fails while a sync is under way.
                 if written.get() >= STEP_BYTES && wake.try_send(()).is_ok() {
                     written.set(0);
                 }

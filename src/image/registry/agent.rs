@@ -1,4 +1,4 @@
-//! Connections: certificates, proxies and times of waiting.
+//! Connections: certificates, proxies and timeouts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,19 +11,19 @@ use super::Access;
 use super::hosts::Endpoint;
 use crate::error::{Context, Error, Result};
 
-/// How long a connection may take to be made.
+/// Maximum time to make a connection.
 const CONNECT: Duration = Duration::from_secs(15);
 
-/// How long a registry may be silent within an answer.
+/// Maximum time without a byte within an answer.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// How long a registry may take to begin an answer: some look at a whole upload first.
+/// Maximum time until an answer begins. Some registries read a whole upload before they answer.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// How many redirections an answer may have.
+/// Maximum number of redirections of a request.
 const REDIRECTIONS_MAX: u32 = 5;
 
-/// Where distributions keep the certificates that they trust; the first that is there counts.
+/// Files in which distributions keep the certificates that they trust. The first existing file is used.
 const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -31,7 +31,7 @@ const AUTHORITIES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// Returns what makes connections to `endpoint`. Credentials do not follow a redirection to another host.
+/// Returns the agent for connections to `endpoint`. Credentials do not follow a redirection to another host.
 pub(super) fn of(endpoint: &Endpoint, access: &Access) -> Result<Agent> {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::Specific(Arc::new(trusted(endpoint, access)?)))

@@ -1,4 +1,5 @@
-//! Blobs from a registry as streams: downloads side by side, delivered in order, resumed where a connection broke.
+//! Blobs from a registry as streams. Downloads run side by side, are delivered in order, and are resumed after a broken
+//! connection.
 //!
 //! ```text
 //! socket -> queue of a layer (at most 8 MiB) -> digest, decompress, write
@@ -6,8 +7,9 @@
 //!
 //! # Invariants
 //! - No blob is written to disk. Memory is bounded: at most [`AHEAD`] layers have a queue with bytes in it.
-//! - Layers are downloaded in the order in which they are read, so the one that is read never waits for a later one.
-//! - A reader gets every byte of a blob exactly once, from however many answers. Digests are computed behind it.
+//! - Downloads begin in the order in which layers are read, so the layer that is read never waits for a later one.
+//! - A reader gets every byte of a blob exactly once, even if the bytes come from several answers. Digests are computed
+//!   from the bytes that the reader returns.
 
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -24,25 +26,25 @@ use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::{BlobDigest, Layer};
 use crate::task::Cancel;
 
-/// How many layers are downloaded, or wait in memory, at once.
+/// Maximum number of layers that are downloaded, or wait in memory, at once.
 const AHEAD: usize = 4;
 
 /// Length of one piece of a queue.
 const PIECE_BYTES: usize = 256 << 10;
 
-/// How many pieces a queue holds: 8 MiB.
+/// Number of pieces that a queue holds: 8 MiB.
 const QUEUE: usize = 32;
 
-/// How often a reader looks whether it should stop.
+/// Time between two looks of a reader at its cancellation.
 const POLL: Duration = Duration::from_millis(100);
 
-/// How often in a row a download may break without a byte in between.
+/// Maximum number of breaks of a download in a row, without a byte in between.
 const BREAKS_MAX: u32 = 5;
 
 /// The first pause after a break.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// A blob that is read from a registry, over as many connections as it takes.
+/// A blob that is read from a registry, over several connections if one breaks.
 pub(super) struct Download {
     client: Arc<Client>,
     digest: BlobDigest,
@@ -57,7 +59,7 @@ impl Download {
         Self { client, digest, size, at: 0, body: None, breaks: 0 }
     }
 
-    /// Asks for the blob from the place where the download is.
+    /// Requests the blob from the byte `at` on.
     fn open(&mut self) -> Result<BodyReader<'static>> {
         let url = self.client.url(&format!("blobs/{}", self.digest));
         let mut call = Call::new(Method::GET, url, "pull");
@@ -68,7 +70,7 @@ impl Download {
             self.client.succeed(&call).map_err(|error| error.context(format!("downloading {}", self.digest)))?;
         let skip = self.check(&answer)?;
         let mut body = answer.into_body().into_reader();
-        // A registry that knows no ranges begins anew.
+        // A registry without ranges sends the blob from its start, so the known bytes are skipped.
         let skipped =
             io::copy(&mut body.by_ref().take(skip), &mut io::sink()).at("download", self.digest.to_string())?;
         if skipped < skip {
@@ -77,7 +79,7 @@ impl Download {
         Ok(body)
     }
 
-    /// Checks what the answer says about itself; returns how many of its bytes are known.
+    /// Checks the length and range in the answer. Returns how many of the answer's bytes are known already.
     fn check(&self, answer: &Response<Body>) -> Result<u64> {
         let (is_part, at) = (answer.status() == StatusCode::PARTIAL_CONTENT, self.at);
         let begins = if is_part { at } else { 0 };
@@ -148,7 +150,7 @@ pub(super) struct Downloads {
     cancel: Cancel,
 }
 
-/// Which layers may be downloaded now: those up to [`AHEAD`] behind the one that is read.
+/// Limits downloads to [`AHEAD`] layers, counted from the layer that is read.
 #[derive(Default)]
 struct Window {
     state: Mutex<State>,
@@ -157,9 +159,9 @@ struct Window {
 
 #[derive(Default)]
 struct State {
-    /// The place, among the layers that are downloaded, of the one that is read.
+    /// The index, among the layers to download, of the layer that is read.
     reading: usize,
-    /// The next one that nobody downloads yet.
+    /// The index of the next layer whose download has not begun.
     next: usize,
     is_over: bool,
 }
@@ -169,7 +171,7 @@ impl Window {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until another layer may be downloaded; `None` if there is none any more.
+    /// Waits until the next layer may be downloaded. Returns `None` if no layer is left or the downloads were dropped.
     fn take(&self, count: usize) -> Option<usize> {
         let mut state = self.lock();
         loop {
@@ -191,7 +193,8 @@ impl Window {
 }
 
 impl Downloads {
-    /// Begins to download `layers`. The threads belong to nobody: a connection that is silent holds nobody up.
+    /// Begins to download `layers`. The threads are never joined, so that a silent connection does not delay the end of
+    /// a command.
     pub(super) fn start(client: &Arc<Client>, layers: &[&Layer], cancel: &Cancel) -> Result<Self> {
         let window = Arc::new(Window::default());
         let (mut queues, mut work) = (HashMap::new(), Vec::new());
@@ -216,7 +219,7 @@ impl Downloads {
         Ok(downloads)
     }
 
-    /// The bytes of a layer. Layers have to be read in their order.
+    /// Returns the bytes of a layer. Layers have to be opened in their order.
     pub(super) fn open(&self, place: usize, layer: &Layer) -> Result<Queue> {
         self.window.change(|state| state.reading = place);
         let queue = self.queues.lock().unwrap_or_else(PoisonError::into_inner).remove(&layer.number);
@@ -245,7 +248,7 @@ fn deliver(mut download: Download, queue: &SyncSender<Result<Vec<u8>>>) {
         };
         let is_last = download.at == download.size;
         piece.truncate(filled);
-        // Nobody reads a queue whose reader is gone.
+        // The send fails if the reader was dropped. Then the download ends.
         if !piece.is_empty() && queue.send(Ok(piece)).is_err() {
             return;
         }
@@ -261,7 +264,7 @@ fn deliver(mut download: Download, queue: &SyncSender<Result<Vec<u8>>>) {
     }
 }
 
-/// The bytes of one layer, as they come.
+/// The bytes of one layer, as they are downloaded.
 pub(super) struct Queue {
     queue: Receiver<Result<Vec<u8>>>,
     piece: Vec<u8>,

@@ -1,4 +1,4 @@
-//! Names and passwords for registries, as docker and podman keep them.
+//! Names and passwords for registries, in the files of docker and podman.
 //!
 //! # References
 //! `containers-auth.json(5)`; docker's `config.json` and its protocol of credential helpers.
@@ -20,10 +20,10 @@ use super::reference::Reference;
 use crate::error::{Context, Error, ErrorKind, Result};
 use crate::image::name::DEFAULT_REGISTRY;
 
-/// The key under which docker keeps what is for its own registry.
+/// The key under which docker keeps the credentials for its own registry.
 const DOCKER_KEY: &str = "https://index.docker.io/v1/";
 
-/// The user whose password is a token that renews itself.
+/// The user name with which a helper marks a password as an identity token.
 const TOKEN_USER: &str = "<token>";
 
 /// The credentials of a user.
@@ -36,7 +36,7 @@ pub(super) enum Credentials {
 }
 
 impl Credentials {
-    /// Returns the value of the header.
+    /// Returns the value of the header for basic authentication; `None` for a token.
     pub(super) fn basic(&self) -> Option<String> {
         match self {
             Self::Basic(user, password) => Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))),
@@ -45,7 +45,7 @@ impl Credentials {
     }
 }
 
-/// A file with credentials, as far as it is read.
+/// The fields that are read of a file with credentials.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Stored {
@@ -63,10 +63,10 @@ struct AuthEntry {
     identitytoken: Option<String>,
 }
 
-/// Finds the credentials for `reference` in the first of `files` that has some.
+/// Finds the credentials for `reference` in the first of `files` that has credentials for it.
 ///
 /// # Errors
-/// `InvalidArgument` for a file that is wrong; what a credential helper says.
+/// `InvalidArgument` for a malformed file; errors of a credential helper.
 pub(super) fn find(reference: &Reference, files: &[PathBuf]) -> Result<Option<Credentials>> {
     for path in files {
         let Some(text) = read(path)? else { continue };
@@ -105,7 +105,8 @@ impl AuthEntry {
     }
 }
 
-/// The names under which something for `reference` can be, the closest first: containers' file has paths, too.
+/// Returns the keys under which a file can have credentials for `reference`, the most specific first. The files of
+/// podman have paths as keys too.
 fn keys(reference: &Reference) -> Vec<String> {
     let whole = format!("{}/{}", reference.registry, reference.repository);
     let mut keys: Vec<String> = whole.match_indices('/').map(|(at, _)| whole[..at].to_owned()).collect();
@@ -117,18 +118,18 @@ fn keys(reference: &Reference) -> Vec<String> {
     keys
 }
 
-/// The key without the scheme and the version that old files have.
+/// Returns the key without its scheme and API version, which old files have.
 fn normal(key: &str) -> &str {
     let key = key.trim_start_matches("https://").trim_start_matches("http://");
     key.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2")
 }
 
-/// The address that a helper knows a registry by.
+/// Returns the address of a registry for a credential helper.
 fn server_of(registry: &str) -> &str {
     if registry == DEFAULT_REGISTRY { DOCKER_KEY } else { registry }
 }
 
-/// Asks `docker-credential-NAME`; `None` if it knows nothing of the registry.
+/// Asks the program `docker-credential-NAME`. Returns `None` if the program has no credentials for the registry.
 fn ask(helper: &str, registry: &str) -> Result<Option<Credentials>> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]
@@ -166,16 +167,16 @@ fn run(helper: &str, verb: &str, input: &str) -> Result<std::process::Output> {
     let child = child.arg(verb).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = child.spawn().at("start", &program)?;
     if let Some(mut stdin) = child.stdin.take() {
-        // One that has ended already says why.
+        // The write fails if the helper has ended. Its exit status then tells the error.
         let _ = stdin.write_all(input.as_bytes());
     }
     child.wait_with_output().at("wait for", &program)
 }
 
-/// Keeps a name and a password for `registry` in `file`, or in the helper that the file names.
+/// Stores a name and a password for `registry` in `file`, or in the helper that the file names.
 ///
 /// # Errors
-/// `InvalidArgument` if the file is wrong; what the file system or the helper reports.
+/// `InvalidArgument` for a malformed file; errors of the file system or the helper.
 pub(super) fn keep(file: &Path, registry: &str, user: &str, password: &str) -> Result<()> {
     edit(file, |stored, document| {
         if let Some(helper) = stored.cred_helpers.get(registry).or(stored.creds_store.as_ref()) {
@@ -189,10 +190,10 @@ pub(super) fn keep(file: &Path, registry: &str, user: &str, password: &str) -> R
     })
 }
 
-/// Forgets what is kept for `registry`. Returns false if there was nothing.
+/// Removes the stored credentials for `registry`. Returns false if there were none.
 ///
 /// # Errors
-/// As of [`keep`].
+/// As [`keep`].
 pub(super) fn forget(file: &Path, registry: &str) -> Result<bool> {
     let mut was_there = false;
     edit(file, |stored, document| {
@@ -208,7 +209,7 @@ pub(super) fn forget(file: &Path, registry: &str) -> Result<bool> {
     Ok(was_there)
 }
 
-/// Changes a file of credentials, and replaces it if `change` says so. Whatever else is in it stays.
+/// Changes a file of credentials, and replaces the file if `change` returns true. Unknown fields of the file are kept.
 fn edit(file: &Path, change: impl FnOnce(&Stored, &mut Value) -> Result<bool>) -> Result<()> {
     let text = read(file)?.unwrap_or_else(|| "{}".to_owned());
     let (stored, mut document): (Stored, Value) = (parse(&text, file)?, parse(&text, file)?);

@@ -1,4 +1,4 @@
-//! Where a registry is asked: mirrors, plain HTTP and certificates, as other tools' files of settings say it.
+//! The endpoints of a registry: mirrors, plain HTTP and certificates, from the settings files of other tools.
 //!
 //! # References
 //! containerd's `docs/hosts.md` (`hosts.toml`); `containers-registries.conf(5)`; docker's `certs.d`.
@@ -11,30 +11,30 @@ use serde::Deserialize;
 use super::reference::Reference;
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// The host that serves what is called `docker.io`.
+/// The host of the registry `docker.io`.
 const DOCKER_HUB: &str = "registry-1.docker.io";
 
-/// Directories and files of settings, in the order in which they are asked.
+/// Directories and files of settings, in the order in which they are searched.
 #[derive(Clone, Debug, Default)]
 pub struct HostSettings {
     /// Directories with one directory for each registry, in which `hosts.toml` and certificates (`*.crt`) lie.
     pub dirs: Vec<PathBuf>,
-    /// Files of containers' form, and directories of such files.
+    /// Files in the form of `registries.conf`, and directories of such files.
     pub registries: Vec<PathBuf>,
 }
 
-/// One place to ask.
+/// One address of a registry or mirror.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     /// The address up to the repository: `https://host/v2`.
     pub(super) base: String,
     /// The path of the image there.
     pub(super) repository: String,
-    /// Certificates of authorities, beside the machine's.
+    /// Certificates of authorities to trust, in addition to the machine's.
     pub(super) authorities: Vec<PathBuf>,
-    /// Whether any certificate is taken.
+    /// True if certificates are not verified.
     pub(super) is_insecure: bool,
-    /// Whether images can be pushed to it.
+    /// True if images can be pushed to this endpoint.
     pub(super) takes_pushes: bool,
 }
 
@@ -50,10 +50,10 @@ impl Endpoint {
     }
 }
 
-/// Returns the places to ask for `reference`, mirrors first.
+/// Returns the endpoints for `reference`, mirrors first.
 ///
 /// # Errors
-/// `InvalidArgument` for a file of settings that is wrong; `FailedPrecondition` for a registry that settings block.
+/// `InvalidArgument` for a malformed settings file; `FailedPrecondition` for a registry that the settings block.
 pub(super) fn endpoints(reference: &Reference, settings: &HostSettings) -> Result<Vec<Endpoint>> {
     let (host, repository) = (&reference.registry, &reference.repository);
     for dir in &settings.dirs {
@@ -68,7 +68,7 @@ pub(super) fn endpoints(reference: &Reference, settings: &HostSettings) -> Resul
     Ok(usual(host, repository))
 }
 
-/// Without settings: HTTPS; and plain HTTP where no other machine is asked.
+/// Returns the endpoints without settings: HTTPS, and plain HTTP if the host is this machine.
 fn usual(host: &str, repository: &str) -> Vec<Endpoint> {
     let mut all = vec![Endpoint::new("https", service_of(host), repository)];
     let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
@@ -92,7 +92,7 @@ struct Hosts {
     skip_verify: bool,
 }
 
-/// One host of it.
+/// One `host` table of `hosts.toml`.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Host {
@@ -111,7 +111,7 @@ fn from_dir(dir: &Path, host: &str, repository: &str) -> Result<Vec<Endpoint>> {
     };
     let hosts: Hosts = parse(&text, &path)?;
     let mut all = Vec::new();
-    // The order of the file counts.
+    // Hosts are tried in their order in the file, which the parsed table does not keep.
     let mut places: Vec<_> = hosts.host.iter().map(|(at, host)| (text.find(at.as_str()), at, host)).collect();
     places.sort_by_key(|(at, ..)| *at);
     for (_, address, host) in places {
@@ -135,7 +135,7 @@ fn from_dir(dir: &Path, host: &str, repository: &str) -> Result<Vec<Endpoint>> {
     Ok(all)
 }
 
-/// The endpoint at an address of settings, which may lack the scheme.
+/// Returns the endpoint at an address in settings. The address may lack its scheme.
 fn at_address(address: &str, is_whole: bool, repository: &str) -> Endpoint {
     let address = address.trim_end_matches('/');
     let address = if address.contains("://") { address.to_owned() } else { format!("https://{address}") };
@@ -143,7 +143,7 @@ fn at_address(address: &str, is_whole: bool, repository: &str) -> Endpoint {
     Endpoint { base: format!("{address}{ending}"), ..Endpoint::new("https", "", repository) }
 }
 
-/// The files that `ca` names: one, or a list.
+/// Returns the files that `ca` names. `ca` is one name or a list.
 fn authorities(dir: &Path, ca: Option<&toml::Value>) -> Vec<PathBuf> {
     let texts = match ca {
         Some(toml::Value::Array(all)) => all.iter().filter_map(toml::Value::as_str).collect(),
@@ -165,7 +165,7 @@ fn certificates(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// `registries.conf`, as far as it says where a registry is.
+/// The fields of `registries.conf` that determine endpoints.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Registries {
@@ -223,7 +223,7 @@ fn from_registries(reference: &Reference, settings: &HostSettings) -> Result<Opt
     Ok(Some(mirrors.chain(place(best.location.as_deref(), best.insecure, true)).collect()))
 }
 
-/// Whether `name` is `prefix`, or below it.
+/// Returns true if `name` is `prefix` or below it.
 fn is_below(name: &str, prefix: &str) -> bool {
     if let Some(domain) = prefix.strip_prefix("*.") {
         let host = name.split(['/', ':']).next().unwrap_or_default();
@@ -232,7 +232,7 @@ fn is_below(name: &str, prefix: &str) -> bool {
     !prefix.is_empty() && name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
 }
 
-/// The files, with those in directories in the order of their names.
+/// Returns the files in `paths`, and the files in directories of `paths` sorted by name.
 fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut all = Vec::new();
     for path in paths {
@@ -248,7 +248,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(all)
 }
 
-/// The text of a file, if there is one.
+/// Returns the text of a file; `None` if the file is missing.
 pub(super) fn read(path: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),

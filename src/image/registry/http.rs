@@ -1,4 +1,5 @@
-//! Requests to a registry: authentication, patience with one that is busy, and errors that say what to do.
+//! Requests to a registry: authentication, repetition while the registry is busy, and errors that tell the user what to
+//! do.
 //!
 //! # References
 //! OCI distribution specification; RFC 9110 (`Retry-After`, `WWW-Authenticate`, ranges); "Token Authentication
@@ -22,34 +23,34 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::oci::DOCUMENT_BYTES_MAX;
 use crate::task::Cancel;
 
-/// How often a request is repeated that failed for a reason which may pass.
+/// Maximum number of repetitions of a request that failed for a temporary reason.
 const REPEATS_MAX: u32 = 5;
 
-/// How often, where it never answered before.
+/// The same for a registry that has never answered.
 const FIRST_REPEATS_MAX: u32 = 2;
 
-/// The first pause before a repetition; each is twice as long as the one before.
+/// The first pause before a repetition. Each later pause is twice as long as the one before.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The longest pause that a registry can ask for.
 const PAUSE_MAX: Duration = Duration::from_secs(120);
 
-/// How often it is looked whether the caller still wants an answer.
+/// Time between two looks at the cancellation.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Maximum length of an answer that says what went wrong, in bytes.
+/// Maximum length of the body of an error, in bytes.
 const COMPLAINT_BYTES_MAX: u64 = 64 << 10;
 
-/// One place of a registry.
+/// A client of one endpoint of a registry.
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) endpoint: Endpoint,
     agent: Agent,
     credentials: Option<Credentials>,
-    /// The header that each scope was granted.
+    /// The `Authorization` header for each scope.
     granted: Mutex<HashMap<String, String>>,
     has_answered: AtomicBool,
-    /// Whether the caller wants to stop, and whether anybody waits for an answer still.
+    /// Two reasons to stop: the caller's cancellation, and the drop of [`Connections`](super::Connections).
     stop: [Cancel; 2],
 }
 
@@ -65,7 +66,7 @@ pub(super) struct Call<'a> {
     pub(super) url: String,
     /// The actions that a token must allow, as `pull` or `pull,push`.
     pub(super) actions: &'a str,
-    /// Another repository that has to be readable.
+    /// Another repository that a token must allow to read.
     pub(super) also: Option<&'a str>,
     pub(super) headers: Vec<(header::HeaderName, String)>,
     pub(super) body: &'a [u8],
@@ -99,12 +100,13 @@ impl Client {
         host_of(&self.endpoint.base)
     }
 
-    /// The address of something of the repository.
+    /// Returns the address of `rest` in the repository.
     pub(super) fn url(&self, rest: &str) -> String {
         format!("{}/{}/{rest}", self.endpoint.base, self.endpoint.repository)
     }
 
-    /// Sends a request, and returns the answer whatever its status is, except that it logs in and waits as it is asked.
+    /// Sends a request, and returns the answer whatever its status is. Logs in if the registry asks for that, and
+    /// repeats the request while the registry is busy.
     ///
     /// # Errors
     /// `PermissionDenied` without the right credentials; `Unavailable` if the registry cannot be reached or stays busy;
@@ -173,7 +175,7 @@ impl Client {
         call.also.map_or(own.clone(), |other| format!("{own} repository:{other}:pull"))
     }
 
-    /// Gets what the registry wants to see before it answers.
+    /// Gets the `Authorization` header that the registry asks for in `headers`.
     fn log_in(&self, headers: &HeaderMap, scope: &str) -> Result<()> {
         let challenges = headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|value| value.to_str().ok());
         let challenges: Vec<Challenge> = challenges.filter_map(Challenge::parse).collect();
@@ -251,7 +253,7 @@ impl Client {
         self.stop.iter().try_for_each(Cancel::check)
     }
 
-    /// The error for an answer that is none.
+    /// Returns the error for an answer with an error status.
     pub(super) fn complaint(&self, answer: Response<Body>) -> Error {
         let (status, host, path) = (answer.status(), self.host(), &self.endpoint.repository);
         let said = said(answer);
@@ -269,7 +271,7 @@ impl Client {
         }
     }
 
-    /// The error for a request that got no answer.
+    /// Returns the error for a request without an answer.
     pub(super) fn explain(&self, error: ureq::Error) -> Error {
         let host = self.host();
         let text = error.to_string();
@@ -289,7 +291,7 @@ impl Client {
     }
 }
 
-/// The token in what the server `realm` answers.
+/// Returns the token in `answer`, which the server `realm` sent.
 fn token_in(answer: &[u8], realm: &str) -> Result<String> {
     #[derive(Deserialize)]
     struct Token {
@@ -311,7 +313,7 @@ fn is_busy(status: StatusCode) -> bool {
     matches!(status.as_u16(), 429 | 500 | 502..=504)
 }
 
-/// Whether a repetition can help.
+/// Returns true for a temporary error: a repetition can help.
 fn is_passing(error: &ureq::Error) -> bool {
     match error {
         ureq::Error::Timeout(_) => true,
@@ -349,7 +351,7 @@ fn said(answer: Response<Body>) -> String {
     all.errors.first().map_or_else(String::new, |one| format!(": {} {}", one.code, one.message))
 }
 
-/// The body of an answer that is a document.
+/// Returns the body of an answer that is a document.
 pub(super) fn document(answer: Response<Body>) -> Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let mut reader = answer.into_body().into_reader().take(DOCUMENT_BYTES_MAX + 1);
@@ -362,13 +364,13 @@ pub(super) fn document(answer: Response<Body>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A query or form.
+/// Returns `form` encoded as a query or a form.
 fn encoded(form: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = form.iter().map(|(key, value)| format!("{key}={}", escaped(value))).collect();
     pairs.join("&")
 }
 
-/// `text` as it may stand in a query.
+/// Returns `text` escaped for a query.
 pub(super) fn escaped(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/:,".contains(&byte);
     let one = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
@@ -429,7 +431,7 @@ mod tests {
         assert_eq!(host_of("https://registry.test:5000/v2/x"), "registry.test:5000");
     }
 
-    /// Answers of a registry of a stranger, generated: headers, challenges, tokens and complaints.
+    /// Generated answers of an untrusted registry: headers, challenges, tokens and error bodies.
     #[test]
     fn answers_of_strangers() {
         let seeds = [

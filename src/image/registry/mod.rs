@@ -1,7 +1,7 @@
 //! Images from registries and into them.
 //!
-//! [`pull`] streams each blob from the socket into unpacking; [`push`] compresses layers into the upload. Nothing of
-//! either lies on disk in between.
+//! [`pull`] streams each blob from the socket into unpacking; [`push`] compresses layers into the upload. Neither
+//! writes a blob to disk.
 //!
 //! # References
 //! OCI distribution specification 1.1; docker's HTTP API V2.
@@ -35,15 +35,16 @@ use self::http::{Call, Client};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::task::Cancel;
 
-/// How often a caller that waits for an answer looks whether it should stop.
+/// Time between two looks at the cancellation, while a caller waits for an answer.
 const POLL: Duration = Duration::from_millis(50);
 
-/// How registries are reached, and as whom. The command line takes it from the machine's settings.
+/// Settings for reaching registries: endpoints, credentials, certificates, proxies. The command line takes them from
+/// the machine's settings.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     /// Settings of registries.
     pub hosts: HostSettings,
-    /// Files with credentials; the first that has some for a registry counts.
+    /// Files with credentials. The first file with credentials for a registry is used.
     pub credentials: Vec<PathBuf>,
     /// Files of certificates to trust, instead of the machine's.
     pub authorities: Vec<PathBuf>,
@@ -55,7 +56,7 @@ pub struct Access {
     pub no_proxy: Option<String>,
 }
 
-/// Connections for one image: what they are asked for, and the end of all of them when it is dropped.
+/// The clients for one image, one for each endpoint. Drop makes their requests stop.
 struct Connections {
     clients: Vec<Arc<Client>>,
     abandoned: Cancel,
@@ -86,7 +87,8 @@ impl Connections {
         Ok(Self { clients, abandoned })
     }
 
-    /// The answer of the first place that has one, and that place; without one, the error of the last.
+    /// Returns the first answer and its client. Without an answer, returns the error that tells most: the last one that
+    /// is not `Unavailable`, else the first.
     fn first<T: Send + 'static>(
         &self,
         cancel: &Cancel,
@@ -98,7 +100,7 @@ impl Connections {
             for client in &clients {
                 let is_done =
                     |(host, why): &(&str, Error)| *host == client.host() && why.kind() != ErrorKind::Unavailable;
-                // HTTPS that answers, or whose certificate is wrong, is not evaded by plain HTTP.
+                // If HTTPS of a host answers, or has a wrong certificate, plain HTTP of the same host is not tried.
                 if failed.as_ref().is_some_and(is_done) {
                     continue;
                 }
@@ -117,11 +119,11 @@ impl Connections {
     }
 }
 
-/// Runs `work` on a thread of its own, and stops waiting for it once the caller should stop: a connection can be silent
-/// for long.
+/// Runs `work` on a thread of its own, because a connection can be silent for long. After a cancellation the call
+/// returns without waiting for the thread.
 fn patiently<T: Send + 'static>(cancel: &Cancel, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let (give, take) = sync_channel(1);
-    // Nobody takes what comes too late.
+    // The send fails if the caller has stopped waiting.
     let work = move || drop(give.send(work()));
     thread::Builder::new().name("registry".to_owned()).spawn(work).at("start a thread for", "a request")?;
     loop {
@@ -134,10 +136,10 @@ fn patiently<T: Send + 'static>(cancel: &Cancel, work: impl FnOnce() -> Result<T
     }
 }
 
-/// Checks a name and a password with `registry`, and keeps them in `file`.
+/// Checks a name and a password with `registry`, and stores them in `file`.
 ///
 /// # Errors
-/// `PermissionDenied` if the registry does not accept them; errors of [`pull`]'s kinds for one that cannot be reached.
+/// `PermissionDenied` if the registry does not accept them; as [`pull`] if the registry cannot be reached.
 pub fn login(registry: &str, user: &str, password: &str, access: &Access, file: &Path, cancel: &Cancel) -> Result<()> {
     let reference: Reference = format!("{registry}/x").parse()?;
     let credentials = Credentials::Basic(user.to_owned(), password.to_owned());
@@ -149,10 +151,10 @@ pub fn login(registry: &str, user: &str, password: &str, access: &Access, file: 
     credentials::keep(file, &reference.registry, user, password)
 }
 
-/// Forgets what `file` keeps for `registry`. Returns false if it kept nothing.
+/// Removes the credentials for `registry` from `file`. Returns false if there were none.
 ///
 /// # Errors
-/// `InvalidArgument` for a file that is wrong; what the file system or a credential helper reports.
+/// `InvalidArgument` for a malformed file; errors of the file system or a credential helper.
 pub fn logout(registry: &str, file: &Path) -> Result<bool> {
     let reference: Reference = format!("{registry}/x").parse()?;
     credentials::forget(file, &reference.registry)

@@ -21,16 +21,16 @@ use crate::oci::media_type::{INDEXES, MANIFESTS};
 use crate::oci::{Descriptor, media_type_of};
 use crate::task::Cancel;
 
-/// Pulls `reference`: its image for this machine, or for the platform in `options`. The store calls it by the name in
-/// `options`, else as it is called here.
+/// Pulls the image of `reference` for this machine, or for the platform in `options`. Its name in the store is the name
+/// in `options`, otherwise `reference`.
 ///
-/// Layers that the store has are not downloaded. As of [`import`](crate::image::import), nothing is visible before it
-/// is verified, and a failed or cancelled pull leaves finished layers at most.
+/// Layers that the store has are not downloaded. As with [`import`](crate::image::import), a layer is visible only
+/// after it is verified, and a failed or cancelled pull leaves only finished layers.
 ///
 /// # Errors
 /// `NotFound` if the registry has no such image or tag, or none for the platform; `PermissionDenied` without the right
-/// credentials, or for a certificate that nobody vouches for; `Unavailable` if the registry cannot be reached; and
-/// those of [`import`](crate::image::import).
+/// credentials, or for a certificate that no trusted authority has signed; `Unavailable` if the registry cannot be
+/// reached; errors of [`import`](crate::image::import).
 pub fn pull(
     store: &crate::store::Store,
     reference: &Reference,
@@ -57,7 +57,7 @@ pub fn pull(
     import_found(store, &found, &source, options, progress)
 }
 
-/// Returns the document that a name stands for: a manifest or an index, with its bytes.
+/// Returns the manifest or index that the tag or digest `wanted` names, with its descriptor.
 fn top(client: &Arc<Client>, wanted: &str, digest: Option<BlobDigest>) -> Result<(Descriptor, Vec<u8>)> {
     let answer = client.succeed(&manifest_call(client, wanted))?;
     let said = answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -80,7 +80,7 @@ fn manifest_call<'a>(client: &Client, wanted: &str) -> Call<'a> {
 /// An image of a registry.
 struct Remote {
     client: Arc<Client>,
-    /// The document that the image's name stands for, which has been read already.
+    /// The manifest or index of the image's name, which was read when the client was chosen.
     top: (Descriptor, Vec<u8>),
     cancel: Cancel,
     downloads: OnceLock<(Vec<usize>, Downloads)>,

@@ -21,39 +21,39 @@ use crate::oci::media_type::{self, OCI_CONFIG, OCI_MANIFEST};
 use crate::oci::{media_type_of, parse};
 use crate::store::Store;
 
-/// Length of one piece of an upload: lost at most when a connection breaks.
+/// Length of one piece of an upload: a broken connection loses at most one piece.
 const PIECE_BYTES: usize = 8 << 20;
 
-/// How often an upload may be resumed at one place.
+/// Maximum number of resumptions of one piece.
 const RESUMES_MAX: u32 = 5;
 
 /// The actions that a token for a push must allow.
 const ACTIONS: &str = "pull,push";
 
-/// An image that is in a registry now.
+/// An image that was pushed.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Pushed {
     /// The name of the image in the registry.
     pub name: String,
-    /// The digest of its config: the image ID.
+    /// The digest of the config: the image ID.
     pub id: Digest,
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub manifest: Digest,
-    /// How many layers it has.
+    /// How many layers the image has.
     pub layers: usize,
-    /// How many of them were uploaded; the registry had the others.
+    /// How many layers were uploaded. The registry had the others.
     pub uploaded: usize,
 }
 
 /// Pushes the image `name` of the store as `reference`.
 ///
-/// A layer that the registry has, in a form in which an image of the store came with it, stays as it is; also one in
-/// another repository of the registry by which an image of the store is called. The others are compressed into the
-/// upload. An image of which every layer stays keeps its manifest, byte for byte.
+/// The manifests in the store name compressed blobs of a layer. If the registry has one of these blobs, in this
+/// repository or in one that names an image of the store, the layer is not uploaded. Other layers are compressed into
+/// the upload. If the digest of no layer changes, the manifest is kept byte for byte.
 ///
 /// # Errors
 /// `NotFound`; `PermissionDenied` without the right credentials; `Unavailable` if the registry cannot be reached;
-/// `InvalidArgument` for a name with a digest; `DataLoss` if a layer does not come out as it went in; `Cancelled`.
+/// `InvalidArgument` for a name with a digest; `DataLoss` if a layer cannot be written as it was imported; `Cancelled`.
 pub fn push(
     store: &Store,
     name: &str,
@@ -77,14 +77,15 @@ pub fn push(
     push.run(tag).map_err(pushing).map(|pushed| Pushed { name: reference.to_string(), ..pushed })
 }
 
-/// A form of a layer that a registry may have: compressed, as an image of the store came with it.
+/// A compressed blob of a layer that a registry may have, from the manifest of an image in the store.
 struct Form {
     descriptor: Value,
-    /// The repository of the same registry that the image is called by.
+    /// The repository in the name of that image, if it is another one of the same registry.
     repository: Option<String>,
 }
 
-/// The forms of the layers of all images of the store: a base image came with what a build names by its content only.
+/// Returns the forms of the layers of all images. A built image names its layers by DiffID, but the base image has
+/// forms of the layers that it shares with the built one.
 fn known_forms(store: &Store, reference: &Reference) -> Result<HashMap<DiffId, Vec<Form>>> {
     let mut forms: HashMap<DiffId, Vec<Form>> = HashMap::new();
     for image in store.images()? {
@@ -95,7 +96,7 @@ fn known_forms(store: &Store, reference: &Reference) -> Result<HashMap<DiffId, V
         let layers = manifest["layers"].as_array().cloned().unwrap_or_default();
         let config = ConfigSummary::parse(&store.document(image.config)?, layers.len())?;
         for (descriptor, diff_id) in layers.into_iter().zip(config.diff_ids()) {
-            // A build names its layers by their content: no registry has that.
+            // A build names its layers by DiffID, and no registry has an uncompressed blob.
             if descriptor["digest"] != json!(diff_id) {
                 forms.entry(*diff_id).or_default().push(Form { descriptor, repository: repository.clone() });
             }
@@ -106,9 +107,9 @@ fn known_forms(store: &Store, reference: &Reference) -> Result<HashMap<DiffId, V
 
 /// A layer that is in the registry now.
 enum Sent {
-    /// In a form that it had, by its descriptor.
+    /// The registry had a form of the layer, with this descriptor.
     Kept(Value),
-    /// Compressed anew.
+    /// The layer was compressed and uploaded.
     Uploaded(Blob),
 }
 
@@ -140,7 +141,7 @@ impl<'a> Push<'a> {
                     descriptor(known, &blob, self.options.compression)
                 }
             };
-            // Compressed as before, it is what the manifest names already.
+            // If the layer was compressed as before, the manifest has its digest already.
             if known["digest"] != now["digest"] {
                 manifest["layers"][at] = now;
                 is_same = false;
@@ -157,7 +158,7 @@ impl<'a> Push<'a> {
         Ok(Pushed { name: String::new(), id, manifest: digest, layers, uploaded: uploaded.len() })
     }
 
-    /// Brings one layer there.
+    /// Finds one layer in the registry, or uploads it.
     fn layer(&self, at: usize, layer: &Layer, known: &Value) -> Result<Sent> {
         let other = self.forms.get(&layer.diff_id).into_iter().flatten();
         let own = Form { descriptor: known.clone(), repository: None };
@@ -182,8 +183,8 @@ impl<'a> Push<'a> {
         Ok(Sent::Uploaded(blob))
     }
 
-    /// Takes the blob of that digest from another repository. If the registry cannot do that, it begins an upload,
-    /// which `upload` then is.
+    /// Asks the registry to take the blob `digest` from the repository `from`. A registry that cannot do that begins an
+    /// upload, which is kept in `upload`.
     fn is_mounted(&self, digest: &str, from: Option<&str>, upload: &mut Option<Upload<'a>>) -> Result<bool> {
         let Some(from) = from.filter(|_| upload.is_none()) else { return Ok(false) };
         let started = Upload::start(self.client, Some((digest, from)))?;
@@ -202,7 +203,7 @@ impl<'a> Push<'a> {
         }
     }
 
-    /// The manifest with other layers, which are OCI's, and so is it then.
+    /// Returns the manifest with OCI's media types, because its new layers have them.
     fn rewritten(&self, mut manifest: Value) -> Vec<u8> {
         manifest["schemaVersion"] = 2.into();
         manifest["mediaType"] = OCI_MANIFEST.into();
@@ -227,20 +228,20 @@ impl<'a> Push<'a> {
     }
 }
 
-/// A blob on its way into a registry.
+/// An upload of a blob.
 struct Upload<'a> {
     client: &'a Client,
-    /// Where the next piece goes.
+    /// The address for the next piece.
     location: String,
     /// How many bytes the registry has.
     at: u64,
     piece: Vec<u8>,
-    /// Whether the registry took the blob from another repository.
+    /// True if the registry took the blob from another repository.
     is_mounted: bool,
 }
 
 impl<'a> Upload<'a> {
-    /// Begins an upload, unless the registry can take the blob of that digest from that repository.
+    /// Begins an upload, unless the registry can take the blob from `neighbour`: a digest and a repository.
     fn start(client: &'a Client, neighbour: Option<(&str, &str)>) -> Result<Self> {
         let query = neighbour.map(|(digest, from)| format!("?mount={digest}&from={}", escaped(from)));
         let url = client.url(&format!("blobs/uploads/{}", query.unwrap_or_default()));
@@ -256,7 +257,7 @@ impl<'a> Upload<'a> {
         Ok(Self { client, location, at: 0, piece: Vec::with_capacity(PIECE_BYTES), is_mounted })
     }
 
-    /// Sends the piece, from the byte on that the registry lacks.
+    /// Sends the piece, without the bytes that the registry has already.
     fn send(&mut self) -> Result<()> {
         let end = self.at + self.piece.len() as u64;
         let mut resumes = 0;
@@ -282,7 +283,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Asks how much of the upload is there.
+    /// Asks the registry how many bytes of the upload it has.
     fn resume(&mut self, end: u64) -> Result<()> {
         let answer = self.client.succeed(&Call::new(Method::GET, self.location.clone(), ACTIONS))?;
         let range = answer.headers().get(header::RANGE).and_then(|range| range.to_str().ok());
@@ -297,7 +298,7 @@ impl<'a> Upload<'a> {
         Ok(())
     }
 
-    /// Ends the upload of the blob with that digest.
+    /// Ends the upload of the blob `digest`.
     fn finish(&mut self, digest: Digest) -> Result<()> {
         self.send()?;
         let separator = if self.location.contains('?') { '&' } else { '?' };
@@ -321,7 +322,7 @@ impl Write for Upload<'_> {
     }
 }
 
-/// Where an answer says that the upload goes on; `otherwise` if it does not say.
+/// Returns the address in an answer at which the upload continues; `otherwise` if the answer has none.
 pub(super) fn location(client: &Client, answer: &Response<Body>, otherwise: &str) -> String {
     let said = answer.headers().get(header::LOCATION).and_then(|location| location.to_str().ok());
     match said {
@@ -333,7 +334,7 @@ pub(super) fn location(client: &Client, answer: &Response<Body>, otherwise: &str
     }
 }
 
-/// The error that a writer of uploads passed through.
+/// Returns the strata error inside the error of a writer, if there is one.
 fn own(error: io::Error) -> Error {
     error.downcast().unwrap_or_else(|error| Error::new(ErrorKind::Io, "write the upload").with_source(error))
 }

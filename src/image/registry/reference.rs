@@ -10,15 +10,15 @@ use crate::error::{Error, Result};
 use crate::image::BlobDigest;
 use crate::image::name::{DEFAULT_REGISTRY, check_name, split_registry};
 
-/// The tag that a name without one means.
+/// The tag of a name without a tag.
 const DEFAULT_TAG: &str = "latest";
 
 /// An image in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// The registry: a host, and a port where it is not the usual one.
+    /// The registry: a host, and a port unless it is the default one.
     pub registry: String,
-    /// The path of the image there.
+    /// The path of the image in the registry.
     pub repository: String,
     /// The tag; `None` if only a digest is given.
     pub tag: Option<String>,
@@ -27,7 +27,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// Returns what the address of the manifest ends with.
+    /// Returns the last part of the manifest's address: the digest, or else the tag.
     pub(super) fn wanted(&self) -> String {
         match (&self.digest, &self.tag) {
             (Some(digest), _) => digest.to_string(),

@@ -1,4 +1,5 @@
-//! Files of settings and credentials, generated. Users write them, and a mistake must be an error that names the file.
+//! Generated files of settings and credentials. Users write such files, and a mistake must be an error that names the
+//! file.
 
 use std::fs;
 
@@ -76,7 +77,7 @@ fn registries_conf() {
 fn auth_json() {
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("auth.json");
-    // No program of such a name is there: a helper that is found would be run.
+    // The helper `strata-none` does not exist, because an existing helper would be run.
     let seed = "{\"auths\":{\"registry.test:5000\":{\"auth\":\"YTpi\"},\"https://old.test/v1/\":{\"username\":\"a\",\"password\":\"b\"},\
                 \"registry.test:5000/team\":{\"identitytoken\":\"t\"}},\"credHelpers\":{\"x.test\":\"strata-none\"}}";
     let words =

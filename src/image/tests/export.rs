@@ -1,4 +1,4 @@
-//! Images on their way out: what is kept, what is refused, what is left when it fails.
+//! Exports: kept content, refused destinations, and remains after a failure.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ fn written(store: &Store, form: &str, path: &Path, options: &ExportOptions) -> R
     export(store, "app:1", &destination, options, &())
 }
 
-/// The document that an exported layout has of `digest`.
+/// Returns the document `digest` of an exported layout.
 fn document(layout: &Path, digest: &Value) -> Value {
     let path = digest.as_str().expect("a digest").replace("sha256:", "blobs/sha256/");
     serde_json::from_slice(&fs::read(layout.join(path)).expect("read")).expect("JSON")
@@ -32,7 +32,7 @@ fn every_form_comes_back_as_the_same_image() {
             let options = ExportOptions { compression, ..ExportOptions::default() };
             let exported = written(&store, form, &path, &options).unwrap_or_else(|error| panic!("{}", error.chain()));
             assert_eq!((exported.id, exported.layers), (imported.id, 3), "{form}");
-            // To the same place: a file is replaced, a directory is somebody's.
+            // A second export to the same path replaces a file, but refuses a directory that is not empty.
             assert_eq!(written(&store, form, &path, &options).is_ok(), form != "oci");
             let root = fixture.scratch.path().join(format!("store-{form}-{compression:?}"));
             let config = Config { root, ..Config::new(fixture.path()) };
@@ -103,7 +103,7 @@ fn a_layer_that_is_there_twice_is_written_once() {
     assert_eq!(run(&store, &source(Place::Path(path))).expect("again").unpacked, 0);
 }
 
-/// Stops the export when bytes are written.
+/// Cancels the export when the first bytes are written.
 struct Stop<'a>(&'a Cancel);
 
 impl Progress for Stop<'_> {
@@ -140,7 +140,7 @@ fn what_fails_leaves_nothing() {
     let other = export(&store, "none", &Destination::Oci { path: out.join("x"), tag: None }, &plain(), &());
     assert_eq!((other.expect_err("no image").kind(), left()), (ErrorKind::NotFound, 1));
 
-    // A layer that does not come out as it went in.
+    // Without tar-split data the layer gets another DiffID.
     fs::remove_dir_all(store.root().join("streams")).expect("remove");
     let lost = written(&store, "oci", &out.join("x"), &plain()).expect_err("another layer");
     assert_eq!((lost.kind(), left()), (ErrorKind::DataLoss, 1), "{}", lost.chain());

@@ -43,7 +43,7 @@ pub(super) fn plain(bytes: &[u8]) -> Vec<u8> {
 
 pub(super) type Compress = fn(&[u8]) -> Vec<u8>;
 
-/// The compressions of a layer: how its media type ends, and how it is done.
+/// The compressions of a layer: the ending of its media type, and the function that compresses.
 pub(super) const COMPRESSIONS: [(&str, Compress); 3] = [("", plain), ("+gzip", gzip), ("+zstd", zstd)];
 
 pub(super) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
@@ -57,7 +57,7 @@ pub(super) fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     builder.into_inner().expect("tar")
 }
 
-/// The streams of the layers of the image that most tests import; the second deletes what the first brought.
+/// The streams of the layers of the image that most tests import; the second one deletes a file of the first.
 pub(super) fn layers() -> [Vec<u8>; 3] {
     [
         tar(&[("etc/one", b"1"), ("etc/gone", b"g")]),
@@ -78,7 +78,7 @@ pub(super) fn config_of(layers: &[Vec<u8>]) -> Value {
     })
 }
 
-/// An OCI layout in the making.
+/// An OCI layout that is being put together.
 #[derive(Clone, Default)]
 pub(super) struct Oci {
     pub(super) content: Content,
@@ -96,7 +96,7 @@ impl Oci {
         self.blob(media_type, document.to_string().as_bytes())
     }
 
-    /// An image of `layers`, each compressed in another way; answers with the descriptor of its manifest.
+    /// An image of `layers`, each in another compression. Returns the descriptor of the manifest.
     pub(super) fn image(&mut self, config: &Value, layers: &[Vec<u8>]) -> Value {
         let config = self.document(&format!("{OCI}.config.v1+json"), config);
         let blobs: Vec<Value> = layers
@@ -163,7 +163,7 @@ pub(super) fn archive(content: &Content) -> Vec<u8> {
     for (path, bytes) in content {
         let mut header = ::tar::Header::new_gnu();
         header.set_size(bytes.len() as u64);
-        // Longer than the field of the header, for some.
+        // Some of these paths are longer than the field of the header.
         let path = format!("./{}{path}", "./".repeat(40));
         builder.append_data(&mut header, path, &bytes[..]).expect("tar");
     }
@@ -190,7 +190,7 @@ impl Fixture {
         backends::open(&config).expect("store")
     }
 
-    /// Removes all that is in the store.
+    /// Removes the store.
     pub(super) fn clear(&self) {
         fs::remove_dir_all(self.scratch.path().join("store")).expect("remove the store");
     }
@@ -256,7 +256,7 @@ pub(super) fn snapshots(store: &Store) -> Vec<(Kind, String)> {
     found
 }
 
-/// Everything is in the store, as it should be.
+/// Checks that the store has the whole image of [`layers`].
 pub(super) fn check(store: &Store, imported: &Imported) {
     let layers = layers();
     let chain: Vec<String> =

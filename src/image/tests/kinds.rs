@@ -1,9 +1,9 @@
 //! Images of kinds that other tools write and read: optional information that is missing or does not fit, docker's
-//! archives of all versions, digests by sha512, layers without changes, sparse members; and those that are refused.
+//! archives of all versions, digests by sha512, layers without changes, sparse members, and images that are refused.
 
 use super::*;
 
-/// The image of the documents that `change` alters, as a layout.
+/// Returns a layout whose documents `change` has altered.
 fn altered(change: impl Fn(&mut Value, &mut Value, &mut Value)) -> Content {
     let (mut oci, layers) = (Oci::default(), layers());
     let image = oci.image(&config_of(&layers), &layers);
@@ -189,7 +189,7 @@ fn two_forms_that_disagree() {
     }
     source.reference = Some("docker.io/library/app:1".into());
     assert_eq!(run(&store, &source).expect("the first, by all of its name").layers, 3);
-    // One image each, and not the same.
+    // Each form has one image, and the two images differ.
     list.as_array_mut().expect("list").remove(0);
     content.insert("manifest.json".into(), list.to_string().into_bytes());
     let error = run(&store, &fixture.file(&archive(&content))).expect_err("which one?");
@@ -241,7 +241,7 @@ fn docker_before_1_10() {
     assert!(error.chain().contains("app:0, app:1"), "{}", error.chain());
     source.reference = Some("app:0".into());
     assert_eq!(run(&fixture.store(), &source).expect("chosen").layers, 1);
-    // Beside a list of the form of today that is broken.
+    // The archive also has a broken `manifest.json`.
     let mut broken = legacy(Some(json!({"app": {"1": top}})));
     broken.insert("manifest.json".into(), b"[".to_vec());
     takes(&fixture, "a broken list", &broken);
@@ -271,7 +271,7 @@ fn digests_by_sha512() {
     content.insert("index.json".into(), json!({"manifests": [entry]}).to_string().into_bytes());
     takes(&fixture, "sha512", &content);
     let path = by_sha512(&gzip(&layers()[1])).path();
-    // Decompresses to the same stream.
+    // The damaged blob decompresses to the same stream.
     content.get_mut(&path).expect("blob")[4] ^= 1;
     let (_, damaged) = import_of(&fixture, &content, &Options::default());
     let error = damaged.expect_err("damaged");

@@ -1,5 +1,5 @@
-//! Documents of images of strangers, generated: indexes, manifests and configs of OCI's, `manifest.json`,
-//! `repositories` and the layers of docker's forms.
+//! Generated documents of untrusted images: indexes, manifests and configs of OCI's, `manifest.json`, `repositories`
+//! and the layers of docker's forms.
 
 use super::*;
 use crate::image::files::Spool;
@@ -7,7 +7,7 @@ use crate::image::find::find;
 use crate::oci::{LayoutMarker, parse};
 use crate::strangers::try_each;
 
-/// Stands between the documents of an input.
+/// Separates the documents of an input.
 const BETWEEN: &str = "\u{1e}";
 
 /// Config, manifest, index, `manifest.json`, `repositories` and the `json` of a layer; `@C` and `@M` are the

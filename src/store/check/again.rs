@@ -1,8 +1,8 @@
-//! Applying a layer once more, beside the snapshot that was made of it, to see whether they are the same.
+//! Applying a layer once more, beside the snapshot that was made from it, to compare the two trees.
 //!
-//! A layer that comes out byte for byte proves the contents of its files. Modes, owners, times, attributes, links, and
-//! what is there besides, are in no byte of the tree that the layer is written from; they are compared with what the
-//! layer makes anew of the same parent.
+//! A layer that can be written again byte for byte proves only the contents of its files, because its headers come from
+//! the tar-split data. Modes, owners, times, attributes, links, and additional files of the tree are compared with a
+//! new tree, which the layer makes on the same parent.
 
 use std::collections::BTreeSet;
 use std::io::{self, BufReader, BufWriter, Read, Write as _};
@@ -28,7 +28,7 @@ use crate::tree::Dir;
 /// Bytes of a layer that are written at once.
 const BUFFER_BYTES: usize = 128 << 10;
 
-/// The layer has its digest: whoever let it in had limits.
+/// A layer that matches its digest needs no limits: the import had limits.
 const NO_LIMITS: Limits = Limits {
     layers: usize::MAX,
     entries: u64::MAX,
@@ -48,7 +48,7 @@ pub(super) struct AppliedAgain<'a> {
     store: &'a Store,
     listed: &'a Listed,
     row: i64,
-    /// It, and what it stands on.
+    /// Ids of the tree and its ancestors, nearest first.
     stack: Vec<Id>,
 }
 
@@ -59,10 +59,10 @@ impl Drop for AppliedAgain<'_> {
 }
 
 impl Store {
-    /// Applies the layer of `listed`, the topmost of `stack`, once more to the others.
+    /// Applies the layer of `listed`, the topmost of `stack`, once more on the other snapshots of `stack`.
     ///
     /// # Errors
-    /// Errors of the file system about the new files: nothing is known of the old ones then.
+    /// Errors of the file system about the new files, which say nothing about the old ones.
     pub(super) fn apply_again<'a>(
         &'a self,
         listed: &'a Listed,
@@ -83,7 +83,8 @@ impl Store {
                 self.replay(listed, stack, &mut writer)?;
                 writer.flush().at("write to", "a pipe")
             });
-            // Decoding takes the reader, and ends a writer that it waits for no longer.
+            // The reader is dropped after `decode`: a writer that still has data then fails with `EPIPE` and does not
+            // block.
             let decoded = decode(&mut BufReader::with_capacity(BUFFER_BYTES, reader), &NO_LIMITS, &mut sink).map(drop);
             let replayed = replay.join().unwrap_or_else(|_| Err(Error::data_loss("the layer could not be written")));
             match replayed {
@@ -95,7 +96,7 @@ impl Store {
         Ok(made)
     }
 
-    /// An empty snapshot on `parents`, which stays in the making: nobody sees it.
+    /// Makes an empty snapshot on `parents`. Its row stays in [`State::Creating`], so that no call sees it.
     fn make_beside<'a>(&'a self, listed: &'a Listed, parents: &[Id]) -> Result<AppliedAgain<'a>> {
         let worker = self.begin()?;
         let name = format!("the layer of {:?} once more, by {worker}", listed.row.name);
@@ -124,7 +125,7 @@ impl Store {
 }
 
 impl AppliedAgain<'_> {
-    /// The paths at which the topmost of `stack` differs from this.
+    /// Returns the paths at which the topmost snapshot of `stack` differs from this tree.
     pub(super) fn differences(&self, stack: &[Id], cancel: &Cancel) -> Result<BTreeSet<PathBuf>> {
         let (made, found) = (self.store.layers(self.listed, &self.stack)?, self.store.layers(self.listed, stack)?);
         let mut paths = BTreeSet::new();
@@ -139,16 +140,16 @@ impl AppliedAgain<'_> {
         let candidates = self.on_disk(stack)?;
         let whole = matches!(candidates, Candidates::All);
         compare(&made, &found, candidates, &mut paths)?;
-        // A path that only the new tree has is in no hint of the old one, and one direction alone does not name all
-        // links of a file.
+        // The trees are compared in the other direction too: a path that only the new tree has is not in the hint of
+        // the old tree, and one direction does not name all links of a file.
         if !whole || !paths.is_empty() {
             compare(&found, &made, self.on_disk(&self.stack)?, &mut paths)?;
         }
         Ok(paths)
     }
 
-    /// Where the topmost of `stack` can differ from its parent, by what is on disk now: what was noted when it was made
-    /// says nothing of what befell it since.
+    /// Returns the paths at which the topmost of `stack` can differ from its parent. A hint that was noted when the
+    /// snapshot was made misses later damage, so it is not used.
     fn on_disk(&self, stack: &[Id]) -> Result<Candidates> {
         let &[id, parent, ..] = stack else { return Ok(Candidates::All) };
         Ok(match self.store.backend.candidates(id, parent)? {

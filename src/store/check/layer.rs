@@ -23,7 +23,8 @@ use crate::tree::Dir;
 const BUILD_AGAIN: Remedy = Remedy::none("it was built here: strata rmi its images, and build them again");
 
 impl Store {
-    /// Reads the committed snapshots that are whole on disk, and says which are not what their digests say.
+    /// Reads the committed snapshots that are whole on disk, and adds a finding for each one that does not match its
+    /// digest.
     pub(super) fn check_layers(&self, ground: &Ground, options: &CheckOptions, checked: &mut Checked) -> Result<()> {
         for listed in ground.rows.iter().filter(|listed| listed.is_finished() && listed.row.kind == Kind::Committed) {
             if !options.deep && listed.row.diff_id.is_some() {
@@ -37,9 +38,9 @@ impl Store {
                 continue;
             }
             let stack = self.meta.view(|tx| durability::chain(tx, Some(listed.row.row)))?;
-            // The number of a row is given again.
+            // The row number may belong to another row by now.
             if stack.first() != Some(&listed.row.id) || !stack.iter().all(|id| ground.present.contains(id)) {
-                // Removed meanwhile, or its loss was told.
+                // The snapshot was removed meanwhile, or its missing directory is a finding already.
                 continue;
             }
             self.check_layer(listed, &stack, options, checked)?;
@@ -57,7 +58,7 @@ impl Store {
                 self.meta.transact(Level::Durable, |tx| rows::record(tx, listed.row.id, found))?;
                 checked.recorded += 1;
             }
-            // An imported layer has tar-split data. A layer without one was built here.
+            // An imported layer has tar-split data. A layer without tar-split data was built here.
             Some(recorded) if recorded == found => match tar_split_files::open(&self.root, listed.row.id)? {
                 Some(_) => self.check_tree(listed, stack, options, checked)?,
                 None => checked.verified += 1,
@@ -72,7 +73,7 @@ impl Store {
         Ok(())
     }
 
-    /// Whether what is there is what the layer of the topmost of `stack` makes of its parent.
+    /// Checks that the tree of `stack` is the one that its topmost layer makes on the parent.
     fn check_tree(&self, listed: &Listed, stack: &[Id], options: &CheckOptions, checked: &mut Checked) -> Result<()> {
         let made = match self.apply_again(listed, stack, &options.cancel) {
             Ok(made) => made,
@@ -106,14 +107,14 @@ impl Store {
         Ok(())
     }
 
-    /// Whether somebody removed it meanwhile.
+    /// Returns true if the snapshot was removed meanwhile.
     fn is_gone(&self, listed: &Listed) -> Result<bool> {
         Ok(self.meta.view(|tx| rows::by_id(tx, listed.row.id))?.is_none())
     }
 
-    /// The DiffID of what the topmost snapshot of `stack` adds to the others: in the encoding of the layer that it was
-    /// made from where that was recorded, else in ours. Trees are read as a whole: a check does not rely on what a
-    /// strategy knows of itself.
+    /// Returns the DiffID of the layer of the topmost snapshot of `stack`. The layer is encoded by its tar-split data
+    /// if there is one, otherwise as strata encodes layers. Trees are read as a whole, because a check does not rely on
+    /// the hints of a strategy.
     fn layer_digest(&self, listed: &Listed, stack: &[Id], cancel: &Cancel) -> Result<DiffId> {
         let writer = &mut io::sink();
         let mut blob = BlobWriter::new(Cancellable::new(writer, cancel), Compression::None)?;
@@ -129,7 +130,8 @@ impl Store {
         Ok(blob.finish()?.1.diff_id)
     }
 
-    /// Writes the layer that the topmost of `stack` was made from, if the store has its tar-split data; whether it has.
+    /// Writes the layer that the topmost of `stack` was made from, if the store has its tar-split data. Returns false
+    /// otherwise.
     pub(super) fn replay(&self, listed: &Listed, stack: &[Id], writer: &mut dyn Write) -> Result<bool> {
         let Some(data) = tar_split_files::open(&self.root, listed.row.id)? else { return Ok(false) };
         let run = self.run();
@@ -143,7 +145,7 @@ impl Store {
     }
 }
 
-/// Whether an error is none of the layer's.
+/// Returns true for an error that the layer did not cause.
 fn ends_the_check(error: &Error) -> bool {
     matches!(error.kind(), ErrorKind::Cancelled | ErrorKind::PermissionDenied)
 }

@@ -16,16 +16,16 @@ const PATHS_SHOWN: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Something that was acknowledged is lost or not what it was.
+    /// Acknowledged data is lost or changed.
     Damaged,
-    /// Something takes space that nobody needs: the next change of the store collects it.
+    /// Unneeded files take space. No acknowledged data is lost.
     Debris,
-    /// Nothing is known to be wrong, and nothing is known to be right.
+    /// The check can neither confirm nor refute that the content is right.
     Unverified,
 }
 
 impl Severity {
-    /// Its name.
+    /// Returns the name of the severity.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Damaged => "damaged",
@@ -40,7 +40,7 @@ impl Severity {
 pub struct Subject {
     /// The owner of the snapshot or image.
     pub owner: String,
-    /// Its key or name.
+    /// The key or name of the snapshot or image.
     pub name: String,
     /// A snapshot's directory in `s/`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,22 +56,22 @@ impl fmt::Display for Subject {
     }
 }
 
-/// Something that is not as it should be, or not known to be.
+/// A fault, or a property that the check cannot confirm.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "problem", rename_all = "snake_case")]
 pub enum Problem {
     /// SQLite finds the database damaged.
     Database {
-        /// In its words.
+        /// SQLite's report.
         report: String,
     },
-    /// Nothing of a snapshot is on disk.
+    /// The directory of a snapshot is missing.
     Missing(Subject),
     /// The topmost layer of an image is no committed snapshot.
     Top(Subject),
     /// An image lacks its config or manifest.
     Document {
-        /// Which image.
+        /// The image.
         image: Subject,
         /// The digest of the document.
         document: String,
@@ -82,34 +82,34 @@ pub enum Problem {
     Content {
         /// The layer's snapshot.
         snapshot: Subject,
-        /// Its DiffID.
+        /// The recorded DiffID of the layer.
         recorded: Digest,
-        /// That of what is there.
+        /// The DiffID of the content on disk.
         found: Digest,
     },
-    /// A layer's files have its contents, but it would not make this tree: modes, owners, times, attributes, links, or
-    /// what is there at all.
+    /// The files of a layer have the right contents, but the tree differs from the layer: in modes, owners, times,
+    /// attributes, links, or in the paths that there are.
     Tree {
         /// The layer's snapshot.
         snapshot: Subject,
-        /// Where.
+        /// The paths that differ.
         paths: BTreeSet<PathBuf>,
     },
     /// A layer cannot be read.
     Unreadable {
         /// The layer's snapshot.
         snapshot: Subject,
-        /// Where, and why.
+        /// The error, with its path.
         why: String,
     },
-    /// A layer's files have its contents; nothing is known of the rest.
+    /// The files of a layer have the right contents. Modes, owners and so on could not be compared.
     Uncompared {
         /// The layer's snapshot.
         snapshot: Subject,
         /// Why the layer could not be applied once more.
         why: String,
     },
-    /// Something is on disk that the database does not name.
+    /// A directory has no row in the database.
     Debris {
         /// At `s/<id>`.
         id: u64,
@@ -121,7 +121,7 @@ pub enum Problem {
     },
     /// A process died while it worked on a snapshot, or held it for an image.
     Abandoned(Subject),
-    /// Nobody can say that a snapshot is on disk: a sync failed, or its writer ended before it was brought there.
+    /// No process may mark a snapshot durable: a sync failed, or its writer ended before the snapshot was on disk.
     Unvouched(Subject),
     /// A sync failed while an active snapshot was written to: a commit of it is refused until the next boot.
     Doubtful(Subject),
@@ -132,7 +132,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    /// How bad it is.
+    /// Returns the severity of the problem.
     pub fn severity(&self) -> Severity {
         match self {
             Self::Database { .. }
@@ -191,9 +191,9 @@ impl fmt::Display for Problem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "remedy", rename_all = "snake_case")]
 pub enum Remedy {
-    /// The leavings of a dead process are cleared up, and their space is freed.
+    /// Rows and directories of dead processes are removed, and their space is freed.
     Collect,
-    /// An empty snapshot gets its directory again: nothing was in it that anybody was promised.
+    /// An empty snapshot gets its directory again: no data in the directory was ever acknowledged.
     MakeAgain,
     /// Images are removed, and layers that only images need, so that an import brings them whole.
     ImportAgain {
@@ -228,7 +228,7 @@ impl fmt::Display for Remedy {
     }
 }
 
-/// One thing that a check has to say.
+/// A finding of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// The problem that was found.

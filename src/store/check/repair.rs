@@ -1,4 +1,4 @@
-//! Doing what findings propose.
+//! Applying the remedies of findings.
 
 use super::super::db::Transaction;
 use super::super::db::images;
@@ -9,7 +9,7 @@ use super::{Finding, Problem, Remedy, Subject};
 use crate::error::Result;
 use crate::id::Id;
 
-/// The work of a repair.
+/// The result of a repair.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Repaired {
     /// The images that were removed.
@@ -23,8 +23,8 @@ pub struct Repaired {
 }
 
 impl Store {
-    /// Does what the remedies of `findings` say. Each is looked at again before: what somebody changed since stays as
-    /// it is. A crash leaves some of them done.
+    /// Applies the remedies of `findings`. A snapshot is looked up again by its id: if it was removed since the check,
+    /// a new snapshot of the same name stays. After a crash only some of the remedies are applied.
     ///
     /// # Errors
     /// Errors of the database or the file system; the rest of the findings is left alone then.
@@ -65,7 +65,7 @@ impl Store {
         Ok(())
     }
 
-    /// Removes a layer, all that stands on it and the images of these: if nothing of that is anybody's but an image's.
+    /// Removes a layer, its descendants and their images, if all of these snapshots came with images and are ready.
     fn remove_damaged_layer(&self, snapshot: &Subject, repaired: &mut Repaired) -> Result<()> {
         let Some(id) = snapshot.id else { return Ok(()) };
         let take = |tx: &Transaction<'_>| {

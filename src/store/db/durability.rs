@@ -36,9 +36,9 @@ impl Unvouched {
 /// The ancestors of a snapshot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::store) struct Ancestry {
-    /// Their ids, nearest first.
+    /// Ids, nearest first.
     pub ids: Vec<Id>,
-    /// Those that a power cut may take.
+    /// The rows that are not durable.
     pub not_durable: Vec<Unvouched>,
 }
 
@@ -61,7 +61,8 @@ pub(in crate::store) fn ancestry(tx: &Transaction<'_>, row: Option<i64>) -> Answ
         };
         found.ids.push(id_of(id)?);
         found.not_durable.extend(unvouched);
-        // A child is younger than its parent: a chain that says otherwise might never end.
+        // A child has a larger row number than its parent. Without this check, a chain in a damaged table might never
+        // end.
         if parent.is_some_and(|parent| parent >= row) {
             return Err(damaged("parent").into());
         }
@@ -109,7 +110,7 @@ pub(in crate::store) fn doubtful_ids(tx: &Transaction<'_>) -> Answer<Vec<i64>> {
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets failed syncs after a boot: then an active snapshot shows what is on disk.
+/// Forgets failed syncs after a boot. From then on an active snapshot shows the content that is on disk.
 pub(in crate::store) fn forget_doubts(tx: &Transaction<'_>) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = NULL WHERE durable = 1 AND voucher IS NOT NULL", [])?;
     Ok(())
@@ -121,13 +122,14 @@ pub(in crate::store) fn worker_of(tx: &Transaction<'_>, row: i64) -> Answer<Opti
     Ok(statement.query_row([row], |row| row.get(0))?)
 }
 
-/// Takes away the vouchers of all rows that are not durable, and of all active snapshots: their data may be lost.
+/// Takes away the vouchers of all rows that are not durable, and of all active snapshots, because a sync failed and
+/// their data may be lost.
 pub(in crate::store) fn doubt_all(tx: &Transaction<'_>) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = '' WHERE durable = 0 OR kind = 2", [])?;
     Ok(())
 }
 
-/// Takes away the voucher of `row`: its data may be lost.
+/// Takes away the voucher of `row`, whose data may be lost.
 pub(in crate::store) fn doubt(tx: &Transaction<'_>, row: i64) -> Answer<()> {
     tx.execute("UPDATE snapshot SET voucher = '' WHERE row = ?1", [row])?;
     Ok(())

@@ -10,15 +10,15 @@ use crate::tree::Timestamp;
 /// An image of the store.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Image {
-    /// Its name.
+    /// The name of the image.
     pub name: String,
-    /// The digest of its config: the image ID.
+    /// The digest of the config: the image ID.
     pub config: Digest,
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub manifest: Digest,
-    /// The committed snapshot of its topmost layer; `None` if it has no layer.
+    /// The committed snapshot of the topmost layer; `None` if the image has no layer.
     pub top: Option<String>,
-    /// When the store got it.
+    /// The time at which the store recorded the image.
     #[serde(skip)]
     pub created: Timestamp,
 }
@@ -26,13 +26,13 @@ pub struct Image {
 /// An image to record.
 #[derive(Debug)]
 pub struct NewImage<'a> {
-    /// Its name; an existing image of that name is replaced.
+    /// The name of the image. An existing image of that name is replaced.
     pub name: &'a str,
-    /// The bytes of its config.
+    /// The bytes of the config.
     pub config: &'a [u8],
-    /// The bytes of its manifest.
+    /// The bytes of the manifest.
     pub manifest: &'a [u8],
-    /// The committed snapshot of its topmost layer.
+    /// The committed snapshot of the topmost layer.
     pub top: Option<&'a str>,
 }
 
@@ -63,7 +63,7 @@ pub(in crate::store) fn all_using(tx: &Transaction<'_>, row: i64) -> Answer<Vec<
     Ok(statement.query_map([row], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Removes an image; answers whether it was there.
+/// Removes an image. Returns false if there was none.
 pub(in crate::store) fn forget(tx: &Transaction<'_>, owner: &str, name: &str) -> Answer<bool> {
     let gone = tx.execute("DELETE FROM image WHERE owner = ?1 AND name = ?2", [owner, name])? > 0;
     drop_documents(tx).map(|()| gone)
@@ -90,7 +90,7 @@ fn keep_document(tx: &Transaction<'_>, bytes: &[u8]) -> Answer<String> {
     Ok(digest)
 }
 
-/// Names an image, whose topmost layer is the row `top`; another image of that name loses it.
+/// Records an image, whose topmost layer is the row `top`. An image of the same name is replaced.
 pub(in crate::store) fn insert(tx: &Transaction<'_>, owner: &str, new: &NewImage<'_>, top: Option<i64>) -> Answer<()> {
     let (config, manifest) = (keep_document(tx, new.config)?, keep_document(tx, new.manifest)?);
     tx.execute(
@@ -125,7 +125,7 @@ pub(in crate::store) struct ListedImage {
     pub name: String,
     pub config: String,
     pub manifest: String,
-    /// True if the snapshot of its topmost layer is gone, or not committed.
+    /// True if the snapshot of the topmost layer is gone or not committed.
     pub top_is_lost: bool,
 }
 

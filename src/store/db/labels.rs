@@ -68,7 +68,7 @@ pub(in crate::store) fn info(tx: &Transaction<'_>, row: i64) -> Answer<Info> {
     Ok(info)
 }
 
-/// Everybody who owns a snapshot, by name.
+/// Returns the owners of snapshots, sorted by name.
 pub(in crate::store) fn owners(tx: &Transaction<'_>) -> Answer<Vec<String>> {
     let mut statement = tx.prepare_cached("SELECT DISTINCT owner FROM snapshot ORDER BY owner")?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)

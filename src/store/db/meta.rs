@@ -1,16 +1,15 @@
 //! The store's database: one SQLite file in WAL mode, shared by every process that uses the store.
 //!
-//! This module opens, checks and migrates the file and runs transactions. The tables are in
-//! [`super::schema`], and the modules beside this one have the statements.
+//! This module opens, checks and migrates the file and runs transactions. The modules beside it have the statements.
 //!
 //! # Invariants
 //! - A write transaction is `BEGIN IMMEDIATE` and does no file-system work but a few system calls that wait for
 //!   nothing.
 //! - [`Level::Durable`] transactions are on disk when they return; [`Level::Relaxed`] ones keep their order but may be
 //!   lost with the power. Reservations are relaxed, everything that is acknowledged is durable.
-//! - A transaction that failed is not in the log: another is written over what is there of it. What is before it in the
-//!   log and was not on disk may be lost with it; the next durable transaction, of any process, begins a log anew. A
-//!   full disk is no such failure: SQLite writes the end of a transaction last, and waits for the disk after that.
+//! - A transaction whose commit failed does not stay in the log: another one is written over it. Earlier transactions
+//!   that were not on disk may be lost too, so the next durable transaction, of any process, begins the log anew. A
+//!   full disk is no such failure: SQLite writes the end of a transaction last, and then syncs.
 //! - The format is read again at the start of each write transaction: another process may have migrated the file.
 //!
 //! # References
@@ -38,14 +37,14 @@ use self::log::{
 /// `PRAGMA application_id`: "stra".
 const APPLICATION_ID: i32 = 0x7374_7261;
 
-/// How long a transaction waits for another process's. None of them does slow work, so this is a broken machine.
+/// Time that a transaction waits for another one. No transaction is slow, so a longer wait means a broken machine.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How many statements stay compiled: all that a prepare, a commit and a removal run, in turn.
 const STATEMENTS_KEPT: usize = 100;
 
-/// The extended codes of SQLite's for what a file system without space or an exhausted quota refuses. A failed wait for
-/// the disk is none of them: what was to be written then is lost, and another try would not bring it back.
+/// SQLite's extended error codes for calls that a full file system or an exhausted quota refuses. The code of a failed
+/// sync is not in the list: the data of that sync is lost, and another try would not bring it back.
 const LACK_OF_SPACE: [i32; 7] = [
     ffi::SQLITE_FULL,
     ffi::SQLITE_CANTOPEN,
@@ -59,13 +58,13 @@ const LACK_OF_SPACE: [i32; 7] = [
 /// Whether a transaction waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::store) enum Level {
-    /// On disk when it returns.
+    /// The transaction is on disk when it returns.
     Durable,
-    /// In the order of the others, but the last ones may be lost with the power.
+    /// The transaction keeps its place in the order, but a power cut may take the last transactions.
     Relaxed,
 }
 
-/// A connection, and what it was told last.
+/// A connection, and the level that its transactions have; `None` if the level is not known.
 #[derive(Debug)]
 struct Open {
     connection: Connection,
@@ -73,7 +72,7 @@ struct Open {
 }
 
 impl Open {
-    /// Has the transactions from here on wait for the disk as `level` says.
+    /// Makes later transactions wait for the disk as `level` says.
     fn set_level(&mut self, level: Level) -> rusqlite::Result<()> {
         if self.level == Some(level) {
             return Ok(());
@@ -94,13 +93,13 @@ impl Open {
 pub(in crate::store) struct Meta {
     open: Mutex<Open>,
     path: PathBuf,
-    /// Whether the tables are those of a store: then a failed sync of the log is noted there.
+    /// True if the tables are those of a store, which have a place to note a failed sync of the log.
     watches_log: bool,
-    /// How to get to the newest format that this handle knows.
+    /// The migrations to the newest format that this handle knows.
     steps: &'static [&'static str],
 }
 
-/// Whether the database at `path` was ever made.
+/// Returns true if a database was ever made at `path`: an empty file is none.
 pub(in crate::store) fn exists(path: &Path) -> Result<bool> {
     match path.metadata() {
         Ok(stat) => Ok(stat.len() > 0),
@@ -112,8 +111,8 @@ pub(in crate::store) fn exists(path: &Path) -> Result<bool> {
     }
 }
 
-/// Has SQLite check that values are among those that the tables allow. What strata writes is of types that have no
-/// others, and SQLite makes a table in memory for each list of values that a statement is to check.
+/// Makes SQLite evaluate `CHECK` constraints, or skip them. Transactions skip them: the Rust types of the values have
+/// no others, and SQLite would make a table in memory for each list of values to check.
 fn check_values(connection: &Connection, check: bool) -> rusqlite::Result<()> {
     connection.pragma_update(None, "ignore_check_constraints", !check)
 }
@@ -164,7 +163,7 @@ impl Meta {
         Ok(meta)
     }
 
-    /// Begins the log anew where another process left it in a store that is not made yet. A process that is making the
+    /// Begins the log anew if another process left a log in a store that is not made yet. A process that is making the
     /// store at this moment keeps the log busy, until the store is made.
     fn renew_log_left(&self) -> Result<()> {
         let started = Instant::now();
@@ -184,9 +183,9 @@ impl Meta {
         use_log(connection)?;
         connection.pragma_update(None, "foreign_keys", true)?;
         check_values(connection, false)?;
-        // The last process to leave would otherwise write the whole log back, with two more waits for the disk.
+        // Otherwise the last process to close the database would write the whole log back, with two more syncs.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-        // A statement stays compiled whatever values it gets: plans that look at them are made anew for each.
+        // Plans then do not depend on bound values, so a statement is not compiled again for other values.
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
         Ok(())
     }
@@ -205,7 +204,7 @@ impl Meta {
             )));
         }
         self.transact(Level::Durable, |transaction| {
-            // Somebody else may have done it since.
+            // Another process may have migrated the file since.
             let version = version_of(transaction)?;
             for step in self.steps.iter().skip(version) {
                 transaction.execute_batch(step)?;
@@ -218,7 +217,7 @@ impl Meta {
     /// Refuses another program's database before anything in it is changed.
     fn recognise(&self) -> Result<()> {
         let number = |query: &str| self.read(|connection| connection.query_row(query, [], |row| row.get::<_, i64>(0)));
-        // In this order: a store that is made meanwhile gets its tables and its mark in one transaction.
+        // In this order, because a process that makes the store writes tables and application id in one transaction.
         let empty = number("SELECT count(*) FROM sqlite_schema")? == 0 && number("PRAGMA user_version")? == 0;
         if empty || number("PRAGMA application_id")? == i64::from(APPLICATION_ID) {
             return Ok(());
@@ -251,8 +250,8 @@ impl Meta {
         query(&self.lock().connection).map_err(|error| failure(error, &self.path))
     }
 
-    /// The faults that SQLite finds in its own file, values that no table allows included. The only line is `ok` if
-    /// there are none.
+    /// Returns the faults that SQLite finds in its file, violated `CHECK` constraints included. Without faults, the
+    /// only line is `ok`.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -302,7 +301,7 @@ impl Meta {
         let transaction = match level == Level::Durable && self.watches_log && log_is_doubtful(&transaction)? {
             false => transaction,
             true => {
-                // Nobody else writes to the log meanwhile.
+                // The open transaction keeps other writers from the log.
                 write_log_again(&self.path)?;
                 drop(transaction);
                 tracing::warn!("an earlier sync of the database's log failed: it is begun anew");
@@ -314,7 +313,7 @@ impl Meta {
         };
         let answer = work(&transaction)?;
         let committed = transaction.commit();
-        // A full disk refuses a write before the log has the end of the transaction, and nothing was to be waited for.
+        // On a full disk a write fails before the end of the transaction is in the log, and before any sync.
         if committed.as_ref().is_err_and(|error| error.sqlite_error_code() != Some(ErrorCode::DiskFull)) {
             write_over(&mut open);
         }
@@ -322,12 +321,12 @@ impl Meta {
     }
 }
 
-/// Writes another transaction over one that failed. That may be whole in the log, where only the wait for the disk
-/// failed, and whoever reads the log anew (the next process, if this is the only one) would take it for committed.
+/// Writes another transaction over one that failed. If only the sync failed, the failed transaction is whole in the
+/// log. A process that reads the log anew (the next process, if this is the only one) would take it for committed.
 fn write_over(open: &mut Open) {
-    // An update that changes nothing would write nothing. Ids only grow: nobody misses one.
+    // SQLite writes nothing for an update that changes nothing. Ids only grow, so a skipped id does no harm.
     let skip = "BEGIN IMMEDIATE; UPDATE setting SET value = value + 1 WHERE name = 'next_id'";
-    // The failed sync was to bring to disk also what other processes had written without a sync.
+    // The failed sync also covered transactions that other processes had written without a sync.
     let skip = |connection: &Connection| connection.execute_batch(skip).and_then(|()| doubt_log(connection));
     let relaxed = open.set_level(Level::Relaxed);
     let connection = &open.connection;
@@ -369,7 +368,7 @@ impl From<Error> for Failed {
     }
 }
 
-/// Whether the store was noted as made, which is the last step of making it.
+/// Returns true if the store was noted as made, which is the last step of making it.
 fn is_made(connection: &Connection) -> rusqlite::Result<bool> {
     let has_settings = connection.prepare("SELECT 1 FROM sqlite_schema WHERE name = 'setting'")?.exists([])?;
     if !has_settings {
@@ -383,8 +382,8 @@ fn version_of(connection: &Connection) -> rusqlite::Result<usize> {
     Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }
 
-/// Whether `error` is one that SQLite answers for a file that could not be made, extended or written. An exhausted
-/// quota is among these (SQLite knows `ENOSPC` alone), as is a full disk where SQLite makes its index in shared memory.
+/// Returns true if SQLite could not make, extend or write a file. These errors include an exhausted quota, because
+/// SQLite distinguishes only `ENOSPC`, and a full disk when SQLite makes its index in shared memory.
 pub(in crate::store) fn may_lack_space(error: &Error) -> bool {
     let source = std::error::Error::source(error).and_then(|source| source.downcast_ref::<rusqlite::Error>());
     let code = source.and_then(rusqlite::Error::sqlite_error).map(|error| error.extended_code);

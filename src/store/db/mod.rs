@@ -1,7 +1,8 @@
-//! The database of a store: all that knows SQLite.
+//! The database of a store. Only these modules use SQLite.
 //!
 //! - [`meta`] opens the file and runs transactions, [`schema`] has the tables.
-//! - [`rows`] reads and writes the rows of snapshots, [`labels`] their labels, [`durability`] which are on disk.
+//! - [`rows`] reads and writes the rows of snapshots, [`labels`] their labels, [`durability`] the columns that say
+//!   which snapshots are on disk.
 //! - [`images`] has the images and their documents, [`steps`] the results of steps of builds.
 
 pub(super) mod durability;

@@ -22,7 +22,7 @@ pub(in crate::store) enum State {
     Reserved = 3,
 }
 
-/// Why a snapshot exists: whether `gc` may remove it when nothing uses it.
+/// The reason for a snapshot: it decides whether `gc` may remove the unused snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A user or a client named the snapshot: only they remove it.
@@ -43,7 +43,7 @@ pub(in crate::store) struct Row {
     pub usage: Usage,
     pub diff_id: Option<DiffId>,
     pub origin: Origin,
-    /// The ids of the user namespace that it was made for.
+    /// The ids of the user namespace that the snapshot was made for.
     pub id_map: Option<IdMap>,
 }
 
@@ -86,7 +86,7 @@ pub(in crate::store) struct New<'a> {
     pub parent: Option<i64>,
     pub worker: Option<&'a str>,
     pub durable: bool,
-    /// See the schema.
+    /// The worker that may mark the row durable, and the id of its write: see `vouch.rs`.
     pub voucher: Option<&'a str>,
     pub origin: Origin,
     pub id_map: Option<&'a IdMap>,

@@ -8,14 +8,10 @@ pub const FORMAT: usize = MIGRATIONS.len();
 
 /// Version 1.
 ///
-/// `snapshot`: `id` is its directory `s/<id>`; `state` is 0 ready, 1 creating (holds its key, not visible), 2 claimed
-/// (an active one that a commit or an apply works on, visible), 3 reserved (holds the name that a commit to a fresh
-/// id will give); `worker` is the lock file of the process that has it in work; `durable` is 0 while its content may be
-/// lost with the power; `origin` is 1 where an image needed it, so that `gc` may free it, 0 where a user or a client
-/// named it; a ready row with a `worker` is held by an import that has not named its image yet. Times are nanoseconds
-/// since 1970. `image`: `config` and `manifest` are digests of documents, `top` is the topmost layer's snapshot.
-/// `trash`: ids whose space is to be freed. `setting`: `backend`, `next_id`, `boot_id`; `lost_log`
-/// while part of the log may be lost.
+/// The table in `design.rs` explains every column. `state` of `snapshot` is 0 ready, 1 creating (holds its key, not
+/// visible), 2 claimed (active and visible, a commit or an apply works on it), 3 reserved (holds the name for a commit
+/// to a fresh id). A row that is not ready has its `worker`; a ready row with a `worker` is held for an image without a
+/// name yet.
 const SCHEMA: &str = "
 CREATE TABLE snapshot (
     row INTEGER PRIMARY KEY,
@@ -76,9 +72,8 @@ CREATE INDEX step_by_top ON step (top);
 
 /// Version 3.
 ///
-/// `voucher`: who may say that the content of a snapshot is on disk: NULL whoever commits it; a worker and the id in
-/// which that worker wrote it; '' nobody, for a sync failed before it was known to be. What an older strata left
-/// without a sync is nobody's.
+/// `voucher`: the process that may mark a row durable (`vouch.rs`). NULL: the process that commits. A worker and an id:
+/// the worker that wrote the row, and the id of the write. '': no process, as for rows of an older strata.
 const VOUCHERS: &str = "
 ALTER TABLE snapshot ADD COLUMN voucher TEXT;
 UPDATE snapshot SET voucher = '' WHERE durable = 0;

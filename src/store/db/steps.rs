@@ -8,13 +8,13 @@ use crate::id::{DiffId, Digest};
 /// The result of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CachedStep {
-    /// The committed snapshot after it; `None` if there is none yet and it changed nothing.
+    /// The committed snapshot after the step; `None` if neither the step nor one before it made a layer.
     pub top: Option<String>,
-    /// The layer that it made, and the length of its tar stream in bytes; `None` if it changed nothing.
+    /// The layer that the step made, and the length of its tar stream in bytes; `None` if the step changed nothing.
     pub layer: Option<(DiffId, u64)>,
 }
 
-/// The result of the step `digest` of `owner`, unless it is unknown or lacks the DiffID of its layer.
+/// Returns the result of the step `digest` of `owner`; `None` if the step is unknown or its layer has no DiffID.
 pub(in crate::store) fn find(tx: &Transaction<'_>, owner: &str, digest: Digest) -> Answer<Option<CachedStep>> {
     let found = tx
         .prepare_cached(
@@ -42,7 +42,7 @@ pub(in crate::store) fn insert(
     top: Option<i64>,
     layer_bytes: Option<u64>,
 ) -> Answer<()> {
-    // No layer is so long that it does not fit.
+    // Every layer is shorter than the largest number.
     let layer_bytes = layer_bytes.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX));
     let mut statement = tx.prepare_cached("INSERT OR REPLACE INTO step VALUES (?1, ?2, ?3, ?4)")?;
     statement.execute(params![owner, digest.to_string(), top, layer_bytes])?;

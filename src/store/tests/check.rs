@@ -1,4 +1,4 @@
-//! Every kind of finding that needs no mount, and what is done about it.
+//! Every kind of finding that needs no mount, and its remedy.
 
 use super::*;
 use crate::id::Digest;
@@ -36,7 +36,7 @@ fn repair(store: &Store) -> crate::store::Repaired {
     store.repair(&findings).expect("repair")
 }
 
-/// The layers `low` and `high` of the image `app`, and the snapshot `user` of somebody else.
+/// The layers `low` and `high` of the image `app`, and the snapshot `user`, which no image needs.
 fn furnished(place: &Place) -> Store {
     let store = place.store();
     let options = CommitOptions { flush: Flush::Now, origin: Origin::Image, diff_id: Some(Digest::of(b"layer")) };
@@ -83,7 +83,7 @@ fn what_is_left_over_is_collected() {
     assert_eq!(names(&store), ["high", "low", "user"]);
 }
 
-/// The store as another process has it.
+/// Opens the store as another process would.
 fn another(root: &Path) -> Store {
     let snapshots = root.canonicalize().expect("root").join("s");
     let backend = Plain { snapshots, seals_to_fresh_id: false, create_is_brief: false, during: During::nothing() };
@@ -91,7 +91,7 @@ fn another(root: &Path) -> Store {
     Store::new(database, Box::new(backend), LOCAL).expect("store")
 }
 
-/// A snapshot that is removed between the reading of the rows and the look at the disk is no finding.
+/// A snapshot that is removed after the rows were read and before the disk is listed is no finding.
 #[test]
 fn what_goes_meanwhile_is_not_missing() {
     let place = Place::new();
@@ -109,7 +109,7 @@ fn what_goes_meanwhile_is_not_missing() {
     assert_eq!((names(&store), place.ids().len()), (vec!["high".to_owned(), "low".to_owned()], 2));
 }
 
-/// Neither a process at work nor what it works on is a finding.
+/// Rows and directories in the work of a living process are no findings.
 #[test]
 fn the_living_are_left_alone() {
     let place = Place::new();
@@ -140,7 +140,7 @@ fn a_layer_that_is_missing_is_imported_again() {
     assert_eq!(place.count("document"), 0);
 }
 
-/// A snapshot that a user made stands on the damaged layer, or is the damaged one.
+/// A snapshot that a user made is a child of the damaged layer, or is damaged itself.
 #[test]
 fn what_no_import_brings_again_stays() {
     let place = Place::new();

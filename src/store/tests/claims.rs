@@ -4,7 +4,7 @@ use super::*;
 use crate::id::Digest;
 use crate::store::{CachedStep, CommitOptions, Origin};
 
-/// A claim keeps others away, also when it is over at once; what is taken back is gone.
+/// A claim refuses other calls until it is dropped. A snapshot that is taken back is removed.
 #[test]
 fn claims_and_what_is_taken_back() {
     let place = Place::new();
@@ -32,7 +32,7 @@ fn claims_and_what_is_taken_back() {
     assert_eq!(place.count("snapshot WHERE worker IS NOT NULL"), 0);
 }
 
-/// The result of a step goes with its snapshot.
+/// The result of a step is removed with its snapshot.
 #[test]
 fn steps() {
     let place = Place::new();

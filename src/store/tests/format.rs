@@ -1,4 +1,4 @@
-//! Directories that are a store, and directories that are none.
+//! Directories that are a store, and directories that are not.
 
 use super::*;
 
@@ -125,13 +125,13 @@ fn an_interrupted_first_start_is_gone_on_with() {
     let place = Place::new();
     fs::create_dir(place.root().join("run")).expect("mkdir");
     fs::create_dir(place.root().join("s")).expect("mkdir");
-    // As far as SQLite gets before the first transaction.
+    // The state in which SQLite leaves the file before the first transaction.
     place.execute("PRAGMA journal_mode = wal");
     place.store().prepare("key", "", NONE).expect("prepare");
 }
 
-/// Many start on a root where nothing is yet; more than once, for they seldom meet in the one call for which SQLite has
-/// no patience.
+/// Many handles are opened at once on an empty root. The test repeats this, because they seldom meet in the one call
+/// for which SQLite ignores its timeout.
 #[test]
 fn a_store_is_made_once() {
     for _ in 0..20 {

@@ -1,4 +1,4 @@
-//! Images, their documents, what they keep from `gc`.
+//! Images, their documents, and the layers that `gc` must keep for them.
 
 use super::*;
 use crate::id::Digest;
@@ -31,7 +31,7 @@ fn an_image_keeps_its_layers_and_documents() {
     assert_eq!((found.top.as_deref(), found.config), (Some("two"), Digest::of(b"config 1")));
     assert_eq!(store.document(found.config).expect("document"), b"config 1");
     assert_eq!(store.images().expect("images").len(), 2);
-    // The name moves to another image: what the old one had goes.
+    // The name moves to another image, and the documents of the old image are removed.
     store.set_image(&image("first", "config 3", Some("one"))).expect("set");
     assert_eq!(kind(store.document(found.config)), Some(ErrorKind::NotFound));
     assert_eq!(place.count("document"), 3);
@@ -100,7 +100,7 @@ fn a_damaged_document_is_not_handed_out() {
     assert_eq!(kind(store.document(Digest::of(b"config"))), Some(ErrorKind::DataLoss));
 }
 
-/// This holds for every way in which the process ends, and after every call that failed before.
+/// An unfinished layer is removed however its process ends, even after a failed commit.
 #[test]
 fn a_layer_in_the_making_goes_with_its_process() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! How many bytes labels may have, by every call that sets them.
+//! The bounds of labels, in every call that sets labels.
 
 use super::*;
 use crate::snapshotter::Info;
@@ -46,7 +46,7 @@ fn labels_do_not_grow_beyond_their_end_by_many_updates() {
     assert_eq!(store.stat("key").expect("stat").labels, many('a', most), "nothing changed");
 }
 
-/// A store of an earlier release may hold more. Its labels can be read, and removed one by one.
+/// A snapshot of an earlier release may have more bytes of labels. Its labels can be read, and removed one by one.
 #[test]
 fn labels_beyond_their_end_can_be_removed() {
     let (place, most) = (Place::new(), LABELS_BYTES_MAX / LABEL_BYTES_MAX);
@@ -59,7 +59,7 @@ fn labels_beyond_their_end_can_be_removed() {
     assert_eq!(store.stat("key").expect("stat").labels.len(), 2 * most - 1);
 }
 
-/// SQLite's functions on texts end at a NUL byte; what is stored and compared does not.
+/// SQLite's functions on texts stop at a NUL byte. Stored and compared texts do not.
 #[test]
 fn a_label_is_not_cut_at_a_nul_byte() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Behind dead processes and power cuts.
+//! Recovery after dead processes and power cuts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ fn what_nobody_waited_for_goes_with_a_boot() {
     store.view("sight", "base", NONE).expect("view");
     store.prepare("on base", "base", NONE).expect("prepare");
     let highest = place.ids().pop().expect("an id");
-    // Its writer can bring it to disk still.
+    // The writer lives, so it can still bring its rows to disk.
     place.store().cleanup().expect("cleanup");
     assert_eq!(names(&store), ["base", "later", "on base", "on later", "sight"]);
     drop(store);
@@ -27,7 +27,7 @@ fn what_nobody_waited_for_goes_with_a_boot() {
     assert_eq!(place.ids().len(), 2, "{:?}", place.ids());
     store.prepare("new", "", NONE).expect("prepare");
     assert!(place.ids().pop() > Some(highest), "an id was used again: {:?} after {highest}", place.ids());
-    // Once a boot.
+    // Rows are dropped once after a boot: later rows stay.
     committed(&store, "later", "base", Flush::Later);
     place.store().cleanup().expect("cleanup");
     assert!(names(&store).contains(&"later".to_owned()));
@@ -94,7 +94,8 @@ fn directories_that_a_power_cut_took_are_made_again() {
         fs::remove_dir(place.root().join("s").join(id.to_string())).expect("remove");
     }
     place.reboot();
-    // A snapshot whose recovery fails does not keep others from being used, and is tried again when it is wanted.
+    // If one directory cannot be made again, other snapshots can be used, and a call that needs the directory tries
+    // once more.
     let store = place.store_during(During::failing("create", |_| ()));
     store.prepare("another", "base", NONE).expect("prepare");
     store.remove("another").expect("remove");
@@ -104,7 +105,8 @@ fn directories_that_a_power_cut_took_are_made_again() {
     assert_eq!(place.ids(), made);
 }
 
-/// Two processes start after a boot: what one makes as soon as it may is not lost to the other.
+/// Two processes start after a boot. A snapshot that one of them makes right after its recovery survives the recovery
+/// of the other.
 #[test]
 fn recoveries_take_turns() {
     let place = Place::new();
@@ -131,8 +133,7 @@ fn recoveries_take_turns() {
     assert_eq!((names(&slow), place.ids().len()), (vec!["new".to_owned()], 1));
 }
 
-/// A process that ended in good order without being able to write its last word, or with layers that it held for an
-/// image.
+/// A process ended without a crash, but could not end its rows in the database, or still held layers for an image.
 #[test]
 fn rows_of_a_process_that_left_are_ended() {
     let place = Place::new();
@@ -152,14 +153,14 @@ fn rows_of_a_process_that_left_are_ended() {
     assert_eq!(place.ids().len(), 2);
 }
 
-/// Rows of a living process stay, whoever recovers, and so does what is on disk for them.
+/// Rows of a living process and their directories survive a recovery by another process.
 #[test]
 fn a_recovery_beside_a_process_at_work() {
     let place = Place::new();
     let root = place.root().to_owned();
     let working = place.store_during(During::new(move |method, _| {
         if matches!(method, "create" | "seal") {
-            // As a process that died leaves it.
+            // A dead process leaves such a lock file.
             fs::write(root.join("run/1"), "").expect("a lock file");
             let database = Database::create(&root, Durability::Commit).expect("database");
             let snapshots = root.canonicalize().expect("root").join("s");
@@ -175,7 +176,7 @@ fn a_recovery_beside_a_process_at_work() {
     assert_eq!((names(&working), place.ids().len()), (vec!["name".to_owned()], 1));
 }
 
-/// A directory without a row: of a database that lost its last rows, or of nobody.
+/// A directory without a row, as after the loss of the last rows.
 #[test]
 fn a_directory_in_the_way_is_passed_by_and_collected() {
     let place = Place::new();
@@ -188,7 +189,7 @@ fn a_directory_in_the_way_is_passed_by_and_collected() {
     assert_eq!(place.ids(), [Id(1), Id(2), Id(4)]);
 }
 
-/// One snapshot that cannot be made again keeps nobody from the others.
+/// A snapshot that cannot be made again does not block changes of other snapshots.
 #[test]
 fn a_snapshot_whose_parent_is_lost_can_be_removed() {
     let place = Place::new();
@@ -211,7 +212,7 @@ fn a_snapshot_whose_parent_is_lost_can_be_removed() {
     assert_eq!(place.ids(), []);
 }
 
-/// After a boot what is there is looked at once; what cannot be mended keeps nobody from anything.
+/// After a boot each existing active snapshot is completed once. A failure does not block other calls.
 #[test]
 fn an_active_snapshot_is_mended_after_a_boot() {
     let place = Place::new();
@@ -242,8 +243,7 @@ fn an_active_snapshot_is_mended_after_a_boot() {
     assert_eq!(mended.load(Ordering::Relaxed), 2, "once");
 }
 
-/// The tar-split data of a layer goes with the id of its snapshot, whoever removes that.
-/// Without a row it is debris.
+/// Every removal of an id removes its tar-split data too. Tar-split data without a row is debris.
 #[test]
 fn streams_go_with_their_ids() {
     for moves in [false, true] {
@@ -267,7 +267,7 @@ fn streams_go_with_their_ids() {
         fs::write(stream(&77), "debris").expect("write");
         assert_eq!(fs::read_dir(place.root().join("streams")).expect("streams").count(), 2);
         place.reboot();
-        // Of the store itself, not of its processes: those end with it.
+        // A new handle recovers the store, while `store` stays open.
         let again = place.store_during(During::nothing());
         again.cleanup().expect("cleanup");
         assert!(stream(&known).exists() && !stream(&77).exists());

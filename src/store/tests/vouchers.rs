@@ -6,13 +6,13 @@ use super::*;
 use crate::id::Digest;
 use crate::store::{CachedStep, CheckOptions, CommitOptions, Held, NewImage, Origin, Problem};
 
-/// The syncs of `store` fail from now on.
+/// Makes the syncs of `store` fail.
 fn break_syncs(store: &mut Store) {
-    // A descriptor of this kind is refused by `syncfs(2)`.
+    // `syncfs(2)` refuses an `O_PATH` descriptor.
     store.root_fd = rustix::fs::open(&store.root, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).expect("open");
 }
 
-/// They succeed again, as after the kernel's one report.
+/// Makes the syncs succeed again, as they do after the kernel has reported an error once.
 fn repair_syncs(store: &mut Store) {
     store.root_fd = Dir::open(&store.root).expect("open").into_fd();
 }
@@ -62,7 +62,7 @@ fn after_a_failed_sync_another_process_writes_again() {
         let _writer = lives.then_some(store);
         let store = place.store();
         if lives {
-            // The writer holds its layers until its call is over.
+            // The writer holds its layers as long as it lives.
             assert_eq!(store.hold_layer("two").expect("look"), Held::Committed);
             let error = name_image(&store, "two").expect_err("nobody can vouch");
             assert_eq!(error.kind(), ErrorKind::Io, "{error}");
@@ -117,7 +117,7 @@ fn the_layers_of_a_process_that_died_are_written_again() {
     assert_eq!(names(&store), Vec::<String>::new());
 }
 
-/// Another process may be told of an error that was before this one.
+/// A handle that was opened after a write may have missed the error of that write.
 #[test]
 fn nobody_vouches_for_what_was_written_before_its_time() {
     let place = Place::new();
@@ -182,7 +182,7 @@ fn a_commit_that_could_not_be_brought_to_disk_is_not_tried_again() {
     }
 }
 
-/// A commit beside a sync that fails was waiting for the same disk.
+/// A sync that fails during a commit may have concerned the data of the commit.
 #[test]
 fn a_failure_of_one_is_a_failure_of_all_under_way() {
     let place = Place::new();
@@ -216,7 +216,7 @@ fn what_an_older_strata_left_without_a_sync_is_nobodys() {
     assert_eq!(names(&store), ["durable"]);
 }
 
-/// A store that promises nothing asks nobody.
+/// A store with `Durability::None` needs no vouchers.
 #[test]
 fn a_store_without_syncs_keeps_what_its_writer_left() {
     let place = Place::new();
@@ -229,7 +229,7 @@ fn a_store_without_syncs_keeps_what_its_writer_left() {
     assert_eq!(problems(&store), []);
 }
 
-/// Doctor shows what a check finds.
+/// [`Store::doubts`], which `strata doctor` prints, has the findings of a check.
 #[test]
 fn what_is_in_doubt_is_told() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! Calls that fail, that meet, and what they leave.
+//! Calls that fail, calls that run at the same time, and the files and rows that remain.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,7 +10,7 @@ use crate::store::CheckOptions;
 use crate::store::db::durability;
 use crate::task::Cancel;
 
-/// The disk may be too full to write even that a call failed.
+/// On a full disk the database may not even take the note that a call failed.
 #[test]
 fn a_failed_call_that_cannot_be_noted_is_noted_later() {
     for method in ["create", "seal"] {
@@ -43,7 +43,7 @@ fn a_failed_call_that_cannot_be_noted_is_noted_later() {
     }
 }
 
-/// Each kind of call, while another one on the same names is in the middle of its work.
+/// Each kind of call on a key and names that a `prepare` is working on.
 #[test]
 fn calls_in_the_middle_of_a_prepare() {
     let place = Place::new();
@@ -96,7 +96,7 @@ fn a_prepare_on_what_is_not_durable_brings_that_to_disk_outside_the_transaction(
     let other = Arc::new(place.store());
     let beside = Arc::clone(&other);
     let store = place.brief(During::new(move |method, _| {
-        // The other's write waits for no transaction.
+        // If this call were inside a write transaction, the write of the other handle would wait for it.
         if method == "create" { beside.prepare("aside", "", NONE).map(drop) } else { Ok(()) }
     }));
     store.cleanup().expect("a handle vouches for what is written after it was opened");
@@ -114,7 +114,7 @@ fn a_check_beside_a_prepare_takes_nothing_for_debris() {
         if method == "create" {
             let other = Arc::clone(&other);
             let checked = thread::spawn(move || other.check(&CheckOptions::default()).expect("check").findings);
-            // Time enough for one that waits for nobody.
+            // A check that waits for no transaction would end within this time.
             thread::sleep(Duration::from_millis(200));
             *started.lock().expect("lock") = Some(checked);
         }
@@ -125,7 +125,7 @@ fn a_check_beside_a_prepare_takes_nothing_for_debris() {
     assert_eq!(checked.join().expect("the check"), []);
 }
 
-/// A snapshot of the list may be gone when the check comes to it, and its id may be used again.
+/// A snapshot may be removed after the check has listed it, and its row number may be used again.
 #[test]
 fn a_check_beside_a_removal_finds_nothing_wrong() {
     let place = Place::new();
@@ -137,7 +137,7 @@ fn a_check_beside_a_removal_finds_nothing_wrong() {
         if method == "inventory" {
             let mut count = listed.lock().expect("lock");
             *count += 1;
-            // The second one comes after the rows.
+            // The second inventory comes after the rows were read.
             if *count == 2 {
                 ["gone", "goes"].into_iter().for_each(|name| other.remove(name).expect("remove"));
                 committed(&other, "new", "", Flush::Later);
@@ -174,7 +174,7 @@ fn calls_in_the_middle_of_a_commit() {
         });
         let store = if moving { place.moving(during) } else { place.store_during(during) };
         store.prepare("making", "", NONE).expect("prepare");
-        // Not by `committed`: the calls in the middle know the names.
+        // `committed` would not do: the calls during `seal` refer to these names.
         place.execute("UPDATE snapshot SET name = 'base', kind = 3");
         store.prepare("key", "base", NONE).expect("prepare");
         store.commit("name", "key", NONE).expect("commit");
@@ -186,7 +186,8 @@ fn calls_in_the_middle_of_a_commit() {
     }
 }
 
-/// Nothing holds a name for a commit in place. What comes too late can be given another.
+/// A commit in place does not reserve its name. The later commit fails, and its snapshot can be committed under another
+/// name.
 #[test]
 fn of_two_commits_to_a_name_the_first_has_it() {
     let place = Place::new();
@@ -204,7 +205,7 @@ fn of_two_commits_to_a_name_the_first_has_it() {
     assert_eq!(place.count("snapshot WHERE worker IS NOT NULL"), 0);
 }
 
-/// A snapshot that is made while the disk is waited for is not on it, whatever number its row has.
+/// A sync does not cover a snapshot that is made during the sync, even if its row number is used again.
 #[test]
 fn sync_vouches_only_for_what_was_there_before() {
     let place = Place::new();
@@ -213,7 +214,7 @@ fn sync_vouches_only_for_what_was_there_before() {
     store.prepare_with("key", "", NONE, Flush::Later).expect("prepare");
     committed(&store, "stays", "", Flush::Later);
     let known = store.meta.view(durability::unvouched).expect("what is not durable");
-    // Meanwhile:
+    // During the sync:
     store.remove("stays").expect("remove");
     committed(&store, "new", "", Flush::Later);
     store
@@ -280,7 +281,7 @@ fn draining_stops_inside_a_snapshot() {
     assert_eq!((place.count("trash"), place.ids()), (0, vec![]));
 }
 
-/// No id is removed by two processes at the same time, and none is counted twice.
+/// Two processes never remove one id at the same time, and no id is counted twice.
 #[test]
 fn two_drainers() {
     let place = Place::new();
@@ -303,7 +304,7 @@ fn two_drainers() {
     assert_eq!(*seen.lock().expect("lock"), [Id(1), Id(2)]);
 }
 
-/// A cleanup answers when all is free, also where somebody else has begun to free it.
+/// A cleanup returns when all space is free, even if another process has begun to free it.
 #[test]
 fn a_cleanup_waits_for_who_is_at_it() {
     let place = Place::new();
@@ -311,7 +312,7 @@ fn a_cleanup_waits_for_who_is_at_it() {
     let store = place.store_during(During::new(move |method, _| {
         if method == "remove" {
             at_it.send(()).expect("somebody waits");
-            // Time enough for a cleanup that does not wait to be back.
+            // A cleanup that does not wait would return within this time.
             std::thread::sleep(Duration::from_millis(100));
         }
         Ok(())
@@ -341,7 +342,7 @@ fn what_cannot_be_freed_keeps_nobody_waiting() {
     assert_eq!(place.count("trash"), 0);
 }
 
-/// A lasting snapshot of the same key is not the one that was looked at.
+/// Two owners may use the same key for different snapshots.
 #[test]
 fn owners_share_nothing_but_the_disk() {
     let place = Place::new();
@@ -366,7 +367,7 @@ fn a_parent_is_a_key_too() {
     }
 }
 
-/// Short-lived processes never close the log in good order.
+/// Short-lived processes never write the log back when they close the database.
 #[test]
 fn the_log_does_not_grow_for_ever() {
     let place = Place::new();
@@ -381,7 +382,7 @@ fn the_log_does_not_grow_for_ever() {
     assert!(bytes < 6 << 20, "{bytes} bytes");
 }
 
-/// Writing back the log beside other work changes no answer, however much the sync claims to write.
+/// Early syncs beside the work do not change its result, however many bytes the work reports.
 #[test]
 fn writing_back_beside_the_work() {
     let place = Place::new();
@@ -400,7 +401,7 @@ fn writing_back_beside_the_work() {
     }
 }
 
-/// A snapshot that is removed during a call is answered as not found, and not as damaged.
+/// A call whose snapshot is removed meanwhile fails with `NotFound`, not with `DataLoss`.
 #[test]
 fn what_is_removed_meanwhile_is_not_found() {
     let place = Place::new();
@@ -420,7 +421,8 @@ fn what_is_removed_meanwhile_is_not_found() {
     assert_eq!(kind(store.usage("ruined")), Some(ErrorKind::DataLoss));
 }
 
-/// Two that find a directory missing make it once: the second would throw away what was written into the first's.
+/// Two calls that find a directory missing make it once: the second would remove the files that were written after the
+/// first.
 #[test]
 fn a_missing_directory_is_made_again_once() {
     let place = Place::new();
@@ -429,7 +431,7 @@ fn a_missing_directory_is_made_again_once() {
     let store = place.store_during(During::new(move |method, _| {
         match method {
             "create" => *count.lock().expect("lock") += 1,
-            // Time enough for the other to look.
+            // The other call looks for the directory within this time.
             "remove" => thread::sleep(Duration::from_millis(100)),
             _ => {}
         }
@@ -443,7 +445,7 @@ fn a_missing_directory_is_made_again_once() {
     assert_eq!((*counted.lock().expect("lock"), place.ids()), (2, vec![Id(1)]));
 }
 
-/// A layer's tar-split data and its digest go together, also where the commit that drops them fails.
+/// The tar-split data and the DiffID of a layer are removed together, even if the commit that drops them fails.
 #[test]
 fn a_failed_commit_leaves_no_digest_without_a_stream() {
     let place = Place::new();

@@ -1,4 +1,4 @@
-//! The files that SQLite has beside its database: how they are made, and how a log is begun anew.
+//! The files that SQLite has beside its database: making them, and beginning a log anew.
 //!
 //! # References
 //! SQLite: "Write-Ahead Logging"; `fallocate(2)`; `chattr(1)`, attribute `C`.
@@ -17,28 +17,29 @@ use rustix::io::Errno;
 use super::{BUSY_TIMEOUT, Failed};
 use crate::error::{Context, Error, ErrorKind, Result};
 
-/// How much of the log is read at once to be written again.
+/// Bytes of the log that are read at once to be written again.
 const LOG_CHUNK_BYTES: usize = 256 << 10;
 
-/// How much of the log is allocated beforehand: what it holds before it is written back (1,000 pages), and some more,
-/// for on a full disk it cannot be written back.
+/// Bytes of the log that are allocated beforehand: the 1,000 pages after which SQLite writes the log back, and some
+/// more, because the log cannot be written back on a full disk.
 const LOG_BYTES: u64 = 4608 << 10;
 
-/// At most one part in so many of what is left of a file system is allocated for the log.
+/// The allocation takes at most this fraction (one part in `LOG_SHARE`) of the free bytes.
 const LOG_SHARE: u64 = 16;
 
-/// How often a database that somebody is making is looked at.
+/// Pause between two looks at a database that another process is making.
 pub(super) const BUSY_PAUSE: Duration = Duration::from_millis(2);
 
-/// Returns whether SQLite was compiled to wait for its log by `fdatasync`, which does not write the times of the log's
-/// file to disk. `.cargo/config.toml` says so to builds of this crate; a program that depends on the crate has to
-/// say so itself. SQLite does not tell which one it was: its compiler and this crate's are given the same environment.
+/// Returns true if SQLite syncs its log by `fdatasync`, which does not write the times of the file. The variable
+/// `LIBSQLITE3_FLAGS` of the build decides: `.cargo/config.toml` sets it for this crate, and a program that depends on
+/// the crate has to set it itself. SQLite does not report the choice, so this function reads the variable that SQLite's
+/// compiler got.
 pub fn waits_by_fdatasync() -> bool {
     option_env!("LIBSQLITE3_FLAGS").is_some_and(|flags| flags.contains("HAVE_FDATASYNC"))
 }
 
-/// Switches to the write-ahead log. While another process makes the same database SQLite says at once that it is busy,
-/// whatever its timeout.
+/// Switches to the write-ahead log. While another process makes the same database, SQLite ignores its timeout and fails
+/// as busy at once, so this function tries again.
 pub(super) fn use_log(connection: &Connection) -> rusqlite::Result<()> {
     let started = Instant::now();
     loop {
@@ -53,9 +54,9 @@ pub(super) fn use_log(connection: &Connection) -> rusqlite::Result<()> {
     }
 }
 
-/// Switches to the write-ahead log once. SQLite answers with the new mode first and brings the switch to disk when it
-/// is asked for another row. Without that its failure would go unnoticed, and the database keep a journal beside it
-/// that a power cut can bring back after a transaction was acknowledged.
+/// Switches to the write-ahead log once. SQLite returns the new mode as the first row, and syncs the switch when the
+/// next row is asked for. Without that second request a failed sync would go unnoticed: a journal would stay beside the
+/// database, and a power cut could bring it back after a transaction was acknowledged.
 fn switch_to_log(connection: &Connection) -> rusqlite::Result<()> {
     let mut statement = connection.prepare("PRAGMA journal_mode = wal")?;
     let modes = statement.query_map([], |row| row.get::<_, String>(0))?.collect::<rusqlite::Result<Vec<_>>>()?;
@@ -75,9 +76,9 @@ pub(super) fn beside(database: &Path, suffix: &str) -> PathBuf {
     path.into()
 }
 
-/// Makes the file `path`, unless it is there, to be written in place. btrfs would need space for each page that is
-/// written again: without any left a transaction fails, and a process that changes a page of a file in its memory (the
-/// index of the log) is killed by the kernel (`SIGBUS`).
+/// Makes the file `path`, unless it exists, with the attribute `C` (write in place). Without it btrfs needs new space
+/// for each page that is written again. On a full disk a transaction would fail, and the kernel would kill (`SIGBUS`) a
+/// process that changes a mapped page, as SQLite does in the index of the log.
 pub(super) fn make_in_place(path: &Path) -> Result<()> {
     let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     match rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR) {
@@ -86,7 +87,7 @@ pub(super) fn make_in_place(path: &Path) -> Result<()> {
     }
 }
 
-/// Has the empty `file` at `path` written in place.
+/// Sets the attribute `C` (write in place) of the empty `file` at `path`.
 fn write_in_place(file: &OwnedFd, path: &Path) -> Result<()> {
     match rustix::fs::ioctl_setflags(file, IFlags::NOCOW) {
         // The file system writes in place anyhow, or SQLite has written to the file meanwhile.
@@ -95,8 +96,8 @@ fn write_in_place(file: &OwnedFd, path: &Path) -> Result<()> {
     }
 }
 
-/// Allocates the log of a new `database`, so that what frees space on a full disk can be written to it. Where that
-/// cannot be done the reserve is all that such a disk has.
+/// Allocates the log of a new `database`, so that removals can be written to it on a full disk. If the allocation
+/// fails, removals on a full disk have only the reserve.
 pub(super) fn allocate_log(database: &Path) -> Result<()> {
     let path = beside(database, "-wal");
     let file = match rustix::fs::open(&path, OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty()) {
@@ -117,18 +118,18 @@ pub(super) fn allocate_log(database: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether part of the log may be lost, so that what is written behind it would be lost with it.
+/// Returns true if a part of the log may be lost: transactions written after that part would be lost with it.
 pub(super) fn log_is_doubtful(connection: &Connection) -> rusqlite::Result<bool> {
     connection.prepare_cached("SELECT 1 FROM setting WHERE name = 'lost_log'")?.exists([])
 }
 
-/// Notes that what was written to the log and not brought to disk may be lost.
+/// Notes that the part of the log that is not on disk may be lost.
 pub(in crate::store) fn doubt_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute("INSERT OR REPLACE INTO setting VALUES ('lost_log', 1)", []).map(drop)
 }
 
-/// Whether the log of `database` has content: in a store that is not made yet another process put it there, and may
-/// have been told that a sync of it failed. No table has a place for a note of that yet.
+/// Returns true if the log of `database` has content. In a store that is not made yet, another process wrote the log,
+/// and its sync may have failed: no table has a place to note that yet.
 pub(super) fn log_is_left(database: &Path) -> Result<bool> {
     let path = beside(database, "-wal");
     match path.metadata() {
@@ -138,21 +139,21 @@ pub(super) fn log_is_left(database: &Path) -> Result<bool> {
     }
 }
 
-/// Brings the log of `database`, as it is in memory, into the database itself and begins another. To write the same
-/// blocks again is not enough: ext4 leaves a block of which the first write failed marked as never written, takes
-/// later writes to it, and after the next mount shows zeros. The caller has done that nevertheless, so that a power cut
-/// in the middle finds a whole log wherever it suffices.
+/// Copies the log of `database` from the page cache into the database, and begins an empty log. Writing the same blocks
+/// again ([`write_log_again`]) is not enough: ext4 keeps a block marked as never written if its first write failed,
+/// takes later writes to the block, and shows zeros after the next mount. `Meta::try_transact` writes them again first
+/// nevertheless: on other file systems that makes the log whole, in case of a power cut during the copy.
 pub(super) fn renew_log(connection: &Connection, database: &Path) -> Result<(), Failed> {
     let busy: bool = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0))?;
     if !busy {
-        // The checkpoint gave back what was allocated.
+        // The checkpoint truncated the log, which freed its allocated blocks.
         return Ok(allocate_log(database)?);
     }
     let shown = database.display();
     Err(Error::new(ErrorKind::Unavailable, format!("{shown}: others read the log, which must be begun anew")).into())
 }
 
-/// Writes the log of `database` once more, as it is in memory, and brings it to disk. The caller is the only writer.
+/// Writes the log of `database` once more, from the page cache, and brings it to disk. The caller is the only writer.
 pub(super) fn write_log_again(database: &Path) -> Result<()> {
     let path = &beside(database, "-wal");
     let file = File::options().read(true).write(true).open(path).at("open", path)?;

@@ -3,7 +3,7 @@ use super::*;
 const OLD: [&str; 1] = ["CREATE TABLE colour (name TEXT NOT NULL) STRICT"];
 const NEW: [&str; 3] =
     [OLD[0], "INSERT INTO colour VALUES ('blue')", "ALTER TABLE colour ADD COLUMN shade INTEGER NOT NULL DEFAULT 7"];
-/// Its last step fails after it did something.
+/// The last step fails after its first statement.
 const BROKEN: [&str; 2] = [OLD[0], "INSERT INTO colour VALUES ('red'); INSERT INTO nowhere VALUES (1)"];
 
 struct Place(tempfile::TempDir);
@@ -78,7 +78,7 @@ fn a_failed_transaction_leaves_nothing() {
     assert_eq!(count(&meta, "SELECT count(*) FROM colour"), 0);
 }
 
-/// The two kinds of transaction differ in what they wait for.
+/// The two levels set different values of `PRAGMA synchronous`.
 #[test]
 fn levels_are_what_sqlite_calls_them() {
     let place = Place::new();
@@ -89,7 +89,7 @@ fn levels_are_what_sqlite_calls_them() {
     assert_eq!(meta.transact(Level::Durable, synchronous).expect("durable"), 2);
 }
 
-/// The schema and the page that explains it.
+/// Every column of the schema is explained in `design.rs`.
 #[test]
 fn every_column_is_explained() {
     let page = include_str!("../../../design.rs");

@@ -232,8 +232,12 @@ impl Origin {
         let pattern = glob(component)?.compile_matcher();
         let mut found = Vec::new();
         for path in paths {
-            self.check_inside(path)?;
-            let Found::Dir(parent) = self.resolver.find(path)? else { continue };
+            // A link to itself is no directory, so no pattern matches anything in it.
+            let found_path = self.check_inside(path).and_then(|()| self.resolver.find(path));
+            if found_path.as_ref().is_err_and(|error| error.errno() == Some(Errno::LOOP)) {
+                continue;
+            }
+            let Found::Dir(parent) = found_path? else { continue };
             let names = parent.dir.names()?.into_iter().map(|entry| entry.name);
             found.extend(names.filter(|name| pattern.is_match(name)).map(|name| path.join(name)));
         }

